@@ -1,0 +1,65 @@
+# Everything runs from the project's own environment, .venv, and asks nothing.
+#   make setup PYTHON=python3.11          another interpreter (3.11 is what the pins were tested with)
+#   make setup PIP_ARGS="--index-url ..." where pip looks for packages, e.g. PyTorch's CPU index
+#   make test PYTEST_ARGS="-k store"      what pytest gets besides
+
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --no-input --disable-pip-version-check --progress-bar off $(PIP_ARGS)
+# Named beside its pin, so that pip takes the CPU build and nothing of CUDA.
+TORCH := torch==2.13.0
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint format clean distclean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+.venv/.installed-cpu: pyproject.toml constraints-cpu.txt
+	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	$(PIP) -c constraints-cpu.txt $(TORCH) -e '.[cpu]'
+	touch $@
+
+.venv/.installed-dev: .venv/.installed-cpu
+	$(PIP) -c constraints-cpu.txt $(TORCH) -e '.[cpu,dev]'
+	touch $@
+
+# DeepSpeed would compile at its first use, in the middle of a run.
+.venv/.ops-built: .venv/.installed-cpu
+	$(BIN)/python -m gmp_atl_dist.training.ops
+	touch $@
+
+setup: .venv/.installed-cpu .venv/.ops-built ## install into .venv and build DeepSpeed's C++ ops
+
+# Written once: a new time of change would make the pipeline look at every recording again.
+runs/demo/.corpus-written: | .venv/.installed-cpu
+	$(BIN)/gmp-atl corpora synth --out runs/demo/corpus
+	touch $@
+
+demo: setup runs/demo/.corpus-written ## the whole pipeline on a synthetic corpus, on a private local Ray; results in runs/demo
+	$(BIN)/python -m ray_jobs.local --config configs/demo.toml --root runs/demo $(DEMO_ARGS)
+
+test: .venv/.installed-dev .venv/.ops-built ## all tests, the fast ones first
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/.installed-dev ## ruff, pyright, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: .venv/.installed-dev ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## caches and build products; never runs/
+	rm -rf build *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -path ./.venv -prune -o -path ./runs -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+distclean: clean ## the same and .venv; never runs/
+	rm -rf .venv

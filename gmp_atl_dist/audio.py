@@ -1,0 +1,165 @@
+"""From the bytes of a recording to 16 kHz mono 16-bit samples, and HuBERT's frame arithmetic.
+
+Samples are stored as int16: that is what corpora hold, it halves storage against float32, and its
+digest is an identity that does not depend on the file's container.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+import soundfile as sf
+import soxr
+
+from gmp_atl_dist.errors import CorpusError
+
+SAMPLE_RATE_HZ = 16000
+FRAME_HOP_SAMPLES = 320
+"""Samples from one frame to the next: 20 ms."""
+MIN_SAMPLES = 400
+"""Samples that one frame sees, 25 ms; anything shorter yields no frame."""
+
+_FULL_SCALE = 32768.0
+_MIN_SOURCE_RATE_HZ = 4000
+# Times in tables are commonly rounded to hundredths; beyond that, the table means another file.
+_END_TOLERANCE_S = 0.01
+# Seeking in these is exact to the sample; in lossy formats it can change what is decoded.
+_SEEKABLE_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "NIST"})
+# Room is made for what is there, 128 MiB at a time at most, not for what a header claims.
+_BLOCK_VALUES = 1 << 24
+_MAX_TOTAL = 1 << 40
+# A writer that cannot seek back, such as a pipe, leaves a RIFF size near a power of two.
+_RIFF_SIZE_UNKNOWN = 0x7FFF0000
+# Writers disagree on whether the first 8 bytes count.
+_RIFF_SIZE_SLOP = 8
+
+
+def num_frames(num_samples: int) -> int:
+    """Frames HuBERT yields for ``num_samples`` at 16 kHz; none below ``MIN_SAMPLES``."""
+    if num_samples < MIN_SAMPLES:
+        return 0
+    return (num_samples - MIN_SAMPLES) // FRAME_HOP_SAMPLES + 1
+
+
+def decode_pcm16(
+    data: bytes, *, start_s: float | None = None, end_s: float | None = None
+) -> npt.NDArray[np.int16]:
+    """Decode a recording to 16 kHz mono: shape (samples,), int16.
+
+    Any format of libsndfile (wav, flac, ogg, mp3, ...) at any rate with any number of channels.
+    Samples that already are 16 kHz mono 16-bit come through bit for bit. A segment is cut out
+    before resampling, at the nearest samples of the source.
+
+    Args:
+        data: the whole file.
+        start_s: beginning of the segment in seconds; None is the recording's beginning.
+        end_s: end of the segment in seconds; None is the recording's end.
+
+    Raises:
+        CorpusError: the bytes cannot be decoded, are cut short, empty or not finite, or the
+            segment is not inside the recording. Does not name the utterance: the caller does.
+    """
+    _refuse_cut_riff(data)
+    try:
+        with sf.SoundFile(io.BytesIO(data)) as recording:
+            return _decode(recording, start_s, end_s)
+    except sf.SoundFileError as e:
+        reason = str(e).split(">: ")[-1].removeprefix("Error : ").rstrip(".")
+        raise CorpusError(
+            f"the recording cannot be decoded ({reason}; {len(data)} bytes); replace the file by a "
+            f"whole wav, flac, ogg or mp3"
+        ) from e
+
+
+def pcm16_to_float(pcm16: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+    """The same samples, same shape, as float32 in [-1, 1)."""
+    return pcm16.astype(np.float32) / np.float32(_FULL_SCALE)
+
+
+def _decode(
+    recording: sf.SoundFile, start_s: float | None, end_s: float | None
+) -> npt.NDArray[np.int16]:
+    rate_hz = recording.samplerate
+    if rate_hz < _MIN_SOURCE_RATE_HZ:
+        raise CorpusError(
+            f"the recording's sample rate is {rate_hz} Hz, too low for speech; its header is "
+            f"damaged, or record at {SAMPLE_RATE_HZ} Hz"
+        )
+    start, end = _segment(recording.frames, rate_hz, start_s, end_s)
+    # 16-bit samples survive the way through float64 bit for bit.
+    samples = _read(recording, start, end)
+    if not np.isfinite(samples).all():
+        raise CorpusError(
+            "the recording has samples that are not finite; write it again from source"
+        )
+    mono = samples.mean(axis=1)
+    if rate_hz != SAMPLE_RATE_HZ:
+        mono = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ, quality="VHQ")
+    if not len(mono):
+        raise CorpusError(
+            f"{end - start} samples at {rate_hz} Hz are too short to be resampled; leave it out"
+        )
+    return np.clip(np.rint(mono * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+
+
+def _segment(
+    total: int, rate_hz: int, start_s: float | None, end_s: float | None
+) -> tuple[int, int]:
+    """First sample and the one behind the last."""
+    if total == 0:
+        raise CorpusError("the recording holds no sample; replace the file or leave it out")
+    if total > _MAX_TOTAL:
+        raise CorpusError(
+            "the recording's header does not say how long it is; write it to a file, not a pipe"
+        )
+    start_s = 0.0 if start_s is None else start_s
+    length_s = total / rate_hz
+    # Written so that NaN fails each comparison.
+    inside = 0 <= start_s < length_s and (
+        end_s is None or start_s < end_s <= length_s + _END_TOLERANCE_S
+    )
+    start = round(start_s * rate_hz) if inside else 0
+    end = total if end_s is None or not inside else min(round(end_s * rate_hz), total)
+    if not inside or start >= end:
+        shown_end = "its end" if end_s is None else f"{end_s:g} s"
+        raise CorpusError(
+            f"the segment from {start_s:g} s to {shown_end} is not inside the recording, which "
+            f"lasts {length_s:.3f} s; mend start_s and end_s"
+        )
+    return start, end
+
+
+def _read(recording: sf.SoundFile, start: int, end: int) -> npt.NDArray[np.float64]:
+    """Samples ``start`` to ``end``: shape (samples, channels), full scale 1."""
+    wanted = end - start
+    seekable = recording.format in _SEEKABLE_FORMATS
+    missing = wanted if seekable else end
+    if seekable:
+        recording.seek(start)
+    blocks: list[npt.NDArray[np.float64]] = []
+    while missing > 0:
+        asked = min(missing, max(1, _BLOCK_VALUES // recording.channels))
+        block = recording.read(asked, dtype="float64", always_2d=True)
+        blocks.append(np.asarray(block, dtype=np.float64))
+        missing = missing - asked if len(block) == asked else 0
+    samples = np.concatenate(blocks)[0 if seekable else start :]
+    if len(samples) != wanted:
+        raise CorpusError(
+            f"the recording is cut short: {wanted} samples were expected and {len(samples)} are "
+            f"there; copy the file again"
+        )
+    return samples
+
+
+def _refuse_cut_riff(data: bytes) -> None:
+    """libsndfile takes a WAV that was cut short for a whole one; a broken copy must not pass."""
+    if data[:4] != b"RIFF":
+        return
+    declared = int.from_bytes(data[4:8], "little")
+    if declared < _RIFF_SIZE_UNKNOWN and declared > len(data) + _RIFF_SIZE_SLOP:
+        raise CorpusError(
+            f"the recording is cut short: its header says {declared} bytes and {len(data)} are "
+            f"there; copy the file again"
+        )

@@ -1,0 +1,1 @@
+"""Multi-scale k-means over frame features."""

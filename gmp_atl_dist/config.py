@@ -1,0 +1,388 @@
+"""Typed configuration. Science is hashed into what a run produces; runtime is not.
+
+``RunConfig`` is one TOML file: every section but ``[runtime]`` is science. Every key has a default
+that works, unknown keys are refused, and errors name the file and the key. This module imports
+neither torch nor ray, so that a configuration can be checked anywhere in a blink.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gmp_atl_dist.errors import ConfigError
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+MAX_UTTERANCE_S = 60.0
+
+
+class Section(BaseModel):
+    """Unknown keys are refused; values cannot be changed after they were checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class CorpusConfig(Section):
+    """Which utterances, with which labels. Where they lie is ``runtime.corpus``."""
+
+    adapter: str = Field(
+        default="iemocap", description="iemocap, table, or an installed plug-in's name"
+    )
+    emotions: tuple[str, ...] = Field(
+        default=(), description="classes in this order; empty means the adapter's own set"
+    )
+    merge: dict[str, str] = Field(
+        default_factory=dict, description="emotion renamed to another, e.g. excited = 'happy'"
+    )
+    ignore_other_emotions: bool = Field(
+        default=False, description="leave out utterances of emotions outside the class list"
+    )
+    table: str = Field(
+        default="manifest.csv", description="table adapter: CSV or Parquet in the corpus"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="table adapter: our column = theirs, e.g. id = 'utt_id'"
+    )
+    on_bad: Literal["error", "drop"] = Field(
+        default="error",
+        description="bad recordings stop the run, or are dropped and listed in the report",
+    )
+    min_s: PositiveFloat = Field(default=0.1, description="shorter utterances are bad")
+    max_s: PositiveFloat = Field(default=MAX_UTTERANCE_S, description="longer utterances are bad")
+    part_audio_s: PositiveFloat = Field(default=600.0, description="audio in one part of the store")
+
+
+class FoldsConfig(Section):
+    """Who is held out. One fold per held-out group; ``run`` picks some of them."""
+
+    by: Literal["session", "speaker", "split"] = "session"
+    held_out: tuple[tuple[str, ...], ...] = Field(
+        default=(), description="groups of sessions or speakers; empty leaves one out at a time"
+    )
+    valid: Literal["none", "next"] = Field(
+        default="none",
+        description="'next' sets the next fold's held-out group aside for model selection",
+    )
+    run: tuple[PositiveInt, ...] = Field(
+        default=(), description="fold numbers from 1; empty runs all"
+    )
+    protocol: Literal["clean", "transductive", "peek"] = Field(
+        default="clean",
+        description="clean: the test speakers are unseen by every fitted stage. transductive: "
+        "clustering and retraining see their audio. peek: the epoch is chosen on them as well",
+    )
+
+
+class ModelConfig(Section):
+    """The stock HuBERT that everything starts from."""
+
+    source: str = Field(
+        default="facebook/hubert-base-ls960",
+        description="hub id, local folder, store URI, or random:tiny|small|base|large",
+    )
+    revision: str = Field(
+        default="dba3bb02fda4248b6e082697eee756de8fe8aa8a", description="pinned commit of a hub id"
+    )
+    seed: int = Field(default=0, description="of random weights")
+    normalize_waveform: Literal["auto", "yes", "no"] = Field(
+        default="auto",
+        description="zero mean and unit variance; auto: where the convolutions use layer norm",
+    )
+
+
+class OptimConfig(Section):
+    """What every trained stage shares."""
+
+    steps: PositiveInt | None = Field(default=None, description="updates; give this or epochs")
+    epochs: PositiveInt | None = Field(
+        default=None, description="passes over the data; or give steps"
+    )
+    batch_size: PositiveInt = Field(
+        default=64, description="utterances an update, over all workers"
+    )
+    lr: PositiveFloat = 1e-4
+    warmup_fraction: Fraction = Field(default=0.1, description="of the updates, with a rising rate")
+    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip_norm: PositiveFloat = 10.0
+    freeze_conv: bool = Field(default=True, description="leave the convolutional encoder as it was")
+    dropout: Fraction = Field(
+        default=0.1, description="of hidden states, attention and projections"
+    )
+    max_utterance_s: PositiveFloat = Field(
+        default=15.6, description="longer utterances are cropped"
+    )
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(
+                f"steps = {self.steps} and epochs = {self.epochs}: give exactly one of them"
+            )
+        return self
+
+
+class WarmupConfig(OptimConfig):
+    """HuBERT with an emotion and a gender head, trained together."""
+
+    epochs: PositiveInt | None = 10
+    gender_weight: Fraction = Field(default=0.1, description="emotion gets 1 minus this")
+    class_weights: Literal["balanced", "none"] = "balanced"
+    pool_layers: Literal["last", "average"] = Field(
+        default="last",
+        description="what the heads read: the last layer, or a learnt mean of all layers",
+    )
+
+
+class ExtractConfig(Section):
+    """Frame features of the warmed-up model."""
+
+    layers: tuple[PositiveInt, ...] = Field(default=(6, 9, 12), min_length=1)
+    batch_s: PositiveFloat = Field(default=60.0, description="padded audio in one forward pass")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.layers)) != len(self.layers):
+            raise ValueError(f"layers {list(self.layers)} names one twice; list each once")
+        return self
+
+
+class Scale(Section):
+    """One set of pseudo-labels: ``k`` clusters of layer ``layer``."""
+
+    layer: PositiveInt
+    k: Annotated[int, Field(ge=2)]
+
+
+class ClusterConfig(Section):
+    """k-means per scale, on training speakers' frames alone."""
+
+    scales: tuple[Scale, ...] = Field(
+        default=(Scale(layer=6, k=50), Scale(layer=9, k=50), Scale(layer=12, k=50)), min_length=1
+    )
+    by_gender: bool = Field(default=False, description="one codebook per gender; ids never shared")
+    iterations: PositiveInt = 25
+    sample_frames: PositiveInt = Field(
+        default=2_000_000, description="most frames that a fit reads"
+    )
+    seed: int = 0
+
+
+class RetrainConfig(OptimConfig):
+    """The stock HuBERT, retrained on the frame labels."""
+
+    steps: PositiveInt | None = 20_000
+    masked: bool = Field(default=True, description="masked prediction; false: plain cross-entropy")
+    mask_prob: Fraction = 0.8
+    mask_length_frames: PositiveInt = 10
+    logit_temperature: PositiveFloat = 0.1
+    feature_penalty: Annotated[float, Field(ge=0)] = 10.0
+    projection_dim: PositiveInt = 256
+    freeze_conv: bool = False
+
+
+class FinetuneConfig(OptimConfig):
+    """The retrained HuBERT on emotion labels: attentive pooling, AM-Softmax."""
+
+    epochs: PositiveInt | None = 40
+    class_weights: Literal["balanced", "none"] = "balanced"
+    am_scale: PositiveFloat = 30.0
+    am_margin: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    embedding_dim: PositiveInt = 256
+    select: Literal["last", "valid"] = Field(
+        default="last", description="which epoch is kept; 'valid' needs folds.valid = 'next'"
+    )
+
+
+class EvaluateConfig(Section):
+    bootstrap_samples: PositiveInt = 2000
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    seed: int = 0
+
+
+class WorkersConfig(Section):
+    """Workers of a mapped stage. Threads are pinned to ``cpus`` in each."""
+
+    workers: PositiveInt = Field(default=1, description="processes at once")
+    cpus: PositiveInt = Field(default=1, description="cores and threads of each")
+    gpus: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="GPUs of each; may be a fraction"
+    )
+
+
+class TrainWorkersConfig(WorkersConfig):
+    """Workers of a trained stage: one process a GPU, or a few cores."""
+
+    micro_batch_size: PositiveInt | None = Field(
+        default=None,
+        description="utterances in one forward pass of a worker; none: its whole share",
+    )
+    zero_stage: Literal[0, 1, 2] = Field(default=1, description="DeepSpeed ZeRO")
+    checkpoint_every_steps: PositiveInt = 200
+    max_failures: Annotated[int, Field(ge=0)] = Field(
+        default=3, description="worker deaths to survive"
+    )
+
+
+class RuntimeConfig(Section):
+    """Where and on what. Nothing here changes what is produced, so nothing here is hashed."""
+
+    corpus: str = Field(default="corpus", description="folder or URI of the recordings")
+    root: str = Field(default="runs", description="folder or URI of all artefacts")
+    ray_address: str | None = Field(
+        default=None, description="none: RAY_ADDRESS, else a Ray of our own"
+    )
+    ingest: WorkersConfig = WorkersConfig(workers=2)
+    extract: WorkersConfig = WorkersConfig()
+    cluster: WorkersConfig = WorkersConfig()
+    label: WorkersConfig = WorkersConfig()
+    train: TrainWorkersConfig = TrainWorkersConfig()
+    task_retries: Annotated[int, Field(ge=0)] = Field(
+        default=3, description="of a part whose worker died"
+    )
+
+
+class RunConfig(Section):
+    """A whole experiment."""
+
+    corpus: CorpusConfig = CorpusConfig()
+    folds: FoldsConfig = FoldsConfig()
+    model: ModelConfig = ModelConfig()
+    warmup: WarmupConfig = WarmupConfig()
+    extract: ExtractConfig = ExtractConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    retrain: RetrainConfig = RetrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        layers = list(self.extract.layers)
+        for i, scale in enumerate(self.cluster.scales):
+            if scale.layer not in layers:
+                raise ValueError(
+                    f"cluster.scales[{i}].layer: {scale.layer} is not in extract.layers {layers}; "
+                    f"add it there"
+                )
+        if self.finetune.select == "valid" and self.folds.valid == "none":
+            raise ValueError(
+                "finetune.select: 'valid' needs speakers to select on; set folds.valid = 'next'"
+            )
+        train = self.runtime.train
+        for name in ("warmup", "retrain", "finetune"):
+            batch_size = getattr(self, name).batch_size
+            if batch_size < train.workers:
+                raise ValueError(
+                    f"{name}.batch_size: {batch_size} is less than runtime.train.workers = "
+                    f"{train.workers}; every worker needs an utterance"
+                )
+        return self
+
+    def science(self) -> dict[str, Json]:
+        """All that is hashed."""
+        return self.model_dump(mode="json", exclude={"runtime"})
+
+
+def canonical_json(value: Json) -> str:
+    """One spelling for one value: sorted keys, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Json) -> str:
+    """sha256 of ``canonical_json(value)``."""
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
+
+
+def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a TOML file, apply ``a.b=c`` overrides in order, and check the whole.
+
+    Raises:
+        ConfigError: the file cannot be read or parsed, or a key is unknown or wrong; all wrong
+            keys are named at once.
+    """
+    name = os.fspath(path)
+    try:
+        raw: dict[str, object] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as e:
+        raise ConfigError(
+            f"{name}: cannot be read ({e.strerror}); give an existing TOML file"
+        ) from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{name}: is not TOML: {e}") from e
+    for override in overrides:
+        _apply_override(raw, override)
+    return parse_config(raw, name)
+
+
+def parse_config(raw: Mapping[str, object], name: str) -> RunConfig:
+    """Check a parsed document; ``name`` is what errors call it."""
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as e:
+        raise ConfigError.of_all(f"{name} is not usable:", _problems(e, name)) from None
+
+
+def _problems(error: ValidationError, name: str) -> list[str]:
+    problems: list[str] = []
+    for item in error.errors(include_url=False, include_context=False):
+        key = ""
+        for step in item["loc"]:
+            key += f"[{step}]" if isinstance(step, int) else f".{step}" if key else str(step)
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = f"unknown key; {_known_keys(item['loc'])}"
+        elif key and not isinstance(item["input"], Mapping):
+            message = f"{message} (found {item['input']!r})"
+        problems.append(": ".join(part for part in (name, key, message) if part))
+    return problems
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> str:
+    """The keys that stand where ``loc`` names an unknown one."""
+    model: type[BaseModel] = RunConfig
+    for step in loc[:-1]:
+        if isinstance(step, int):
+            model = Scale
+            continue
+        field = model.model_fields.get(step)
+        if field is None:
+            break
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    return f"known here: {', '.join(sorted(model.model_fields))}"
+
+
+def _apply_override(raw: dict[str, object], override: str) -> None:
+    key, equals, text = override.partition("=")
+    steps = key.strip().split(".")
+    if not equals or not all(steps):
+        raise ConfigError(f"--set {override}: is not of the form a.b=c, e.g. --set warmup.lr=1e-4")
+    table = raw
+    for step in steps[:-1]:
+        below = table.setdefault(step, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"--set {override}: {step!r} is a value, not a section")
+        table = below
+    table[steps[-1]] = _parse_value(text.strip())
+
+
+def _parse_value(text: str) -> object:
+    """A TOML value; what is not one is a plain string, so that quotes can be left out."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,1 @@
+"""One file a corpus; each lists utterances and reads no audio."""

@@ -1,0 +1,209 @@
+"""What a corpus is: an adapter that lists utterances, and the checks that all adapters share.
+
+An adapter is found by its name in the entry-point group ``gmp_atl_dist.corpora``, so a new corpus
+is one file in anybody's package. The entry point names an object (or a class without arguments)
+that has what :class:`Corpus` asks for. Adapters only read labels; whether audio files are there,
+ids unique and labels known is checked here, and every bad item is reported at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from gmp_atl_dist.config import CorpusConfig
+from gmp_atl_dist.corpora.checks import check_utterance, spelling, stamp_of
+from gmp_atl_dist.errors import ConfigError, CorpusError
+from gmp_atl_dist.records import Problem, Utterance
+from gmp_atl_dist.store.filesystem import Store
+
+ENTRY_POINT_GROUP = "gmp_atl_dist.corpora"
+
+# Also declared as entry points; listed here so that a checkout works without being installed.
+_BUILT_IN = {
+    "iemocap": "gmp_atl_dist.corpora.iemocap:Iemocap",
+    "synthetic": "gmp_atl_dist.corpora.iemocap:Iemocap",
+    "table": "gmp_atl_dist.corpora.table:Table",
+}
+
+
+Listed: TypeAlias = tuple[list[Utterance], list[Problem]]
+
+
+@runtime_checkable
+class Corpus(Protocol):
+    """An adapter. ``default_emotions`` may be empty: then the classes are those it lists."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def default_emotions(self) -> tuple[str, ...]: ...
+
+    def list(self, source: Store, config: CorpusConfig) -> Listed:
+        """All labelled utterances of the corpus at ``source``, and what could not be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class CorpusListing:
+    """A checked corpus.
+
+    Attributes:
+        utterances: sorted by id; paths, emotions and genders in their one spelling.
+        sizes: bytes of each audio file used, by path.
+        stamp: sha256 that changes when a used file or a row of ``utterances`` changes.
+        emotions: the class list, in order.
+        problems: what was dropped; empty unless ``corpus.on_bad`` is 'drop'.
+        num_ignored: utterances left out because their emotion is no class, as configured.
+    """
+
+    utterances: tuple[Utterance, ...]
+    sizes: dict[str, int]
+    stamp: str
+    emotions: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    num_ignored: int = 0
+
+
+def adapter_names() -> tuple[str, ...]:
+    """Every adapter that ``corpus.adapter`` can name, sorted."""
+    installed = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return tuple(sorted(installed | set(_BUILT_IN)))
+
+
+def find_adapter(name: str) -> Corpus:
+    """The adapter of that name.
+
+    Raises:
+        ConfigError: there is none, or it cannot be loaded or is not an adapter.
+    """
+    try:
+        if name in _BUILT_IN:
+            module, _, attribute = _BUILT_IN[name].partition(":")
+            found = getattr(importlib.import_module(module), attribute)
+        else:
+            points = list(entry_points(group=ENTRY_POINT_GROUP, name=name))
+            if not points:
+                raise ConfigError(
+                    f"corpus.adapter: {name!r} is not known; known here: "
+                    f"{', '.join(adapter_names())}. Others come with a package that declares "
+                    f"the entry point {ENTRY_POINT_GROUP}"
+                )
+            found = points[0].load()
+        adapter = found() if isinstance(found, type) else found
+    except (ImportError, AttributeError, TypeError) as e:
+        raise ConfigError(
+            f"corpus.adapter: {name!r} cannot be loaded ({type(e).__name__}: {e}); mend or "
+            f"reinstall the package it comes from"
+        ) from e
+    if not isinstance(adapter, Corpus):
+        raise ConfigError(
+            f"corpus.adapter: {name!r} is {type(adapter).__name__}, which lacks name, "
+            f"default_emotions or list(source, config); see gmp_atl_dist.corpora.base.Corpus"
+        )
+    return adapter
+
+
+def read_corpus(config: CorpusConfig, source: Store) -> CorpusListing:
+    """List the corpus at ``source`` and check all of it.
+
+    Bad are: a missing or empty audio file, a path out of the corpus, an id that is empty or given
+    twice, an unknown gender or emotion, no speaker, and a segment that ends before it begins.
+
+    Raises:
+        ConfigError: the adapter, the class list or the table's columns are wrong.
+        CorpusError: items are bad and ``on_bad`` is 'error', or no utterance is left.
+    """
+    adapter = find_adapter(config.adapter)
+    listed, problems = adapter.list(source, config)
+    merge = {spelling(old): spelling(new) for old, new in config.merge.items()}
+    merged = [_merged(u, merge) for u in listed]
+    emotions = _class_list(config, adapter.default_emotions, merge, merged)
+    known = {spelling(emotion): emotion for emotion in emotions}
+    wanted = [u for u in merged if u.emotion in known or not config.ignore_other_emotions]
+    files = {entry.path: entry for entry in source.list()} if wanted else {}
+    kept: list[Utterance] = []
+    seen: set[str] = set()
+    for u in wanted:
+        checked, reasons = check_utterance(u, known, files, seen)
+        seen.add(u.utterance_id)
+        if reasons:
+            item = f"utterance {u.utterance_id!r}"
+            problems.extend(Problem(item, reason) for reason in reasons)
+        else:
+            kept.append(checked)
+    if problems and config.on_bad == "error":
+        bad = len({p.item for p in problems})
+        raise CorpusError.of_all(
+            f"{source.uri}: {bad} items of corpus {config.adapter!r} are bad; mend them, or set "
+            f"corpus.on_bad = 'drop' to go on without them:",
+            [str(p) for p in problems],
+        )
+    if not kept:
+        raise CorpusError.of_all(
+            f"{source.uri}: no utterance of corpus {config.adapter!r} is left of {len(merged)} "
+            f"listed; check runtime.corpus, corpus.adapter and corpus.emotions",
+            [str(p) for p in problems],
+        )
+    _refuse_empty_classes(config, kept, merged)
+    kept.sort(key=lambda u: u.utterance_id)
+    used = [files[path] for path in sorted({u.path for u in kept})]
+    return CorpusListing(
+        utterances=tuple(kept),
+        sizes={entry.path: entry.size for entry in used},
+        stamp=stamp_of(used, kept),
+        emotions=emotions,
+        problems=tuple(problems),
+        num_ignored=len(merged) - len(wanted),
+    )
+
+
+def _merged(utterance: Utterance, merge: dict[str, str]) -> Utterance:
+    """Rename once: what one entry of ``merge`` yields is not looked up again."""
+    emotion = spelling(utterance.emotion)
+    return replace(utterance, emotion=merge.get(emotion, emotion))
+
+
+def _class_list(
+    config: CorpusConfig,
+    default: tuple[str, ...],
+    merge: dict[str, str],
+    utterances: Sequence[Utterance],
+) -> tuple[str, ...]:
+    if not config.emotions:
+        if not default:
+            return tuple(sorted({u.emotion for u in utterances if u.emotion}))
+        spelled = [spelling(emotion) for emotion in default]
+        return tuple(dict.fromkeys(merge.get(emotion, emotion) for emotion in spelled))
+    problems: list[str] = []
+    spelled = [spelling(emotion) for emotion in config.emotions]
+    for i, emotion in enumerate(spelled):
+        if not emotion:
+            problems.append(f"corpus.emotions[{i}]: is empty; name an emotion")
+        elif emotion in spelled[:i]:
+            problems.append(f"corpus.emotions[{i}]: {emotion!r} is listed twice; list it once")
+        if emotion in merge and merge[emotion] != emotion:
+            problems.append(
+                f"corpus.emotions[{i}]: {emotion!r} is renamed to {merge[emotion]!r} by "
+                f"corpus.merge, so it never occurs; take it out of one of the two"
+            )
+    if problems:
+        raise ConfigError.of_all("the class list is not usable:", problems)
+    return config.emotions
+
+
+def _refuse_empty_classes(
+    config: CorpusConfig, kept: Sequence[Utterance], listed: Iterable[Utterance]
+) -> None:
+    """With ``ignore_other_emotions`` a misspelt class would leave an emotion out in silence."""
+    occurring = {u.emotion for u in kept}
+    empty = [emotion for emotion in config.emotions if emotion not in occurring]
+    if empty:
+        raise ConfigError(
+            f"corpus.emotions: no utterance has {', '.join(map(repr, empty))}; the corpus has "
+            f"{', '.join(sorted({u.emotion for u in listed}))}"
+        )

@@ -1,0 +1,108 @@
+"""What is checked of every utterance, whichever corpus it comes from.
+
+Each function is pure; :func:`gmp_atl_dist.corpora.base.read_corpus` puts them together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from gmp_atl_dist.config import canonical_json
+from gmp_atl_dist.records import Gender, Utterance
+from gmp_atl_dist.store.filesystem import Entry
+
+_GENDER_SPELLINGS: dict[str, Gender] = {
+    "f": "female",
+    "female": "female",
+    "w": "female",
+    "woman": "female",
+    "m": "male",
+    "male": "male",
+    "man": "male",
+}
+
+
+def spelling(text: str) -> str:
+    """The one spelling of an emotion: lower case, no blanks around."""
+    return text.strip().casefold()
+
+
+def parse_gender(text: str) -> Gender | None:
+    """f, female, w, woman, m, male or man in any case; None for anything else."""
+    return _GENDER_SPELLINGS.get(spelling(text))
+
+
+def check_utterance(
+    u: Utterance, known: Mapping[str, str], files: Mapping[str, Entry], seen: AbstractSet[str]
+) -> tuple[Utterance, list[str]]:
+    """The utterance with path, gender and emotion in their one spelling, and all that is wrong.
+
+    Args:
+        u: what the adapter listed, its emotion spelled by :func:`spelling`.
+        known: the classes by their :func:`spelling`.
+        files: what is in the corpus, by path.
+        seen: ids that came before.
+    """
+    reasons: list[str] = []
+    if not u.utterance_id.strip():
+        reasons.append(f"has no id (its audio is {u.path!r}); give it one")
+    elif u.utterance_id in seen:
+        reasons.append("its id is given more than once; make ids unique")
+    if not u.speaker.strip():
+        reasons.append("has no speaker; folds need one")
+    gender = parse_gender(u.gender)
+    if gender is None:
+        reasons.append(f"gender {u.gender!r} is not known; write female or male")
+    if u.emotion not in known:
+        reasons.append(
+            f"emotion {u.emotion!r} is not a class ({', '.join(known.values())}); rename it in "
+            f"corpus.merge, add it to corpus.emotions, or set corpus.ignore_other_emotions = true"
+        )
+    reasons += _segment_reasons(u)
+    path = _path_inside(u.path)
+    entry = None if path is None else files.get(path)
+    if path is None:
+        reasons.append(f"audio path {u.path!r} leaves the corpus; give one relative to its root")
+    elif entry is None:
+        reasons.append(f"audio file {path!r} is missing; copy it there or mend the path")
+    elif entry.size == 0:
+        reasons.append(f"audio file {path!r} is empty (0 bytes); copy it again")
+    if reasons or gender is None or path is None:
+        return u, reasons
+    return replace(u, path=path, gender=gender, emotion=known[u.emotion]), []
+
+
+def _segment_reasons(u: Utterance) -> list[str]:
+    times = {"start_s": u.start_s, "end_s": u.end_s}
+    reasons = [
+        f"{name} is {value}; give seconds from the recording's beginning, or leave it empty"
+        for name, value in times.items()
+        if value is not None and not (math.isfinite(value) and value >= 0)
+    ]
+    if not reasons and u.end_s is not None and u.end_s <= (u.start_s or 0.0):
+        reasons.append(f"end_s {u.end_s:g} is not after start_s {u.start_s or 0.0:g}; mend them")
+    return reasons
+
+
+def _path_inside(path: str) -> str | None:
+    """``path`` in its one spelling (no ``./`` or ``//``); None if it leaves the corpus root."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or not pure.parts or ".." in pure.parts:
+        return None
+    return str(pure)
+
+
+def stamp_of(files: Iterable[Entry], utterances: Iterable[Utterance]) -> str:
+    """Digest over what the audio files look like from outside, and over the table."""
+    sha256 = hashlib.sha256()
+    for f in files:
+        sha256.update(canonical_json([f.path, f.size, f.mtime_ns]).encode() + b"\n")
+    for u in utterances:
+        row = [u.utterance_id, u.path, u.speaker, u.gender, u.emotion, u.session, u.split]
+        sha256.update(canonical_json([*row, u.start_s, u.end_s]).encode() + b"\n")
+    return sha256.hexdigest()

@@ -1,0 +1,148 @@
+"""Who is learnt from and who is tested on: folds over sessions, speakers, or a given split.
+
+A group is a session or a speaker. Each fold tests on one held-out group (or one list of groups)
+and learns from all others. :class:`~gmp_atl_dist.records.Fold` itself refuses a speaker on two
+sides, so a session that shares a speaker with another cannot slip through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gmp_atl_dist.config import FoldsConfig
+from gmp_atl_dist.errors import ConfigError, CorpusError
+from gmp_atl_dist.records import Fold, StoredUtterance
+
+
+def plan_folds(utterances: Sequence[StoredUtterance], config: FoldsConfig) -> tuple[Fold, ...]:
+    """The folds that ``config`` asks for, in order, named ``fold1``, ``fold2``, ... or ``split``.
+
+    Raises:
+        ConfigError: held-out groups are unknown, given twice or too few, or ``folds.run`` names a
+            fold that does not exist.
+        CorpusError: a speaker would be on two sides, a side is empty, or utterances lack the
+            session or split that ``folds.by`` needs.
+    """
+    if not utterances:
+        raise CorpusError("there is no utterance to make folds of; check the corpus")
+    folds = _by_split(utterances, config) if config.by == "split" else _by_group(utterances, config)
+    if not config.run:
+        return folds
+    unknown = sorted({number for number in config.run if number > len(folds)})
+    if unknown:
+        raise ConfigError(
+            f"folds.run: there is no fold {', '.join(map(str, unknown))}; "
+            f"this corpus has folds 1 to {len(folds)}"
+        )
+    return tuple(folds[number - 1] for number in sorted(set(config.run)))
+
+
+def _by_group(utterances: Sequence[StoredUtterance], config: FoldsConfig) -> tuple[Fold, ...]:
+    speakers = _speakers_by_group(utterances, config)
+    held_out = config.held_out or tuple((name,) for name in sorted(speakers))
+    _check_held_out(held_out, speakers, config)
+    folds: list[Fold] = []
+    for i, test in enumerate(held_out):
+        # Cyclic, so that the last fold selects on the first group.
+        valid = held_out[(i + 1) % len(held_out)] if config.valid == "next" else ()
+        train = [name for name in speakers if name not in test and name not in valid]
+        folds.append(
+            Fold(
+                name=f"fold{i + 1}",
+                train_speakers=_union(speakers, train),
+                valid_speakers=_union(speakers, valid),
+                test_speakers=_union(speakers, test),
+            )
+        )
+    return tuple(folds)
+
+
+def _by_split(utterances: Sequence[StoredUtterance], config: FoldsConfig) -> tuple[Fold, ...]:
+    if config.held_out:
+        raise ConfigError(
+            "folds.held_out: has no meaning with folds.by = 'split'; leave it out, or set "
+            "folds.by = 'session' or 'speaker'"
+        )
+    without = [u.utterance_id for u in utterances if u.split not in ("train", "valid", "test")]
+    if without:
+        raise CorpusError.of_all(
+            "folds.by = 'split' needs train, valid or test for every utterance; fill in the "
+            "split, or set folds.by = 'session' or 'speaker':",
+            [f"utterance {name!r} has none" for name in without],
+        )
+    sides = {
+        side: tuple({u.speaker for u in utterances if u.split == side})
+        for side in ("train", "valid", "test")
+    }
+    if config.valid == "next" and not sides["valid"]:
+        raise ConfigError(
+            "folds.valid: 'next' with folds.by = 'split' needs utterances of split valid, and "
+            "there are none; mark some speakers valid, or set folds.valid = 'none'"
+        )
+    return (
+        Fold(
+            name="split",
+            train_speakers=sides["train"],
+            valid_speakers=sides["valid"],
+            test_speakers=sides["test"],
+        ),
+    )
+
+
+def _speakers_by_group(
+    utterances: Sequence[StoredUtterance], config: FoldsConfig
+) -> dict[str, set[str]]:
+    """The speakers of each session, or each speaker alone."""
+    speakers: dict[str, set[str]] = {}
+    without: list[str] = []
+    for u in utterances:
+        group = u.session if config.by == "session" else u.speaker
+        if group:
+            speakers.setdefault(group, set()).add(u.speaker)
+        else:
+            without.append(u.utterance_id)
+    if without:
+        raise CorpusError.of_all(
+            f"folds.by = {config.by!r} needs a {config.by} for every utterance; fill it in, or "
+            f"choose another folds.by:",
+            [f"utterance {name!r} has none" for name in without],
+        )
+    return speakers
+
+
+def _check_held_out(
+    held_out: Sequence[Sequence[str]], speakers: dict[str, set[str]], config: FoldsConfig
+) -> None:
+    known = ", ".join(sorted(speakers))
+    if len(speakers) < 2:
+        raise ConfigError(
+            f"folds.by: the corpus has one {config.by} only ({known}), so none is left to learn "
+            f"from; choose another folds.by"
+        )
+    if config.valid == "next" and len(held_out) < 2:
+        raise ConfigError(
+            "folds.valid: 'next' sets the next group of folds.held_out aside, and there is one "
+            "only; list a second one, or set folds.valid = 'none'"
+        )
+    problems: list[str] = []
+    first_use: dict[str, int] = {}
+    for i, group in enumerate(held_out):
+        if not group:
+            problems.append(f"folds.held_out[{i}]: is empty; name a {config.by}")
+        for name in dict.fromkeys(group):
+            if name not in speakers:
+                problems.append(
+                    f"folds.held_out[{i}]: there is no {config.by} {name!r}; known are {known}"
+                )
+            elif name in first_use:
+                problems.append(
+                    f"folds.held_out[{i}]: {name!r} is in folds.held_out[{first_use[name]}] as "
+                    f"well; hold it out once"
+                )
+            first_use.setdefault(name, i)
+    if problems:
+        raise ConfigError.of_all("the folds cannot be planned:", problems)
+
+
+def _union(speakers: dict[str, set[str]], groups: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({speaker for group in groups for speaker in speakers[group]}))

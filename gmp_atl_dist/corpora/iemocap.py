@@ -1,0 +1,141 @@
+"""IEMOCAP, the Interactive Emotional Dyadic Motion Capture database (English).
+
+What: about 12 h of improvised and scripted dialogues in 5 sessions, a woman and a man in each, so
+10 speakers; 151 dialogues cut into 10,039 utterances at 16 kHz mono 16-bit. Each utterance was
+judged by several people; the label is their majority vote. The usual set has four classes, excited
+merged into happy: 5,531 utterances (neutral 1,708, happy 1,636, angry 1,103, sad 1,084).
+
+Who: SAIL, University of Southern California, https://sail.usc.edu/iemocap/. Free for research on
+request under a signed licence that forbids redistribution; nothing of it is in this project.
+
+Size: about 12 GB with video; this adapter reads only ``SessionN/dialog/EmoEvaluation/*.txt`` and
+``SessionN/sentences/wav`` (1.5 GB), below ``runtime.corpus``.
+
+Traps:
+  - The dialogue prefix is not the speaker. ``Ses01F_impro01_M003`` was said by the man of session
+    1; the ``F`` of ``Ses01F`` tells who wore the motion-capture markers. The prefix is wrong for
+    2,750 of the 5,531.
+  - The per-evaluator lines (``C-E2:``, ``A-E3:``) and sub-folders of EmoEvaluation hold single
+    opinions, not the vote.
+  - Archives made on macOS hold ``._*`` files beside the real ones.
+  - Utterances without a majority (``xxx``), and frustrated (1,849, the largest class of all), are
+    not in the four-class set. ``corpus.emotions`` can ask for more classes than four: frustrated,
+    surprised, fearful, disgusted, other, undecided, and excited on its own.
+
+Cite: Busso, C. et al. (2008). IEMOCAP: Interactive emotional dyadic motion capture database.
+Language Resources and Evaluation 42(4), 335-359.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from gmp_atl_dist.config import CorpusConfig
+from gmp_atl_dist.corpora.base import Listed
+from gmp_atl_dist.corpora.checks import spelling
+from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist.records import Gender, Problem, Utterance
+from gmp_atl_dist.store.filesystem import Store
+
+SESSIONS = ("Session1", "Session2", "Session3", "Session4", "Session5")
+
+_EMOTIONS = {
+    "neu": "neutral",
+    "hap": "happy",
+    "exc": "excited",
+    "ang": "angry",
+    "sad": "sad",
+    "fru": "frustrated",
+    "sur": "surprised",
+    "fea": "fearful",
+    "dis": "disgusted",
+    "oth": "other",
+    "xxx": "undecided",
+}
+_FOUR = ("neutral", "happy", "angry", "sad")
+# The utterance's last field begins with its speaker's gender; the dialogue's prefix does not count.
+_UTTERANCE = re.compile(r"(?P<dialogue>Ses0(?P<session>[1-5])[FM]_\w+)_(?P<gender>[FM])\w+")
+_LINE = re.compile(
+    r"\[\s*[\d.]+\s*-\s*[\d.]+\s*\]\s+(?P<utterance>\S+)\s+(?P<code>\S+)\s+\[[^\]]*\]"
+)
+_GENDERS: dict[str, Gender] = {"F": "female", "M": "male"}
+
+
+@dataclass(frozen=True)
+class Iemocap:
+    """Adapter of the release's own tree; the synthetic corpus has the same shape."""
+
+    name: ClassVar[str] = "iemocap"
+    default_emotions: ClassVar[tuple[str, ...]] = _FOUR
+
+    def list(self, source: Store, config: CorpusConfig) -> Listed:
+        """Utterances of the four classes and of those that ``config.emotions`` adds.
+
+        Raises:
+            CorpusError: no evaluation file is where the release has them.
+        """
+        merge = {spelling(old): spelling(new) for old, new in config.merge.items()}
+        wanted = {*_FOUR, *map(spelling, config.emotions)}
+        names = dict(_EMOTIONS)
+        if "excited" not in {*wanted, *merge}:
+            names["exc"] = "happy"
+        utterances: list[Utterance] = []
+        problems: list[Problem] = []
+        num_files = 0
+        for session, path in _evaluation_files(source):
+            num_files += 1
+            text = source.read(path).decode("utf-8", errors="replace")
+            for number, line in enumerate(text.splitlines(), 1):
+                # Votes stand on lines that begin with a time span; all others are not for us.
+                if not line.startswith("["):
+                    continue
+                parsed = _parse(line, session, names)
+                if isinstance(parsed, str):
+                    problems.append(Problem(f"{path}:{number}", parsed))
+                elif merge.get(parsed.emotion, parsed.emotion) in wanted:
+                    utterances.append(parsed)
+        if not num_files:
+            raise CorpusError(
+                f"{source.uri}: no SessionN/dialog/EmoEvaluation/*.txt is there; set "
+                f"runtime.corpus to the folder that holds Session1 to Session5"
+            )
+        return utterances, problems
+
+
+def _evaluation_files(source: Store) -> Iterator[tuple[str, str]]:
+    """(session, path) of every file of votes, in order."""
+    for session in SESSIONS:
+        folder = f"{session}/dialog/EmoEvaluation"
+        for entry in source.list(folder):
+            name = entry.path.removeprefix(f"{folder}/")
+            if "/" not in name and name.endswith(".txt") and not name.startswith("."):
+                yield session, entry.path
+
+
+def _parse(line: str, session: str, names: dict[str, str]) -> Utterance | str:
+    """The utterance of a line of votes, or what is wrong with the line.
+
+    ``names`` gives each emotion code the emotion's name.
+    """
+    vote = _LINE.match(line)
+    if vote is None:
+        return f"cannot be read as '[start - end] utterance emotion [v, a, d]': {line!r}"
+    name, code = vote["utterance"], vote["code"]
+    parts = _UTTERANCE.fullmatch(name)
+    if parts is None:
+        return f"{name!r} is not an utterance of IEMOCAP, such as Ses01F_impro01_M003"
+    if f"Session{parts['session']}" != session:
+        return f"{name!r} lies in {session}; move the file to where the release has it"
+    if code not in names:
+        return f"{name!r} has emotion {code!r}; known are {', '.join(names)}"
+    return Utterance(
+        utterance_id=name,
+        path=f"{session}/sentences/wav/{parts['dialogue']}/{name}.wav",
+        speaker=f"Ses0{parts['session']}{parts['gender']}",
+        gender=_GENDERS[parts["gender"]],
+        emotion=names[code],
+        session=session,
+    )

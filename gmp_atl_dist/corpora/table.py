@@ -1,0 +1,189 @@
+"""Any corpus that comes with a table: one CSV or Parquet file, a row an utterance.
+
+What: ``corpus.table`` names the file, relative to the corpus root (``runtime.corpus``). Columns:
+
+  ``id, path, speaker, gender, emotion``   needed; ``path`` is the audio file, relative to the root
+  ``session, split, start_s, end_s``       optional; ``split`` is train, valid or test, and the two
+                                           times cut a segment out of a longer recording
+
+Columns of other names are mapped in ``corpus.columns``, ours = theirs; one of theirs may serve
+twice, as in ``columns = {id = "utt_id", session = "speaker"}``. Classes are the table's emotions,
+sorted, unless ``corpus.emotions`` lists them.
+
+Traps: every value is read as text, so speaker ``007`` stays ``007`` and an emotion ``none`` is no
+missing value. Speakers must be named alike in all rows and differently across corpora: folds keep
+them apart by name alone.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from gmp_atl_dist.config import CorpusConfig
+from gmp_atl_dist.corpora.base import Listed
+from gmp_atl_dist.corpora.checks import parse_gender, spelling
+from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
+from gmp_atl_dist.records import Problem, Split, Utterance
+from gmp_atl_dist.store.filesystem import Store
+
+NEEDED = ("id", "path", "speaker", "gender", "emotion")
+OPTIONAL = ("session", "split", "start_s", "end_s")
+
+_SPLITS: dict[str, Split] = {
+    "train": "train",
+    "valid": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "eval": "test",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Adapter of a CSV or Parquet table."""
+
+    name: ClassVar[str] = "table"
+    default_emotions: ClassVar[tuple[str, ...]] = ()
+
+    def list(self, source: Store, config: CorpusConfig) -> Listed:
+        """Every row that can be read; a row that cannot is a problem named by its number.
+
+        Raises:
+            ConfigError: the table is not there or is of another kind, or columns are missing.
+            CorpusError: the file is damaged.
+        """
+        rows = _read_rows(source, config)
+        utterances: list[Utterance] = []
+        problems: list[Problem] = []
+        for number, row in enumerate(rows, 1):
+            parsed = _parse(row)
+            if isinstance(parsed, Utterance):
+                utterances.append(parsed)
+            else:
+                item = f"{config.table}: row {number} (id {row['id']!r})"
+                problems.extend(Problem(item, reason) for reason in parsed)
+        return utterances, problems
+
+
+def _read_rows(source: Store, config: CorpusConfig) -> list[dict[str, str]]:
+    """The rows by our column names, all values as text; '' for what is absent."""
+    suffix = config.table.rpartition(".")[2].lower()
+    if suffix not in ("csv", "parquet"):
+        raise ConfigError(
+            f"corpus.table: {config.table!r} is neither .csv nor .parquet; convert it"
+        )
+    try:
+        data = source.read(config.table)
+    except ArtifactError as e:
+        raise ConfigError(f"corpus.table: {e}; name a file below runtime.corpus") from e
+    try:
+        if suffix == "csv":
+            found = pacsv.open_csv(io.BytesIO(data)).schema.names
+            ours = _mapped_columns(config, found)
+            table = _read_csv(data, ours)
+        else:
+            found = pq.read_schema(io.BytesIO(data)).names
+            ours = _mapped_columns(config, found)
+            table = pq.read_table(io.BytesIO(data), columns=sorted(set(ours.values())))
+        texts = {name: _texts(table.column(column)) for name, column in ours.items()}
+    except pa.ArrowException as e:
+        raise CorpusError(
+            f"{source.uri}/{config.table}: cannot be read ({e}); write it again as UTF-8 "
+            f"comma-separated values with one header line, or as Parquet"
+        ) from e
+    blank = [""] * table.num_rows
+    names = (*NEEDED, *OPTIONAL)
+    return [
+        dict(zip(names, values, strict=True))
+        for values in zip(*(texts.get(name, blank) for name in names), strict=True)
+    ]
+
+
+def _mapped_columns(config: CorpusConfig, found: list[str]) -> dict[str, str]:
+    """Our column names to theirs, for all that the table has."""
+    ours = (*NEEDED, *OPTIONAL)
+    problems = [
+        f"corpus.columns.{name}: is no column of ours; ours are {', '.join(ours)}"
+        for name in config.columns
+        if name not in ours
+    ]
+    mapped: dict[str, str] = {}
+    for name in ours:
+        theirs = config.columns.get(name, name)
+        if found.count(theirs) == 1:
+            mapped[name] = theirs
+        elif theirs in found:
+            problems.append(f"column {theirs!r} is there {found.count(theirs)} times; keep one")
+        elif name in NEEDED or name in config.columns:
+            problems.append(
+                f"column {theirs!r} for {name!r} is missing; map it with "
+                f"corpus.columns.{name} = '<one of the columns found>'"
+            )
+    if problems:
+        raise ConfigError.of_all(
+            f"{config.table} has the columns {', '.join(found)}, which do not fit:", problems
+        )
+    return mapped
+
+
+def _read_csv(data: bytes, ours: dict[str, str]) -> pa.Table:
+    columns = sorted(set(ours.values()))
+    return pacsv.read_csv(
+        io.BytesIO(data),
+        parse_options=pacsv.ParseOptions(newlines_in_values=True),
+        convert_options=pacsv.ConvertOptions(
+            include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
+        ),
+    )
+
+
+def _texts(column: pa.ChunkedArray) -> list[str]:
+    return [text.strip() for text in pc.fill_null(column.cast(pa.string()), "").to_pylist()]
+
+
+def _parse(row: dict[str, str]) -> Utterance | list[str]:
+    """The utterance of a row, or all that is wrong with it."""
+    reasons: list[str] = []
+    gender = parse_gender(row["gender"])
+    if gender is None:
+        reasons.append(f"gender {row['gender']!r} is not known; write female or male")
+    if not row["emotion"]:
+        reasons.append("has no emotion; fill it in or take the row out")
+    split = spelling(row["split"])
+    if split and split not in _SPLITS:
+        reasons.append(f"split {row['split']!r} is not known; known are {', '.join(_SPLITS)}")
+    times: dict[str, float | None] = {}
+    for name in ("start_s", "end_s"):
+        times[name] = _seconds(row[name])
+        if row[name] and times[name] is None:
+            reasons.append(f"{name} {row[name]!r} is not a number of seconds")
+    if reasons or gender is None:
+        return reasons
+    return Utterance(
+        utterance_id=row["id"],
+        path=row["path"],
+        speaker=row["speaker"],
+        gender=gender,
+        emotion=row["emotion"],
+        session=row["session"],
+        split=_SPLITS[split] if split else "",
+        start_s=times["start_s"],
+        end_s=times["end_s"],
+    )
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) else None

@@ -1,0 +1,65 @@
+"""The only place that asks for a GPU: device, precision, collective backend, FAISS build."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Accelerator = Literal["cpu", "cuda"]
+
+
+@cache
+def accelerator() -> Accelerator:
+    """What this process computes on."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def torch_device() -> torch.device:
+    import torch
+
+    return torch.device(accelerator())
+
+
+def collective_backend() -> Literal["gloo", "nccl"]:
+    return "nccl" if accelerator() == "cuda" else "gloo"
+
+
+def use_bf16() -> bool:
+    """bf16 on GPUs that have it; on a CPU it is slower than fp32 (AVX2) and less exact."""
+    import torch
+
+    return accelerator() == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def autocast() -> AbstractContextManager[object]:
+    """bf16 autocast on a GPU, nothing on a CPU."""
+    import torch
+
+    return torch.autocast("cuda", dtype=torch.bfloat16) if use_bf16() else nullcontext()
+
+
+def pin_threads(threads: int) -> None:
+    """Give this process ``threads`` cores in every library that would otherwise take them all.
+
+    Unpinned BLAS pools in several workers on few cores cost 5-9 times the CPU. A fixed number also
+    keeps the order of additions, and so the bytes.
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def pin_faiss_threads() -> None:
+    """Give FAISS the threads that :func:`pin_threads` chose; it asks the machine otherwise."""
+    import faiss
+
+    faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

@@ -1,0 +1,145 @@
+"""Losses as sums with their counts, so that the caller can normalise over all ranks at once.
+
+A mean of each rank's means would weigh a rank with few masked frames like one with many. All sums
+are float32 scalars on the inputs' device, attached to the graph also where nothing is counted.
+
+Shapes: B batch, T frames, C channels, K classes or clusters, S scales, M selected frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORED_LABEL = -100
+"""What stands in label tensors behind a clip's last frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSums:
+    """Sums over the selected frames of a batch, each frame times its row's weight.
+
+    Attributes:
+        loss: cross-entropy, the mean of the scales' sums: every scale counts alike, whatever its k.
+        count: frames.
+        correct_S: frames whose most likely cluster is the label, per scale.
+    """
+
+    loss: Tensor
+    count: Tensor
+    correct_S: Tensor
+
+
+def weighted_cross_entropy_sum(
+    logits_BK: Tensor,
+    target_B: Tensor,
+    class_weight_K: Tensor | None = None,
+    row_weight_B: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sum of w[target] * CE over rows, and the sum of those weights.
+
+    Their quotient is ``torch.nn.functional.cross_entropy(..., weight=class_weight_K)``.
+
+    Args:
+        logits_BK: of any float type; computed in float32.
+        target_B: int64 classes.
+        class_weight_K: None weighs all classes alike.
+        row_weight_B: 0 for rows that only fill a batch up; None counts every row once.
+    """
+    ce_B = F.cross_entropy(logits_BK.float(), target_B, reduction="none")
+    weight_B = torch.ones_like(ce_B) if row_weight_B is None else row_weight_B.float()
+    if class_weight_K is not None:
+        weight_B = weight_B * class_weight_K.float()[target_B]
+    return (weight_B * ce_B).sum(), weight_B.sum()
+
+
+def frame_prediction_sums(
+    logits: Sequence[Tensor],
+    labels_SBT: Tensor,
+    select_BT: Tensor,
+    row_weight_B: Tensor | None = None,
+) -> FrameSums:
+    """Cross-entropy of the selected frames against the pseudo-labels of every scale.
+
+    Plain frame CE where ``select_BT`` is the valid frames.
+
+    Args:
+        logits: (B, T, K) per scale; K may differ.
+        labels_SBT: int64; never read outside ``select_BT``.
+        select_BT: True on the frames that count.
+        row_weight_B: see :func:`weighted_cross_entropy_sum`.
+
+    Raises:
+        ValueError: scales do not fit together, or a selected frame's label is no cluster of its
+            scale; labels that do not belong to a model otherwise train without a complaint.
+    """
+    if len(logits) != len(labels_SBT) or not logits:
+        raise ValueError(f"{len(logits)} heads with labels of {len(labels_SBT)} scales")
+    weight_BT = select_BT.float() if row_weight_B is None else select_BT * row_weight_B[:, None]
+    weight_M = weight_BT[select_BT].float()
+    losses: list[Tensor] = []
+    correct: list[Tensor] = []
+    for scale, (logits_BTK, labels_BT) in enumerate(zip(logits, labels_SBT, strict=True)):
+        logits_MK, labels_M = logits_BTK[select_BT].float(), labels_BT[select_BT]
+        _check_labels(labels_M, logits_MK.shape[-1], scale)
+        losses.append((weight_M * F.cross_entropy(logits_MK, labels_M, reduction="none")).sum())
+        correct.append((weight_M * (logits_MK.detach().argmax(-1) == labels_M)).sum())
+    return FrameSums(torch.stack(losses).mean(), weight_M.sum(), torch.stack(correct))
+
+
+def masked_prediction_sums(
+    logits: Sequence[Tensor],
+    labels_SBT: Tensor,
+    mask_BT: Tensor,
+    valid_BT: Tensor,
+    row_weight_B: Tensor | None = None,
+) -> FrameSums:
+    """Cross-entropy over the masked frames alone: HuBERT, equation 1 with alpha = 1.
+
+    Arguments as for :func:`frame_prediction_sums`; padding frames do not count though masked.
+    """
+    return frame_prediction_sums(logits, labels_SBT, mask_BT & valid_BT, row_weight_B)
+
+
+def feature_penalty_sum(
+    conv_features_BTC: Tensor, valid_BT: Tensor, row_weight_B: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Sum over valid frames of the mean square over channels, and the count of those frames.
+
+    fairseq's ``features_pen`` (``hubert.py``) is the mean over everything, padding included; this
+    leaves the padding out. It keeps the convolutional features from growing without bound.
+    """
+    square_BT = conv_features_BTC.float().square().mean(-1)
+    weight_BT = valid_BT.float() if row_weight_B is None else valid_BT * row_weight_B[:, None]
+    # masked_fill: whatever stands in the padding, be it inf, must not become NaN times zero.
+    return (square_BT.masked_fill(~valid_BT, 0.0) * weight_BT).sum(), weight_BT.float().sum()
+
+
+def balanced_class_weights(counts: Sequence[int]) -> Tensor:
+    """n / (K * count) per class, float32: scikit-learn's ``class_weight='balanced'``.
+
+    A class without an example gets weight 0; nothing ever reads it.
+
+    Raises:
+        ValueError: a count is negative, or all are zero.
+    """
+    counts_K = torch.tensor(list(counts), dtype=torch.float64)
+    if not len(counts_K) or (counts_K < 0).any() or counts_K.sum() == 0:
+        raise ValueError(f"class counts {list(counts)} hold no example")
+    weights_K = counts_K.sum() / (len(counts_K) * counts_K)
+    return weights_K.masked_fill(counts_K == 0, 0.0).float()
+
+
+def _check_labels(labels_M: Tensor, k: int, scale: int) -> None:
+    if not labels_M.numel():
+        return
+    low, high = (int(bound) for bound in torch.aminmax(labels_M))
+    if low < 0 or high >= k:
+        raise ValueError(
+            f"labels of scale {scale} run from {low} to {high} on frames that count, and its head "
+            f"has {k} clusters; they were made by another codebook or for other audio"
+        )

@@ -1,0 +1,54 @@
+"""Named HuBERT architectures, for models that start from random weights.
+
+The receptive field of 400 samples and the hop of 320 are HuBERT's own (the defaults of
+:class:`transformers.HubertConfig`) in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+ConfigValues: TypeAlias = Mapping[str, int | float | bool | str | tuple[int, ...]]
+
+# Dropout is a training stage's own setting (``Hubert.set_dropout``); sizes fix the architecture.
+NAMED_SIZES: Mapping[str, ConfigValues] = {
+    # For a demo on two CPU cores: the convolutions dominate, so those are thin.
+    "tiny": {
+        "conv_dim": (32,) * 7,
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "num_conv_pos_embeddings": 32,
+        "num_conv_pos_embedding_groups": 4,
+    },
+    "small": {
+        "conv_dim": (64,) * 7,
+        "hidden_size": 128,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "intermediate_size": 384,
+        "num_conv_pos_embeddings": 64,
+        "num_conv_pos_embedding_groups": 8,
+    },
+    # facebook/hubert-base-ls960: the defaults of HubertConfig, spelled out.
+    "base": {
+        "conv_dim": (512,) * 7,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+    },
+    # facebook/hubert-large-ll60k.
+    "large": {
+        "conv_dim": (512,) * 7,
+        "conv_bias": True,
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+    },
+}

@@ -1,0 +1,185 @@
+"""GMP-ATL on one page: the stages in order, what feeds what, and the loop that skips what is done.
+
+Paper: Pan et al., *GMP-ATL: Gender-augmented Multi-scale Pseudo-label Enhanced Adaptive Transfer
+Learning for Speech Emotion Recognition via HuBERT*, arXiv 2405.02151.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.corpora.base import read_corpus
+from gmp_atl_dist.corpora.folds import plan_folds
+from gmp_atl_dist.errors import ArtifactError, ConfigError
+from gmp_atl_dist.records import Fold
+from gmp_atl_dist.stages.backbone import Backbone, check_layers
+from gmp_atl_dist.stages.base import Context, Pending, Stage, sealed
+from gmp_atl_dist.stages.cluster import Cluster
+from gmp_atl_dist.stages.evaluate import Evaluate
+from gmp_atl_dist.stages.extract import Extract
+from gmp_atl_dist.stages.finetune import Finetune, selection_side
+from gmp_atl_dist.stages.ingest import Ingest
+from gmp_atl_dist.stages.label import Label
+from gmp_atl_dist.stages.report import FoldArtifacts, Report
+from gmp_atl_dist.stages.retrain import Retrain
+from gmp_atl_dist.stages.trained import read_progress
+from gmp_atl_dist.stages.warmup import Warmup
+from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, find_artifact
+from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.readers import read_utterances
+
+Handle: TypeAlias = Artifact | Pending
+Ensure: TypeAlias = Callable[[Stage], Handle]
+
+
+def method(config: RunConfig, source: Store, ensure: Ensure) -> Handle:
+    """The method. ``ensure`` turns a stage into its artefact, by whatever way: running it, looking."""
+    listing = read_corpus(config.corpus, source)
+    corpus = sealed(ensure(Ingest(config.corpus, listing)))
+    backbone = sealed(ensure(Backbone(config.model)))
+    check_layers(backbone, config.extract.layers)
+    folds = plan_folds(read_utterances(corpus), config.folds)
+    results = [one_fold(config, corpus, backbone, fold, ensure) for fold in folds]
+    return ensure(Report(config, corpus, backbone, tuple(results)))
+
+
+def one_fold(
+    config: RunConfig, corpus: Artifact, backbone: Artifact, fold: Fold, ensure: Ensure
+) -> FoldArtifacts:
+    """Everything that is fitted, for one held-out group: nothing here sees its labels."""
+    # Transductive: clustering and retraining hear the test speakers; the report says so.
+    hears_all = config.folds.protocol != "clean"
+    warmup = ensure(Warmup(config.warmup, corpus, backbone, fold))
+    features = ensure(Extract(config.extract, corpus, warmup, fold, hears_all))
+    codebooks = ensure(Cluster(config.cluster, corpus, features, fold, hears_all))
+    labels = ensure(Label(corpus, features, codebooks, fold.name))
+    retrained = ensure(
+        Retrain(config.retrain, corpus, backbone, codebooks, labels, fold, hears_all)
+    )
+    select_on = selection_side(config.finetune, config.folds)
+    finetuned = ensure(Finetune(config.finetune, corpus, retrained, fold, select_on))
+    predictions = ensure(Evaluate(corpus, finetuned, fold))
+    return FoldArtifacts(
+        fold, warmup, features, codebooks, labels, retrained, finetuned, predictions
+    )
+
+
+STAGE_NAMES = (
+    *("ingest", "backbone", "warmup", "extract", "cluster", "label"),
+    *("retrain", "finetune", "evaluate", "report"),
+)
+
+
+def run_pipeline(config: RunConfig, context: Context) -> Artifact:
+    """Run every stage that was not run yet; the report's artefact.
+
+    Raises:
+        GmpAtlError: whatever stopped it; what was done before stays done.
+    """
+    context.store.check_writable()
+    return sealed(method(config, context.source, _Runner(context)))
+
+
+def run_stage(config: RunConfig, context: Context, name: str) -> None:
+    """Run stage ``name`` for every fold; the stages before it must be done.
+
+    Raises:
+        ConfigError: there is no such stage.
+        ArtifactError: a stage before it is not done; names it.
+    """
+    if name not in STAGE_NAMES:
+        raise ConfigError(f"stage {name!r} is not known; known: {', '.join(STAGE_NAMES)}")
+    context.store.check_writable()
+    with suppress(_EnoughError):
+        method(config, context.source, _Runner(context, only=name))
+
+
+def survey(config: RunConfig, context: Context) -> list[StageStatus]:
+    """Where every stage stands, without running any."""
+    looker = _Looker(context)
+    with suppress(_EnoughError):
+        method(config, context.source, looker)
+    return looker.found
+
+
+class _EnoughError(Exception):
+    """The walk cannot, or need not, go on."""
+
+
+@dataclass
+class _Runner:
+    """Skips what is sealed and runs the rest; with ``only``, runs that stage and no other."""
+
+    context: Context
+    only: str | None = None
+
+    def __call__(self, stage: Stage) -> Handle:
+        key, reporter = stage.key, self.context.reporter
+        found = find_artifact(self.context.store, key)
+        if found is not None:
+            reporter.line(f"{stage.label}: done before, {key.fingerprint[:12]}")
+            return found
+        if self.only is not None and stage.kind != self.only:
+            if STAGE_NAMES.index(stage.kind) < STAGE_NAMES.index(self.only):
+                raise ArtifactError(
+                    f"{stage.label} is not done, and {self.only} needs it; run gmp-atl stage "
+                    f"{stage.kind} with the same configuration first"
+                )
+            if not stage.identity_is_fingerprint:
+                raise _EnoughError
+            return Pending(key)
+        reporter.line(f"{stage.label}: running, {key.fingerprint[:12]}")
+        started_s = time.monotonic()
+        out = ArtifactWriter(self.context.store, key)
+        seal = stage.run(self.context, out)
+        artifact = out.seal(
+            version=stage.version,
+            science=stage.science(),
+            inputs={name: handle.identity for name, handle in stage.inputs().items()},
+            identity=seal.identity,
+            problems=seal.problems,
+            notes=seal.notes,
+        )
+        reporter.line(f"{stage.label}: done in {time.monotonic() - started_s:.1f} s")
+        return artifact
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One line of ``gmp-atl status``."""
+
+    label: str
+    fingerprint: str
+    state: str
+    detail: str = ""
+
+
+@dataclass
+class _Looker:
+    """Looks at what there is."""
+
+    context: Context
+    found: list[StageStatus] = field(default_factory=list)
+
+    def __call__(self, stage: Stage) -> Handle:
+        key = stage.key
+        artifact = find_artifact(self.context.store, key)
+        if artifact is not None:
+            detail = f"{sum(r.bytes for r in artifact.manifest.receipts) / 1e6:.1f} MB"
+            self.found.append(StageStatus(stage.label, key.fingerprint, "done", detail))
+            return artifact
+        parts = ArtifactWriter(self.context.store, key).done()
+        progress = read_progress(self.context, f"{key.prefix}/_progress.json")
+        detail = f"{len(parts)} parts" if parts else ""
+        if progress is not None:
+            detail = f"update {progress[0]} of {progress[1]}, {progress[2]}"
+        state = "started" if detail else "waiting"
+        self.found.append(StageStatus(stage.label, key.fingerprint, state, detail))
+        if not stage.identity_is_fingerprint:
+            raise _EnoughError
+        return Pending(key)

@@ -1,0 +1,35 @@
+"""Emotion probabilities of recordings, from a fine-tuned model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from gmp_atl_dist.audio import decode_pcm16, pcm16_to_float
+from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist.models.stored import load_emotion_model
+from gmp_atl_dist.stages.evaluate import probabilities_of
+
+
+def predict_files(model: str, paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, float]]]:
+    """(path, probability by emotion) of each recording, in the order given.
+
+    Raises:
+        ModelError: ``model`` is not a fine-tuned model.
+        CorpusError: recordings cannot be read; names all of them, before any is predicted.
+    """
+    waves: dict[Path, object] = {}
+    problems: list[str] = []
+    for path in paths:
+        try:
+            waves[path] = pcm16_to_float(decode_pcm16(path.read_bytes(), start_s=None, end_s=None))
+        except OSError as e:
+            problems.append(f"{path}: cannot be read ({e.strerror})")
+        except CorpusError as e:
+            problems.append(f"{path}: {e.message}")
+    if problems:
+        raise CorpusError.of_all("recordings cannot be used:", problems)
+    network = load_emotion_model(model)
+    emotions = tuple(network.config.emotions)
+    for path, wave in waves.items():
+        yield path, dict(zip(emotions, probabilities_of(network, [wave])[0], strict=True))

@@ -1,0 +1,251 @@
+"""The records that travel between stages, their Arrow schemas, and their units.
+
+Samples are 16 kHz mono. Frames are HuBERT's: 50 a second, see :mod:`gmp_atl_dist.audio`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from gmp_atl_dist.errors import CorpusError
+
+Gender = Literal["female", "male"]
+GENDERS: tuple[Gender, ...] = ("female", "male")
+"""Class order of the gender head; label ids of ``by_gender`` codebooks follow it as well."""
+
+Split = Literal["train", "valid", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A bad item: what it is called, and what is wrong and how to mend it."""
+
+    item: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.item}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One labelled utterance as a corpus lists it, before its audio was read.
+
+    ``path`` is relative to the corpus root, with forward slashes. ``start_s`` and ``end_s`` cut a
+    segment out of the recording; None means its beginning or its end.
+    """
+
+    utterance_id: str
+    path: str
+    speaker: str
+    gender: Gender
+    emotion: str
+    session: str = ""
+    split: str = ""
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUtterance:
+    """An utterance whose audio lies in the store: row ``row`` of part ``part`` of ``ingest``.
+
+    ``audio_sha256`` is the digest of its 16 kHz mono 16-bit samples, so that identity follows
+    what is heard and not the name or container of a file.
+    """
+
+    utterance_id: str
+    speaker: str
+    gender: Gender
+    emotion: str
+    session: str
+    split: str
+    num_samples: int
+    audio_sha256: str
+    part: str
+    row: int
+
+
+UTTERANCE_SCHEMA = pa.schema(
+    [
+        pa.field("utterance_id", pa.string(), nullable=False),
+        pa.field("speaker", pa.string(), nullable=False),
+        pa.field("gender", pa.string(), nullable=False),
+        pa.field("emotion", pa.string(), nullable=False),
+        pa.field("session", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("num_samples", pa.int64(), nullable=False),
+        pa.field("audio_sha256", pa.string(), nullable=False),
+        pa.field("part", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+    ]
+)
+
+AUDIO_SCHEMA = pa.schema([*UTTERANCE_SCHEMA, pa.field("pcm16", pa.binary(), nullable=False)])
+"""A part of ``ingest``: the utterance, then its samples as little-endian int16."""
+
+FEATURE_SCHEMA = pa.schema(
+    [
+        pa.field("utterance_id", pa.string(), nullable=False),
+        pa.field("layer", pa.int32(), nullable=False),
+        pa.field("num_frames", pa.int32(), nullable=False),
+        pa.field("dim", pa.int32(), nullable=False),
+        pa.field("frames", pa.binary(), nullable=False),
+    ]
+)
+"""A row an utterance and layer; ``frames`` is fp16, C order, ``num_frames`` x ``dim``."""
+
+LABEL_SCHEMA = pa.schema(
+    [
+        pa.field("utterance_id", pa.string(), nullable=False),
+        pa.field("scale", pa.int32(), nullable=False),
+        pa.field("num_frames", pa.int32(), nullable=False),
+        pa.field("labels", pa.binary(), nullable=False),
+    ]
+)
+"""A row an utterance and scale; ``labels`` is little-endian int32, one a frame."""
+
+CODEBOOK_SCHEMA = pa.schema(
+    [
+        pa.field("scale", pa.int32(), nullable=False),
+        pa.field("layer", pa.int32(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("offset", pa.int32(), nullable=False),
+        pa.field("k", pa.int32(), nullable=False),
+        pa.field("dim", pa.int32(), nullable=False),
+        pa.field("centroids", pa.binary(), nullable=False),
+    ]
+)
+"""A row a codebook; ``centroids`` is fp32, C order, ``k`` x ``dim``; label ids start at ``offset``."""
+
+CURVE_SCHEMA = pa.schema(
+    [
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+    ]
+)
+"""Learning curves: one row a step and measure."""
+
+PREDICTION_SCHEMA = pa.schema(
+    [
+        pa.field("utterance_id", pa.string(), nullable=False),
+        pa.field("speaker", pa.string(), nullable=False),
+        pa.field("gender", pa.string(), nullable=False),
+        pa.field("emotion", pa.string(), nullable=False),
+        pa.field("predicted", pa.string(), nullable=False),
+        pa.field("probabilities", pa.list_(pa.float64()), nullable=False),
+    ]
+)
+"""A row a test utterance; ``probabilities`` follow the fold's fixed class list."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Who is learnt from, who chooses, and who is tested on. Speakers are never shared.
+
+    Everything that is fitted takes a Fold and sees ``training`` of it only; that makes leakage an
+    error at construction, not a habit.
+
+    Raises:
+        CorpusError: a speaker stands on two sides, or a side that is needed is empty.
+    """
+
+    name: str
+    train_speakers: tuple[str, ...]
+    test_speakers: tuple[str, ...]
+    valid_speakers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        sides = {
+            "train": self.train_speakers,
+            "valid": self.valid_speakers,
+            "test": self.test_speakers,
+        }
+        problems = [
+            f"speaker {speaker!r} is in both {a} and {b}; give each speaker to one side only"
+            for a, b in (("train", "test"), ("train", "valid"), ("valid", "test"))
+            for speaker in sorted(set(sides[a]) & set(sides[b]))
+        ]
+        problems += [
+            f"no speaker is in {side}; change folds.by or folds.held_out"
+            for side in ("train", "test")
+            if not sides[side]
+        ]
+        if problems:
+            raise CorpusError.of_all(f"fold {self.name!r} is not usable:", problems)
+        for side in ("train", "valid", "test"):
+            object.__setattr__(self, f"{side}_speakers", tuple(sorted(set(sides[side]))))
+
+    def select(
+        self, utterances: Iterable[StoredUtterance], *sides: Split
+    ) -> tuple[StoredUtterance, ...]:
+        """The utterances of the named sides, in utterance-id order."""
+        wanted: set[str] = set()
+        for side in sides:
+            wanted.update(getattr(self, f"{side}_speakers"))
+        return tuple(
+            sorted((u for u in utterances if u.speaker in wanted), key=lambda u: u.utterance_id)
+        )
+
+    def training(self, utterances: Iterable[StoredUtterance]) -> TrainingSet:
+        """What a fitted stage may see: the training speakers' utterances, checked."""
+        return TrainingSet(self.select(utterances, "train"), self)
+
+    def transductive(self, utterances: Iterable[StoredUtterance]) -> TrainingSet:
+        """All utterances without their emotion labels, for the arm that says so by name."""
+        return TrainingSet(
+            self.select(utterances, "train", "valid", "test"), self, transductive=True
+        )
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Utterances that a fitted stage may learn from. Fitting functions take this type alone.
+
+    Raises:
+        CorpusError: an utterance's speaker is not a training speaker of the fold (unless the set
+            is transductive, the labelled arm in which unlabelled test audio is seen), or none is left.
+    """
+
+    utterances: tuple[StoredUtterance, ...]
+    fold: Fold
+    transductive: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.utterances:
+            raise CorpusError(
+                f"fold {self.fold.name!r} has no training utterance; check folds.held_out "
+                f"and the corpus's speakers"
+            )
+        if self.transductive:
+            return
+        allowed = set(self.fold.train_speakers)
+        leaks = [u for u in self.utterances if u.speaker not in allowed]
+        if leaks:
+            raise CorpusError.of_all(
+                f"fold {self.fold.name!r}: a stage that learns was given speakers it must not see; "
+                f"pass fold.training(utterances) to it:",
+                [f"utterance {u.utterance_id!r} of speaker {u.speaker!r}" for u in leaks],
+            )
+
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset(u.utterance_id for u in self.utterances)
+
+
+def utterances_to_table(utterances: Sequence[StoredUtterance]) -> pa.Table:
+    """The utterances as a table of ``UTTERANCE_SCHEMA``, in the order given."""
+    return pa.Table.from_pylist(
+        [{name: getattr(u, name) for name in UTTERANCE_SCHEMA.names} for u in utterances],
+        schema=UTTERANCE_SCHEMA,
+    )
+
+
+def utterances_from_table(table: pa.Table) -> tuple[StoredUtterance, ...]:
+    """The inverse of :func:`utterances_to_table`."""
+    return tuple(StoredUtterance(**row) for row in table.select(UTTERANCE_SCHEMA.names).to_pylist())

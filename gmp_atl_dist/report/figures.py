@@ -1,0 +1,233 @@
+"""The report's pictures, as SVG bytes that are the same for the same content.
+
+Drawn with matplotlib's objects, never pyplot, so that nothing is left in the process. Colours are
+Okabe and Ito's, which colour-blind readers can tell apart; text is drawn as outlines, so that a
+page looks the same without our fonts.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
+
+from gmp_atl_dist.report.content import CodebookContent, Matrix, Point
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "-", "-", "-", "-", "--", ":")
+"""The palest colours are dashed, so that lines differ in print as well."""
+
+_STYLE: dict[RcKeyType, object] = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine draws the same
+    "font.size": 9.0,
+    "axes.titlesize": 9.0,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "text.parse_math": False,  # a class or fold may be named with a dollar sign
+    "svg.hashsalt": "gmp-atl",  # element ids are random without it
+    "svg.fonttype": "path",
+}
+_MOST_POINTS = 400
+_FEW_POINTS = 12
+"""Shorter lines get markers, or a single point would not be seen."""
+_SHORT_NAME = 2
+_PANELS_PER_ROW = 3
+_PANEL_INCHES = (3.1, 2.25)
+
+
+def confusion_svg(confusion: Matrix, classes: Sequence[str]) -> bytes:
+    """Counts and row percentages of a (K, K) confusion matrix, rows the truth."""
+    counts = np.asarray(confusion, dtype=np.int64)
+    support = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
+    size = len(classes)
+    with _style():
+        side = 1.6 + 0.78 * size
+        figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+        axes = figure.add_subplot()
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.ndindex(size, size):
+            share = f"{shares[row, column]:.1%}" if support[row, 0] else "none"
+            axes.text(
+                column,
+                row,
+                f"{counts[row, column]:,}\n{share}",
+                ha="center",
+                va="center",
+                color="white" if shares[row, column] > 0.5 else "#1a1a1a",
+                fontweight="bold" if row == column else "normal",
+            )
+        axes.set_xticks(range(size), classes, rotation=0 if size <= 5 else 40, ha=_align(size))
+        axes.set_yticks(
+            range(size), [f"{c}\n({n:,})" for c, n in zip(classes, support[:, 0], strict=True)]
+        )
+        axes.set_xlabel("predicted emotion")
+        axes.set_ylabel("true emotion (utterances)")
+        axes.grid(visible=False)
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        bar = figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1.0, decimals=0))
+        bar.set_label("share of the true class")
+        bar.outline.set_visible(False)
+        return _svg(figure)
+
+
+def curves_svg(measures: Mapping[str, Mapping[str, Sequence[Point]]]) -> bytes:
+    """Learning curves of one stage: a panel a measure, a line a fold.
+
+    Args:
+        measures: measure -> fold -> (step, value) points; long lines are averaged in stretches.
+    """
+    folds = sorted({fold for lines in measures.values() for fold in lines}, key=_natural)
+    names = sorted(measures)
+    with _style():
+        figure, panels = _panels(len(names))
+        for axes, name in zip(panels, names, strict=True):
+            for fold, points in sorted(measures[name].items(), key=lambda item: _natural(item[0])):
+                steps, values = thin(points)
+                line = _line(fold, folds)
+                line.set_data(steps, values)
+                line.set_marker("o" if len(steps) < _FEW_POINTS else "")
+                axes.add_line(line)
+            axes.autoscale_view()
+            axes.set_title(name)
+            axes.set_xlabel("step (updates)")
+            axes.set_ylabel(name)
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        _legend(figure, folds)
+        return _svg(figure)
+
+
+def codebooks_svg(folds: Mapping[str, Sequence[CodebookContent]]) -> bytes:
+    """Use of the codebooks: a panel a scale and group, a line a fold, commonest label first.
+
+    The dotted line is even use. Labels never used are not drawn, a log scale has no room for 0; the
+    title counts them.
+    """
+    names = sorted(folds, key=_natural)
+    keys = sorted({(c.layer, c.k, c.group) for books in folds.values() for c in books})
+    with _style():
+        figure, panels = _panels(len(keys))
+        for axes, (layer, k, group) in zip(panels, keys, strict=True):
+            usages = []
+            for name in names:
+                for book in folds[name]:
+                    if (book.layer, book.k, book.group) != (layer, k, group):
+                        continue
+                    usages.append(book.usage)
+                    counts = np.sort(np.asarray(book.counts))[::-1]
+                    shares = counts[counts > 0] / counts.sum()
+                    line = _line(name, names)
+                    line.set_data(np.arange(1, len(shares) + 1), shares)
+                    axes.add_line(line)
+            axes.autoscale_view()
+            axes.axhline(1 / k, color="#666666", linewidth=0.9, linestyle=":")
+            axes.set_yscale("log")
+            # The usual labels, powers of ten, need the maths that text.parse_math turns off.
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+            perplexity = _range([usage.perplexity for usage in usages], ".1f" if k < 100 else ".0f")
+            dead = _range([usage.dead for usage in usages], "d")
+            of = "" if group == "all" else f", {group}"
+            axes.set_title(
+                f"layer {layer}, k = {k:,}{of}\nperplexity {perplexity}, dead {dead}", fontsize=8.5
+            )
+            axes.set_xlabel("label, by frequency")
+            axes.set_ylabel("share of frames")
+            axes.set_xlim(0, k + 1)
+        _legend(figure, names)
+        return _svg(figure)
+
+
+def thin(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    """At most ``_MOST_POINTS`` (steps, values); of a longer line, means over stretches."""
+    line = np.asarray(points, dtype=np.float64).reshape(-1, 2)
+    line = line[np.argsort(line[:, 0], kind="stable")]
+    if len(line) > _MOST_POINTS:
+        line = np.array([part.mean(axis=0) for part in np.array_split(line, _MOST_POINTS)])
+    return line[:, 0].tolist(), line[:, 1].tolist()
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Our style over matplotlib's defaults, whatever the user's own matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
+
+
+def _panels(number: int) -> tuple[Figure, list[Axes]]:
+    columns = min(number, _PANELS_PER_ROW)
+    rows = math.ceil(number / columns)
+    width, height = _PANEL_INCHES
+    figure = Figure(figsize=(width * columns, height * rows + 0.35), layout="constrained")
+    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(number)]
+
+
+def _line(fold: str, folds: Sequence[str], label: str = "") -> Line2D:
+    """A fold's line, still empty: a colour each, or one for all where they are too many."""
+    if len(folds) > len(_COLOURS):
+        return Line2D([], [], color=_COLOURS[0], linewidth=0.8, alpha=0.45, label=label)
+    i = folds.index(fold)
+    return Line2D(
+        [],
+        [],
+        color=_COLOURS[i],
+        linestyle=_DASHES[i],
+        linewidth=1.4,
+        markersize=3.5,
+        label=label,
+    )
+
+
+def _legend(figure: Figure, folds: Sequence[str]) -> None:
+    shown = {fold: f"fold {fold}" if len(fold) <= _SHORT_NAME else fold for fold in folds}
+    if len(folds) > len(_COLOURS):
+        shown = {folds[0]: f"each of {len(folds)} folds"}
+    handles = [_line(fold, folds, label) for fold, label in shown.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
+
+
+def _align(size: int) -> str:
+    return "center" if size <= 5 else "right"
+
+
+def _natural(name: str) -> tuple[int, str]:
+    """Order that puts fold 2 before fold 10."""
+    return (len(name), name)
+
+
+def _svg(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    # Metadata of None is left out; the date would make every report differ.
+    blank = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    FigureCanvasSVG(figure).print_svg(out, metadata=blank)
+    return out.getvalue()

@@ -1,0 +1,242 @@
+"""One page that holds everything, pictures included, and the JSON it is drawn from.
+
+The page loads nothing from anywhere and runs no script; its content policy tells the browser so.
+Names of recordings and reasons for dropping them come from outside, so everything is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import jinja2
+import numpy as np
+
+from gmp_atl_dist.config import RunConfig, canonical_json
+from gmp_atl_dist.metrics import Bounds, ClusterQuality, Spread
+from gmp_atl_dist.report import figures
+from gmp_atl_dist.report.content import CodebookContent, ReportContent
+
+_STAGES = ("pretrain", "warmup", "extract", "cluster", "label", "retrain", "finetune", "evaluate")
+_MOST_NAMES = 8
+_MOST_DROPPED = 200
+_NOTHING = "–"  # noqa: RUF001 - an en dash fills empty cells
+
+
+def render_json(content: ReportContent) -> bytes:
+    """The report's one spelling: sorted keys, ASCII, the same bytes for the same content."""
+    return canonical_json(content.model_dump(mode="json")).encode("ascii") + b"\n"
+
+
+def render_html(content: ReportContent) -> str:
+    """A self-contained page, the same text for the same content, also after a trip through JSON."""
+    stages = content.curves_by_stage
+    support = content.pooled.outcome.scores.support
+    return _template().render(
+        content=content,
+        pooled=content.pooled,
+        scores=content.pooled.outcome.scores,
+        chance=1 / len(content.classes),
+        majority=max(support) / sum(support),
+        majority_class=content.classes[support.index(max(support))],
+        class_rows=_class_rows(content),
+        absent=_absent(content),
+        codebook_rows=_codebook_rows(content),
+        confusion_picture=_data_uri(
+            figures.confusion_svg(content.pooled.outcome.confusion, content.classes)
+        ),
+        curve_pictures={
+            stage: _data_uri(figures.curves_svg(stages[stage]))
+            for stage in _ordered(stages, _STAGES)
+        },
+        codebook_picture=_codebook_picture(content),
+        per_class={c: content.corpus.per_class[c] for c in _ordered_classes(content)},
+        sections=_sections(content),
+        artefact_kinds=_ordered(
+            {kind for fold in content.folds for kind in fold.artefacts}, _STAGES
+        ),
+        shared_artefacts={k: content.artefacts[k] for k in _ordered(content.artefacts, _STAGES)},
+        shown_dropped=content.corpus.dropped[:_MOST_DROPPED],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """A class's pooled scores; ``lowest`` and ``highest`` recall are of folds that test on it."""
+
+    name: str
+    support: int
+    recall: float
+    precision: float | None
+    f1: float
+    lowest: float | None
+    highest: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CodebookRow:
+    """A scale and group; all but the first three are means over folds."""
+
+    layer: int
+    k: int
+    group: str
+    used: float
+    dead: float
+    perplexity: float
+    top_share: float
+    emotion_purity: float | None
+    emotion_pnmi: float | None
+    gender_purity: float | None
+    gender_pnmi: float | None
+
+
+def _class_rows(content: ReportContent) -> list[ClassRow]:
+    scores = content.pooled.outcome.scores
+    guessed = np.sum(content.pooled.outcome.confusion, axis=0).tolist()
+    rows = []
+    for i, name in enumerate(content.classes):
+        hits = content.pooled.outcome.confusion[i][i]
+        tested = [f.outcome.scores for f in content.folds if f.outcome.scores.support[i]]
+        recalls = [fold.recalls[i] for fold in tested]
+        rows.append(
+            ClassRow(
+                name=name,
+                support=scores.support[i],
+                recall=scores.recalls[i],
+                precision=hits / guessed[i] if guessed[i] else None,
+                f1=2 * hits / max(1, scores.support[i] + guessed[i]),
+                lowest=min(recalls, default=None),
+                highest=max(recalls, default=None),
+            )
+        )
+    return rows
+
+
+def _absent(content: ReportContent) -> list[str]:
+    """A line for every fold whose UAR counts classes that its truth lacks."""
+    return [
+        f"{fold.name}: {', '.join(content.classes[i] for i in missing)}"
+        for fold in content.folds
+        if (missing := fold.outcome.scores.absent_classes)
+    ]
+
+
+def _codebook_rows(content: ReportContent) -> list[CodebookRow]:
+    books: dict[tuple[int, int, str], list[CodebookContent]] = {}
+    for fold in content.folds:
+        for book in fold.codebooks:
+            books.setdefault((book.layer, book.k, book.group), []).append(book)
+    rows = []
+    for (layer, k, group), same in sorted(books.items()):
+        emotion, gender = [book.emotion for book in same], [book.gender for book in same]
+        rows.append(
+            CodebookRow(
+                layer=layer,
+                k=k,
+                group=group,
+                used=float(np.mean([book.usage.used for book in same])),
+                dead=float(np.mean([book.usage.dead for book in same])),
+                perplexity=float(np.mean([book.usage.perplexity for book in same])),
+                top_share=float(np.mean([book.usage.top_share for book in same])),
+                emotion_purity=_mean(q.purity for q in _measured(emotion)),
+                emotion_pnmi=_mean(q.pnmi for q in _measured(emotion)),
+                gender_purity=_mean(q.purity for q in _measured(gender)),
+                gender_pnmi=_mean(q.pnmi for q in _measured(gender)),
+            )
+        )
+    return rows
+
+
+def _measured(qualities: Sequence[ClusterQuality | None]) -> list[ClusterQuality]:
+    return [quality for quality in qualities if quality is not None]
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return float(np.mean(found)) if found else None
+
+
+def _codebook_picture(content: ReportContent) -> str | None:
+    books = {fold.name: fold.codebooks for fold in content.folds if fold.codebooks}
+    return _data_uri(figures.codebooks_svg(books)) if books else None
+
+
+def _sections(content: ReportContent) -> dict[str, list[tuple[str, str]]]:
+    """The configuration as (key, value) lines by section, in the order of the TOML file."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for name in _ordered(content.configuration, tuple(RunConfig.model_fields)):
+        sections[name] = _lines("", content.configuration[name]) or [("", "(empty)")]
+    return sections
+
+
+def _lines(key: str, value: object) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping) and (value or not key):
+        prefix = f"{key}." if key else ""
+        return [line for name in sorted(value) for line in _lines(f"{prefix}{name}", value[name])]
+    return [(key, "none" if value is None else _spelt(value))]
+
+
+def _spelt(value: object) -> str:
+    """A value as TOML spells it, near enough to be read."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k} = {_spelt(v)}" for k, v in sorted(value.items())) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_spelt(item) for item in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Those of ``order`` first and as there, the others by name: JSON does not keep an order."""
+    present = set(names)
+    return [n for n in order if n in present] + sorted(present - set(order))
+
+
+def _ordered_classes(content: ReportContent) -> list[str]:
+    return _ordered(content.corpus.per_class, content.classes)
+
+
+def _data_uri(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode('ascii')}"
+
+
+def _percent(value: float | None) -> str:
+    return _NOTHING if value is None else f"{100 * value:.1f} %"
+
+
+def _bounds(bounds: Bounds) -> str:
+    return f"{100 * bounds[0]:.1f} {_NOTHING} {100 * bounds[1]:.1f} %"
+
+
+def _spread(spread: Spread) -> str:
+    """Mean and, of several folds, the standard deviation, in percent."""
+    if spread.std is None:
+        return _percent(spread.mean)
+    return f"{100 * spread.mean:.1f} ± {100 * spread.std:.1f} %"
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    shown = ", ".join(names[:_MOST_NAMES])
+    return f"{shown} and {more} more" if more > 0 else shown or "none"
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "bounds": _bounds,
+        "spread": _spread,
+        "names": _names,
+        "count": "{:,}".format,
+        "decimal": lambda value: _NOTHING if value is None else f"{value:.3f}",
+    }
+    source = resources.files("gmp_atl_dist.report").joinpath("template.html.j2")
+    return environment.from_string(source.read_text(encoding="utf-8"))

@@ -1,0 +1,81 @@
+"""Stage ``backbone``: the stock HuBERT, copied into the store once.
+
+Workers then need the store alone, and what a hub id or a folder holds later cannot change a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from gmp_atl_dist.config import Json, ModelConfig, digest
+from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.stages.base import Context, Seal, Stage
+from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.filesystem import Store
+
+
+@dataclass(frozen=True)
+class Backbone(Stage):
+    """A copy of the model that ``model.source`` names, checked to be a HuBERT."""
+
+    config: ModelConfig
+
+    kind: ClassVar[str] = "backbone"
+    identity_is_fingerprint: ClassVar[bool] = False
+
+    def science(self) -> dict[str, Json]:
+        science: dict[str, Json] = {"model": self.config.model_dump(mode="json")}
+        return science | {"listing": _listing(self.config.source)}
+
+    def inputs(self) -> Mapping[str, Artifact]:
+        return {}
+
+    def run(self, context: Context, out: ArtifactWriter) -> Seal:
+        from gmp_atl_dist.models.source import load_source, model_to_files
+
+        context.reporter.line(f"{self.label}: {self.config.source}")
+        model = load_source(self.config, _read_files)
+        files = model_to_files(model)
+        for name, data in sorted(files.items()):
+            out.put_file(name, data)
+        hashes: dict[str, Json] = {n: hashlib.sha256(d).hexdigest() for n, d in files.items()}
+        depth = str(model.config.num_hidden_layers)
+        return Seal(digest(hashes), notes={"source": self.config.source, "num_layers": depth})
+
+
+def check_layers(backbone: Artifact, layers: tuple[int, ...]) -> None:
+    """Every layer asked for is one that the model has.
+
+    Raises:
+        ModelError: it lacks one; names all that it lacks.
+    """
+    depth = int(backbone.manifest.notes["num_layers"])
+    lacking = [layer for layer in layers if layer > depth]
+    if lacking:
+        raise ModelError(
+            f"extract.layers: {lacking} of {list(layers)} are not in {backbone.manifest.notes['source']}, "
+            f"which has layers 1 to {depth}; choose from those in extract.layers and cluster.scales"
+        )
+
+
+def _is_uri(source: str) -> bool:
+    return "://" in source
+
+
+def _listing(source: str) -> Json:
+    """What tells that a folder or URI was changed; names that carry their version need none."""
+    if source.startswith("random:") or not (_is_uri(source) or Path(source).is_dir()):
+        return None
+    entries = Store.open(source).list()
+    if not entries:
+        raise ModelError(f"model.source: {source} holds no file; give a folder with a HuBERT in it")
+    return [[e.path, e.size, e.mtime_ns] for e in entries]
+
+
+def _read_files(uri: str) -> dict[str, bytes]:
+    store = Store.open(uri)
+    return {e.path: store.read(e.path) for e in store.list() if "/" not in e.path}

@@ -1,0 +1,147 @@
+"""Stage ``finetune``: the retrained HuBERT on emotion labels; attentive pooling, AM-Softmax.
+
+AM-Softmax is Wang et al. 2018, arXiv 1801.05599. The kept model loads with ``from_pretrained``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from gmp_atl_dist.config import FinetuneConfig, FoldsConfig, Json
+from gmp_atl_dist.models.emotion import EmotionModel
+from gmp_atl_dist.models.losses import weighted_cross_entropy_sum
+from gmp_atl_dist.models.source import hubert_from_files, model_to_files
+from gmp_atl_dist.records import Fold, Split, StoredUtterance, TrainingSet
+from gmp_atl_dist.stages.base import Pending, sealed
+from gmp_atl_dist.stages.ingest import read_emotions
+from gmp_atl_dist.stages.trained import TrainedStage
+from gmp_atl_dist.stages.warmup import class_weights
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.readers import read_utterances
+from gmp_atl_dist.training.batches import Batch
+from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
+
+
+def selection_side(config: FinetuneConfig, folds: FoldsConfig) -> Split | None:
+    """Whom the epoch is chosen on. The test speakers only in the arm that is called ``peek``."""
+    if folds.protocol == "peek":
+        return "test"
+    return "valid" if config.select == "valid" else None
+
+
+@dataclass(frozen=True)
+class Finetune(TrainedStage):
+    """Utterance-level training on the fold's training speakers."""
+
+    config: FinetuneConfig
+    corpus: Artifact
+    retrained: Artifact | Pending
+    fold: Fold
+    select_on: Split | None
+
+    kind: ClassVar[str] = "finetune"
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind} {self.fold.name}"
+
+    def science(self) -> dict[str, Json]:
+        return {
+            "finetune": self.config.model_dump(mode="json"),
+            "train_speakers": list(self.fold.train_speakers),
+            "select_on": self.select_on,
+            "selection_speakers": list(dict.fromkeys(u.speaker for u in self._selection())),
+        }
+
+    def inputs(self) -> Mapping[str, Artifact | Pending]:
+        return {"corpus": self.corpus, "retrained": self.retrained}
+
+    def recipe(self) -> Recipe:
+        training = self.fold.training(read_utterances(self.corpus))
+        return FinetuneRecipe(
+            self.config, self.corpus, sealed(self.retrained), training, self._selection()
+        )
+
+    def _selection(self) -> tuple[StoredUtterance, ...]:
+        if self.select_on is None:
+            return ()
+        return self.fold.select(read_utterances(self.corpus), self.select_on)
+
+
+class FinetuneRecipe(Recipe):
+    """AM-Softmax cross-entropy of one emotion an utterance."""
+
+    name = "finetune"
+    factors = (1.0,)
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        corpus: Artifact,
+        retrained: Artifact,
+        training: TrainingSet,
+        selection: tuple[StoredUtterance, ...],
+    ) -> None:
+        self.optim = config
+        self._config = config
+        self.corpus = corpus
+        self.utterances = training.utterances
+        self.selection = selection
+        self._retrained = retrained
+        self._emotions = read_emotions(corpus)
+        balanced = config.class_weights == "balanced"
+        self._weights = class_weights(training, self._emotions, "emotion", balanced)
+
+    def build(self) -> nn.Module:
+        files = self._retrained.read_files()
+        hubert = hubert_from_files({n: d for n, d in files.items() if n != "training.json"})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._config.seed)
+            model = EmotionModel.from_backbone(
+                hubert,
+                emotions=self._emotions,
+                embedding_dim=self._config.embedding_dim,
+                am_scale=self._config.am_scale,
+                am_margin=self._config.am_margin,
+            )
+        model.hubert.set_dropout(self._config.dropout)
+        if self._config.freeze_conv:
+            model.hubert.freeze_conv_encoder()
+        return model
+
+    def counts(self, batch: Batch) -> tuple[float, ...]:
+        return (float((self._weights[self._targets(batch)] * batch.weight_B).sum()),)
+
+    def losses(self, forward: Forward, batch: Batch) -> Losses:
+        target_B = self._targets(batch).to(batch.wave_BN.device)
+        logits_BK = _tensor(forward(batch.wave_BN, batch.num_samples_B, target_B))
+        total, _ = weighted_cross_entropy_sum(
+            logits_BK, target_B, self._weights.to(logits_BK.device), batch.weight_B
+        )
+        hits_B = (logits_BK.argmax(dim=-1) == target_B) * batch.weight_B
+        accuracy = (float(hits_B.sum()), float(batch.weight_B.sum()))
+        return Losses((total,), {"accuracy_with_margin": accuracy})
+
+    def predict(self, forward: Forward, batch: Batch) -> tuple[list[int], list[int], int]:
+        logits_BK = _tensor(forward(batch.wave_BN, batch.num_samples_B))
+        predicted = logits_BK.argmax(dim=-1).tolist()
+        return self._targets(batch).tolist(), predicted, len(self._emotions)
+
+    def export(self, model: nn.Module) -> dict[str, bytes]:
+        if not isinstance(model, EmotionModel):
+            raise TypeError(f"finetune exports an EmotionModel, got {type(model).__name__}")
+        return model_to_files(model)
+
+    def _targets(self, batch: Batch) -> torch.Tensor:
+        return torch.tensor([self._emotions.index(u.emotion) for u in batch.utterances])
+
+
+def _tensor(value: object) -> torch.Tensor:
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"finetune expects logits, got {type(value).__name__}")
+    return value

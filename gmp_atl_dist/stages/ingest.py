@@ -1,0 +1,203 @@
+"""Stage ``ingest``: recordings to 16 kHz mono samples in the store, checked once and for all.
+
+Parts are planned from the sizes of the files. The fingerprint follows the files' sizes and times, so
+that a changed corpus is looked at again; the identity follows what is heard and labelled, so that a
+corpus which was merely moved changes nothing downstream.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ, decode_pcm16
+from gmp_atl_dist.config import CorpusConfig, Json, digest
+from gmp_atl_dist.corpora.base import CorpusListing
+from gmp_atl_dist.errors import ArtifactError, CorpusError
+from gmp_atl_dist.records import (
+    AUDIO_SCHEMA,
+    UTTERANCE_SCHEMA,
+    Problem,
+    StoredUtterance,
+    Utterance,
+    utterances_from_table,
+    utterances_to_table,
+)
+from gmp_atl_dist.runtime import Task
+from gmp_atl_dist.stages.base import Context, Seal, Stage, map_parts, receipts_json
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.readers import INDEX_PART, pcm16_sha256
+
+_BYTES_A_SECOND = SAMPLE_RATE_HZ * 2
+
+
+@dataclass(frozen=True)
+class Ingest(Stage):
+    """Decode, resample, check and store every utterance."""
+
+    config: CorpusConfig
+    listing: CorpusListing
+
+    kind: ClassVar[str] = "ingest"
+    identity_is_fingerprint: ClassVar[bool] = False
+
+    def science(self) -> dict[str, Json]:
+        return {"corpus": self.config.model_dump(mode="json"), "listing": self.listing.stamp}
+
+    def inputs(self) -> Mapping[str, Artifact]:
+        return {}
+
+    def run(self, context: Context, out: ArtifactWriter) -> Seal:
+        tasks = plan_parts(self.listing, self.config.part_audio_s)
+        receipts = map_parts(
+            context,
+            out,
+            self.label,
+            tasks,
+            _Decoder,
+            _DecoderArgument(context.source, context.store, self.key, self.config),
+            context.workers.ingest,
+            outputs=lambda name: [name],
+        )
+        problems = [p for r in receipts for p in r.problems]
+        problems.sort(key=lambda p: p.item)
+        if problems and self.config.on_bad == "error":
+            raise CorpusError.of_all(
+                f"{len(problems)} utterances of {context.source.uri} cannot be used; mend them, or "
+                f'set corpus.on_bad = "drop" to go on without them:',
+                [f"{p.item}: {p.reason}" for p in problems],
+            )
+        utterances = self._index(out, [task.name for task in tasks])
+        problems = [*self.listing.problems, *problems]
+        notes = {"emotions": json.dumps(self.listing.emotions)}
+        return Seal(_identity(utterances, self.listing.emotions), problems, notes)
+
+    def _index(self, out: ArtifactWriter, names: list[str]) -> list[StoredUtterance]:
+        """One small table of all utterances, so that nobody reads audio to learn what there is."""
+        utterances: list[StoredUtterance] = []
+        for name in names:
+            with out.store.open_input(f"{out.key.prefix}/parts/{name}.parquet") as f:
+                table = pq.read_table(f, columns=UTTERANCE_SCHEMA.names)
+            utterances += utterances_from_table(table)
+        if not utterances:
+            raise CorpusError("no utterance of the corpus can be used; see the problems above")
+        lost = set(self.listing.emotions) - {u.emotion for u in utterances}
+        if lost:
+            raise CorpusError(
+                f"no utterance of {', '.join(sorted(lost))} is left; mend the recordings or take the "
+                f"class out of corpus.emotions"
+            )
+        utterances.sort(key=lambda u: u.utterance_id)
+        out.put_part(INDEX_PART, utterances_to_table(utterances))
+        return utterances
+
+
+def read_emotions(corpus: Artifact) -> tuple[str, ...]:
+    """The fixed class list of an ``ingest`` artefact, in order."""
+    return tuple(json.loads(corpus.manifest.notes["emotions"]))
+
+
+def plan_parts(listing: CorpusListing, part_audio_s: float) -> list[Task]:
+    """Tasks of about ``part_audio_s`` of audio each, by the sizes of files or segments."""
+    budget_bytes = part_audio_s * _BYTES_A_SECOND
+    tasks: list[Task] = []
+    members: list[Utterance] = []
+    held_bytes = 0.0
+
+    def close() -> None:
+        payload = json.dumps([asdict(u) for u in members])
+        tasks.append(Task(f"part-{len(tasks):05d}", payload))
+
+    for utterance in listing.utterances:
+        members.append(utterance)
+        held_bytes += _expected_bytes(utterance, listing.sizes[utterance.path])
+        if held_bytes >= budget_bytes:
+            close()
+            members, held_bytes = [], 0.0
+    if members:
+        close()
+    return tasks
+
+
+def _expected_bytes(utterance: Utterance, file_bytes: int) -> float:
+    if utterance.start_s is None or utterance.end_s is None:
+        return file_bytes
+    return (utterance.end_s - utterance.start_s) * _BYTES_A_SECOND
+
+
+def _identity(utterances: list[StoredUtterance], emotions: tuple[str, ...]) -> str:
+    rows: list[Json] = [
+        [
+            *(u.utterance_id, u.speaker, u.gender, u.emotion),
+            *(u.session, u.split, u.num_samples, u.audio_sha256),
+            *(u.part, u.row),
+        ]
+        for u in utterances
+    ]
+    return digest({"utterances": rows, "emotions": list(emotions)})
+
+
+@dataclass(frozen=True)
+class _DecoderArgument:
+    source: Store
+    store: Store
+    key: ArtifactKey
+    config: CorpusConfig
+
+
+class _Decoder:
+    """Decodes one part; a bad recording costs itself, not the part."""
+
+    def __init__(self, argument: _DecoderArgument) -> None:
+        self._argument = argument
+        self._out = ArtifactWriter(argument.store, argument.key)
+
+    def __call__(self, task: Task) -> str:
+        rows: list[dict[str, object]] = []
+        problems: list[Problem] = []
+        for fields in json.loads(task.payload):
+            utterance = Utterance(**fields)
+            try:
+                rows.append(self._decode(utterance, task.name, len(rows)))
+            except (CorpusError, ArtifactError) as e:
+                problems.append(Problem(f"{utterance.utterance_id} ({utterance.path})", e.message))
+        table = pa.Table.from_pylist(rows, schema=AUDIO_SCHEMA)
+        audio_s = sum(utterance.num_samples for utterance in utterances_from_table(table))
+        receipt = self._out.put_part(
+            task.name, table, audio_s=audio_s / SAMPLE_RATE_HZ, problems=problems
+        )
+        return receipts_json([receipt])
+
+    def _decode(self, utterance: Utterance, part: str, row: int) -> dict[str, object]:
+        config = self._argument.config
+        data = self._argument.source.read(utterance.path)
+        pcm16 = decode_pcm16(data, start_s=utterance.start_s, end_s=utterance.end_s)
+        seconds = len(pcm16) / SAMPLE_RATE_HZ
+        _check_length("min_s", config.min_s, seconds, seconds >= config.min_s)
+        _check_length("max_s", config.max_s, seconds, seconds <= config.max_s)
+        stored = StoredUtterance(
+            utterance_id=utterance.utterance_id,
+            speaker=utterance.speaker,
+            gender=utterance.gender,
+            emotion=utterance.emotion,
+            session=utterance.session,
+            split=utterance.split,
+            num_samples=len(pcm16),
+            audio_sha256=pcm16_sha256(pcm16),
+            part=part,
+            row=row,
+        )
+        return {**asdict(stored), "pcm16": pcm16.astype("<i2", copy=False).tobytes()}
+
+
+def _check_length(key: str, limit_s: float, seconds: float, fine: bool) -> None:
+    if not fine:
+        raise CorpusError(
+            f"lasts {seconds:.3f} s, corpus.{key} is {limit_s:g}; change that or leave it out"
+        )

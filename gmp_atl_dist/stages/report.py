@@ -1,0 +1,229 @@
+"""Stage ``report``: figures with their intervals, pictures, protocol, configuration, fingerprints.
+
+Everything is computed again from the artefacts, so a report can be made anew at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import ClassVar
+
+import numpy as np
+
+from gmp_atl_dist import __version__, metrics
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ
+from gmp_atl_dist.config import Json, RunConfig
+from gmp_atl_dist.records import GENDERS, Fold, Split, StoredUtterance
+from gmp_atl_dist.report.content import (
+    CodebookContent,
+    CorpusContent,
+    DroppedItem,
+    FoldContent,
+    Outcome,
+    PooledContent,
+    ReportContent,
+    Selection,
+)
+from gmp_atl_dist.report.html import render_html, render_json
+from gmp_atl_dist.report.protocol import Protocol, SelectionRule
+from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, sealed
+from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
+from gmp_atl_dist.stages.finetune import selection_side
+from gmp_atl_dist.stages.ingest import read_emotions
+from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.readers import read_codebooks, read_curves, read_labels, read_utterances
+
+HTML_NAME = "report.html"
+JSON_NAME = "report.json"
+_VERSIONS_OF = ("torch", "transformers", "ray", "deepspeed", "pyarrow", "numpy")
+
+
+@dataclass(frozen=True)
+class FoldArtifacts:
+    """All that one fold produced."""
+
+    fold: Fold
+    warmup: Artifact | Pending
+    features: Artifact | Pending
+    codebooks: Artifact | Pending
+    labels: Artifact | Pending
+    retrained: Artifact | Pending
+    finetuned: Artifact | Pending
+    predictions: Artifact | Pending
+
+    def handles(self) -> dict[str, Artifact | Pending]:
+        return {
+            "warmup": self.warmup,
+            "extract": self.features,
+            "cluster": self.codebooks,
+            "label": self.labels,
+            "retrain": self.retrained,
+            "finetune": self.finetuned,
+            "evaluate": self.predictions,
+        }
+
+
+@dataclass(frozen=True)
+class Report(Stage):
+    """One self-contained page, and the same as JSON."""
+
+    config: RunConfig
+    corpus: Artifact
+    backbone: Artifact
+    folds: tuple[FoldArtifacts, ...]
+
+    kind: ClassVar[str] = "report"
+
+    def science(self) -> dict[str, Json]:
+        return {"configuration": self.config.science(), "folds": [f.fold.name for f in self.folds]}
+
+    def inputs(self) -> Mapping[str, Artifact | Pending]:
+        handles: dict[str, Artifact | Pending] = {"ingest": self.corpus, "backbone": self.backbone}
+        for fold in self.folds:
+            for name, handle in fold.handles().items():
+                handles[f"{fold.fold.name}/{name}"] = handle
+        return handles
+
+    def run(self, context: Context, out: ArtifactWriter) -> Seal:
+        content = self.content()
+        out.put_file(JSON_NAME, render_json(content))
+        out.put_file(HTML_NAME, render_html(content).encode())
+        return Seal()
+
+    def content(self) -> ReportContent:
+        """All figures, from the sealed artefacts."""
+        config = self.config
+        utterances = read_utterances(self.corpus)
+        folds = [self._fold(f, utterances) for f in self.folds]
+        everything = [p for f in self.folds for p in read_predictions(sealed(f.predictions))]
+        side = selection_side(config.finetune, config.folds)
+        return ReportContent(
+            title=f"GMP-ATL on {config.corpus.adapter}",
+            protocol=Protocol.of(config.folds.protocol, _rule(side)),
+            classes=read_emotions(self.corpus),
+            folds=tuple(folds),
+            pooled=PooledContent.of(self._outcome(everything), [f.outcome for f in folds]),
+            corpus=self._corpus(utterances),
+            configuration=config.science(),
+            seeds={
+                "model": config.model.seed,
+                "warmup": config.warmup.seed,
+                "cluster": config.cluster.seed,
+                "retrain": config.retrain.seed,
+                "finetune": config.finetune.seed,
+                "evaluate": config.evaluate.seed,
+            },
+            versions={"gmp_atl_dist": __version__} | {name: version(name) for name in _VERSIONS_OF},
+            artefacts={"ingest": self.corpus.identity, "backbone": self.backbone.identity},
+        )
+
+    def _fold(
+        self, artifacts: FoldArtifacts, utterances: tuple[StoredUtterance, ...]
+    ) -> FoldContent:
+        fold = artifacts.fold
+        predictions = read_predictions(sealed(artifacts.predictions))
+        trained = {
+            "warmup": artifacts.warmup,
+            "retrain": artifacts.retrained,
+            "finetune": artifacts.finetuned,
+        }
+        return FoldContent(
+            name=fold.name,
+            train_speakers=fold.train_speakers,
+            valid_speakers=fold.valid_speakers,
+            test_speakers=fold.test_speakers,
+            num_train=len(fold.select(utterances, "train")),
+            num_valid=len(fold.select(utterances, "valid")),
+            num_test=len(predictions),
+            outcome=self._outcome(predictions),
+            selection=self._selection(sealed(artifacts.finetuned)),
+            curves={
+                stage: {name: tuple(points) for name, points in read_curves(sealed(h)).items()}
+                for stage, h in trained.items()
+            },
+            codebooks=self._codebooks(artifacts, utterances),
+            artefacts={name: sealed(h).key.fingerprint for name, h in artifacts.handles().items()},
+        )
+
+    def _outcome(self, predictions: list[Prediction] | tuple[Prediction, ...]) -> Outcome:
+        classes = read_emotions(self.corpus)
+        config = self.config.evaluate
+        return Outcome.of(
+            [classes.index(p.emotion) for p in predictions],
+            [classes.index(p.predicted) for p in predictions],
+            len(classes),
+            speakers=[p.speaker for p in predictions],
+            samples=config.bootstrap_samples,
+            confidence=config.confidence,
+            seed=config.seed,
+        )
+
+    def _selection(self, finetuned: Artifact) -> Selection:
+        summary = json.loads(finetuned.read_file("training.json"))
+        side = selection_side(self.config.finetune, self.config.folds)
+        points = read_curves(finetuned).get("selection_uar", [])
+        num_epochs = summary["epochs"]
+        best = summary["best_epoch"]
+        return Selection(
+            rule=_rule(side),
+            epoch=best or num_epochs,
+            num_epochs=num_epochs,
+            measure="UAR" if points else None,
+            value=points[best - 1][1] if points and best else None,
+        )
+
+    def _codebooks(
+        self, artifacts: FoldArtifacts, utterances: tuple[StoredUtterance, ...]
+    ) -> tuple[CodebookContent, ...]:
+        """Use and quality of every codebook over the frames that were labelled."""
+        by_id = {u.utterance_id: u for u in utterances}
+        emotions = read_emotions(self.corpus)
+        books = read_codebooks(sealed(artifacts.codebooks))
+        ends = {
+            scale: max(b.offset + len(b.centroids_KD) for b in books if b.scale == scale)
+            for scale in {b.scale for b in books}
+        }
+        emotion_joint = {s: np.zeros((len(emotions), n), np.int64) for s, n in ends.items()}
+        gender_joint = {s: np.zeros((len(GENDERS), n), np.int64) for s, n in ends.items()}
+        for utterance_id, scales in read_labels(sealed(artifacts.labels)).items():
+            utterance = by_id[utterance_id]
+            for scale, ids in enumerate(scales):
+                counts = np.bincount(ids, minlength=ends[scale])
+                emotion_joint[scale][emotions.index(utterance.emotion)] += counts
+                gender_joint[scale][GENDERS.index(utterance.gender)] += counts
+        found: list[CodebookContent] = []
+        for book in books:
+            own = slice(book.offset, book.offset + len(book.centroids_KD))
+            found.append(
+                CodebookContent.of(
+                    book.layer,
+                    emotion_joint[book.scale][:, own].sum(axis=0).tolist(),
+                    group=book.group,
+                    emotion=metrics.cluster_quality_from_joint(emotion_joint[book.scale][:, own]),
+                    gender=metrics.cluster_quality_from_joint(gender_joint[book.scale][:, own]),
+                )
+            )
+        return tuple(found)
+
+    def _corpus(self, utterances: tuple[StoredUtterance, ...]) -> CorpusContent:
+        return CorpusContent(
+            adapter=self.config.corpus.adapter,
+            num_utterances=len(utterances),
+            hours=sum(u.num_samples for u in utterances) / SAMPLE_RATE_HZ / 3600,
+            num_speakers=len({u.speaker for u in utterances}),
+            per_class={
+                name: sum(u.emotion == name for u in utterances)
+                for name in read_emotions(self.corpus)
+            },
+            per_gender={name: sum(u.gender == name for u in utterances) for name in GENDERS},
+            dropped=tuple(
+                DroppedItem(item=p.item, reason=p.reason) for p in self.corpus.manifest.problems
+            ),
+        )
+
+
+def _rule(side: Split | None) -> SelectionRule:
+    return "last" if side is None or side == "train" else side

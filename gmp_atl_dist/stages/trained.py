@@ -1,0 +1,74 @@
+"""What the three trained stages share: a recipe, run by the one loop on a gang of workers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from gmp_atl_dist import runtime
+from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.stages.base import Context, Seal, Stage
+from gmp_atl_dist.store.artifact import ArtifactWriter
+
+if TYPE_CHECKING:
+    from gmp_atl_dist.training.recipe import Recipe
+
+_POLL_S = 1.0
+
+
+class TrainedStage(Stage):
+    """A stage whose result is learnt by gradient descent."""
+
+    @abstractmethod
+    def recipe(self) -> Recipe:
+        """What to train, from the sealed inputs."""
+
+    def run(self, context: Context, out: ArtifactWriter) -> Seal:
+        from gmp_atl_dist.training.loop import TrainJob, run_training
+
+        workers = context.workers.train
+        job = TrainJob(self.recipe(), context.store, out.key, workers)
+        name = out.key.fingerprint
+        context.cluster.open()
+        with _Watcher(context, out, self.label):
+            runtime.train(run_training, job, name=name, store=context.store, config=workers)
+        runtime.forget_checkpoints(context.store, name)
+        context.store.delete(f"{out.key.prefix}/candidates")
+        return Seal()
+
+
+class _Watcher:
+    """Shows the progress that rank 0 leaves in the store, where ``gmp-atl status`` sees it as well."""
+
+    def __init__(self, context: Context, out: ArtifactWriter, label: str) -> None:
+        self._context = context
+        self._path = f"{out.key.prefix}/_progress.json"
+        self._label = label
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        with self._context.reporter.bar(self._label) as bar:
+            while not self._stop.wait(_POLL_S):
+                progress = read_progress(self._context, self._path)
+                if progress is not None:
+                    bar.update(*progress)
+
+
+def read_progress(context: Context, path: str) -> tuple[int, int, str] | None:
+    """(updates done, of all, measures in words) of a training, None before its first."""
+    try:
+        raw = json.loads(context.store.read(path))
+    except (ArtifactError, ValueError):
+        return None
+    words = " ".join(f"{name} {value:g}" for name, value in sorted(raw["measures"].items()))
+    return int(raw["done"]), int(raw["total"]), words

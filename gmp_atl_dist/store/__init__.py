@@ -1,0 +1,1 @@
+"""Artefacts in a folder or in object storage: whole objects, receipts, manifest last."""

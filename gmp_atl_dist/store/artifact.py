@@ -1,0 +1,301 @@
+"""Artefacts: immutable parts, a receipt after each, and the manifest last.
+
+``artifacts/{kind}/{fingerprint}/parts/NAME.parquet`` and ``files/NAME`` are each serialised whole
+and put once; ``receipts/...json`` follows each; ``_manifest.json`` comes last. **An artefact exists
+if and only if its manifest exists**, and a part exists if and only if its receipt does: one listing
+tells what is done. Why: an interrupted Parquet writer leaves a *valid* file with some of the rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gmp_atl_dist.config import Json, canonical_json, digest
+from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.records import Problem
+from gmp_atl_dist.store.filesystem import Store
+
+_READ_THREADS = 16
+
+
+class Receipt(BaseModel):
+    """Proof that an object was written whole. ``rows`` is 0 for files that are not tables."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+    frames: int = 0
+    audio_s: float = 0.0
+    problems: tuple[Problem, ...] = ()
+
+
+class Manifest(BaseModel):
+    """What an artefact is made of and from. ``identity`` is what dependants hash.
+
+    It is the fingerprint, except where the inputs lie outside the store (recordings, a model):
+    there the fingerprint tells whether to look again, and ``identity`` what was found.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+    version: int
+    fingerprint: str
+    identity: str
+    science: dict[str, object]
+    inputs: dict[str, str]
+    receipts: tuple[Receipt, ...]
+    problems: tuple[Problem, ...] = ()
+    notes: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ArtifactKey:
+    """Where an artefact lies: its kind, and the digest of all that determines it."""
+
+    kind: str
+    fingerprint: str
+
+    @classmethod
+    def of(
+        cls, kind: str, version: int, science: Mapping[str, Json], inputs: Mapping[str, str]
+    ) -> ArtifactKey:
+        """sha256 over kind, version, the science slice and the identities of the inputs."""
+        document: dict[str, Json] = {
+            "kind": kind,
+            "version": version,
+            "science": dict(science),
+            "inputs": dict(inputs),
+        }
+        return cls(kind, digest(document))
+
+    @property
+    def prefix(self) -> str:
+        return f"artifacts/{self.kind}/{self.fingerprint}"
+
+    @property
+    def manifest_path(self) -> str:
+        return f"{self.prefix}/_manifest.json"
+
+
+def _parse_receipt(data: bytes) -> Receipt | None:
+    try:
+        return Receipt.model_validate_json(data)
+    except ValidationError:
+        return None
+
+
+def part_path(name: str) -> str:
+    return f"parts/{name}.parquet"
+
+
+class ArtifactWriter:
+    """Writes one artefact. Any number of processes may hold one for the same key."""
+
+    def __init__(self, store: Store, key: ArtifactKey) -> None:
+        self.store = store
+        self.key = key
+
+    def done(self) -> dict[str, Receipt]:
+        """Receipts by object name (``parts/...`` or ``files/...``), from one listing.
+
+        A receipt that is damaged, or whose object is missing or has another size, is not believed:
+        the work is redone.
+        """
+        prefix = self.key.prefix + "/"
+        sizes = {e.path.removeprefix(prefix): e.size for e in self.store.list(self.key.prefix)}
+        paths = [name for name in sizes if name.startswith("receipts/")]
+        with ThreadPoolExecutor(_READ_THREADS) as pool:
+            raw = list(pool.map(lambda name: self.store.read(prefix + name), paths))
+        receipts = (receipt for data in raw if (receipt := _parse_receipt(data)))
+        return {r.name: r for r in receipts if sizes.get(r.name) == r.bytes}
+
+    def put_part(
+        self,
+        name: str,
+        table: pa.Table,
+        *,
+        frames: int = 0,
+        audio_s: float = 0.0,
+        problems: Sequence[Problem] = (),
+        compression: str = "none",
+    ) -> Receipt:
+        """Serialise ``table`` whole and put it as part ``name``, then its receipt."""
+        buffer = io.BytesIO()
+        pq.write_table(
+            table,
+            buffer,
+            compression=compression,
+            use_dictionary=False,
+            write_statistics=False,
+            store_schema=False,
+        )
+        receipt = self._receipt(part_path(name), buffer.getvalue(), table.num_rows)
+        receipt = receipt.model_copy(
+            update={"frames": frames, "audio_s": audio_s, "problems": tuple(problems)}
+        )
+        return self._put(receipt, buffer.getvalue())
+
+    def put_file(self, name: str, data: bytes) -> Receipt:
+        """Put ``data`` as file ``name``, then its receipt."""
+        return self._put(self._receipt(f"files/{name}", data, 0), data)
+
+    def _receipt(self, name: str, data: bytes, rows: int) -> Receipt:
+        return Receipt(
+            name=name, rows=rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+        )
+
+    def _put(self, receipt: Receipt, data: bytes) -> Receipt:
+        self.store.put(f"{self.key.prefix}/{receipt.name}", data)
+        text = receipt.model_dump_json().encode()
+        self.store.put(f"{self.key.prefix}/receipts/{receipt.name}.json", text)
+        return receipt
+
+    def seal(
+        self,
+        *,
+        version: int,
+        science: Mapping[str, Json],
+        inputs: Mapping[str, str],
+        identity: str | None = None,
+        problems: Sequence[Problem] = (),
+        notes: Mapping[str, str] | None = None,
+    ) -> Artifact:
+        """Write the manifest over all that has a receipt; from now on the artefact exists."""
+        receipts = self.done()
+        manifest = Manifest(
+            kind=self.key.kind,
+            version=version,
+            fingerprint=self.key.fingerprint,
+            identity=identity or self.key.fingerprint,
+            science=dict(science),
+            inputs=dict(inputs),
+            receipts=tuple(receipts[name] for name in sorted(receipts)),
+            problems=tuple(problems),
+            notes=dict(notes or {}),
+        )
+        text = canonical_json(manifest.model_dump(mode="json")).encode()
+        self.store.put(self.key.manifest_path, text)
+        return Artifact(self.store, self.key, manifest)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A sealed artefact."""
+
+    store: Store
+    key: ArtifactKey
+    manifest: Manifest
+
+    @property
+    def identity(self) -> str:
+        return self.manifest.identity
+
+    @cached_property
+    def receipts(self) -> dict[str, Receipt]:
+        return {r.name: r for r in self.manifest.receipts}
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Names of the parts, in order."""
+        return tuple(
+            r.name.removeprefix("parts/").removesuffix(".parquet")
+            for r in self.manifest.receipts
+            if r.name.startswith("parts/")
+        )
+
+    def read_part(
+        self, name: str, schema: pa.Schema, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """A part's table, all of it or some columns, which must have the schema expected."""
+        path = f"{self.key.prefix}/{part_path(name)}"
+        if part_path(name) not in self.receipts:
+            raise ArtifactError(f"{self.key.prefix} has no part {name!r}; it has {self.part_names}")
+        source = pa.BufferReader(self.store.read(path)) if columns is None else None
+        try:
+            with source or self.store.open_input(path) as f:
+                table = pq.read_table(f, columns=None if columns is None else list(columns))
+        except (OSError, pa.ArrowException) as e:
+            raise ArtifactError(
+                f"{self.store.uri}/{path} cannot be read as Parquet: {e}; if the store is up, "
+                f"delete {self.key.prefix} and run again"
+            ) from e
+        wanted = pa.schema([schema.field(name) for name in columns or schema.names])
+        if not table.schema.equals(wanted):
+            raise ArtifactError(
+                f"{self.store.uri}/{path} has columns {table.schema.names}, expected "
+                f"{wanted.names}; it was written by another version: run again with a new root"
+            )
+        return table
+
+    def read_file(self, name: str) -> bytes:
+        return self.store.read(f"{self.key.prefix}/files/{name}")
+
+    def read_files(self) -> dict[str, bytes]:
+        """Every file, by its name."""
+        names = [n.removeprefix("files/") for n in self.receipts if n.startswith("files/")]
+        return {name: self.read_file(name) for name in names}
+
+    def verify(self) -> list[str]:
+        """Re-hash every object against its receipt; a line per problem, none where all is whole."""
+
+        def check(receipt: Receipt) -> str | None:
+            path = f"{self.key.prefix}/{receipt.name}"
+            try:
+                data = self.store.read(path)
+            except ArtifactError as e:
+                return e.message
+            found = hashlib.sha256(data).hexdigest()
+            if found != receipt.sha256:
+                return (
+                    f"{self.store.uri}/{path} has sha256 {found[:12]}, expected "
+                    f"{receipt.sha256[:12]}; delete {self.key.prefix} and run again"
+                )
+            return None
+
+        with ThreadPoolExecutor(_READ_THREADS) as pool:
+            return [line for line in pool.map(check, self.manifest.receipts) if line]
+
+
+def find_artifact(store: Store, key: ArtifactKey) -> Artifact | None:
+    """The artefact of ``key`` if it was sealed.
+
+    Raises:
+        ArtifactError: its manifest is damaged, or belongs to another key.
+    """
+    if not store.exists(key.manifest_path):
+        return None
+    try:
+        manifest = Manifest.model_validate_json(store.read(key.manifest_path))
+    except ValidationError as e:
+        raise ArtifactError(
+            f"{store.uri}/{key.manifest_path} is not a manifest ({e.error_count()} errors); delete "
+            f"{key.prefix} and run again"
+        ) from None
+    if (manifest.kind, manifest.fingerprint) != (key.kind, key.fingerprint):
+        raise ArtifactError(
+            f"{store.uri}/{key.manifest_path} belongs to {manifest.kind}/{manifest.fingerprint}; "
+            f"delete {key.prefix} and run again"
+        )
+    return Artifact(store, key, manifest)
+
+
+def list_artifacts(store: Store) -> list[ArtifactKey]:
+    """Every sealed artefact below the root, from one listing."""
+    return [
+        ArtifactKey(*e.path.split("/")[1:3])
+        for e in store.list("artifacts")
+        if e.path.endswith("/_manifest.json") and e.path.count("/") == 3
+    ]

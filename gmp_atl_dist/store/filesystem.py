@@ -1,0 +1,292 @@
+"""A root URI, and the few things we do with it: list, read, whole-object put, exclusive put.
+
+Lists and reads go through ``pyarrow.fs``. Puts do not: leaving pyarrow's output stream by an
+exception still commits the bytes so far, so on S3 an object goes up in one ``PutObject`` of boto3,
+and on a disk as a temporary file that is renamed into place. Half an object is never visible.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from gmp_atl_dist.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_TEMPORARY = ".tmp-"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An object below a root: its path relative to it, bytes, and time of change."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+class _Putter(Protocol):
+    def put(self, path: str, data: bytes) -> None: ...
+
+    def put_exclusive(self, path: str, data: bytes) -> bool: ...
+
+
+class _FolderPutter:
+    """Atomic on POSIX: written and synced under another name first, then linked into place."""
+
+    def put(self, path: str, data: bytes) -> None:
+        temporary = self._write_temporary(path, data)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
+        self._sync_folder(path)
+
+    def put_exclusive(self, path: str, data: bytes) -> bool:
+        temporary = self._write_temporary(path, data)
+        try:
+            # link() fails where the name exists, which rename() does not.
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        self._sync_folder(path)
+        return True
+
+    def _write_temporary(self, path: str, data: bytes) -> str:
+        folder = os.path.dirname(path)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f"{_TEMPORARY}{uuid.uuid4().hex}")
+        try:
+            with open(temporary, "xb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        return temporary
+
+    def _sync_folder(self, path: str) -> None:
+        descriptor = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class _S3Putter:
+    """One PutObject an object; S3 shows it whole or not at all."""
+
+    @cached_property
+    def _client(self) -> S3Client:
+        import boto3
+        from botocore.config import Config
+
+        # An empty AWS_CA_BUNDLE makes boto3 look for a certificate file with no name.
+        if os.environ.get("AWS_CA_BUNDLE") == "":
+            del os.environ["AWS_CA_BUNDLE"]
+        config = Config(retries={"max_attempts": 8, "mode": "standard"})
+        return cast("S3Client", boto3.client("s3", config=config))
+
+    def put(self, path: str, data: bytes) -> None:
+        bucket, _, key = path.partition("/")
+        self._client.put_object(Bucket=bucket, Key=key, Body=data)
+
+    def put_exclusive(self, path: str, data: bytes) -> bool:
+        from botocore.exceptions import ClientError
+
+        bucket, _, key = path.partition("/")
+        try:
+            self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+        except ClientError as e:
+            if e.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (409, 412):
+                return False
+            raise
+        return True
+
+
+class Store:
+    """Objects below one root. Cheap to make; pickles as its URI and reconnects where it lands."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = normalize_uri(uri)
+
+    @classmethod
+    def open(cls, uri: str) -> Store:
+        """A store at a plain path, a ``file://`` or an ``s3://bucket/prefix`` URI.
+
+        Raises:
+            ArtifactError: another scheme, or no bucket.
+        """
+        return cls(uri)
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return (type(self), (self.uri,))
+
+    def __repr__(self) -> str:
+        return f"Store({self.uri!r})"
+
+    @cached_property
+    def _connection(self) -> tuple[pafs.FileSystem, str]:
+        if self.uri.startswith("s3://"):
+            return pafs.S3FileSystem(**_s3_options()), self.uri.removeprefix("s3://")
+        return pafs.LocalFileSystem(), self.uri.removeprefix("file://")
+
+    @cached_property
+    def _putter(self) -> _Putter:
+        return _S3Putter() if self.uri.startswith("s3://") else _FolderPutter()
+
+    @property
+    def filesystem(self) -> pafs.FileSystem:
+        """For libraries that take a pyarrow filesystem; use with :meth:`absolute`."""
+        return self._connection[0]
+
+    def absolute(self, path: str) -> str:
+        """``path`` as the filesystem spells it.
+
+        Raises:
+            ArtifactError: the path would leave the root.
+        """
+        root = self._connection[1].rstrip("/")
+        if not path:
+            return root
+        if path.startswith("/") or any(step in ("", ".", "..") for step in path.split("/")):
+            raise ArtifactError(
+                f"{path!r} is not a path below {self.uri}; give a plain relative one"
+            )
+        return f"{root}/{path}"
+
+    def list(self, prefix: str = "") -> list[Entry]:
+        """Every object below ``prefix``, sorted by path; none where there is no such folder."""
+        filesystem, root = self._connection
+        selector = pafs.FileSelector(self.absolute(prefix), allow_not_found=True, recursive=True)
+        with self._explained("list", prefix):
+            infos = filesystem.get_file_info(selector)
+        skip = len(root.rstrip("/")) + 1
+        entries = [
+            Entry(info.path[skip:], int(info.size or 0), int(info.mtime_ns or 0))
+            for info in infos
+            if info.type == pafs.FileType.File and not info.base_name.startswith(_TEMPORARY)
+        ]
+        return sorted(entries, key=lambda e: e.path)
+
+    def exists(self, path: str) -> bool:
+        with self._explained("look up", path):
+            info = self.filesystem.get_file_info(self.absolute(path))
+        return info.type == pafs.FileType.File
+
+    def read(self, path: str) -> bytes:
+        """The whole object.
+
+        Raises:
+            ArtifactError: it is not there or cannot be read.
+        """
+        with self.open_input(path) as f, self._explained("read", path):
+            return f.read()
+
+    def open_input(self, path: str) -> pa.NativeFile:
+        """For reading parts of an object.
+
+        Raises:
+            ArtifactError: it is not there or cannot be read.
+        """
+        with self._explained("read", path):
+            return self.filesystem.open_input_file(self.absolute(path))
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write the object whole, replacing what was there; nothing half-written is ever seen."""
+        with self._explained("write", path):
+            self._putter.put(self.absolute(path), data)
+
+    def put_exclusive(self, path: str, data: bytes) -> bool:
+        """Write the object unless it exists. One of several writers gets True."""
+        with self._explained("write", path):
+            return self._putter.put_exclusive(self.absolute(path), data)
+
+    def delete(self, prefix: str) -> None:
+        """Remove everything below ``prefix``, which must name something below the root."""
+        if not prefix:
+            raise ArtifactError(f"refusing to delete the whole of {self.uri}")
+        with self._explained("delete", prefix):
+            if self.filesystem.get_file_info(self.absolute(prefix)).type != pafs.FileType.NotFound:
+                self.filesystem.delete_dir(self.absolute(prefix))
+
+    def check_writable(self) -> None:
+        """Write and remove a probe.
+
+        Raises:
+            ArtifactError: the root is not writable; says why.
+        """
+        probe = f"probe-{uuid.uuid4().hex}"
+        self.put(f"{probe}/probe", b"gmp-atl")
+        self.delete(probe)
+
+    def _explained(self, verb: str, path: str) -> _Explained:
+        return _Explained(f"cannot {verb} {path or '.'!r} in {self.uri}")
+
+
+class _Explained:
+    """Turns the storage libraries' errors into one that names the object and what to check."""
+
+    def __init__(self, action: str) -> None:
+        self._action = action
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, _: object
+    ) -> None:
+        if e is None or isinstance(e, ArtifactError):
+            return
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if isinstance(e, FileNotFoundError):
+            raise ArtifactError(f"{self._action}: it is not there") from e
+        if isinstance(e, (OSError, pa.ArrowException, BotoCoreError, ClientError)):
+            raise ArtifactError(
+                f"{self._action}: {type(e).__name__}: {e}; check that the root exists, that you "
+                f"may read and write it, and for s3:// the AWS_* environment"
+            ) from e
+
+
+def normalize_uri(uri: str) -> str:
+    """``file:///abs/path`` or ``s3://bucket/prefix`` for any accepted spelling."""
+    scheme = urlsplit(uri).scheme if "://" in uri else ""
+    if scheme == "s3":
+        if not urlsplit(uri).netloc:
+            raise ArtifactError(f"{uri!r} names no bucket; write s3://bucket/prefix")
+        return uri.rstrip("/")
+    if scheme == "file":
+        return "file://" + os.path.abspath(uri.removeprefix("file://"))
+    if scheme:
+        raise ArtifactError(
+            f"{uri!r}: scheme {scheme!r} is not known; use a folder, file:// or s3://"
+        )
+    return "file://" + os.path.abspath(Path(uri).expanduser())
+
+
+def _s3_options() -> dict[str, str]:
+    """pyarrow reads keys and region from the environment; a plain-http endpoint it must be told."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not endpoint:
+        return {}
+    parts = urlsplit(endpoint)
+    options = {"endpoint_override": parts.netloc, "scheme": parts.scheme}
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return options | ({"region": region} if region else {})

@@ -1,0 +1,205 @@
+"""Typed views of artefacts: utterances, audio, features, labels, codebooks.
+
+Everything that reads a part goes through here, so that the layout of a part is known in one place
+besides the stage that writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.records import (
+    AUDIO_SCHEMA,
+    CODEBOOK_SCHEMA,
+    CURVE_SCHEMA,
+    FEATURE_SCHEMA,
+    LABEL_SCHEMA,
+    UTTERANCE_SCHEMA,
+    StoredUtterance,
+    utterances_from_table,
+)
+from gmp_atl_dist.store.artifact import Artifact
+
+INDEX_PART = "utterances"
+_AUDIO_CACHE_BYTES = 512 << 20
+_UTTERANCE_LISTS = 4
+_UTTERANCES: OrderedDict[tuple[str, str], tuple[StoredUtterance, ...]] = OrderedDict()
+
+
+def read_utterances(corpus: Artifact) -> tuple[StoredUtterance, ...]:
+    """Every utterance of an ``ingest`` artefact, in utterance-id order."""
+    key = (corpus.store.uri, corpus.identity)
+    # Sealed artefacts never change, and every stage asks for the same few lists.
+    if key not in _UTTERANCES:
+        table = corpus.read_part(INDEX_PART, UTTERANCE_SCHEMA)
+        _UTTERANCES[key] = utterances_from_table(table)
+        while len(_UTTERANCES) > _UTTERANCE_LISTS:
+            _UTTERANCES.popitem(last=False)
+    return _UTTERANCES[key]
+
+
+def audio_part_names(corpus: Artifact) -> tuple[str, ...]:
+    return tuple(name for name in corpus.part_names if name != INDEX_PART)
+
+
+@dataclass(frozen=True)
+class AudioPart:
+    """One part of ``ingest`` in memory; samples are views of its buffer."""
+
+    utterances: tuple[StoredUtterance, ...]
+    pcm16: pa.BinaryArray
+
+    def samples(self, row: int) -> np.ndarray:
+        """int16 samples [num_samples] of the utterance in ``row``; read-only."""
+        return np.frombuffer(self.pcm16[row].as_buffer(), dtype="<i2")
+
+
+def read_audio_part(corpus: Artifact, name: str) -> AudioPart:
+    table = corpus.read_part(name, AUDIO_SCHEMA)
+    pcm16 = table["pcm16"].combine_chunks()
+    if isinstance(pcm16, pa.ChunkedArray):
+        pcm16 = pcm16.chunk(0)
+    return AudioPart(utterances_from_table(table), pcm16)
+
+
+class AudioReader:
+    """Samples by utterance; the last parts used stay in memory up to a budget."""
+
+    def __init__(self, corpus: Artifact, cache_bytes: int = _AUDIO_CACHE_BYTES) -> None:
+        self._corpus = corpus
+        self._cache_bytes = cache_bytes
+        self._parts: OrderedDict[str, AudioPart] = OrderedDict()
+
+    def samples(self, utterance: StoredUtterance) -> np.ndarray:
+        """int16 samples [num_samples]; read-only."""
+        part = self._parts.get(utterance.part)
+        if part is None:
+            part = read_audio_part(self._corpus, utterance.part)
+            self._parts[utterance.part] = part
+            while len(self._parts) > 1 and self._held_bytes() > self._cache_bytes:
+                self._parts.popitem(last=False)
+        self._parts.move_to_end(utterance.part)
+        samples = part.samples(utterance.row)
+        if len(samples) != utterance.num_samples:
+            raise ArtifactError(
+                f"utterance {utterance.utterance_id!r} has {len(samples)} samples in part "
+                f"{utterance.part!r}, expected {utterance.num_samples}; run gmp-atl verify"
+            )
+        return samples
+
+    def _held_bytes(self) -> int:
+        return sum(part.pcm16.nbytes for part in self._parts.values())
+
+
+@dataclass(frozen=True)
+class UtteranceFrames:
+    """Features of one utterance and layer: ``frames_TD`` is fp16 [num_frames, dim]."""
+
+    utterance_id: str
+    frames_TD: np.ndarray
+
+
+def feature_part_name(part: str, layer: int) -> str:
+    return f"{part}-layer{layer:02d}"
+
+
+def feature_source_parts(features: Artifact, layer: int) -> tuple[str, ...]:
+    """The ingest parts that a layer's features were made from, in order."""
+    suffix = feature_part_name("", layer)
+    return tuple(n.removesuffix(suffix) for n in features.part_names if n.endswith(suffix))
+
+
+def read_features(features: Artifact, part: str, layer: int) -> Iterator[UtteranceFrames]:
+    """The features of one ingest part and layer, an utterance at a time, without copying.
+
+    Raises:
+        ArtifactError: a row is of another layer or size than it says.
+    """
+    name = feature_part_name(part, layer)
+    table = features.read_part(name, FEATURE_SCHEMA)
+    for row in range(table.num_rows):
+        utterance_id = table["utterance_id"][row].as_py()
+        shape = (table["num_frames"][row].as_py(), table["dim"][row].as_py())
+        flat = np.frombuffer(table["frames"][row].as_buffer(), dtype="<f2")
+        if table["layer"][row].as_py() != layer or flat.size != shape[0] * shape[1]:
+            raise ArtifactError(
+                f"features of utterance {utterance_id!r} in part {name!r} hold {flat.size} values, "
+                f"expected {shape[0]} x {shape[1]} of layer {layer}; run gmp-atl verify"
+            )
+        yield UtteranceFrames(utterance_id, flat.reshape(shape))
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """Centroids of one scale and gender group ("all" unless by gender): fp32 [k, dim]."""
+
+    scale: int
+    layer: int
+    group: str
+    offset: int
+    centroids_KD: np.ndarray
+
+
+def read_codebooks(codebooks: Artifact) -> tuple[Codebook, ...]:
+    """Every codebook, by scale and then by first label id."""
+    books: list[Codebook] = []
+    for name in codebooks.part_names:
+        for row in codebooks.read_part(name, CODEBOOK_SCHEMA).to_pylist():
+            centroids_KD = np.frombuffer(row["centroids"], dtype="<f4")
+            books.append(
+                Codebook(
+                    row["scale"],
+                    row["layer"],
+                    row["group"],
+                    row["offset"],
+                    centroids_KD.reshape(row["k"], row["dim"]),
+                )
+            )
+    return tuple(sorted(books, key=lambda b: (b.scale, b.offset)))
+
+
+def label_counts(codebooks: Artifact) -> tuple[int, ...]:
+    """How many label ids each scale has, over all of its codebooks."""
+    counts: dict[int, int] = {}
+    for book in read_codebooks(codebooks):
+        counts[book.scale] = max(counts.get(book.scale, 0), book.offset + len(book.centroids_KD))
+    return tuple(counts[scale] for scale in sorted(counts))
+
+
+def read_labels(
+    labels: Artifact, wanted: Collection[str] | None = None
+) -> dict[str, tuple[np.ndarray, ...]]:
+    """int32 labels [num_frames] of every scale, by utterance id."""
+    found: dict[str, dict[int, np.ndarray]] = {}
+    for name in labels.part_names:
+        for row in labels.read_part(name, LABEL_SCHEMA).to_pylist():
+            if wanted is not None and row["utterance_id"] not in wanted:
+                continue
+            ids = np.frombuffer(row["labels"], dtype="<i4")
+            if ids.size != row["num_frames"]:
+                raise ArtifactError(
+                    f"labels of utterance {row['utterance_id']!r} in part {name!r} are {ids.size}, "
+                    f"expected {row['num_frames']}; run gmp-atl verify"
+                )
+            found.setdefault(row["utterance_id"], {})[row["scale"]] = ids
+    return {key: tuple(v for _, v in sorted(scales.items())) for key, scales in found.items()}
+
+
+def read_curves(artifact: Artifact) -> dict[str, list[tuple[int, float]]]:
+    """Learning curves of a trained stage: (step, value) by measure."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in artifact.read_part("curves", CURVE_SCHEMA).to_pylist():
+        curves.setdefault(row["name"], []).append((row["step"], row["value"]))
+    return curves
+
+
+def pcm16_sha256(pcm16: np.ndarray) -> str:
+    """Digest of int16 samples, little-endian whatever the machine."""
+    return hashlib.sha256(pcm16.astype("<i2", copy=False).tobytes()).hexdigest()

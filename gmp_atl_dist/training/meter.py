@@ -1,0 +1,37 @@
+"""Running means of what a training shows, added up over all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+
+
+class Meter:
+    """Collects (sum, count) pairs by name until they are read."""
+
+    def __init__(self, world_size: int) -> None:
+        self._world_size = world_size
+        self._totals: dict[str, tuple[float, float]] = {}
+
+    def add(self, measures: Mapping[str, tuple[float, float]]) -> None:
+        for name, (total, count) in measures.items():
+            old_total, old_count = self._totals.get(name, (0.0, 0.0))
+            self._totals[name] = (old_total + total, old_count + count)
+
+    def count_update(self) -> None:
+        """Each rank holds a share of the update's loss, so the update counts once over all."""
+        self.add({"loss": (0.0, 1.0 / self._world_size)})
+
+    def means(self, device: torch.device) -> dict[str, float]:
+        """Means over everything since the last call. Every rank must call it at the same update."""
+        names = sorted(self._totals)
+        flat = [value for name in names for value in self._totals[name]]
+        totals = torch.tensor(flat, dtype=torch.float64, device=device)
+        dist.all_reduce(totals)
+        self._totals = {}
+        pairs = totals.reshape(-1, 2).tolist()
+        return {
+            name: total / count for name, (total, count) in zip(names, pairs, strict=True) if count
+        }

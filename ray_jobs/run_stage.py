@@ -1,0 +1,17 @@
+"""One stage as a Ray job: ``ray job submit ... -- python ray_jobs/run_stage.py NAME ARGS``.
+
+NAME and ARGS are those of ``gmp-atl stage``: ``NAME --config FILE [--set a.b=c ...] [--root URI]``.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("gmp_atl_dist") is None:
+    # A job whose working directory is a checkout, in an image without the package.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from gmp_atl_dist.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["stage", *sys.argv[1:]]))

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ray_jobs import local
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+JOB = """
+import os, pathlib, subprocess, sys, ray
+ray.init()
+
+@ray.remote
+def where():
+    return os.getcwd(), os.environ["AWS_PROBE"]
+
+assert ray.get(where.remote(), timeout=60) == (os.getcwd(), "inherited")
+# Left behind in a session of its own: the launcher ends it as well.
+subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
+pathlib.Path(sys.argv[1]).write_text("written by the job")
+print("the job speaks")
+sys.exit(int(sys.argv[2]))
+"""
+
+WAITING_JOB = """
+import pathlib, signal, sys
+pathlib.Path(sys.argv[1]).write_text("running")
+signal.pause()
+"""
+
+
+def marked() -> list[psutil.Process]:
+    """Processes of heads that a launcher of this test's environment started."""
+    return [
+        p
+        for p in psutil.process_iter()
+        if local._mark_of(p) is not None and p.status() != psutil.STATUS_ZOMBIE
+    ]
+
+
+@pytest.fixture
+def decoy() -> Iterator[subprocess.Popen[bytes]]:
+    """Looks like a Ray to whoever ends processes by their name."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import signal; signal.pause()", "raylet", "gcs_server"]
+    )
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_with_a_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_job_runs_where_the_caller_is_and_leaves_nothing(
+    in_a_folder_with_a_space: Path,
+    decoy: subprocess.Popen[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    script = in_a_folder_with_a_space / "job.py"
+    script.write_text(JOB)
+    monkeypatch.setenv("AWS_PROBE", "inherited")
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:1")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of another cluster")
+    before = {p.pid for p in marked()}
+
+    code = local.run_job(Path("job.py"), ["out $HOME.txt", "3"])
+
+    assert code == 3
+    assert (in_a_folder_with_a_space / "out $HOME.txt").read_text() == "written by the job"
+    assert capfd.readouterr().out.count("the job speaks") == 1
+    assert {p.pid for p in marked()} <= before
+    assert decoy.poll() is None
+
+
+def test_a_job_that_ends_well_is_0(in_a_folder_with_a_space: Path) -> None:
+    script = in_a_folder_with_a_space / "job.py"
+    script.write_text("print('well')")
+
+    assert local.run_job(script, []) == 0
+
+
+LAUNCH = "import signal, sys; from pathlib import Path; from ray_jobs import local; "
+LAUNCH += "signal.signal(signal.SIGTERM, local._end); local.run_job(Path('job.py'), ['started'])"
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+def test_a_launcher_that_is_told_to_stop_takes_its_ray_along(
+    in_a_folder_with_a_space: Path, decoy: subprocess.Popen[bytes], signum: signal.Signals
+) -> None:
+    (in_a_folder_with_a_space / "job.py").write_text(WAITING_JOB)
+    before = {p.pid for p in marked()}
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCH], env=os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    )
+    deadline = time.monotonic() + 120
+    while not Path("started").exists() and time.monotonic() < deadline:
+        assert launcher.poll() is None
+        time.sleep(0.1)
+    assert {p.pid for p in marked()} - before
+
+    launcher.send_signal(signum)
+
+    assert launcher.wait(60) == (143 if signum == signal.SIGTERM else -signal.SIGINT)
+    assert {p.pid for p in marked()} <= before
+    assert decoy.poll() is None

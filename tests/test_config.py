@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gmp_atl_dist.config import RunConfig, canonical_json, digest, load_config
+from gmp_atl_dist.errors import ConfigError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHIPPED = sorted((REPOSITORY / "configs").glob("**/*.toml"))
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Writes x.toml into the working folder, so that messages are the same everywhere."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str) -> str:
+        (tmp_path / "x.toml").write_text(text)
+        return "x.toml"
+
+    return write
+
+
+def test_an_empty_file_is_a_whole_configuration(write) -> None:
+    assert load_config(write("")) == RunConfig()
+
+
+def test_a_section_is_read(write) -> None:
+    config = load_config(
+        write("[warmup]\nlr = 0.5\n[[cluster.scales]]\nlayer = 9\nk = 7\n[extract]\nlayers = [9]")
+    )
+
+    assert config.warmup.lr == 0.5
+    assert [(s.layer, s.k) for s in config.cluster.scales] == [(9, 7)]
+    assert config.finetune == RunConfig().finetune
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("[warmup]\nspeed = 1", ["x.toml: warmup.speed: unknown key; known here: "]),
+        ("[wramup]\nlr = 1", ["x.toml: wramup: unknown key; known here: cluster, corpus, "]),
+        (
+            "[[cluster.scales]]\nlayer = 9\nk = 50\nkay = 1",
+            ["x.toml: cluster.scales[0].kay: unknown key; known here: k, layer"],
+        ),
+        ("[runtime.train]\nworker = 2", ["x.toml: runtime.train.worker: unknown key; known "]),
+        ("[warmup]\nlr = 'fast'", ["x.toml: warmup.lr: ", "(found 'fast')"]),
+        ("[warmup]\nlr = -1", ["x.toml: warmup.lr: ", "(found -1)"]),
+        ("[warmup]\nlr = nan", ["x.toml: warmup.lr: "]),
+        ("[folds]\nprotocol = 'open'", ["x.toml: folds.protocol: ", "'transductive'", "'open'"]),
+        ("warmup = 3", ["x.toml: warmup: ", "(found 3)"]),
+        ("[warmup]\nsteps = 3", ["x.toml: warmup: steps = 3 and epochs = 10: give exactly one"]),
+        ("[extract]\nlayers = [9, 9]", ["x.toml: extract", "names one twice; list each once"]),
+        (
+            "[finetune]\nselect = 'valid'",
+            ["x.toml: finetune.select: 'valid' needs speakers", "set folds.valid = 'next'"],
+        ),
+        (
+            "[runtime.train]\nworkers = 1000",
+            ["batch_size: ", "is less than runtime.train.workers = 1000"],
+        ),
+    ],
+)
+def test_a_wrong_key_is_named_with_what_to_do(write, text: str, lines: list[str]) -> None:
+    with pytest.raises(ConfigError) as e:
+        load_config(write(text))
+
+    assert e.value.message.startswith("x.toml is not usable:\n")
+    for line in lines:
+        assert line in e.value.message
+
+
+def test_a_scale_of_a_layer_that_is_not_extracted(write) -> None:
+    path = write(
+        "[extract]\nlayers = [6, 9, 12]\n"
+        "[cluster]\nscales = [{layer = 9, k = 50}, {layer = 13, k = 50}]"
+    )
+
+    with pytest.raises(ConfigError) as e:
+        load_config(path)
+
+    assert e.value.message == (
+        "x.toml is not usable:\n"
+        "  - x.toml: cluster.scales[1].layer: 13 is not in extract.layers [6, 9, 12]; add it there"
+    )
+
+
+def test_all_problems_are_named_at_once(write) -> None:
+    path = write("[warmup]\nlr = -1\n[extract]\nlayers = []\n[corpus]\nadaptor = 'x'")
+
+    with pytest.raises(ConfigError) as e:
+        load_config(path)
+
+    assert len(e.value.message.splitlines()) == 1 + 3
+    for key in ("warmup.lr", "extract.layers", "corpus.adaptor"):
+        assert f"  - x.toml: {key}: " in e.value.message
+
+
+def test_a_missing_file(write) -> None:
+    with pytest.raises(ConfigError, match=r"^none\.toml: cannot be read \(No such file"):
+        load_config("none.toml")
+
+
+@pytest.mark.parametrize("text", ["[warmup", "a = ", "lr = 1\nlr = 2"])
+def test_what_is_not_toml(write, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^x\.toml: is not TOML: .* \(at .*\)"):
+        load_config(write(text))
+
+
+def test_what_is_not_text(write, tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(ConfigError, match=r"^x\.toml: is not TOML"):
+        load_config("x.toml")
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "key", "value"),
+    [
+        ("warmup.lr=1e-3", "warmup", "lr", 1e-3),
+        ("warmup.lr = 1e-3", "warmup", "lr", 1e-3),
+        ("corpus.adapter=table", "corpus", "adapter", "table"),
+        ("corpus.adapter='table'", "corpus", "adapter", "table"),
+        ("cluster.by_gender=true", "cluster", "by_gender", True),
+        ("folds.run=[1, 3]", "folds", "run", (1, 3)),
+        ("corpus.merge={excited = 'happy'}", "corpus", "merge", {"excited": "happy"}),
+        ("corpus.merge.excited=happy", "corpus", "merge", {"excited": "happy"}),
+        ("model.source=s3://bucket/model=1", "model", "source", "s3://bucket/model=1"),
+    ],
+)
+def test_set_replaces_one_value(write, override: str, section: str, key: str, value) -> None:
+    config = load_config(write("[warmup]\nlr = 0.5\nseed = 3"), [override])
+
+    assert getattr(getattr(config, section), key) == value
+    assert config.warmup.seed == 3
+
+
+def test_the_last_set_wins(write) -> None:
+    assert load_config(write(""), ["warmup.seed=1", "warmup.seed=2"]).warmup.seed == 2
+
+
+@pytest.mark.parametrize("override", ["warmup.lr", "=1", "warmup..lr=1", ".lr=1", ""])
+def test_a_set_of_another_form(write, override: str) -> None:
+    with pytest.raises(ConfigError, match=r"is not of the form a\.b=c"):
+        load_config(write(""), [override])
+
+
+def test_a_set_below_a_value(write) -> None:
+    with pytest.raises(ConfigError, match="'lr' is a value, not a section"):
+        load_config(write("[warmup]\nlr = 1"), ["warmup.lr.x=1"])
+
+
+def test_a_set_of_an_unknown_key(write) -> None:
+    with pytest.raises(ConfigError, match=r"warmup\.speed: unknown key"):
+        load_config(write(""), ["warmup.speed=1"])
+
+
+def test_runtime_is_no_science(write) -> None:
+    path = write("")
+    plain = load_config(path)
+    other = load_config(
+        path,
+        ["runtime.train.workers=4", "runtime.root=s3://b/p", "runtime.extract.gpus=0.5"],
+    )
+
+    assert "runtime" not in plain.science()
+    assert other.runtime != plain.runtime
+    assert other.science() == plain.science()
+    assert digest(other.science()) == digest(plain.science())
+
+
+def test_every_other_section_is_science() -> None:
+    assert set(RunConfig().science()) == set(RunConfig.model_fields) - {"runtime"}
+
+
+def test_science_is_json_with_one_spelling() -> None:
+    text = canonical_json(RunConfig().science())
+
+    assert text.isascii()
+    assert "\n" not in text
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json(float("nan"))
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text() | st.booleans(), min_size=2))
+def test_a_digest_does_not_follow_the_order_of_keys(value) -> None:
+    assert digest(value) == digest(dict(reversed(value.items())))
+
+
+def test_a_checked_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        RunConfig().warmup.lr = 1.0  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_shipped_configuration_is_valid(path: Path) -> None:
+    load_config(path)
