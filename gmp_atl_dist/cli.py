@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gmp_atl_dist import __version__
-from gmp_atl_dist.config import RunConfig, load_config
+from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.config_file import load_config
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import GmpAtlError
 

@@ -247,8 +247,13 @@ def forget_checkpoints(store: Store, name: str) -> None:
 
 def _quiet_without_dashboard() -> None:
     """Ray Train's cleaner warns every second that it cannot ask a dashboard, which costs 1 GB."""
+    import ray
+
     name = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
     logging.getLogger(name).setLevel(logging.ERROR)
+    # Without it the cleaner looks for a Ray by itself, and dies where the machine has two.
+    address = ray.get_runtime_context().gcs_address
+    os.environ.setdefault("RAY_API_SERVER_ADDRESS", address)
 
 
 def _gang_loop(config: dict[str, object]) -> None:

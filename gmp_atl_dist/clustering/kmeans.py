@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import faiss
 import numpy as np
 
-from gmp_atl_dist.errors import ConfigError
+from gmp_atl_dist.errors import ConfigError, ModelError
 from gmp_atl_dist.seeding import keyed_rng
 
 
@@ -39,6 +39,7 @@ def fit(x_MD: np.ndarray, k: int, *, iterations: int, seed: int, what: str) -> n
 
     Raises:
         ConfigError: fewer frames than clusters; ``what`` names the scale.
+        ModelError: frames are not finite.
     """
     if len(x_MD) < k:
         raise ConfigError(
@@ -54,10 +55,17 @@ def fit(x_MD: np.ndarray, k: int, *, iterations: int, seed: int, what: str) -> n
         max_points_per_centroid=len(x_MD) // k + 1,
         min_points_per_centroid=1,
     )
-    kmeans.train(np.ascontiguousarray(x_MD, dtype=np.float32))
+    try:
+        kmeans.train(np.ascontiguousarray(x_MD, dtype=np.float32))
+    except RuntimeError as e:
+        # FAISS looks for them itself; a second look would cost a pass over all frames.
+        raise ModelError(
+            f"{what}: k-means refuses the features, which are not finite or damaged ({e}); run "
+            f"gmp-atl verify"
+        ) from e
     centroids_KD = kmeans.centroids
     if centroids_KD is None or not np.isfinite(centroids_KD).all():
-        raise ConfigError(f"{what}: k-means gave centroids that are not finite; check the features")
+        raise ModelError(f"{what}: k-means gave centroids that are not finite; run gmp-atl verify")
     return centroids_KD
 
 

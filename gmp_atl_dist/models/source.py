@@ -75,7 +75,7 @@ def load_source(
 
 def model_to_files(model: PreTrainedModel) -> dict[str, bytes]:
     """``config.json`` and ``model.safetensors``: the same bytes for the same model."""
-    with tempfile.TemporaryDirectory() as folder, _no_progress_bars():
+    with tempfile.TemporaryDirectory() as folder, no_progress_bars():
         # One file whatever the size. save_original_format would write weights under the names of
         # the checkpoint they once came from, and so other bytes for equal models.
         model.save_pretrained(folder, max_shard_size="1TB", save_original_format=False)
@@ -109,7 +109,7 @@ def _load_folder(folder: Path, name: str, seed: int) -> Hubert:
     _check_folder(folder, name)
     try:
         # Seeded, for what a checkpoint may lack must not differ between two loads of it.
-        with _no_progress_bars(), seeded(seed):
+        with no_progress_bars(), seeded(seed):
             config = HubertConfig.from_pretrained(folder)
             config._name_or_path = name
             loaded = Hubert.from_pretrained(
@@ -176,7 +176,7 @@ def _download(hub_id: str, revision: str) -> Path:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Bars of many workers only garble the log."""
     if not hf_logging.is_progress_bar_enabled():
         yield

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.emotion import EmotionModel
+from gmp_atl_dist.models.source import no_progress_bars
 from gmp_atl_dist.store.filesystem import Store
 
 MODEL_FILES = ("config.json", "model.safetensors")
@@ -28,7 +29,8 @@ def emotion_model_from_files(files: Mapping[str, bytes], name: str = "model") ->
         for file in MODEL_FILES:
             (Path(folder) / file).write_bytes(files[file])
         try:
-            model = EmotionModel.from_pretrained(folder, use_safetensors=True)
+            with no_progress_bars():
+                model = EmotionModel.from_pretrained(folder, use_safetensors=True)
         except Exception as e:
             raise ModelError(
                 f"{name} is not a model that finetune wrote ({type(e).__name__}: {e}); give the "

@@ -58,7 +58,10 @@ class AudioPart:
 
     def samples(self, row: int) -> np.ndarray:
         """int16 samples [num_samples] of the utterance in ``row``; read-only."""
-        return np.frombuffer(self.pcm16[row].as_buffer(), dtype="<i2")
+        samples = np.frombuffer(self.pcm16[row].as_buffer(), dtype="<i2")
+        # Arrow hands out memory of its own as writable; others read the same part.
+        samples.flags.writeable = False
+        return samples
 
 
 def read_audio_part(corpus: Artifact, name: str) -> AudioPart:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import warnings
 from pathlib import Path
 
@@ -122,6 +123,13 @@ class Engine:
         try:
             with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
                 path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+        except pickle.UnpicklingError as e:
+            # torch's own text advises to load it all the same, which would execute it.
+            raise CheckpointError(
+                f"the checkpoint in {folder.name} is damaged or holds more than tensors and plain "
+                f"values, so it was not loaded; delete the run's folder below checkpoints/ to train "
+                f"this stage from its beginning"
+            ) from e
         except Exception as e:
             raise CheckpointError(
                 f"the checkpoint in {folder.name} cannot be read ({type(e).__name__}: {e}); delete "
