@@ -43,26 +43,31 @@ RootOption = Annotated[
     str | None, typer.Option(help="folder or s3:// URI of all artefacts; over runtime.root")
 ]
 
+_INTERRUPTED = 130
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; 0 if it succeeded. Errors of the user's print as text, not as a traceback."""
     try:
         result = app(args=None if argv is None else list(argv), standalone_mode=False)
+        code = result if isinstance(result, int) else 0
     except GmpAtlError as e:
         print(f"error: {e}", file=sys.stderr)
         return e.exit_code
     except typer.Exit as e:
-        return e.exit_code
+        code = e.exit_code
     except typer.Abort:
-        print("interrupted; what was finished stays finished, run again to go on", file=sys.stderr)
-        return 130
+        code = _INTERRUPTED
     except Exception as e:
         message = getattr(e, "format_message", None)  # click's errors, wherever typer keeps them
         if message is None:
             raise
         print(f"error: {message()}; see --help", file=sys.stderr)
         return 2
-    return result if isinstance(result, int) else 0
+    # typer makes this code of a Ctrl-C, and says nothing.
+    if code == _INTERRUPTED:
+        print("interrupted; what was finished stays finished, run again to go on", file=sys.stderr)
+    return code
 
 
 def _load(config: Path, overrides: list[str] | None, root: str | None) -> RunConfig:

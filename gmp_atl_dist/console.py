@@ -25,7 +25,7 @@ class Reporter:
 
     def __init__(self, terminal: bool | None = None) -> None:
         self._terminal = sys.stdout.isatty() if terminal is None else terminal
-        self._console = Console(highlight=False, soft_wrap=True, file=sys.stdout)
+        self._console = Console(highlight=False, emoji=False, soft_wrap=True, file=sys.stdout)
 
     def line(self, text: str) -> None:
         """One line of plain text; nothing in it is markup."""
@@ -38,7 +38,7 @@ class Reporter:
             yield _PlainBar(self, label)
             return
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from gmp_atl_dist.audio import decode_pcm16, pcm16_to_float
+from gmp_atl_dist.audio import decode_pcm16, num_frames, pcm16_to_float
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.models.stored import load_emotion_model
 from gmp_atl_dist.stages.evaluate import probabilities_of
@@ -22,7 +22,11 @@ def predict_files(model: str, paths: Iterable[Path]) -> Iterator[tuple[Path, dic
     problems: list[str] = []
     for path in paths:
         try:
-            waves[path] = pcm16_to_float(decode_pcm16(path.read_bytes(), start_s=None, end_s=None))
+            pcm16 = decode_pcm16(path.read_bytes())
+            if num_frames(len(pcm16)):
+                waves[path] = pcm16_to_float(pcm16)
+            else:
+                problems.append(f"{path}: is too short, {len(pcm16)} samples at 16 kHz")
         except OSError as e:
             problems.append(f"{path}: cannot be read ({e.strerror})")
         except CorpusError as e:

@@ -27,6 +27,10 @@ ArgumentT = TypeVar("ArgumentT")
 ContraArgumentT = TypeVar("ContraArgumentT", contravariant=True)
 
 _OBJECT_STORE_BYTES = 512 << 20
+_CHATTY = (
+    "ray.train.v2._internal.execution.controller.placement_group_cleaner",
+    "ray.train.v2._internal.execution.context",
+)
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,10 @@ class Cluster:
             return
         address = self._config.ray_address or os.environ.get("RAY_ADDRESS")
         logging.getLogger("ray").setLevel(logging.ERROR)
+        set_up = {"worker_process_setup_hook": _set_up_process}
         try:
             if address:
-                ray.init(address=address, logging_level=logging.ERROR)
+                ray.init(address=address, logging_level=logging.ERROR, runtime_env=set_up)
             else:
                 # "local", because without an address Ray joins whatever cluster runs here already.
                 ray.init(
@@ -97,7 +102,7 @@ class Cluster:
                     include_dashboard=False,
                     object_store_memory=_OBJECT_STORE_BYTES,
                     logging_level=logging.ERROR,
-                    runtime_env={"worker_process_setup_hook": _quiet_without_dashboard},
+                    runtime_env=set_up,
                 )
         except (ConnectionError, RuntimeError) as e:
             raise WorkerError(
@@ -245,15 +250,18 @@ def forget_checkpoints(store: Store, name: str) -> None:
     store.delete(f"checkpoints/{name}")
 
 
-def _quiet_without_dashboard() -> None:
-    """Ray Train's cleaner warns every second that it cannot ask a dashboard, which costs 1 GB."""
+def _set_up_process() -> None:
+    """Runs in every process that Ray starts for us.
+
+    Ray Train's cleaner asks the cluster's dashboard every second whether its controller lives. Where
+    two Rays share a machine it must be told which is its own; where there is no dashboard, which
+    costs 1 GB and is left out of a Ray of our own, it would warn each time.
+    """
     import ray
 
-    name = "ray.train.v2._internal.execution.controller.placement_group_cleaner"
-    logging.getLogger(name).setLevel(logging.ERROR)
-    # Without it the cleaner looks for a Ray by itself, and dies where the machine has two.
-    address = ray.get_runtime_context().gcs_address
-    os.environ.setdefault("RAY_API_SERVER_ADDRESS", address)
+    os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _gang_loop(config: dict[str, object]) -> None:

@@ -1,0 +1,197 @@
+"""Features: as many frames as the formula says, whoever was beside, finite, and training alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from one_process import FOLD, Tiny, finish, ingest
+
+from gmp_atl_dist.audio import num_frames, pcm16_to_float
+from gmp_atl_dist.config import ExtractConfig
+from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.models.source import hubert_from_files, model_to_files
+from gmp_atl_dist.runtime import Task
+from gmp_atl_dist.stages.base import Context
+from gmp_atl_dist.stages.extract import (
+    Extract,
+    _Extractor,
+    _ExtractorArgument,
+    cost_batches,
+    to_fp16,
+)
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.readers import (
+    AudioReader,
+    audio_part_names,
+    feature_part_name,
+    feature_source_parts,
+    read_features,
+    read_utterances,
+)
+
+pytest_plugins = ["one_process"]
+
+
+def extract(
+    tiny: Tiny,
+    context: Context,
+    *,
+    corpus: Artifact | None = None,
+    model: Artifact | None = None,
+    layers: Sequence[int] = (2, 3),
+    batch_s: float = 60.0,
+    transductive: bool = False,
+) -> Artifact:
+    config = ExtractConfig(layers=tuple(layers), batch_s=batch_s)
+    stage = Extract(config, corpus or tiny.corpus, model or tiny.backbone, FOLD, transductive)
+    return finish(stage, context)
+
+
+def frames_of(features: Artifact, layer: int) -> dict[str, np.ndarray]:
+    return {
+        u.utterance_id: u.frames_TD
+        for part in feature_source_parts(features, layer)
+        for u in read_features(features, part, layer)
+    }
+
+
+@pytest.mark.usefixtures("in_process")
+def test_only_training_speakers_are_extracted(tiny: Tiny, tmp_path: Path) -> None:
+    features = extract(tiny, tiny.with_root(tmp_path))
+    utterances = {u.utterance_id: u for u in read_utterances(tiny.corpus)}
+    for layer in (2, 3):
+        found = frames_of(features, layer)
+        assert {utterances[i].speaker for i in found} == set(FOLD.train_speakers)
+        assert len(found) == 24
+        for utterance_id, x_TD in found.items():
+            expected = num_frames(utterances[utterance_id].num_samples)
+            assert x_TD.shape == (expected, 64)
+            assert x_TD.dtype == np.float16
+    everyone = extract(tiny, tiny.with_root(tmp_path), transductive=True)
+    assert len(frames_of(everyone, 2)) == 40
+    assert everyone.key != features.key
+
+
+@pytest.mark.usefixtures("in_process")
+def test_features_do_not_depend_on_who_is_beside(tiny: Tiny, tmp_path: Path) -> None:
+    context = tiny.with_root(tmp_path)
+    together = ingest(context, part_audio_s=1000)
+    alone = ingest(context, part_audio_s=0.1)
+    assert len(audio_part_names(together)) == 1
+    assert len(audio_part_names(alone)) == 40
+    batched = extract(tiny, context, corpus=together, batch_s=60)
+    single = extract(tiny, context, corpus=alone, batch_s=0.1)
+    for layer in (2, 3):
+        a, b = frames_of(batched, layer), frames_of(single, layer)
+        assert a.keys() == b.keys()
+        for utterance_id, x_TD in a.items():
+            difference = np.abs(x_TD.astype(np.float32) - b[utterance_id].astype(np.float32))
+            assert difference.max() <= 1e-3 * max(1.0, float(np.abs(x_TD).max()))
+
+
+@pytest.mark.usefixtures("in_process")
+def test_features_are_those_of_the_model_in_eval(tiny: Tiny, tmp_path: Path) -> None:
+    features = frames_of(extract(tiny, tiny.with_root(tmp_path)), 2)
+    model = hubert_from_files(tiny.backbone.read_files())
+    reader = AudioReader(tiny.corpus)
+    for u in FOLD.select(read_utterances(tiny.corpus), "train")[:4]:
+        wave_BN = torch.from_numpy(pcm16_to_float(reader.samples(u)))[None]
+        with torch.inference_mode():
+            output = model(wave_BN, output_hidden_states=True)
+        np.testing.assert_allclose(
+            features[u.utterance_id].astype(np.float32),
+            output.hidden_states[2][0].numpy(),
+            rtol=2e-3,
+            atol=2e-3,
+        )
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_part_done_twice_has_the_same_bytes(tiny: Tiny, tmp_path: Path) -> None:
+    a = extract(tiny, tiny.with_root(tmp_path / "a"))
+    b = extract(tiny, tiny.with_root(tmp_path / "b"))
+    assert a.manifest.receipts == b.manifest.receipts
+    assert sum(r.audio_s for r in a.manifest.receipts) == pytest.approx(
+        sum(u.num_samples for u in FOLD.select(read_utterances(tiny.corpus), "train")) / 16_000
+    )
+
+
+def test_the_order_of_parts_does_not_matter(tiny: Tiny, tmp_path: Path) -> None:
+    found = []
+    for name, step in (("forward", 1), ("backward", -1)):
+        key = ArtifactKey("extract", name)
+        store = tiny.with_root(tmp_path).store
+        wanted = frozenset(u.utterance_id for u in read_utterances(tiny.corpus))
+        worker = _Extractor(
+            _ExtractorArgument(tiny.corpus, tiny.backbone, wanted, (2,), 10**6, store, key)
+        )
+        for part in audio_part_names(tiny.corpus)[::step]:
+            worker(Task(part))
+        found.append(ArtifactWriter(store, key).done())
+    assert found[0] == found[1]
+
+
+def shouting(tiny: Tiny, context: Context) -> Artifact:
+    """The tiny model, its last layer a million times as loud."""
+    model = hubert_from_files(tiny.backbone.read_files())
+    weights = {
+        name: p for name, p in model.named_parameters() if "layers.2.final_layer_norm" in name
+    }
+    with torch.no_grad():
+        for parameter in weights.values():
+            parameter.mul_(1e6)
+    out = ArtifactWriter(context.store, ArtifactKey("warmup", "0" * 64))
+    for name, data in model_to_files(model).items():
+        out.put_file(name, data)
+    return out.seal(version=1, science={}, inputs={})
+
+
+@pytest.mark.usefixtures("in_process")
+def test_features_too_large_for_fp16_name_the_utterance(tiny: Tiny, tmp_path: Path) -> None:
+    context = tiny.with_root(tmp_path)
+    with pytest.raises(ModelError, match=r"utterance 'Ses0[345].*': layer 3 .* not finite in fp16"):
+        extract(tiny, context, model=shouting(tiny, context))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e5, -1e5])
+def test_one_value_that_is_not_finite_is_refused(value: float) -> None:
+    x_TD = torch.zeros(3, 4)
+    x_TD[1, 2] = value
+    with pytest.raises(ModelError, match=r"utterance 'u7': layer 9 has features"):
+        to_fp16(x_TD, "u7", 9)
+
+
+@given(
+    lengths=st.dictionaries(st.integers(0, 500), st.integers(400, 400_000), max_size=60),
+    budget=st.integers(1, 2_000_000),
+)
+def test_batches_hold_every_row_once_within_the_budget(
+    lengths: dict[int, int], budget: int
+) -> None:
+    batches = list(cost_batches(lengths, budget))
+
+    assert sorted(row for batch in batches for row in batch) == sorted(lengths)
+    for batch in batches:
+        padded = max(lengths[row] for row in batch) * len(batch)
+        assert padded <= budget or len(batch) == 1
+    reordered = dict(sorted(lengths.items(), reverse=True))
+    assert list(cost_batches(reordered, budget)) == batches
+
+
+def test_a_row_says_what_it_holds(tiny: Tiny, tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    from gmp_atl_dist.errors import ArtifactError
+    from gmp_atl_dist.store.readers import FEATURE_SCHEMA
+
+    out = ArtifactWriter(tiny.with_root(tmp_path).store, ArtifactKey("extract", "0" * 64))
+    row = {"utterance_id": "u", "layer": 2, "num_frames": 3, "dim": 4, "frames": bytes(2 * 11)}
+    out.put_part(feature_part_name("part", 2), pa.Table.from_pylist([row], schema=FEATURE_SCHEMA))
+    with pytest.raises(ArtifactError, match=r"utterance 'u' .* 11 values, expected 3 x 4"):
+        list(read_features(out.seal(version=1, science={}, inputs={}), "part", 2))

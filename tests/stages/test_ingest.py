@@ -1,0 +1,318 @@
+"""Recordings into the store: what is refused, what is converted, what makes identity."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import wave
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from hypothesis import given
+from hypothesis import strategies as st
+from one_process import Tiny, context_of, ingest
+
+from gmp_atl_dist.audio import decode_pcm16
+from gmp_atl_dist.config import CorpusConfig
+from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
+from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist.records import Utterance
+from gmp_atl_dist.stages.base import Context
+from gmp_atl_dist.stages.ingest import Ingest, plan_parts, read_emotions
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.readers import (
+    AudioReader,
+    audio_part_names,
+    pcm16_sha256,
+    read_audio_part,
+    read_utterances,
+)
+
+pytest_plugins = ["one_process"]
+
+RATE_HZ = 16_000
+
+
+def tone(seconds: float, rate_hz: int = RATE_HZ, hz: float = 220.0) -> np.ndarray:
+    return 0.3 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate_hz)) / rate_hz)
+
+
+def write_wav(
+    path: Path, samples: np.ndarray, rate_hz: int = RATE_HZ, subtype: str = "PCM_16"
+) -> None:
+    sf.write(path, samples, rate_hz, subtype=subtype)
+
+
+def write_table(folder: Path, emotions: dict[str, str]) -> None:
+    lines = ["id,path,speaker,gender,emotion"]
+    for i, (name, emotion) in enumerate(sorted(emotions.items())):
+        gender = ("female", "male")[i % 2]
+        lines.append(f"{name},{name}.wav,speaker{i % 3},{gender},{emotion}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    """Six recordings of two emotions."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for i in range(6):
+        write_wav(folder / f"u{i}.wav", tone(0.3 + i / 10, hz=200 + 20 * i))
+    write_table(folder, {f"u{i}": ("sad", "happy")[i % 2] for i in range(6)})
+    return folder
+
+
+def spoil(folder: Path) -> dict[str, str]:
+    """Add recordings that cannot be used; what each will be told."""
+    (folder / "garbage.wav").write_bytes(b"this is no recording at all" * 40)
+    with wave.open(str(folder / "hollow.wav"), "wb") as f:
+        f.setnchannels(1)
+        f.setsampwidth(2)
+        f.setframerate(RATE_HZ)
+    not_finite = tone(0.5)
+    not_finite[100] = np.nan
+    write_wav(folder / "nan.wav", not_finite, subtype="FLOAT")
+    write_wav(folder / "brief.wav", tone(0.02))
+    write_wav(folder / "endless.wav", tone(3.0))
+    whole = (folder / "u0.wav").read_bytes()
+    (folder / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    told = {
+        "garbage": "cannot be decoded",
+        "hollow": "holds no sample",
+        "nan": "not finite",
+        "brief": "lasts 0.020 s, corpus.min_s is 0.1",
+        "endless": "lasts 3.000 s, corpus.max_s is 2",
+        "cut": "cut short",
+    }
+    write_table(
+        folder, {f"u{i}": ("sad", "happy")[i % 2] for i in range(6)} | dict.fromkeys(told, "sad")
+    )
+    return told
+
+
+def table_of(root: Path, folder: Path) -> Context:
+    return context_of(root, folder)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_all_bad_recordings_are_told_at_once(good: Path, tmp_path: Path) -> None:
+    told = spoil(good)
+    context = table_of(tmp_path / "root", good)
+    with pytest.raises(CorpusError, match=r'^6 utterances .* corpus\.on_bad = "drop"') as error:
+        ingest(context, adapter="table", max_s=2.0, part_audio_s=1.0)
+
+    lines = error.value.message.splitlines()[1:]
+    assert len(lines) == len(told)
+    for name, reason in told.items():
+        (line,) = [line for line in lines if f"{name} ({name}.wav)" in line]
+        assert reason in line
+
+
+@pytest.mark.usefixtures("in_process")
+def test_dropped_recordings_are_listed_in_the_manifest(good: Path, tmp_path: Path) -> None:
+    told = spoil(good)
+    corpus = ingest(table_of(tmp_path / "root", good), adapter="table", max_s=2.0, on_bad="drop")
+
+    assert [u.utterance_id for u in read_utterances(corpus)] == [f"u{i}" for i in range(6)]
+    problems = {p.item: p.reason for p in corpus.manifest.problems}
+    assert list(problems) == sorted(f"{name} ({name}.wav)" for name in told)
+    assert all(told[item.split(" ")[0]] in reason for item, reason in problems.items())
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_class_that_lost_all_its_recordings_stops_the_run(good: Path, tmp_path: Path) -> None:
+    for i in range(0, 6, 2):
+        (good / f"u{i}.wav").write_bytes(b"broken")
+    with pytest.raises(CorpusError, match="no utterance of sad is left"):
+        ingest(table_of(tmp_path / "root", good), adapter="table", on_bad="drop")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_nothing_usable_is_an_error_also_with_drop(good: Path, tmp_path: Path) -> None:
+    for path in good.glob("*.wav"):
+        path.write_bytes(b"broken")
+    with pytest.raises(CorpusError, match="no utterance of the corpus can be used"):
+        ingest(table_of(tmp_path / "root", good), adapter="table", on_bad="drop")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_any_rate_and_channels_become_16_khz_mono(good: Path, tmp_path: Path) -> None:
+    stereo = np.stack([tone(0.5, 44_100, 300.0), np.zeros(22_050)], axis=1)
+    write_wav(good / "u0.wav", stereo, 44_100)
+    corpus = ingest(table_of(tmp_path / "root", good), adapter="table")
+    first = read_utterances(corpus)[0]
+    samples = AudioReader(corpus).samples(first) / 32768
+
+    assert first.num_samples == len(samples) == 8_000
+    # The mean of both channels, away from the borders where the filter rings.
+    inner = slice(400, -400)
+    np.testing.assert_allclose(samples[inner], 0.5 * tone(0.5, hz=300.0)[inner], atol=2e-3)
+
+
+def test_samples_come_through_bit_for_bit(tiny: Tiny) -> None:
+    reader = AudioReader(tiny.corpus)
+    wavs = {p.stem: p for p in tiny.folder.rglob("*.wav")}
+    utterances = read_utterances(tiny.corpus)
+
+    assert len(utterances) == 40
+    for u in utterances[::5]:
+        expected = decode_pcm16(wavs[u.utterance_id].read_bytes())
+        np.testing.assert_array_equal(reader.samples(u), expected)
+        assert u.audio_sha256 == pcm16_sha256(expected)
+        assert not reader.samples(u).flags.writeable
+
+
+def test_gender_is_the_speakers_and_not_the_dialogues(tiny: Tiny) -> None:
+    utterances = read_utterances(tiny.corpus)
+    assert all(u.gender[0].upper() == u.utterance_id.split("_")[-1][0] for u in utterances)
+    assert any(u.gender[0].upper() != u.utterance_id[5] for u in utterances)
+
+
+def test_the_index_is_what_the_parts_hold(tiny: Tiny) -> None:
+    names = audio_part_names(tiny.corpus)
+    held = [u for name in names for u in read_audio_part(tiny.corpus, name).utterances]
+
+    assert len(names) > 2
+    assert tuple(sorted(held, key=lambda u: u.utterance_id)) == read_utterances(tiny.corpus)
+    assert read_emotions(tiny.corpus) == ("neutral", "happy", "angry", "sad")
+
+
+def identities(corpus: Artifact) -> tuple[str, str]:
+    return corpus.key.fingerprint, corpus.identity
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_moved_corpus_is_looked_at_again_and_is_the_same(good: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(good, moved)
+    for path in moved.iterdir():
+        os.utime(path, ns=(10**18, 10**18))
+    root = tmp_path / "root"
+    old = ingest(table_of(root, good), adapter="table")
+    new = ingest(table_of(root, moved), adapter="table")
+
+    assert old.key.fingerprint != new.key.fingerprint
+    assert old.identity == new.identity
+
+
+@pytest.mark.usefixtures("in_process")
+def test_what_is_heard_and_labelled_makes_the_identity(good: Path, tmp_path: Path) -> None:
+    context = table_of(tmp_path / "root", good)
+    found = {"as it was": identities(ingest(context, adapter="table"))}
+    again = identities(ingest(context, adapter="table"))
+    table = good / "manifest.csv"
+    text = table.read_text()
+    table.write_text(text.replace("u1.wav,speaker1,male,happy", "u1.wav,speaker1,male,sad"))
+    found["another label"] = identities(ingest(context, adapter="table"))
+    table.write_text(text.replace("u1.wav,speaker1", "u1.wav,speaker2"))
+    found["another speaker"] = identities(ingest(context, adapter="table"))
+    table.write_text(text)
+    write_wav(good / "u1.wav", tone(0.4, hz=500))
+    found["another sound"] = identities(ingest(context, adapter="table"))
+
+    assert again == found["as it was"]
+    assert len({fingerprint for fingerprint, _ in found.values()}) == 4
+    assert len({identity for _, identity in found.values()}) == 4
+
+
+@pytest.mark.usefixtures("in_process")
+def test_another_container_of_the_same_sound_is_the_same(good: Path, tmp_path: Path) -> None:
+    flac = tmp_path / "flac"
+    flac.mkdir()
+    shutil.copy(good / "manifest.csv", flac)
+    for path in good.glob("*.wav"):
+        buffer = io.BytesIO()
+        data, rate_hz = sf.read(path, dtype="int16")
+        sf.write(buffer, data, rate_hz, format="FLAC")
+        (flac / path.name).write_bytes(buffer.getvalue())
+    a = ingest(table_of(tmp_path / "root", good), adapter="table")
+    b = ingest(table_of(tmp_path / "root", flac), adapter="table")
+    assert a.identity == b.identity
+
+
+def listing(sizes: list[int]) -> CorpusListing:
+    utterances = tuple(
+        Utterance(f"u{i:03d}", f"u{i:03d}.wav", "s", "female", "sad") for i in range(len(sizes))
+    )
+    return CorpusListing(
+        utterances=utterances,
+        sizes={u.path: size for u, size in zip(utterances, sizes, strict=True)},
+        stamp="",
+        emotions=("sad",),
+        problems=(),
+    )
+
+
+@given(sizes=st.lists(st.integers(1, 400_000), min_size=1, max_size=40), part_s=st.floats(0.1, 20))
+def test_parts_hold_every_utterance_once_in_order(sizes: list[int], part_s: float) -> None:
+    corpus = listing(sizes)
+    tasks = plan_parts(corpus, part_s)
+    members = [[fields["utterance_id"] for fields in json.loads(t.payload)] for t in tasks]
+
+    assert [i for part in members for i in part] == [u.utterance_id for u in corpus.utterances]
+    assert [t.name for t in tasks] == [f"part-{i:05d}" for i in range(len(tasks))]
+    for part in members:
+        held = sum(corpus.sizes[f"{i}.wav"] for i in part[:-1])
+        assert held < part_s * 32_000, "a part was closed too late"
+
+
+def test_a_segment_counts_by_its_length_and_not_its_file() -> None:
+    corpus = listing([10**9] * 4)
+    cut = replace(
+        corpus,
+        utterances=tuple(replace(u, start_s=0.0, end_s=1.0) for u in corpus.utterances),
+    )
+    assert len(plan_parts(corpus, 2.0)) == 4
+    assert len(plan_parts(cut, 2.0)) == 2
+
+
+@pytest.mark.usefixtures("in_process")
+def test_what_has_a_receipt_is_not_decoded_again(
+    good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gmp_atl_dist.stages import ingest as module
+
+    context = table_of(tmp_path / "root", good)
+    config = CorpusConfig(adapter="table", part_audio_s=0.5)
+    stage = Ingest(config, read_corpus(config, context.source))
+    whole = ingest(context, adapter="table", part_audio_s=0.5)
+    parts = audio_part_names(whole)
+    # As if it had been killed with one part undone: the manifest and that receipt are missing.
+    context.store.delete(f"{stage.key.prefix}/receipts/files")
+    (tmp_path / "root" / stage.key.manifest_path).unlink()
+    (tmp_path / "root" / stage.key.prefix / f"receipts/parts/{parts[1]}.parquet.json").unlink()
+    decoded: list[str] = []
+    real = module._Decoder.__call__
+
+    def noted(self: module._Decoder, task: module.Task) -> str:
+        decoded.append(task.name)
+        return real(self, task)
+
+    monkeypatch.setattr(module._Decoder, "__call__", noted)
+    again = ingest(context, adapter="table", part_audio_s=0.5)
+
+    assert decoded == [parts[1]]
+    assert again.manifest == whole.manifest
+
+
+@pytest.mark.usefixtures("in_process")
+def test_segments_of_a_recording(tmp_path: Path) -> None:
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    write_wav(folder / "long.wav", tone(2.0))
+    (folder / "manifest.csv").write_text(
+        "id,path,speaker,gender,emotion,start_s,end_s\n"
+        "a,long.wav,s1,f,sad,0,0.5\n"
+        "b,long.wav,s2,m,happy,1.0,\n"
+    )
+    corpus = ingest(context_of(tmp_path / "root", folder), adapter="table")
+    reader = AudioReader(corpus)
+    pcm16 = decode_pcm16((folder / "long.wav").read_bytes())
+    a, b = read_utterances(corpus)
+    np.testing.assert_array_equal(reader.samples(a), pcm16[:8_000])
+    np.testing.assert_array_equal(reader.samples(b), pcm16[16_000:])

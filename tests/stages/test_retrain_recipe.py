@@ -1,0 +1,276 @@
+"""Masked prediction of pseudo-labels: the same masks for any workers, labels in line with crops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from one_process import FOLD, OneRank, Tiny, train_here
+
+from gmp_atl_dist.audio import num_frames
+from gmp_atl_dist.config import Json, RetrainConfig, TrainWorkersConfig
+from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.models.hubert import FrameOutput
+from gmp_atl_dist.models.multitask import RetrainOutput
+from gmp_atl_dist.records import LABEL_SCHEMA, StoredUtterance
+from gmp_atl_dist.stages.retrain import RetrainRecipe
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.readers import AudioReader, read_curves, read_utterances
+from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan
+from gmp_atl_dist.training.loop import TrainJob
+
+pytest_plugins = ["one_process"]
+
+KS = (1000, 3)
+Labels = Mapping[str, tuple[np.ndarray, ...]]
+
+
+def learnt(tiny: Tiny) -> tuple[StoredUtterance, ...]:
+    return FOLD.select(read_utterances(tiny.corpus), "train")
+
+
+def counted_up(tiny: Tiny) -> dict[str, tuple[np.ndarray, ...]]:
+    """Scale 0 counts frames, so that a label tells its frame; scale 1 cycles."""
+    found: dict[str, tuple[np.ndarray, ...]] = {}
+    for u in learnt(tiny):
+        frames = np.arange(num_frames(u.num_samples), dtype="<i4")
+        found[u.utterance_id] = (frames, frames % np.int32(3))
+    return found
+
+
+def stored(tiny: Tiny, root: Path, labels: Labels) -> Artifact:
+    rows = [
+        {
+            "utterance_id": utterance_id,
+            "scale": scale,
+            "num_frames": len(ids),
+            "labels": ids.tobytes(),
+        }
+        for utterance_id, scales in labels.items()
+        for scale, ids in enumerate(scales)
+    ]
+    out = ArtifactWriter(tiny.with_root(root).store, ArtifactKey("label", "1" * 64))
+    out.put_part("part", pa.Table.from_pylist(rows, schema=LABEL_SCHEMA))
+    return out.seal(version=1, science={}, inputs={})
+
+
+def recipe_of(tiny: Tiny, root: Path, labels: Labels | None = None, **keys: Json) -> RetrainRecipe:
+    config = RetrainConfig.model_validate(
+        {"steps": 3, "batch_size": 8, "lr": 1e-3, "dropout": 0.0, "projection_dim": 16, **keys}
+    )
+    artifact = stored(tiny, root, counted_up(tiny) if labels is None else labels)
+    training = FOLD.training(read_utterances(tiny.corpus))
+    return RetrainRecipe(config, tiny.corpus, tiny.backbone, artifact, KS, training)
+
+
+def loaded(
+    tiny: Tiny,
+    recipe: RetrainRecipe,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    micro_batch_size: int | None = None,
+    max_samples: int = 3_000,
+) -> list[Batch]:
+    """This rank's micro-batches of the first three updates; crops are short."""
+    made = BatchLoader(
+        BatchPlan(recipe.utterances, 8, 0),
+        recipe.utterances,
+        AudioReader(tiny.corpus),
+        rank=rank,
+        world_size=world_size,
+        batch_size=8,
+        micro_batch_size=micro_batch_size,
+        max_samples=max_samples,
+        seed=0,
+    )
+    return [batch for _, batches in made.updates(0, 3) for batch in batches]
+
+
+@dataclass
+class Oracle:
+    """A model that notes what is masked, and always says the label of the right frame."""
+
+    batch: Batch
+    masks: dict[tuple[int, str], tuple[bool, ...]] = field(default_factory=dict)
+
+    def __call__(
+        self, wave_BN: torch.Tensor, num_samples_B: torch.Tensor, mask_BT: torch.Tensor | None
+    ) -> RetrainOutput:
+        lengths = [num_frames(n) for n in num_samples_B.tolist()]
+        frames = max(lengths)
+        logits = [torch.zeros(len(lengths), frames, k) for k in KS]
+        valid_BT = torch.arange(frames)[None] < torch.tensor(lengths)[:, None]
+        for row, (u, first) in enumerate(
+            zip(self.batch.utterances, self.batch.first_frames, strict=True)
+        ):
+            for t in range(lengths[row]):
+                logits[0][row, t, first + t] = 50.0
+                logits[1][row, t, (first + t) % 3] = 50.0
+            if mask_BT is not None:
+                assert not mask_BT[row, lengths[row] :].any(), "padding is not masked"
+                mask_T = mask_BT[row, : lengths[row]]
+                self.masks[self.batch.step, u.utterance_id] = tuple(mask_T.tolist())
+        conv_BTC = torch.ones(len(lengths), frames, 2)
+        return RetrainOutput(logits, FrameOutput({}, torch.tensor(lengths), valid_BT, conv_BTC))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_labels_are_cropped_with_the_audio(tiny: Tiny, tmp_path: Path, masked: bool) -> None:
+    recipe = recipe_of(tiny, tmp_path, masked=masked)
+    batches = loaded(tiny, recipe)
+    assert any(first for batch in batches for first in batch.first_frames), "some are cropped"
+    for batch in batches:
+        losses = recipe.losses(Oracle(batch), batch)
+        predicted, frames = recipe.counts(batch)
+
+        assert float(losses.sums[0]) == pytest.approx(0, abs=1e-6)
+        assert losses.measures == {
+            "accuracy_scale0": (predicted, predicted),
+            "accuracy_scale1": (predicted, predicted),
+        }
+        # The penalty of features that are all 1 is 1 a frame.
+        assert float(losses.sums[1]) == pytest.approx(frames)
+        assert (predicted < frames) if masked else (predicted == frames)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+@pytest.mark.parametrize("micro_batch_size", [None, 1])
+def test_masks_and_counts_do_not_depend_on_workers(
+    tiny: Tiny, tmp_path: Path, world_size: int, micro_batch_size: int | None
+) -> None:
+    recipe = recipe_of(tiny, tmp_path)
+
+    def seen(batches: list[Batch]) -> tuple[dict[tuple[int, str], tuple[bool, ...]], np.ndarray]:
+        masks: dict[tuple[int, str], tuple[bool, ...]] = {}
+        totals = np.zeros((3, 2))
+        for batch in batches:
+            oracle = Oracle(batch, masks)
+            recipe.losses(oracle, batch)
+            totals[batch.step] += recipe.counts(batch)
+        return masks, totals
+
+    alone, expected = seen(loaded(tiny, recipe))
+    shared = [
+        batch
+        for rank in range(world_size)
+        for batch in loaded(
+            tiny, recipe, rank=rank, world_size=world_size, micro_batch_size=micro_batch_size
+        )
+    ]
+    masks, totals = seen(shared)
+
+    assert masks == alone
+    assert any(any(mask) for mask in masks.values())
+    np.testing.assert_array_equal(totals, expected)
+
+
+def all_losses(recipe: RetrainRecipe, batches: list[Batch], model: torch.nn.Module | None) -> None:
+    for batch in batches:
+        recipe.losses(model or Oracle(batch), batch)
+
+
+def test_masks_change_from_update_to_update(tiny: Tiny, tmp_path: Path) -> None:
+    recipe = recipe_of(tiny, tmp_path)
+    (batch, *_) = loaded(tiny, recipe)
+    later = Batch(
+        batch.step + 1,
+        batch.utterances,
+        batch.first_frames,
+        batch.wave_BN,
+        batch.num_samples_B,
+        batch.weight_B,
+    )
+    now, then = Oracle(batch), Oracle(later)
+    recipe.losses(now, batch)
+    recipe.losses(then, later)
+    assert list(now.masks.values()) != list(then.masks.values())
+
+
+def test_rows_that_fill_up_count_for_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    recipe = recipe_of(tiny, tmp_path)
+    (batch, *_) = loaded(tiny, recipe)
+    empty = Batch(
+        batch.step,
+        batch.utterances,
+        batch.first_frames,
+        batch.wave_BN,
+        batch.num_samples_B,
+        torch.zeros_like(batch.weight_B),
+    )
+    losses = recipe.losses(Oracle(empty), empty)
+    assert [float(s) for s in losses.sums] == [0.0, 0.0]
+    assert recipe.counts(empty) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("off_by", [-1, 1])
+def test_a_label_more_or_less_than_frames_names_the_utterance(
+    tiny: Tiny, tmp_path: Path, off_by: int
+) -> None:
+    labels = counted_up(tiny)
+    name, (first, second) = next(iter(labels.items()))
+    labels[name] = (first, np.resize(second, len(second) + off_by))
+    recipe = recipe_of(tiny, tmp_path, labels)
+    batches = loaded(tiny, recipe)
+    with pytest.raises(
+        ModelError,
+        match=rf"'{name}': {len(first) + off_by} labels of scale 1 for {len(first)} frames",
+    ):
+        all_losses(recipe, batches, None)
+
+
+def test_an_utterance_without_labels_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    labels = counted_up(tiny)
+    name, _ = labels.popitem()
+    recipe = recipe_of(tiny, tmp_path, labels)
+    batches = loaded(tiny, recipe)
+    with pytest.raises(ModelError, match=f"'{name}' has no labels"):
+        all_losses(recipe, batches, None)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_clips_of_one_frame_are_fine(tiny: Tiny, tmp_path: Path, masked: bool) -> None:
+    recipe = recipe_of(tiny, tmp_path, masked=masked)
+    model = recipe.build()
+    for batch in loaded(tiny, recipe, max_samples=400):
+        assert set(batch.num_samples_B.tolist()) == {400}
+        losses = recipe.losses(model, batch)
+        assert all(math.isfinite(float(s.detach())) for s in losses.sums)
+        torch.stack(losses.sums).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_it_trains(tiny: Tiny, tmp_path: Path, masked: bool) -> None:
+    labels = {
+        name: tuple((ids % np.int32(2)).astype("<i4") for ids in scales)
+        for name, scales in counted_up(tiny).items()
+    }
+    recipe = recipe_of(tiny, tmp_path, labels, masked=masked, steps=12, lr=5e-3)
+    job = TrainJob(
+        recipe,
+        tiny.with_root(tmp_path).store,
+        ArtifactKey("retrain", "2" * 64),
+        TrainWorkersConfig(micro_batch_size=4),
+    )
+    train_here(job, OneRank(tmp_path))
+    artifact = ArtifactWriter(job.store, job.key).seal(version=1, science={}, inputs={})
+    losses = [value for _, value in read_curves(artifact)["loss"]]
+
+    assert sum(losses[-3:]) < sum(losses[:3])
+    assert set(artifact.read_files()) == {"config.json", "model.safetensors", "training.json"}
+
+
+def test_labels_of_another_codebook_stop_the_training(tiny: Tiny, tmp_path: Path) -> None:
+    labels = counted_up(tiny)
+    beyond = {name: (a, b + np.int32(3)) for name, (a, b) in labels.items()}
+    recipe = recipe_of(tiny, tmp_path, beyond)
+    model, batches = recipe.build(), loaded(tiny, recipe)
+    with pytest.raises(ValueError, match="labels of scale 1 run from 3"):
+        all_losses(recipe, batches, model)

@@ -1,0 +1,269 @@
+"""Every stage one after the other in this process, and what the report says of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from one_process import context_of, no_ray, tiny_experiment
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+
+from gmp_atl_dist import pipeline
+from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.records import GENDERS
+from gmp_atl_dist.report.protocol import Protocol
+from gmp_atl_dist.stages.base import Context
+from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
+from gmp_atl_dist.stages.ingest import read_emotions
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact, list_artifacts
+from gmp_atl_dist.store.readers import (
+    feature_source_parts,
+    read_features,
+    read_labels,
+    read_utterances,
+)
+
+pytest_plugins = ["one_process"]
+
+
+@dataclass
+class Ran:
+    """A run and its artefacts by kind."""
+
+    config: RunConfig
+    context: Context
+    report: Artifact
+    made: dict[str, Artifact] = field(default_factory=dict)
+
+    @property
+    def json(self) -> dict[str, dict]:
+        return json.loads(self.report.read_file("report.json"))
+
+
+BROKEN = "Ses03F_impro01_F001"
+
+
+def run(folder: Path, **sections: dict[str, object]) -> Ran:
+    config = tiny_experiment(
+        folder / "corpus",
+        folder / "root",
+        corpus={"on_bad": "drop", "part_audio_s": 5},
+        **sections,
+    )
+    context = context_of(folder / "root", folder / "corpus", config)
+    with no_ray(folder / "gang"):
+        report = pipeline.run_pipeline(config, context)
+    ran = Ran(config, context, report)
+    inputs = {name.rpartition("/")[2]: i for name, i in report.manifest.inputs.items()}
+    for key in list_artifacts(context.store):
+        artifact = find_artifact(context.store, key)
+        assert artifact is not None
+        if inputs.get(key.kind) == artifact.identity:
+            ran.made[key.kind] = artifact
+    return ran
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a corpus with one broken recording, and of the store."""
+    folder = tmp_path_factory.mktemp("whole")
+    shutil.copytree(tiny_corpus, folder / "corpus")
+    (broken,) = (folder / "corpus").rglob(f"{BROKEN}.wav")
+    broken.write_bytes(broken.read_bytes()[:100])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clean(folder: Path) -> Ran:
+    return run(folder)
+
+
+@pytest.fixture(scope="module")
+def transductive(folder: Path, clean: Ran) -> Ran:
+    return run(folder, folds={"protocol": "transductive"})
+
+
+@pytest.fixture(scope="module")
+def peek(folder: Path, transductive: Ran) -> Ran:
+    return run(folder, folds={"protocol": "peek"})
+
+
+def test_every_stage_left_one_artefact(clean: Ran, transductive: Ran) -> None:
+    assert set(clean.made) == set(pipeline.STAGE_NAMES) - {"report"}
+    for artifact in clean.made.values():
+        assert artifact.verify() == []
+
+
+def test_scores_are_those_of_the_stored_predictions(clean: Ran) -> None:
+    predictions = read_predictions(clean.made["evaluate"])
+    classes = list(read_emotions(clean.made["ingest"]))
+    true = [classes.index(p.emotion) for p in predictions]
+    predicted = [classes.index(p.predicted) for p in predictions]
+    (fold,) = clean.json["folds"]
+    scores = fold["outcome"]["scores"]
+
+    assert len(predictions) == 8
+    assert {p.speaker for p in predictions} == {"Ses01F", "Ses01M"}
+    assert scores["war"] == pytest.approx(np.mean(np.equal(true, predicted)))
+    assert scores["uar"] == pytest.approx(balanced_accuracy_score(true, predicted))
+    assert (
+        fold["outcome"]["confusion"] == confusion_matrix(true, predicted, labels=range(4)).tolist()
+    )
+    assert clean.json["pooled"]["outcome"]["scores"] == scores
+
+
+def test_predictions_are_probabilities(clean: Ran) -> None:
+    classes = read_emotions(clean.made["ingest"])
+
+    def best(p: Prediction) -> str:
+        return classes[int(np.argmax(p.probabilities))]
+
+    for p in read_predictions(clean.made["evaluate"]):
+        assert sum(p.probabilities) == pytest.approx(1)
+        assert min(p.probabilities) >= 0
+        assert p.predicted == best(p)
+
+
+def test_only_training_speakers_were_heard(clean: Ran) -> None:
+    speaker = {u.utterance_id: u.speaker for u in read_utterances(clean.made["ingest"])}
+    unheard = {"Ses01F", "Ses01M", "Ses02F", "Ses02M"}
+    features = clean.made["extract"]
+    extracted = {
+        u.utterance_id
+        for layer in (2, 3)
+        for part in feature_source_parts(features, layer)
+        for u in read_features(features, part, layer)
+    }
+    assert extracted == set(read_labels(clean.made["label"]))
+    assert {speaker[i] for i in extracted} == set(speaker.values()) - unheard
+
+
+def test_the_report_says_what_there_was(clean: Ran) -> None:
+    report = clean.json
+    (fold,) = report["folds"]
+
+    assert report["protocol"]["name"] == "clean"
+    assert report["protocol"]["warning"] is None
+    assert report["classes"] == ["neutral", "happy", "angry", "sad"]
+    assert (fold["num_train"], fold["num_valid"], fold["num_test"]) == (23, 8, 8)
+    assert set(fold["curves"]) == {"warmup", "retrain", "finetune"}
+    assert fold["selection"] == {
+        "rule": "last",
+        "epoch": 2,
+        "num_epochs": 2,
+        "measure": None,
+        "value": None,
+    }
+    assert report["corpus"]["per_gender"] == {"female": 19, "male": 20}
+    assert report["configuration"] == json.loads(json.dumps(clean.config.science()))
+    assert "runtime" not in report["configuration"]
+    for book, k in zip(fold["codebooks"], (5, 7), strict=True):
+        assert len(book["counts"]) == k
+    for kind, artifact in clean.made.items():
+        shown = fold["artefacts"].get(kind) or report["artefacts"][kind]
+        assert shown in (artifact.key.fingerprint, artifact.identity)
+
+
+def test_the_page_stands_alone(clean: Ran) -> None:
+    page = clean.report.read_file("report.html").decode()
+    assert "<html" in page
+    assert 'src="http' not in page
+    assert "fold1" in page
+
+
+def test_a_second_run_does_nothing(
+    folder: Path, clean: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in (pipeline.Ingest, pipeline.Warmup, pipeline.Cluster, pipeline.Report):
+        monkeypatch.setattr(stage, "run", None)
+    assert run(folder).report.key == clean.report.key
+
+
+def test_runtime_settings_change_nothing(folder: Path, clean: Ran) -> None:
+    again = run(
+        folder,
+        runtime={
+            "corpus": str(folder / "corpus"),
+            "extract": {"workers": 7},
+            "train": {"workers": 3, "checkpoint_every_steps": 1, "micro_batch_size": 2},
+        },
+    )
+    assert again.report.key == clean.report.key
+
+
+@pytest.fixture(params=["transductive", "peek"])
+def leaky(request: pytest.FixtureRequest) -> Ran:
+    return request.getfixturevalue(request.param)
+
+
+def test_leaky_arms_are_other_artefacts_and_say_so(clean: Ran, leaky: Ran) -> None:
+    name = leaky.config.folds.protocol
+    same = {k for k in clean.made if clean.made[k].key == leaky.made[k].key}
+    assert same == {"ingest", "backbone", "warmup"}
+
+    expected = Protocol.of(name, "test" if name == "peek" else "last")
+    assert leaky.json["protocol"] == expected.model_dump()
+    assert expected.warning is not None
+    page = leaky.report.read_file("report.html").decode()
+    assert expected.warning in page
+    assert expected.warning not in clean.report.read_file("report.html").decode()
+    heard = read_labels(leaky.made["label"])
+    assert len(heard) == 39, "all speakers' audio"
+
+
+def test_arms_share_only_what_is_the_same(transductive: Ran, peek: Ran) -> None:
+    same = {k for k in peek.made if peek.made[k].key == transductive.made[k].key}
+    assert same == set(pipeline.STAGE_NAMES) - {"finetune", "evaluate", "report"}
+    (fold,) = peek.json["folds"]
+    assert fold["selection"]["rule"] == "test"
+    assert fold["selection"]["measure"] == "UAR"
+    points = dict(fold["curves"]["finetune"]["selection_uar"])
+    assert fold["selection"]["value"] == max(points.values())
+
+
+def test_an_epoch_is_selected_on_validation_speakers(folder: Path, clean: Ran) -> None:
+    ran = run(folder, finetune={"select": "valid"})
+    (fold,) = ran.json["folds"]
+    training = json.loads(ran.made["finetune"].read_file("training.json"))
+
+    assert fold["selection"]["rule"] == "valid"
+    assert fold["selection"]["epoch"] == training["best_epoch"]
+    assert ran.made["retrain"].key == clean.made["retrain"].key
+    assert ran.made["finetune"].key != clean.made["finetune"].key
+    prefix = ran.made["finetune"].key.prefix
+    assert ran.context.store.list(f"{prefix}/candidates") == [], "cleaned up"
+
+
+def test_dropped_recordings_are_in_the_report(clean: Ran) -> None:
+    (dropped,) = clean.json["corpus"]["dropped"]
+
+    assert BROKEN in dropped["item"]
+    assert "cut short" in dropped["reason"]
+    assert BROKEN in clean.report.read_file("report.html").decode()
+    assert clean.json["corpus"]["num_utterances"] == 39
+
+
+def test_other_codebooks_redo_what_follows(folder: Path, clean: Ran) -> None:
+    ran = run(folder, cluster={"by_gender": True, "scales": [{"layer": 2, "k": 3}]})
+    same = {k for k in clean.made if clean.made[k].key == ran.made[k].key}
+    assert same == {"ingest", "backbone", "warmup", "extract"}
+    (fold,) = ran.json["folds"]
+    assert [(b["group"], b["k"]) for b in fold["codebooks"]] == [("female", 3), ("male", 3)]
+    # Each codebook labels the frames of its own gender alone.
+    frames = [sum(b["counts"]) for b in fold["codebooks"]]
+    gender = {u.utterance_id: u.gender for u in read_utterances(ran.made["ingest"])}
+    labels = read_labels(ran.made["label"])
+    assert frames == [
+        sum(len(scales[0]) for i, scales in labels.items() if gender[i] == g) for g in GENDERS
+    ]
+
+
+def test_the_report_can_be_made_anew(folder: Path, clean: Ran) -> None:
+    files = clean.report.read_files()
+    key: ArtifactKey = clean.report.key
+    clean.context.store.delete(key.prefix)
+    assert run(folder).report.read_files() == files

@@ -1,0 +1,357 @@
+"""The command line: what it prints, what it returns, and no traceback for a user's mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from one_process import Tiny, no_ray, tiny_experiment
+
+from gmp_atl_dist import __version__, cli, errors
+from gmp_atl_dist.corpora.synth import MARKER
+from gmp_atl_dist.models.emotion import EmotionModel
+from gmp_atl_dist.models.hubert import build_random
+from gmp_atl_dist.models.source import model_to_files
+
+pytest_plugins = ["one_process"]
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def gmp_atl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command: exit code, standard output, standard error."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.main([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return call
+
+
+def write_config(path: Path, corpus: Path, root: Path) -> Path:
+    """The tiny experiment as TOML."""
+    lines: list[str] = []
+    for section, keys in tiny_experiment(corpus, root).model_dump(mode="json").items():
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {_toml(value)}" for key, value in keys.items() if value is not None]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items() if v is not None) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)
+
+
+@pytest.fixture
+def config(tiny_corpus: Path, tmp_path: Path) -> Path:
+    return write_config(tmp_path / "tiny.toml", tiny_corpus, tmp_path / "root")
+
+
+def test_version_and_help(gmp_atl: Run) -> None:
+    assert gmp_atl("version") == (0, f"{__version__}\n", "")
+    code, out, _ = gmp_atl("--help")
+    assert code == 0
+    assert all(name in out for name in ("run", "stage", "status", "verify", "predict", "corpora"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no-such-command"],
+        ["run"],
+        ["run", "--config"],
+        ["stage", "-c", "x.toml"],
+        ["run", "-c", "x.toml", "--colour", "red"],
+        ["predict", "model"],
+        ["corpora", "synth", "--out", "x", "--seed", "many"],
+    ],
+)
+def test_wrong_usage_is_told_in_a_line(gmp_atl: Run, arguments: list[str]) -> None:
+    code, out, err = gmp_atl(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.endswith("; see --help\n")
+
+
+@pytest.mark.parametrize("command", ["run", "status", "verify"])
+def test_a_missing_configuration(gmp_atl: Run, tmp_path: Path, command: str) -> None:
+    code, _, err = gmp_atl(command, "-c", tmp_path / "absent.toml")
+    assert code == 2
+    assert err == (
+        f"error: {tmp_path}/absent.toml: cannot be read (No such file or directory); give an "
+        f"existing TOML file\n"
+    )
+
+
+def test_unknown_keys_and_wrong_values_are_named_at_once(gmp_atl: Run, config: Path) -> None:
+    config.write_text("[warmup]\nepoch = 3\nlr = -1\n[cluster]\nkk = 3\n")
+    code, _, err = gmp_atl("config", "check", "-c", config)
+    assert code == 2
+    assert f"{config}: warmup.epoch: unknown key; known here: batch_size" in err
+    assert f"{config}: warmup.lr: " in err
+    assert f"{config}: cluster.kk: unknown key" in err
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("warmup.lr", "is not of the form a.b=c"),
+        ("=3", "is not of the form a.b=c"),
+        ("warmup.lr.x=3", "'lr' is a value, not a section"),
+        ("warmup.lr=fast", "warmup.lr: Input should be a valid number"),
+        ("nowhere.lr=3", "nowhere: unknown key; known here: cluster, corpus"),
+        ("extract.layers=[2]", "cluster.scales[1].layer: 3 is not in extract.layers [2]"),
+        ("finetune.select=valid", None),
+    ],
+)
+def test_overrides(gmp_atl: Run, config: Path, override: str, message: str | None) -> None:
+    code, out, err = gmp_atl("config", "check", "-c", config, "--set", override)
+    if message is None:
+        assert code == 0, err
+        assert json.loads(out)["finetune"]["select"] == "valid"
+    else:
+        assert code == 2
+        assert err.startswith("error: ")
+        assert message in err
+
+
+def test_config_check_prints_all_of_it(gmp_atl: Run, config: Path) -> None:
+    code, out, _ = gmp_atl(
+        "config", "check", "-c", config, "-s", "warmup.lr=5e-4", "-s", "warmup.lr=6e-4"
+    )
+    assert code == 0
+    assert json.loads(out)["warmup"]["lr"] == 6e-4
+    assert json.loads(out)["retrain"]["mask_prob"] == 0.8
+
+
+def test_config_schema_is_json_schema(gmp_atl: Run) -> None:
+    code, out, _ = gmp_atl("config", "schema")
+    assert code == 0
+    assert set(json.loads(out)["properties"]) >= {"corpus", "folds", "warmup", "runtime"}
+
+
+def test_corpora(gmp_atl: Run, config: Path, tmp_path: Path) -> None:
+    assert gmp_atl("corpora", "list") == (0, "iemocap\nsynthetic\ntable\n", "")
+    code, out, _ = gmp_atl("corpora", "check", "-c", config)
+    assert code == 0
+    assert out.endswith("40 utterances of 10 speakers\n")
+    out_folder = tmp_path / "made"
+    code, out, _ = gmp_atl("corpora", "synth", "--out", out_folder, "--utterances", "1")
+    assert (code, out) == (0, f"40 utterances in {out_folder}\n")
+    assert (out_folder / MARKER).is_file()
+
+
+def test_synth_does_not_write_over_a_folder_of_yours(gmp_atl: Run, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    code, _, err = gmp_atl("corpora", "synth", "--out", tmp_path)
+    assert code == errors.CorpusError.exit_code
+    assert "holds files that are not a synthetic corpus" in err
+
+
+def test_a_corpus_that_is_not_there(gmp_atl: Run, config: Path, tmp_path: Path) -> None:
+    code, _, err = gmp_atl(
+        "corpora", "check", "-c", config, "-s", f"runtime.corpus={tmp_path / 'absent'}"
+    )
+    assert code == errors.CorpusError.exit_code
+    assert "set runtime.corpus" in err
+
+
+def test_an_adapter_that_is_not_known(gmp_atl: Run, config: Path) -> None:
+    code, _, err = gmp_atl("corpora", "check", "-c", config, "-s", "corpus.adapter=timit")
+    assert code == 2
+    assert "'timit' is not known; known here: iemocap, synthetic, table" in err
+
+
+def test_an_unknown_stage(gmp_atl: Run, config: Path) -> None:
+    code, _, err = gmp_atl("stage", "cook", "-c", config)
+    assert code == 2
+    assert "stage 'cook' is not known; known: ingest, backbone, warmup" in err
+
+
+def test_a_stage_out_of_turn(gmp_atl: Run, config: Path) -> None:
+    code, _, err = gmp_atl("stage", "label", "-c", config)
+    assert code == errors.ArtifactError.exit_code
+    assert "run gmp-atl stage ingest with the same configuration first" in err
+
+
+@pytest.mark.parametrize("command", [["run"], ["stage", "ingest"]])
+def test_a_root_that_is_not_writable(
+    gmp_atl: Run, config: Path, tmp_path: Path, command: list[str]
+) -> None:
+    # A file in the way stops root as well, whom permissions do not.
+    (tmp_path / "file").write_text("")
+    code, _, err = gmp_atl(*command, "-c", config, "--root", tmp_path / "file" / "root")
+    assert code == errors.ArtifactError.exit_code
+    assert err.startswith("error: cannot write")
+    assert "check that the root exists" in err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_root_without_permission(gmp_atl: Run, config: Path, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    code, _, err = gmp_atl("run", "-c", config, "--root", tmp_path / "locked")
+    assert code == errors.ArtifactError.exit_code
+    assert "PermissionError" in err
+
+
+def test_a_root_of_an_unknown_kind(gmp_atl: Run, config: Path) -> None:
+    code, _, err = gmp_atl("status", "-c", config, "--root", "gopher://host/root")
+    assert code == errors.ArtifactError.exit_code
+    assert "scheme 'gopher' is not known" in err
+
+
+def test_run_status_verify(gmp_atl: Run, config: Path, tmp_path: Path) -> None:
+    code, out, _ = gmp_atl("status", "-c", config)
+    assert code == 0
+    assert "ingest" in out
+    assert "waiting" in out
+    with no_ray(tmp_path / "gang"):
+        code, out, _ = gmp_atl("run", "-c", config)
+        assert code == 0
+        again_code, again, _ = gmp_atl("run", "-c", config)
+        assert again_code == 0
+    assert again.count("done before") == 10
+    lines = again.splitlines()
+    assert lines[-3].startswith("WAR ")
+    assert lines[-2].startswith("UAR ")
+    assert "% (95 % interval " in lines[-2]
+    assert Path(lines[-1].removeprefix("report: file://")).is_file()
+    assert out.splitlines()[-3:] == lines[-3:]
+
+    code, out, _ = gmp_atl("status", "-c", config)
+    assert code == 0
+    assert out.count(" done ") == 10
+    assert gmp_atl("verify", "-c", config) == (
+        0,
+        f"10 artefacts below {(tmp_path / 'root').as_uri()} are whole\n",
+        "",
+    )
+    model = next((tmp_path / "root").glob("artifacts/finetune/*/files"))
+    wav = next(Path(json.loads(gmp_atl("config", "check", "-c", config)[1])["runtime"]["corpus"])
+               .rglob("*.wav"))  # fmt: skip
+    code, out, _ = gmp_atl("predict", model, wav)
+    assert code == 0
+    assert out.startswith(f"{wav}: neutral 0.")
+
+    (model / "model.safetensors").write_bytes(b"flipped")
+    code, _, err = gmp_atl("verify", "-c", config)
+    assert code == errors.ArtifactError.exit_code
+    assert "is damaged:" in err
+    assert "finetune" in err
+
+
+def test_verify_needs_to_know_where(gmp_atl: Run, tmp_path: Path) -> None:
+    code, _, err = gmp_atl("verify")
+    assert code == 2
+    assert err == "error: nothing to verify; give --root or --config\n"
+    code, out, _ = gmp_atl("verify", "--root", tmp_path)
+    assert code == 0
+    assert out.startswith("0 artefacts")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    emotions = ("calm", "cross")
+    made = EmotionModel.from_backbone(build_random("tiny", 0), emotions, embedding_dim=8)
+    for name, data in model_to_files(made).items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_predictions_of_files(gmp_atl: Run, model: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    wavs = [tmp_path / f"{i}.wav" for i in range(2)]
+    for wav in wavs:
+        sf.write(wav, 0.1 * rng.normal(size=(4_410, 2)), 22_050)
+    code, out, _ = gmp_atl("predict", model, *wavs)
+    assert code == 0
+    for wav, line in zip(wavs, out.splitlines(), strict=True):
+        path, _, words = line.partition(": ")
+        names, values = words.split()[::2], [float(v) for v in words.split()[1::2]]
+        assert path == str(wav)
+        assert names == ["calm", "cross"]
+        assert sum(values) == pytest.approx(1, abs=0.002)
+
+
+def test_broken_recordings_are_named_before_any_is_predicted(
+    gmp_atl: Run, model: Path, tmp_path: Path
+) -> None:
+    fine, garbage, absent = (tmp_path / f"{n}.wav" for n in ("fine", "garbage", "absent"))
+    sf.write(fine, np.zeros(16_000), 16_000)
+    garbage.write_bytes(b"no sound")
+    code, out, err = gmp_atl("predict", model, fine, garbage, absent)
+    assert (code, out) == (errors.CorpusError.exit_code, "")
+    assert f"{garbage}: the recording cannot be decoded" in err
+    assert f"{absent}: cannot be read (No such file or directory)" in err
+    assert str(fine) not in err
+
+
+def test_a_recording_too_short_for_a_frame(gmp_atl: Run, model: Path, tmp_path: Path) -> None:
+    sf.write(tmp_path / "blip.wav", np.zeros(100), 16_000)
+    code, out, err = gmp_atl("predict", model, tmp_path / "blip.wav")
+    assert (code, out) == (errors.CorpusError.exit_code, "")
+    assert "blip.wav" in err
+
+
+def test_a_folder_without_a_model(gmp_atl: Run, tmp_path: Path) -> None:
+    sf.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    code, _, err = gmp_atl("predict", tmp_path, tmp_path / "a.wav")
+    assert code == errors.ModelError.exit_code
+    assert "has no config.json and no model.safetensors; give the files/ folder" in err
+
+
+def test_a_stock_model_is_not_a_fine_tuned_one(gmp_atl: Run, tiny: Tiny, tmp_path: Path) -> None:
+    sf.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    folder = Path(tiny.context.store.absolute(f"{tiny.backbone.key.prefix}/files"))
+    code, _, err = gmp_atl("predict", folder, tmp_path / "a.wav")
+    assert code == errors.ModelError.exit_code
+    assert "is not a model that finetune wrote" in err
+
+
+def test_an_interruption_says_that_nothing_is_lost(
+    gmp_atl: Run, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gmp_atl_dist import pipeline
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run_pipeline", interrupt)
+    code, _, err = gmp_atl("run", "-c", config)
+    assert code == 130
+    assert "what was finished stays finished" in err
+
+
+def test_a_defect_of_ours_keeps_its_traceback(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gmp_atl_dist import pipeline
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(pipeline, "run_pipeline", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["run", "-c", str(config)])
+
+
+def test_every_kind_of_error_has_its_own_exit_code() -> None:
+    kinds = [errors.GmpAtlError, *errors.GmpAtlError.__subclasses__()]
+    assert len({kind.exit_code for kind in kinds}) == len(kinds)
+    assert 0 not in {kind.exit_code for kind in kinds}

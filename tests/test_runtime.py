@@ -1,0 +1,162 @@
+"""Our side of Ray, as far as it needs no cluster."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from gmp_atl_dist import errors, runtime
+from gmp_atl_dist.config import RuntimeConfig, WorkersConfig
+from gmp_atl_dist.errors import CorpusError, GmpAtlError, ModelError, WorkerError
+
+
+class Wrapper(Exception):
+    """What Ray makes of an error: it holds the cause, not as ``__cause__``."""
+
+    def __init__(self, cause: object) -> None:
+        super().__init__("somewhere on a worker")
+        self.cause = cause
+
+
+class GangError(Exception):
+    """Ray Train's: the workers' errors by rank."""
+
+    def __init__(self, failures: dict[int, BaseException]) -> None:
+        super().__init__("training failed")
+        self.worker_failures = failures
+
+
+def chained(error: BaseException) -> BaseException:
+    outer = RuntimeError("outer")
+    outer.__cause__ = error
+    return outer
+
+
+def beside(error: BaseException) -> BaseException:
+    outer = RuntimeError("outer")
+    outer.__context__ = error
+    return outer
+
+
+def of_a_gang(error: BaseException) -> BaseException:
+    return GangError({0: ValueError("not it"), 1: error})
+
+
+@pytest.mark.parametrize("wrap", [Wrapper, chained, beside, of_a_gang])
+@pytest.mark.parametrize("again", [Wrapper, chained, of_a_gang])
+def test_our_error_is_found_inside_rays(
+    wrap: Callable[[BaseException], BaseException], again: Callable[[BaseException], BaseException]
+) -> None:
+    ours = ModelError("utterance 'u7' is loud")
+    assert runtime._our_error(ours) is ours
+    assert runtime._our_error(again(wrap(ours))) is ours
+
+
+def test_a_class_made_on_the_spot_gives_way_to_the_real_one() -> None:
+    """Ray derives a class from the error's own, so that ``except`` works; it cannot be pickled."""
+    ours = CorpusError("utterance 'u7' is empty")
+
+    class RayTaskErrorOfCorpusError(Wrapper, CorpusError):
+        pass
+
+    found = runtime._our_error(RayTaskErrorOfCorpusError(ours))
+    assert found is ours
+    assert pickle.loads(pickle.dumps(found)).message == ours.message
+
+
+def test_foreign_errors_and_rings_have_none_of_ours() -> None:
+    a, b = RuntimeError("a"), RuntimeError("b")
+    a.__cause__, b.__cause__ = b, a
+    assert runtime._our_error(a) is None
+    assert runtime._our_error(Wrapper("text")) is None
+    assert runtime._our_error(Wrapper(None)) is None
+
+
+def test_the_last_line_is_what_is_told() -> None:
+    assert runtime._last_line(ValueError("first\n\n  last  \n")) == "last"
+    assert runtime._last_line(ValueError()) == "ValueError"
+    assert len(runtime._last_line(ValueError("x" * 10_000))) == 300
+
+
+def test_no_task_needs_no_ray() -> None:
+    def never(_: object) -> runtime.TaskWorker:
+        raise AssertionError
+
+    assert list(runtime.map_tasks([], never, None, workers=WorkersConfig(), retries=0)) == []
+
+
+@pytest.mark.parametrize("kind", [WorkerError, *GmpAtlError.__subclasses__()])
+def test_errors_come_back_from_another_process(kind: type[GmpAtlError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("what, where, and what to do")))
+    assert type(error) is kind
+    assert str(error) == error.message == "what, where, and what to do"
+    assert error.exit_code == kind.exit_code
+    assert getattr(errors, kind.__name__) is kind
+
+
+def test_a_cluster_that_was_not_needed_starts_and_stops_nothing() -> None:
+    script = (
+        "import sys\n"
+        "from gmp_atl_dist.config import RuntimeConfig\n"
+        "from gmp_atl_dist.runtime import Cluster\n"
+        "with Cluster(RuntimeConfig()) as cluster:\n"
+        "    assert cluster is not None\n"
+        "import gmp_atl_dist.pipeline\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    loaded = set(subprocess.check_output([sys.executable, "-c", script], text=True).split())
+    # Each takes seconds; the driver of a run that is done already needs neither.
+    assert "torch" in loaded
+    assert not loaded & {"ray", "deepspeed", "faiss"}
+
+
+def test_a_cluster_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("must not be called")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "init", never)
+    monkeypatch.setattr(ray, "shutdown", never)
+    with runtime.Cluster(RuntimeConfig()) as cluster:
+        cluster.open()
+
+
+@pytest.mark.parametrize(
+    ("configured", "environment", "expected"),
+    [(None, None, "local"), (None, "head:1", "head:1"), ("mine:2", "head:1", "mine:2")],
+)
+def test_which_ray_is_joined(
+    monkeypatch: pytest.MonkeyPatch, configured: str | None, environment: str | None, expected: str
+) -> None:
+    import ray
+
+    calls: list[object] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **keys: calls.append(keys["address"]))
+    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("shutdown"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("RAY_ADDRESS", environment)
+    with runtime.Cluster(RuntimeConfig(ray_address=configured)) as cluster:
+        cluster.open()
+        assert calls == [expected]
+    assert calls == [expected, "shutdown"]
+
+
+def test_a_ray_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def refuse(**_: object) -> None:
+        raise ConnectionError("nobody listens")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    cluster = runtime.Cluster(RuntimeConfig(ray_address="head:6379"))
+    with pytest.raises(WorkerError, match=r"cannot reach Ray at head:6379: nobody .*RAY_ADDRESS"):
+        cluster.open()

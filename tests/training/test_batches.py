@@ -1,0 +1,258 @@
+"""Batches are a function of data, seed and update alone, whoever loads them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from one_process import Tiny
+
+from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, num_frames
+from gmp_atl_dist.records import StoredUtterance
+from gmp_atl_dist.seeding import keyed_rng, keyed_seed
+from gmp_atl_dist.store.readers import AudioReader
+from gmp_atl_dist.training import batches
+from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
+
+pytest_plugins = ["one_process"]
+
+counts = st.integers(1, 60)
+sizes = st.integers(1, 17)
+seeds = st.integers(0, 2**31)
+
+
+class Ramps(AudioReader):
+    """Sample n of every utterance is n, so that a crop tells where it was cut."""
+
+    def __init__(self) -> None:
+        pass
+
+    def samples(self, utterance: StoredUtterance) -> np.ndarray:
+        return np.arange(utterance.num_samples, dtype="<i2")
+
+
+def some(count: int, parts: int = 3) -> tuple[StoredUtterance, ...]:
+    rng = np.random.default_rng(count)
+    return tuple(
+        StoredUtterance(
+            utterance_id=f"u{i:03d}",
+            speaker="s",
+            gender="female",
+            emotion="sad",
+            session="",
+            split="",
+            num_samples=int(rng.integers(400, 12_000)),
+            audio_sha256="",
+            part=f"part-{i % parts}",
+            row=i // parts,
+        )
+        for i in range(count)
+    )
+
+
+def loader(
+    utterances: tuple[StoredUtterance, ...],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    batch_size: int = 8,
+    micro_batch_size: int | None = None,
+    max_samples: int = 4_000,
+    seed: int = 0,
+) -> BatchLoader:
+    return BatchLoader(
+        BatchPlan(utterances, batch_size, seed),
+        utterances,
+        Ramps(),
+        rank=rank,
+        world_size=world_size,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        max_samples=max_samples,
+        seed=seed,
+    )
+
+
+def counted(loaded: list[Batch]) -> list[tuple[str, int, tuple[float, ...]]]:
+    """(id, first frame, samples) of every row that counts, by id."""
+    return sorted(
+        (u.utterance_id, first, tuple(wave_N[:n].tolist()))
+        for batch in loaded
+        for u, first, wave_N, n, weight in zip(
+            batch.utterances,
+            batch.first_frames,
+            batch.wave_BN,
+            batch.num_samples_B.tolist(),
+            batch.weight_B.tolist(),
+            strict=True,
+        )
+        if weight
+    )
+
+
+@given(n=counts, size=sizes, parts=st.integers(1, 6), window=st.integers(1, 40), seed=seeds)
+def test_an_epoch_has_every_utterance_once(
+    n: int, size: int, parts: int, window: int, seed: int
+) -> None:
+    with mock.patch.object(batches, "_WINDOW_UTTERANCES", window):
+        plan = BatchPlan(some(n, parts), size, seed)
+        for epoch in range(2):
+            first = epoch * plan.batches_per_epoch
+            found = [plan.batch(first + i) for i in range(plan.batches_per_epoch)]
+            assert Counter(i for batch in found for i in batch) == dict.fromkeys(range(n), 1)
+            short = [batch for batch in found if len(batch) != size]
+            assert len(short) == (n % size > 0)
+
+
+@given(n=counts, size=sizes, seed=seeds, step=st.integers(0, 200))
+def test_a_batch_depends_on_seed_and_update_alone(n: int, size: int, seed: int, step: int) -> None:
+    utterances = some(n)
+    walked = BatchPlan(utterances, size, seed)
+    for i in range(step):
+        walked.batch(i)
+
+    assert BatchPlan(utterances, size, seed).batch(step) == walked.batch(step)
+
+
+def test_epochs_and_seeds_differ() -> None:
+    utterances = some(50)
+    plan, other = BatchPlan(utterances, 5, 0), BatchPlan(utterances, 5, 1)
+    epochs = [[plan.batch(e * 10 + i) for i in range(10)] for e in range(3)]
+
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert epochs[0] != [other.batch(i) for i in range(10)]
+
+
+def test_a_part_is_read_once_an_epoch() -> None:
+    utterances = some(40, parts=8)
+    with mock.patch.object(batches, "_WINDOW_UTTERANCES", 10):
+        plan = BatchPlan(utterances, 5, 0)
+        order = [utterances[i].part for step in range(8) for i in plan.batch(step)]
+    for part in {u.part for u in utterances}:
+        rows = [i for i, p in enumerate(order) if p == part]
+        assert rows[-1] - rows[0] < 10, f"{part} is not read front to back"
+
+
+def test_an_update_holds_similar_lengths() -> None:
+    utterances = some(64)
+    plan = BatchPlan(utterances, 8, 0)
+    lengths = [[utterances[i].num_samples for i in plan.batch(step)] for step in range(8)]
+    within = sum(max(batch) - min(batch) for batch in lengths)
+    assert within < 0.3 * sum(max(u.num_samples for u in utterances) for _ in lengths)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("micro_batch_size", [None, 1, 2, 5])
+def test_ranks_together_see_the_batch_of_one(world_size: int, micro_batch_size: int | None) -> None:
+    utterances = some(21)
+    alone = dict(loader(utterances).updates(0, 6))
+    ranks = [
+        loader(utterances, rank=rank, world_size=world_size, micro_batch_size=micro_batch_size)
+        for rank in range(world_size)
+    ]
+    shared = [dict(rank.updates(0, 6)) for rank in ranks]
+
+    for step, whole in alone.items():
+        assert counted(whole) == counted([b for rank in shared for b in rank[step]])
+        shapes = {tuple(len(b.utterances) for b in rank[step]) for rank in shared}
+        assert shapes == {(ranks[0].micro_batch_size,) * ranks[0].micro_batches}, (
+            "all ranks take as many forward passes, of as many rows"
+        )
+
+
+def test_a_short_batch_is_filled_with_rows_that_do_not_count() -> None:
+    utterances = some(9)
+    loaded = dict(loader(utterances, batch_size=8).updates(0, 2))
+    weights = sorted(sum(b.weight_B.tolist()) for step in loaded.values() for b in step)
+
+    assert weights == [1.0, 8.0]
+    assert all(len(b.utterances) == 8 for step in loaded.values() for b in step)
+
+
+def test_a_rank_without_work_still_has_a_batch() -> None:
+    loaded = dict(loader(some(5), rank=3, world_size=4, batch_size=4).updates(0, 2))
+    assert sorted(sum(step[0].weight_B.tolist()) for step in loaded.values()) == [0.0, 1.0]
+
+
+@given(n=st.integers(1, 12), max_samples=st.integers(400, 6_000), seed=seeds)
+def test_crops_begin_on_a_frame_and_stay_inside(n: int, max_samples: int, seed: int) -> None:
+    utterances = some(n)
+    made = loader(utterances, batch_size=4, max_samples=max_samples, seed=seed)
+    for _, (batch,) in made.updates(0, 3):
+        for u, first, wave_N, samples in zip(
+            batch.utterances,
+            batch.first_frames,
+            batch.wave_BN,
+            batch.num_samples_B.tolist(),
+            strict=True,
+        ):
+            assert samples == min(u.num_samples, max_samples)
+            assert round(float(wave_N[0]) * 32768) == first * FRAME_HOP_SAMPLES
+            assert first + num_frames(samples) <= num_frames(u.num_samples)
+
+
+def test_crops_move_between_updates() -> None:
+    utterances = some(1)
+    firsts = {
+        batch.first_frames[0]
+        for _, (batch,) in loader(utterances, batch_size=1, max_samples=400).updates(0, 30)
+    }
+    assert len(firsts) > 5
+
+
+def test_updates_can_begin_anywhere() -> None:
+    utterances = some(21)
+    walked = dict(loader(utterances).updates(0, 9))
+    jumped = dict(loader(utterances).updates(5, 9))
+
+    assert list(jumped) == [5, 6, 7, 8]
+    assert all(counted(jumped[step]) == counted(walked[step]) for step in jumped)
+    assert list(loader(utterances).updates(4, 4)) == []
+
+
+def test_whole_utterances_are_not_cropped() -> None:
+    utterances = some(5)
+    batch = loader(utterances, max_samples=400).whole(utterances)
+
+    assert batch.num_samples_B.tolist() == [u.num_samples for u in utterances]
+    assert batch.first_frames == (0,) * 5
+    assert batch.weight_B.tolist() == [1.0] * 5
+
+
+def test_real_audio_arrives(tiny: Tiny) -> None:
+    from gmp_atl_dist.audio import decode_pcm16, pcm16_to_float
+    from gmp_atl_dist.store.readers import read_utterances
+
+    utterances = read_utterances(tiny.corpus)
+    made = BatchLoader(
+        BatchPlan(utterances, 4, 0),
+        utterances,
+        AudioReader(tiny.corpus, cache_bytes=1),
+        rank=0,
+        world_size=1,
+        batch_size=4,
+        micro_batch_size=None,
+        max_samples=max_crop_samples(10.0),
+        seed=0,
+    )
+    wavs = {p.stem: p for p in tiny.folder.rglob("*.wav")}
+    for _, (batch,) in made.updates(0, 3):
+        for u, wave_N, n in zip(
+            batch.utterances, batch.wave_BN, batch.num_samples_B.tolist(), strict=True
+        ):
+            expected = pcm16_to_float(decode_pcm16(wavs[u.utterance_id].read_bytes()))
+            np.testing.assert_array_equal(wave_N[:n].numpy(), expected)
+            assert not wave_N[n:].any()
+
+
+def test_random_numbers_follow_their_key() -> None:
+    assert keyed_seed("order", 0, 1) == 7118692496828047457
+    assert keyed_rng("mask", 1, "u").random() == keyed_rng("mask", 1, "u").random()
+    # A key is its items, not their joined text.
+    keys = [("a", "bc"), ("ab", "c"), ("a", "b", "c"), ("a", 1), ("a", 11)]
+    assert len({keyed_seed(*key) for key in keys}) == len(keys)
+    assert all(0 <= keyed_seed(i) < 2**63 for i in range(100))
