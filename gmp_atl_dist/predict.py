@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from gmp_atl_dist.audio import decode_pcm16, num_frames, pcm16_to_float
 from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist.inference.predictor import probabilities_of
 from gmp_atl_dist.models.stored import load_emotion_model
-from gmp_atl_dist.stages.evaluate import probabilities_of
 
 
 def predict_files(model: str, paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, float]]]:
@@ -18,7 +20,7 @@ def predict_files(model: str, paths: Iterable[Path]) -> Iterator[tuple[Path, dic
         ModelError: ``model`` is not a fine-tuned model.
         CorpusError: recordings cannot be read; names all of them, before any is predicted.
     """
-    waves: dict[Path, object] = {}
+    waves: dict[Path, np.ndarray] = {}
     problems: list[str] = []
     for path in paths:
         try:

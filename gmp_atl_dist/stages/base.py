@@ -134,8 +134,3 @@ def map_parts(
             audio_s = sum(r.audio_s for r in receipts)
             bar.update(finished, len(tasks), f"{audio_s / 3600:.2f} h" if audio_s else "")
     return receipts
-
-
-def receipts_json(receipts: Iterable[Receipt]) -> str:
-    """What a task worker returns."""
-    return json.dumps([r.model_dump(mode="json") for r in receipts])

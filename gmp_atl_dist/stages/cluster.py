@@ -18,9 +18,9 @@ from gmp_atl_dist.device import pin_faiss_threads
 from gmp_atl_dist.errors import ArtifactError, CorpusError
 from gmp_atl_dist.records import CODEBOOK_SCHEMA, GENDERS, Fold, TrainingSet
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, map_parts, receipts_json, sealed
+from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, map_parts, sealed
 from gmp_atl_dist.stages.extract import learning_set
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import UtteranceFrames, feature_source_parts, read_features
 

@@ -5,30 +5,16 @@ Predictions are kept an utterance a row, so that any figure can be computed agai
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import pyarrow as pa
-import torch
-from torch import nn
-
-from gmp_atl_dist.audio import SAMPLE_RATE_HZ, pcm16_to_float
 from gmp_atl_dist.config import Json
-from gmp_atl_dist.device import autocast, torch_device
-from gmp_atl_dist.models.emotion import EmotionModel
-from gmp_atl_dist.models.padding import pad_waves
-from gmp_atl_dist.models.stored import emotion_model_from_files
-from gmp_atl_dist.records import PREDICTION_SCHEMA, Fold, StoredUtterance
+from gmp_atl_dist.records import PREDICTION_SCHEMA, Fold
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, map_parts, receipts_json, sealed
-from gmp_atl_dist.stages.extract import cost_batches
-from gmp_atl_dist.stages.ingest import read_emotions
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
-from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.readers import AudioPart, read_audio_part, read_utterances
-
-_BATCH_SAMPLES = 60 * SAMPLE_RATE_HZ
+from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, map_parts, sealed
+from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.readers import read_utterances
 
 
 @dataclass(frozen=True)
@@ -64,14 +50,16 @@ class Evaluate(Stage):
         return {"corpus": self.corpus, "finetuned": self.finetuned}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
+        from gmp_atl_dist.inference.predictor import Predictor, PredictorArgument
+
         tested = self.fold.select(read_utterances(self.corpus), "test")
         map_parts(
             context,
             out,
             self.label,
             [Task(name) for name in sorted({u.part for u in tested})],
-            _Predictor,
-            _PredictorArgument(
+            Predictor,
+            PredictorArgument(
                 self.corpus,
                 sealed(self.finetuned),
                 frozenset(u.utterance_id for u in tested),
@@ -95,58 +83,3 @@ def read_predictions(artifact: Artifact) -> tuple[Prediction, ...]:
     return tuple(
         Prediction(**{**row, "probabilities": tuple(row["probabilities"])}) for row in rows
     )
-
-
-@dataclass(frozen=True)
-class _PredictorArgument:
-    corpus: Artifact
-    finetuned: Artifact
-    wanted: frozenset[str]
-    store: Store
-    key: ArtifactKey
-
-
-class _Predictor:
-    """Predictions for one part of ``ingest``."""
-
-    def __init__(self, argument: _PredictorArgument) -> None:
-        self._argument = argument
-        self._out = ArtifactWriter(argument.store, argument.key)
-        self._emotions = read_emotions(argument.corpus)
-        self._model = emotion_model_from_files(argument.finetuned.read_files())
-        nn.Module.to(self._model, torch_device())
-
-    def __call__(self, task: Task) -> str:
-        part = read_audio_part(self._argument.corpus, task.name)
-        wanted = [u for u in part.utterances if u.utterance_id in self._argument.wanted]
-        lengths = {u.row: u.num_samples for u in wanted}
-        rows: list[dict[str, object]] = []
-        for batch in cost_batches(lengths, _BATCH_SAMPLES):
-            rows += self._predict(part, batch)
-        rows.sort(key=lambda r: str(r["utterance_id"]))
-        table = pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA)
-        audio_s = sum(lengths.values()) / SAMPLE_RATE_HZ
-        return receipts_json([self._out.put_part(task.name, table, audio_s=audio_s)])
-
-    def _predict(self, part: AudioPart, batch: list[int]) -> Iterator[dict[str, object]]:
-        waves = [pcm16_to_float(part.samples(row)) for row in batch]
-        for row, probabilities in zip(batch, probabilities_of(self._model, waves), strict=True):
-            utterance: StoredUtterance = part.utterances[row]
-            best = max(range(len(probabilities)), key=probabilities.__getitem__)
-            yield {
-                "utterance_id": utterance.utterance_id,
-                "speaker": utterance.speaker,
-                "gender": utterance.gender,
-                "emotion": utterance.emotion,
-                "predicted": self._emotions[best],
-                "probabilities": probabilities,
-            }
-
-
-def probabilities_of(model: EmotionModel, waves: list) -> list[list[float]]:
-    """Softmax over classes for each fp32 wave [num_samples] at 16 kHz."""
-    wave_BN, num_samples_B = pad_waves(waves)
-    device = next(model.parameters()).device
-    with torch.inference_mode(), autocast():
-        logits_BK = model(wave_BN.to(device), num_samples_B)
-    return torch.softmax(logits_BK.double(), dim=-1).cpu().tolist()

@@ -29,8 +29,8 @@ from gmp_atl_dist.records import (
     utterances_to_table,
 )
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.stages.base import Context, Seal, Stage, map_parts, receipts_json
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.stages.base import Context, Seal, Stage, map_parts
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import INDEX_PART, pcm16_sha256
 
@@ -96,11 +96,6 @@ class Ingest(Stage):
         utterances.sort(key=lambda u: u.utterance_id)
         out.put_part(INDEX_PART, utterances_to_table(utterances))
         return utterances
-
-
-def read_emotions(corpus: Artifact) -> tuple[str, ...]:
-    """The fixed class list of an ``ingest`` artefact, in order."""
-    return tuple(json.loads(corpus.manifest.notes["emotions"]))
 
 
 def plan_parts(listing: CorpusListing, part_audio_s: float) -> list[Task]:

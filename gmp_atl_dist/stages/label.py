@@ -18,9 +18,9 @@ from gmp_atl_dist.device import pin_faiss_threads
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.records import LABEL_SCHEMA
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, map_parts, receipts_json, sealed
+from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, map_parts, sealed
 from gmp_atl_dist.stages.cluster import ALL
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import (
     Codebook,

@@ -27,14 +27,18 @@ from gmp_atl_dist.report.content import (
     ReportContent,
     Selection,
 )
-from gmp_atl_dist.report.html import render_html, render_json
 from gmp_atl_dist.report.protocol import Protocol, SelectionRule
 from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, sealed
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
 from gmp_atl_dist.stages.finetune import selection_side
-from gmp_atl_dist.stages.ingest import read_emotions
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
-from gmp_atl_dist.store.readers import read_codebooks, read_curves, read_labels, read_utterances
+from gmp_atl_dist.store.readers import (
+    read_codebooks,
+    read_curves,
+    read_emotions,
+    read_labels,
+    read_utterances,
+)
 
 HTML_NAME = "report.html"
 JSON_NAME = "report.json"
@@ -88,6 +92,8 @@ class Report(Stage):
         return handles
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
+        from gmp_atl_dist.report.html import render_html, render_json
+
         content = self.content()
         out.put_file(JSON_NAME, render_json(content))
         out.put_file(HTML_NAME, render_html(content).encode())

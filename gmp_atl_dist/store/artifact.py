@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,6 +60,11 @@ class Manifest(BaseModel):
     receipts: tuple[Receipt, ...]
     problems: tuple[Problem, ...] = ()
     notes: dict[str, str] = Field(default_factory=dict)
+
+
+def receipts_json(receipts: Iterable[Receipt]) -> str:
+    """What a task worker returns."""
+    return json.dumps([r.model_dump(mode="json") for r in receipts])
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ besides the stage that writes it.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ def read_utterances(corpus: Artifact) -> tuple[StoredUtterance, ...]:
         while len(_UTTERANCES) > _UTTERANCE_LISTS:
             _UTTERANCES.popitem(last=False)
     return _UTTERANCES[key]
+
+
+def read_emotions(corpus: Artifact) -> tuple[str, ...]:
+    """The fixed class list of an ``ingest`` artefact, in order."""
+    return tuple(json.loads(corpus.manifest.notes["emotions"]))
 
 
 def audio_part_names(corpus: Artifact) -> tuple[str, ...]:

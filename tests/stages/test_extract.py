@@ -15,16 +15,12 @@ from one_process import FOLD, Tiny, finish, ingest
 from gmp_atl_dist.audio import num_frames, pcm16_to_float
 from gmp_atl_dist.config import ExtractConfig
 from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.inference.cost import cost_batches
+from gmp_atl_dist.inference.extractor import Extractor, ExtractorArgument, to_fp16
 from gmp_atl_dist.models.source import hubert_from_files, model_to_files
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context
-from gmp_atl_dist.stages.extract import (
-    Extract,
-    _Extractor,
-    _ExtractorArgument,
-    cost_batches,
-    to_fp16,
-)
+from gmp_atl_dist.stages.extract import Extract
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.readers import (
     AudioReader,
@@ -128,8 +124,8 @@ def test_the_order_of_parts_does_not_matter(tiny: Tiny, tmp_path: Path) -> None:
         key = ArtifactKey("extract", name)
         store = tiny.with_root(tmp_path).store
         wanted = frozenset(u.utterance_id for u in read_utterances(tiny.corpus))
-        worker = _Extractor(
-            _ExtractorArgument(tiny.corpus, tiny.backbone, wanted, (2,), 10**6, store, key)
+        worker = Extractor(
+            ExtractorArgument(tiny.corpus, tiny.backbone, wanted, (2,), 10**6, store, key)
         )
         for part in audio_part_names(tiny.corpus)[::step]:
             worker(Task(part))

@@ -23,13 +23,14 @@ from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import Utterance
 from gmp_atl_dist.stages.base import Context
-from gmp_atl_dist.stages.ingest import Ingest, plan_parts, read_emotions
+from gmp_atl_dist.stages.ingest import Ingest, plan_parts
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import (
     AudioReader,
     audio_part_names,
     pcm16_sha256,
     read_audio_part,
+    read_emotions,
     read_utterances,
 )
 

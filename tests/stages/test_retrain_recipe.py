@@ -18,8 +18,8 @@ from gmp_atl_dist.config import Json, RetrainConfig, TrainWorkersConfig
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.hubert import FrameOutput
 from gmp_atl_dist.models.multitask import RetrainOutput
+from gmp_atl_dist.recipes.retrain import RetrainRecipe
 from gmp_atl_dist.records import LABEL_SCHEMA, StoredUtterance
-from gmp_atl_dist.stages.retrain import RetrainRecipe
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.readers import AudioReader, read_curves, read_utterances
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan

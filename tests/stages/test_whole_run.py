@@ -18,10 +18,10 @@ from gmp_atl_dist.records import GENDERS
 from gmp_atl_dist.report.protocol import Protocol
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
-from gmp_atl_dist.stages.ingest import read_emotions
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact, list_artifacts
 from gmp_atl_dist.store.readers import (
     feature_source_parts,
+    read_emotions,
     read_features,
     read_labels,
     read_utterances,

@@ -18,16 +18,15 @@ from safetensors.torch import load as load_tensors
 from gmp_atl_dist.audio import pcm16_to_float
 from gmp_atl_dist.config import FinetuneConfig, Json, TrainWorkersConfig, WarmupConfig
 from gmp_atl_dist.errors import CheckpointError, WorkerError
+from gmp_atl_dist.inference.predictor import probabilities_of
 from gmp_atl_dist.metrics import confusion_matrix, scores_from_confusion
 from gmp_atl_dist.models.stored import emotion_model_from_files
+from gmp_atl_dist.recipes.finetune import FinetuneRecipe
+from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.records import CURVE_SCHEMA
-from gmp_atl_dist.stages.evaluate import probabilities_of
-from gmp_atl_dist.stages.finetune import FinetuneRecipe
-from gmp_atl_dist.stages.ingest import read_emotions
-from gmp_atl_dist.stages.warmup import WarmupRecipe
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.readers import AudioReader, read_curves, read_utterances
+from gmp_atl_dist.store.readers import AudioReader, read_curves, read_emotions, read_utterances
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.loop import TrainJob
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe

@@ -1,0 +1,1 @@
+"""What each trained stage learns: model, loss, and what it leaves behind."""

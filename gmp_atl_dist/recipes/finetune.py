@@ -1,0 +1,94 @@
+"""What ``finetune`` learns: one emotion an utterance, attentive pooling and AM-Softmax.
+
+AM-Softmax is Wang et al. 2018, arXiv 1801.05599.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from gmp_atl_dist.config import FinetuneConfig
+from gmp_atl_dist.models.emotion import EmotionModel
+from gmp_atl_dist.models.losses import weighted_cross_entropy_sum
+from gmp_atl_dist.models.source import hubert_from_files, model_to_files
+from gmp_atl_dist.recipes.class_weights import class_weights
+from gmp_atl_dist.records import StoredUtterance, TrainingSet
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.readers import read_emotions
+from gmp_atl_dist.training.batches import Batch
+from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
+
+
+class FinetuneRecipe(Recipe):
+    """AM-Softmax cross-entropy of one emotion an utterance."""
+
+    name = "finetune"
+    factors = (1.0,)
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        corpus: Artifact,
+        retrained: Artifact,
+        training: TrainingSet,
+        selection: tuple[StoredUtterance, ...],
+    ) -> None:
+        self.optim = config
+        self._config = config
+        self.corpus = corpus
+        self.utterances = training.utterances
+        self.selection = selection
+        self._retrained = retrained
+        self._emotions = read_emotions(corpus)
+        balanced = config.class_weights == "balanced"
+        self._weights = class_weights(training, self._emotions, "emotion", balanced)
+
+    def build(self) -> nn.Module:
+        files = self._retrained.read_files()
+        hubert = hubert_from_files({n: d for n, d in files.items() if n != "training.json"})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._config.seed)
+            model = EmotionModel.from_backbone(
+                hubert,
+                emotions=self._emotions,
+                embedding_dim=self._config.embedding_dim,
+                am_scale=self._config.am_scale,
+                am_margin=self._config.am_margin,
+            )
+        model.hubert.set_dropout(self._config.dropout)
+        if self._config.freeze_conv:
+            model.hubert.freeze_conv_encoder()
+        return model
+
+    def counts(self, batch: Batch) -> tuple[float, ...]:
+        return (float((self._weights[self._targets(batch)] * batch.weight_B).sum()),)
+
+    def losses(self, forward: Forward, batch: Batch) -> Losses:
+        target_B = self._targets(batch).to(batch.wave_BN.device)
+        logits_BK = _tensor(forward(batch.wave_BN, batch.num_samples_B, target_B))
+        total, _ = weighted_cross_entropy_sum(
+            logits_BK, target_B, self._weights.to(logits_BK.device), batch.weight_B
+        )
+        hits_B = (logits_BK.argmax(dim=-1) == target_B) * batch.weight_B
+        accuracy = (float(hits_B.sum()), float(batch.weight_B.sum()))
+        return Losses((total,), {"accuracy_with_margin": accuracy})
+
+    def predict(self, forward: Forward, batch: Batch) -> tuple[list[int], list[int], int]:
+        logits_BK = _tensor(forward(batch.wave_BN, batch.num_samples_B))
+        predicted = logits_BK.argmax(dim=-1).tolist()
+        return self._targets(batch).tolist(), predicted, len(self._emotions)
+
+    def export(self, model: nn.Module) -> dict[str, bytes]:
+        if not isinstance(model, EmotionModel):
+            raise TypeError(f"finetune exports an EmotionModel, got {type(model).__name__}")
+        return model_to_files(model)
+
+    def _targets(self, batch: Batch) -> torch.Tensor:
+        return torch.tensor([self._emotions.index(u.emotion) for u in batch.utterances])
+
+
+def _tensor(value: object) -> torch.Tensor:
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"finetune expects logits, got {type(value).__name__}")
+    return value

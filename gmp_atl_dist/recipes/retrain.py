@@ -1,0 +1,154 @@
+"""What ``retrain`` learns: the frame labels of every scale, one head each.
+
+Masked prediction (HuBERT, arXiv 2106.07447, eq. 1-3): cross-entropy over masked frames of cosine
+logits divided by a temperature, plus a penalty on the convolutional features; scales weigh the same.
+``masked = false`` is plain cross-entropy over all frames.
+
+Shape suffixes: B utterances, T frames, S scales.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+
+from gmp_atl_dist.audio import num_frames
+from gmp_atl_dist.config import RetrainConfig
+from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.models.losses import feature_penalty_sum, frame_prediction_sums
+from gmp_atl_dist.models.masking import span_mask
+from gmp_atl_dist.models.multitask import RetrainModel, RetrainOutput
+from gmp_atl_dist.models.source import hubert_from_files, model_to_files
+from gmp_atl_dist.records import TrainingSet
+from gmp_atl_dist.seeding import keyed_rng
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.readers import read_labels
+from gmp_atl_dist.training.batches import Batch
+from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
+
+_NO_LABEL = -100
+
+
+class RetrainRecipe(Recipe):
+    """Masked (or plain) prediction of frame labels at every scale."""
+
+    name = "retrain"
+
+    def __init__(
+        self,
+        config: RetrainConfig,
+        corpus: Artifact,
+        backbone: Artifact,
+        labels: Artifact,
+        num_labels: tuple[int, ...],
+        training: TrainingSet,
+    ) -> None:
+        self.optim = config
+        self._config = config
+        self.corpus = corpus
+        self.utterances = training.utterances
+        self.factors = (1.0, config.feature_penalty)
+        self._backbone = backbone
+        self._labels = labels
+        self._num_labels = num_labels
+
+    def build(self) -> nn.Module:
+        hubert = hubert_from_files(self._backbone.read_files())
+        hubert.set_dropout(self._config.dropout)
+        if self._config.freeze_conv:
+            hubert.freeze_conv_encoder()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._config.seed)
+            return RetrainModel(
+                hubert,
+                ks=self._num_labels,
+                masked=self._config.masked,
+                projection_dim=self._config.projection_dim,
+                temperature=self._config.logit_temperature,
+            )
+
+    @cached_property
+    def _label_ids(self) -> dict[str, tuple[np.ndarray, ...]]:
+        """Read once a worker, not sent to it."""
+        return read_labels(self._labels, {u.utterance_id for u in self.utterances})
+
+    def counts(self, batch: Batch) -> tuple[float, ...]:
+        lengths = [num_frames(int(n)) for n in batch.num_samples_B]
+        weights = batch.weight_B.tolist()
+        chosen = [m.sum() for m in self._masks(batch, lengths)]
+        return (
+            float(sum(w * c for w, c in zip(weights, chosen, strict=True))),
+            float(sum(w * n for w, n in zip(weights, lengths, strict=True))),
+        )
+
+    def losses(self, forward: Forward, batch: Batch) -> Losses:
+        device = batch.wave_BN.device
+        lengths = [num_frames(int(n)) for n in batch.num_samples_B.tolist()]
+        mask_BT = torch.zeros(len(lengths), max(lengths), dtype=torch.bool)
+        for row, mask_T in enumerate(self._masks(batch, lengths)):
+            mask_BT[row, : len(mask_T)] = torch.from_numpy(mask_T)
+        mask_BT = mask_BT.to(device)
+        labels_SBT = self._targets(batch, lengths).to(device)
+        output = forward(
+            batch.wave_BN, batch.num_samples_B, mask_BT if self._config.masked else None
+        )
+        if not isinstance(output, RetrainOutput):
+            raise TypeError(f"retrain expects a RetrainOutput, got {type(output).__name__}")
+        frames = output.frames
+        predicted = frame_prediction_sums(
+            output.logits, labels_SBT, mask_BT & frames.valid_BT, batch.weight_B
+        )
+        penalty, _ = feature_penalty_sum(frames.conv_features_BTC, frames.valid_BT, batch.weight_B)
+        tries = float((mask_BT * batch.weight_B[:, None]).sum())
+        measures = {
+            f"accuracy_scale{i}": (hits, tries)
+            for i, hits in enumerate(predicted.correct_S.tolist())
+        }
+        return Losses((predicted.loss, penalty), measures)
+
+    def export(self, model: nn.Module) -> dict[str, bytes]:
+        if not isinstance(model, RetrainModel):
+            raise TypeError(f"retrain exports a RetrainModel, got {type(model).__name__}")
+        return model_to_files(model.hubert)
+
+    def _masks(self, batch: Batch, lengths: list[int]) -> list[np.ndarray]:
+        """bool [T] an utterance: the frames to predict. The same for any number of workers."""
+        if not self._config.masked:
+            return [np.ones(length, dtype=bool) for length in lengths]
+        return [
+            span_mask(
+                length,
+                prob=self._config.mask_prob,
+                length_frames=self._config.mask_length_frames,
+                rng=keyed_rng("mask", self._config.seed, batch.step, utterance.utterance_id),
+            )
+            for utterance, length in zip(batch.utterances, lengths, strict=True)
+        ]
+
+    def _targets(self, batch: Batch, lengths: list[int]) -> torch.Tensor:
+        """int64 [S, B, T] labels of the crops, -100 behind their ends."""
+        labels_SBT = torch.full(
+            (len(self._num_labels), len(lengths), max(lengths)), _NO_LABEL, dtype=torch.long
+        )
+        for row, (utterance, first, length) in enumerate(
+            zip(batch.utterances, batch.first_frames, lengths, strict=True)
+        ):
+            scales = self._label_ids.get(utterance.utterance_id)
+            if scales is None:
+                raise ModelError(
+                    f"utterance {utterance.utterance_id!r} has no labels in "
+                    f"{self._labels.key.fingerprint[:12]}; run gmp-atl verify"
+                )
+            expected = num_frames(utterance.num_samples)
+            for i, ids in enumerate(scales):
+                if len(ids) != expected:
+                    raise ModelError(
+                        f"utterance {utterance.utterance_id!r}: {len(ids)} labels of scale {i} for "
+                        f"{expected} frames; run gmp-atl verify"
+                    )
+                crop = ids[first : first + length].astype(np.int64)
+                labels_SBT[i, row, :length] = torch.from_numpy(crop)
+        return labels_SBT

@@ -1,0 +1,90 @@
+"""What ``warmup`` learns: an emotion and a gender head on pooled frames of HuBERT, together.
+
+Loss: ``(1 - g) * CE(emotion) + g * CE(gender)``, ``g`` = ``warmup.gender_weight``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from gmp_atl_dist.config import WarmupConfig
+from gmp_atl_dist.models.losses import weighted_cross_entropy_sum
+from gmp_atl_dist.models.multitask import WarmupModel, WarmupOutput
+from gmp_atl_dist.models.source import hubert_from_files, model_to_files
+from gmp_atl_dist.recipes.class_weights import class_weights
+from gmp_atl_dist.records import GENDERS, TrainingSet
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.readers import read_emotions
+from gmp_atl_dist.training.batches import Batch
+from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
+
+
+class WarmupRecipe(Recipe):
+    """Cross-entropy of two heads on pooled frames."""
+
+    name = "warmup"
+
+    def __init__(
+        self, config: WarmupConfig, corpus: Artifact, backbone: Artifact, training: TrainingSet
+    ) -> None:
+        self.optim = config
+        self._config = config
+        self.corpus = corpus
+        self.utterances = training.utterances
+        self.factors = (1 - config.gender_weight, config.gender_weight)
+        self._backbone = backbone
+        self._emotions = read_emotions(corpus)
+        balanced = config.class_weights == "balanced"
+        self._emotion_weights = class_weights(training, self._emotions, "emotion", balanced)
+        self._gender_weights = class_weights(training, GENDERS, "gender", balanced)
+
+    def build(self) -> nn.Module:
+        hubert = hubert_from_files(self._backbone.read_files())
+        hubert.set_dropout(self._config.dropout)
+        if self._config.freeze_conv:
+            hubert.freeze_conv_encoder()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._config.seed)
+            return WarmupModel(hubert, len(self._emotions), self._config.pool_layers)
+
+    def counts(self, batch: Batch) -> tuple[float, ...]:
+        emotion_B, gender_B = self._targets(batch)
+        weight_B = batch.weight_B
+        return (
+            float((self._emotion_weights[emotion_B] * weight_B).sum()),
+            float((self._gender_weights[gender_B] * weight_B).sum()),
+        )
+
+    def losses(self, forward: Forward, batch: Batch) -> Losses:
+        logits = forward(batch.wave_BN, batch.num_samples_B)
+        if not isinstance(logits, WarmupOutput):
+            raise TypeError(f"warmup expects a WarmupOutput, got {type(logits).__name__}")
+        device = batch.wave_BN.device
+        sums: list[torch.Tensor] = []
+        measures: dict[str, tuple[float, float]] = {}
+        heads = (
+            ("emotion", logits.emotion_BK, self._emotion_weights),
+            ("gender", logits.gender_BG, self._gender_weights),
+        )
+        for (name, logits_BK, class_weight_K), target_B in zip(
+            heads, self._targets(batch), strict=True
+        ):
+            target_B = target_B.to(device)
+            loss, _ = weighted_cross_entropy_sum(
+                logits_BK, target_B, class_weight_K.to(device), batch.weight_B
+            )
+            sums.append(loss)
+            hits_B = (logits_BK.argmax(dim=-1) == target_B) * batch.weight_B
+            measures[f"{name}_accuracy"] = (float(hits_B.sum()), float(batch.weight_B.sum()))
+        return Losses(tuple(sums), measures)
+
+    def export(self, model: nn.Module) -> dict[str, bytes]:
+        if not isinstance(model, WarmupModel):
+            raise TypeError(f"warmup exports a WarmupModel, got {type(model).__name__}")
+        return model_to_files(model.hubert)
+
+    def _targets(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        emotion_B = [self._emotions.index(u.emotion) for u in batch.utterances]
+        gender_B = [GENDERS.index(u.gender) for u in batch.utterances]
+        return torch.tensor(emotion_B), torch.tensor(gender_B)
