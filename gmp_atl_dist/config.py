@@ -116,7 +116,7 @@ class OptimConfig(Section):
     dropout: Fraction = Field(
         default=0.1, description="of hidden states, attention and projections"
     )
-    max_utterance_s: PositiveFloat = Field(
+    max_utterance_s: Annotated[float, Field(ge=0.1)] = Field(
         default=15.6, description="longer utterances are cropped"
     )
     seed: int = 0

@@ -91,6 +91,10 @@ def check_labels(labels: Artifact, codebooks: Artifact) -> list[np.ndarray]:
                     f"{ids.max()}, expected 0 to {sizes[i] - 1}; run gmp-atl verify"
                 )
             counts[i] += np.bincount(ids, minlength=sizes[i])
+    if not counts or not counts[0].any():
+        raise ModelError(
+            "there is no label at all; run gmp-atl verify, and the extract stage again"
+        )
     for i, count in enumerate(counts):
         if np.count_nonzero(count) < 2:
             raise ModelError(

@@ -29,7 +29,7 @@ _BATCHES_A_BUCKET = 8
 
 
 class BatchPlan:
-    """Batches of utterance indices; every utterance once an epoch, the last batch may be short."""
+    """Batches of utterance indices; every utterance once an epoch, one batch of it may be short."""
 
     def __init__(self, utterances: Sequence[StoredUtterance], batch_size: int, seed: int) -> None:
         self._utterances = utterances

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from gmp_atl_dist.errors import CheckpointError
 
 _NAME = "progress.json"
+_Totals = TypeAdapter(dict[str, tuple[float, float]])
 
 
 class Point(BaseModel):
@@ -32,6 +33,26 @@ class Progress(BaseModel):
     best_epoch: int | None = None
     best_uar: float = -1.0
     resumed_at: list[int] = []
+
+
+def save_totals(folder: Path, rank: int, totals: dict[str, tuple[float, float]]) -> None:
+    """What this rank has measured since the curve's last point."""
+    (folder / f"totals-{rank}.json").write_bytes(_Totals.dump_json(totals))
+
+
+def load_totals(folder: Path, rank: int) -> dict[str, tuple[float, float]]:
+    """Read it back.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        return _Totals.validate_json((folder / f"totals-{rank}.json").read_bytes())
+    except (OSError, ValidationError) as e:
+        raise CheckpointError(
+            f"the checkpoint's totals of rank {rank} cannot be read ({type(e).__name__}); delete the "
+            f"run's folder below checkpoints/ to train this stage from its beginning"
+        ) from e
 
 
 def save_progress(folder: Path, progress: Progress) -> None:

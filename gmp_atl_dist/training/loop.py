@@ -21,7 +21,14 @@ from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import AudioReader
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
-from gmp_atl_dist.training.checkpoint import Point, Progress, load_progress, save_progress
+from gmp_atl_dist.training.checkpoint import (
+    Point,
+    Progress,
+    load_progress,
+    load_totals,
+    save_progress,
+    save_totals,
+)
 from gmp_atl_dist.training.engine import Engine
 from gmp_atl_dist.training.meter import Meter
 from gmp_atl_dist.training.recipe import Recipe
@@ -101,6 +108,7 @@ class _Trainer:
         if restored is not None:
             self._progress = load_progress(restored, gang.world_size)
             self._progress.resumed_at.append(self._progress.step)
+            self._meter.add(load_totals(restored, gang.rank))
             self._engine.restore(restored)
 
     def run(self) -> None:
@@ -198,6 +206,7 @@ class _Trainer:
 
     def _write_checkpoint(self, folder: Path) -> None:
         self._engine.save(folder)
+        save_totals(folder, self._gang.rank, self._meter.totals)
         if self._gang.rank == 0:
             save_progress(folder, self._progress)
 

@@ -24,6 +24,11 @@ class Meter:
         """Each rank holds a share of the update's loss, so the update counts once over all."""
         self.add({"loss": (0.0, 1.0 / self._world_size)})
 
+    @property
+    def totals(self) -> dict[str, tuple[float, float]]:
+        """This rank's (sum, count) pairs since the last :meth:`means`, for a checkpoint."""
+        return dict(self._totals)
+
     def means(self, device: torch.device) -> dict[str, float]:
         """Means over everything since the last call. Every rank must call it at the same update."""
         names = sorted(self._totals)
