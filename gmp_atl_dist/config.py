@@ -121,6 +121,14 @@ class OptimConfig(Section):
     )
     seed: int = 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _given_length_replaces_the_default(cls, raw: object) -> object:
+        """TOML has no null, so naming one of the two unsets the other's default."""
+        if not isinstance(raw, dict) or ("steps" in raw) == ("epochs" in raw):
+            return raw
+        return {**raw, "epochs" if "steps" in raw else "steps": None}
+
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):

@@ -7,6 +7,7 @@ raised by our own code on a worker reaches the caller as what it was.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tempfile
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from gmp_atl_dist.config import RuntimeConfig, TrainWorkersConfig, WorkersConfig
-from gmp_atl_dist.errors import GmpAtlError, WorkerError
+from gmp_atl_dist.errors import CheckpointError, GmpAtlError, WorkerError
 from gmp_atl_dist.store.filesystem import Store
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ ArgumentT = TypeVar("ArgumentT")
 ContraArgumentT = TypeVar("ContraArgumentT", contravariant=True)
 
 _OBJECT_STORE_BYTES = 512 << 20
+_RECORD = "checkpoint_manager_snapshot.json"
 _CHATTY = (
     "ray.train.v2._internal.execution.controller.placement_group_cleaner",
     "ray.train.v2._internal.execution.context",
@@ -214,6 +216,7 @@ def train(
     import ray.train.torch
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    _check_record(store, name)
     trainer = ray.train.torch.TorchTrainer(
         _gang_loop,
         train_loop_config={"loop": loop, "argument": argument, "threads": config.cpus},
@@ -243,6 +246,20 @@ def train(
             f"training {name[:12]} failed for good ({_last_line(e)}); its checkpoints are kept, so "
             f"run again to continue; runtime.train.max_failures = {config.max_failures}"
         ) from e
+
+
+def _check_record(store: Store, name: str) -> None:
+    """Ray rewrites its record of checkpoints in place; on a folder a kill can cut it short."""
+    path = f"checkpoints/{name}/{_RECORD}"
+    if not store.exists(path):
+        return
+    try:
+        json.loads(store.read(path))
+    except ValueError as e:
+        raise CheckpointError(
+            f"{store.uri}/{path} was cut short when a run was killed ({e}); delete "
+            f"checkpoints/{name} to train this stage from its beginning"
+        ) from None
 
 
 def forget_checkpoints(store: Store, name: str) -> None:

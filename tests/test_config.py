@@ -30,6 +30,13 @@ def test_an_empty_file_is_a_whole_configuration(write) -> None:
     assert load_config(write("")) == RunConfig()
 
 
+def test_a_given_length_replaces_the_default_of_the_other_kind(write) -> None:
+    config = load_config(write("[warmup]\nsteps = 3\n[retrain]\nepochs = 2"))
+    assert (config.warmup.steps, config.warmup.epochs) == (3, None)
+    assert (config.retrain.steps, config.retrain.epochs) == (None, 2)
+    assert (config.finetune.steps, config.finetune.epochs) == (None, 40)
+
+
 def test_a_section_is_read(write) -> None:
     config = load_config(
         write("[warmup]\nlr = 0.5\n[[cluster.scales]]\nlayer = 9\nk = 7\n[extract]\nlayers = [9]")
@@ -55,7 +62,10 @@ def test_a_section_is_read(write) -> None:
         ("[warmup]\nlr = nan", ["x.toml: warmup.lr: "]),
         ("[folds]\nprotocol = 'open'", ["x.toml: folds.protocol: ", "'transductive'", "'open'"]),
         ("warmup = 3", ["x.toml: warmup: ", "(found 3)"]),
-        ("[warmup]\nsteps = 3", ["x.toml: warmup: steps = 3 and epochs = 10: give exactly one"]),
+        (
+            "[warmup]\nsteps = 3\nepochs = 10",
+            ["x.toml: warmup: steps = 3 and epochs = 10: give exactly one"],
+        ),
         ("[extract]\nlayers = [9, 9]", ["x.toml: extract", "names one twice; list each once"]),
         (
             "[finetune]\nselect = 'valid'",

@@ -6,12 +6,14 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from gmp_atl_dist import errors, runtime
-from gmp_atl_dist.config import RuntimeConfig, WorkersConfig
-from gmp_atl_dist.errors import CorpusError, GmpAtlError, ModelError, WorkerError
+from gmp_atl_dist.config import RuntimeConfig, TrainWorkersConfig, WorkersConfig
+from gmp_atl_dist.errors import CheckpointError, CorpusError, GmpAtlError, ModelError, WorkerError
+from gmp_atl_dist.store.filesystem import Store
 
 
 class Wrapper(Exception):
@@ -160,3 +162,14 @@ def test_a_ray_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     cluster = runtime.Cluster(RuntimeConfig(ray_address="head:6379"))
     with pytest.raises(WorkerError, match=r"cannot reach Ray at head:6379: nobody .*RAY_ADDRESS"):
         cluster.open()
+
+
+def test_a_cut_record_of_checkpoints_is_named(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    store.put("checkpoints/abc/checkpoint_manager_snapshot.json", b'{"checkpoint_results": [{"ch')
+
+    def never(argument: None, gang: runtime.Gang) -> None:
+        raise AssertionError("must not be called")
+
+    with pytest.raises(CheckpointError, match=r"cut short.*delete checkpoints/abc"):
+        runtime.train(never, None, name="abc", store=store, config=TrainWorkersConfig())

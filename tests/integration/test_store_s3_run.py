@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from pipeline_runs import RUN_S, Reference, finished
+
+from gmp_atl_dist.store.artifact import find_artifact, list_artifacts
+from gmp_atl_dist.store.filesystem import Store
+
+if TYPE_CHECKING:
+    from conftest import S3Server
+
+pytest_plugins = ["pipeline_runs"]
+pytestmark = pytest.mark.timeout(1200)
+
+
+def test_a_run_on_s3_makes_the_bytes_of_one_on_a_folder(
+    reference: Reference, s3_server: S3Server, tmp_path: Path
+) -> None:
+    root = s3_server.new_uri()
+    # What follows the labels is made short: it is compared with nothing here.
+    short = ("--set=retrain.steps=2", "--set=retrain.max_utterance_s=1")
+    short += ("--set=runtime.train.checkpoint_every_steps=1",)
+
+    output = finished(
+        *reference.command("run", *short, root=root), log=tmp_path / "log", limit_s=RUN_S
+    )
+    verified = finished("verify", "--root", root, log=tmp_path / "verify")
+
+    assert f"report: {root}/artifacts/report/" in output
+    assert f"10 artefacts below {root} are whole" in verified
+    store = Store.open(root)
+    found = {key.kind: find_artifact(store, key) for key in list_artifacts(store)}
+    for kind in ("backbone", "warmup", "extract", "cluster", "label"):
+        artifact = found[kind]
+        assert artifact is not None
+        hashes = {name: receipt.sha256 for name, receipt in artifact.receipts.items()}
+        assert hashes == reference.root.hashes(kind), kind
+    entries = store.list()
+    assert not [entry for entry in entries if entry.path.startswith("checkpoints/")]
+    secrets = [os.environ[name] for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")]
+    for secret in secrets:
+        assert secret not in output + verified
+        assert not [e.path for e in entries if secret.encode() in store.read(e.path)]
