@@ -23,7 +23,7 @@ def test_a_run_on_s3_makes_the_bytes_of_one_on_a_folder(
     root = s3_server.new_uri()
     # What follows the labels is made short: it is compared with nothing here.
     short = ("--set=retrain.steps=2", "--set=retrain.max_utterance_s=1")
-    short += ("--set=runtime.train.checkpoint_every_steps=1",)
+    short += ("--set=runtime.train.checkpoint_every_steps=3",)
 
     output = finished(
         *reference.command("run", *short, root=root), log=tmp_path / "log", limit_s=RUN_S
