@@ -65,7 +65,8 @@ def frame_prediction_sums(
 ) -> FrameSums:
     """Cross-entropy of the selected frames against the pseudo-labels of every scale.
 
-    Plain frame CE where ``select_BT`` is the valid frames.
+    Masked prediction (HuBERT, equation 1 with alpha = 1) where ``select_BT`` is the masked valid
+    frames; plain frame CE where it is all valid ones.
 
     Args:
         logits: (B, T, K) per scale; K may differ.
@@ -89,20 +90,6 @@ def frame_prediction_sums(
         losses.append((weight_M * F.cross_entropy(logits_MK, labels_M, reduction="none")).sum())
         correct.append((weight_M * (logits_MK.detach().argmax(-1) == labels_M)).sum())
     return FrameSums(torch.stack(losses).mean(), weight_M.sum(), torch.stack(correct))
-
-
-def masked_prediction_sums(
-    logits: Sequence[Tensor],
-    labels_SBT: Tensor,
-    mask_BT: Tensor,
-    valid_BT: Tensor,
-    row_weight_B: Tensor | None = None,
-) -> FrameSums:
-    """Cross-entropy over the masked frames alone: HuBERT, equation 1 with alpha = 1.
-
-    Arguments as for :func:`frame_prediction_sums`; padding frames do not count though masked.
-    """
-    return frame_prediction_sums(logits, labels_SBT, mask_BT & valid_BT, row_weight_B)
 
 
 def feature_penalty_sum(

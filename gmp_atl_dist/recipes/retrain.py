@@ -18,7 +18,7 @@ from torch import nn
 from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.config import RetrainConfig
 from gmp_atl_dist.errors import ModelError
-from gmp_atl_dist.models.losses import feature_penalty_sum, frame_prediction_sums
+from gmp_atl_dist.models.losses import IGNORED_LABEL, feature_penalty_sum, frame_prediction_sums
 from gmp_atl_dist.models.masking import span_mask
 from gmp_atl_dist.models.multitask import RetrainModel, RetrainOutput
 from gmp_atl_dist.models.source import hubert_from_files, model_to_files
@@ -28,8 +28,6 @@ from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import read_labels
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
-
-_NO_LABEL = -100
 
 
 class RetrainRecipe(Recipe):
@@ -131,7 +129,7 @@ class RetrainRecipe(Recipe):
     def _targets(self, batch: Batch, lengths: list[int]) -> torch.Tensor:
         """int64 [S, B, T] labels of the crops, -100 behind their ends."""
         labels_SBT = torch.full(
-            (len(self._num_labels), len(lengths), max(lengths)), _NO_LABEL, dtype=torch.long
+            (len(self._num_labels), len(lengths), max(lengths)), IGNORED_LABEL, dtype=torch.long
         )
         for row, (utterance, first, length) in enumerate(
             zip(batch.utterances, batch.first_frames, lengths, strict=True)

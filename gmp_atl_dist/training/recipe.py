@@ -63,7 +63,3 @@ class Recipe(ABC):
     def predict(self, forward: Forward, batch: Batch) -> tuple[list[int], list[int], int]:
         """(true, predicted, number of classes) of a batch of ``selection``."""
         raise TypeError(f"{self.name} has nothing to select on")
-
-
-def trainable(model: nn.Module) -> list[nn.Parameter]:
-    return [p for p in model.parameters() if p.requires_grad]

@@ -13,7 +13,6 @@ from gmp_atl_dist.models.losses import (
     balanced_class_weights,
     feature_penalty_sum,
     frame_prediction_sums,
-    masked_prediction_sums,
     weighted_cross_entropy_sum,
 )
 
@@ -51,7 +50,7 @@ def frames() -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tens
 
 def test_masked_prediction_is_torchs_over_masked_valid_frames() -> None:
     logits, labels, mask_BT, valid_BT = frames()
-    sums = masked_prediction_sums(logits, labels, mask_BT, valid_BT)
+    sums = frame_prediction_sums(logits, labels, mask_BT & valid_BT)
     chosen = mask_BT & valid_BT
     expected = [
         F.cross_entropy(logits[s][chosen], labels[s][chosen], reduction="sum") for s in range(2)
@@ -72,16 +71,16 @@ def test_plain_frame_prediction_is_torchs_with_ignored_padding() -> None:
 def test_filler_rows_count_nothing_in_frames() -> None:
     logits, labels, mask_BT, valid_BT = frames()
     row_weight_B = torch.tensor([1.0, 1.0, 0.0])
-    part = masked_prediction_sums(logits, labels, mask_BT, valid_BT, row_weight_B)
-    kept = masked_prediction_sums([x[:2] for x in logits], labels[:, :2], mask_BT[:2], valid_BT[:2])
+    part = frame_prediction_sums(logits, labels, mask_BT & valid_BT, row_weight_B)
+    kept = frame_prediction_sums([x[:2] for x in logits], labels[:, :2], mask_BT[:2] & valid_BT[:2])
     torch.testing.assert_close(part.loss, kept.loss)
     assert part.count == kept.count
     assert torch.equal(part.correct_S, kept.correct_S)
 
 
 def test_a_rank_without_a_frame_still_has_a_gradient() -> None:
-    logits, labels, mask_BT, valid_BT = frames()
-    sums = masked_prediction_sums(logits, labels, mask_BT & False, valid_BT)
+    logits, labels, mask_BT, _ = frames()
+    sums = frame_prediction_sums(logits, labels, mask_BT & False)
     assert sums.loss == 0
     assert sums.count == 0
     sums.loss.backward()
@@ -93,12 +92,12 @@ def test_labels_of_another_codebook_are_refused() -> None:
     labels[1, 0, 0] = 11
     mask_BT[0, 0] = True
     with pytest.raises(ValueError, match=r"scale 1 run from \d+ to 11 .* 11 clusters"):
-        masked_prediction_sums(logits, labels, mask_BT, valid_BT)
+        frame_prediction_sums(logits, labels, mask_BT & valid_BT)
     labels[1, 0, 0] = IGNORED_LABEL
     with pytest.raises(ValueError, match="from -100"):
-        masked_prediction_sums(logits, labels, mask_BT, valid_BT)
+        frame_prediction_sums(logits, labels, mask_BT & valid_BT)
     with pytest.raises(ValueError, match="1 heads with labels of 2 scales"):
-        masked_prediction_sums(logits[:1], labels, mask_BT, valid_BT)
+        frame_prediction_sums(logits[:1], labels, mask_BT & valid_BT)
 
 
 def test_feature_penalty_leaves_out_padding_and_filler_rows() -> None:
