@@ -28,6 +28,7 @@ ArgumentT = TypeVar("ArgumentT")
 ContraArgumentT = TypeVar("ContraArgumentT", contravariant=True)
 
 _OBJECT_STORE_BYTES = 512 << 20
+_LOCAL_POLL_S = "0.25"
 _RECORD = "checkpoint_manager_snapshot.json"
 _CHATTY = (
     "ray.train.v2._internal.execution.controller.placement_group_cleaner",
@@ -98,6 +99,8 @@ class Cluster:
             if address:
                 ray.init(address=address, logging_level=logging.ERROR, runtime_env=set_up)
             else:
+                # Every report waits for the controller's next look, 2 s apart unless told.
+                os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _LOCAL_POLL_S)
                 # "local", because without an address Ray joins whatever cluster runs here already.
                 ray.init(
                     address="local",

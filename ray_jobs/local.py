@@ -119,6 +119,8 @@ def _start(folder: Path) -> _Head:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         # Nothing to drain: the job is over. Ray would wait 30 s on SIGTERM.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # One machine is asked cheaply; every report of a training waits for the next look.
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
         "PYTHONUNBUFFERED": "1",
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
