@@ -25,7 +25,7 @@ class Context:
 
     store: Store
     source: Store
-    workers: RuntimeConfig
+    settings: RuntimeConfig
     reporter: Reporter
     cluster: runtime.Cluster
 
@@ -126,7 +126,7 @@ def map_parts(
             context.reporter.line(f"{label}: {finished} of {len(tasks)} parts were done before")
         context.cluster.open()
         results = runtime.map_tasks(
-            missing, worker, argument, workers=workers, retries=context.workers.task_retries
+            missing, worker, argument, workers=workers, retries=context.settings.task_retries
         )
         for result in results:
             receipts += [Receipt.model_validate(r) for r in json.loads(result)]

@@ -59,7 +59,7 @@ class Cluster(Stage):
             [Task(_part_name(layer)) for layer in layers],
             _Fitter,
             _FitterArgument(sealed(self.features), training, self.config, context.store, out.key),
-            context.workers.cluster,
+            context.settings.cluster,
             outputs=lambda name: [name],
         )
         return Seal()

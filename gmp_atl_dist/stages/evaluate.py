@@ -66,7 +66,7 @@ class Evaluate(Stage):
                 context.store,
                 out.key,
             ),
-            context.workers.extract,
+            context.settings.extract,
             outputs=lambda name: [name],
         )
         return Seal()

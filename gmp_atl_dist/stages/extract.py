@@ -79,7 +79,7 @@ class Extract(Stage):
                 context.store,
                 out.key,
             ),
-            context.workers.extract,
+            context.settings.extract,
             outputs=lambda name: [feature_part_name(name, layer) for layer in layers],
         )
         return Seal()

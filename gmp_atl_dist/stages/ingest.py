@@ -62,7 +62,7 @@ class Ingest(Stage):
             tasks,
             _Decoder,
             _DecoderArgument(context.source, context.store, self.key, self.config),
-            context.workers.ingest,
+            context.settings.ingest,
             outputs=lambda name: [name],
         )
         problems = [p for r in receipts for p in r.problems]

@@ -64,7 +64,7 @@ class Label(Stage):
             [Task(name) for name in feature_source_parts(features, layer)],
             _Labeller,
             _LabellerArgument(self.corpus, features, codebooks, context.store, out.key),
-            context.workers.label,
+            context.settings.label,
             outputs=lambda name: [name],
         )
         return Seal()

@@ -28,7 +28,7 @@ class TrainedStage(Stage):
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         from gmp_atl_dist.training.loop import TrainJob, run_training
 
-        workers = context.workers.train
+        workers = context.settings.train
         job = TrainJob(self.recipe(), context.store, out.key, workers)
         name = out.key.fingerprint
         context.cluster.open()
