@@ -7,6 +7,7 @@ digest is an identity that does not depend on the file's container.
 from __future__ import annotations
 
 import io
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +31,24 @@ _SEEKABLE_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "N
 # Room is made for what is there, 128 MiB at a time at most, not for what a header claims.
 _BLOCK_VALUES = 1 << 24
 _MAX_TOTAL = 1 << 40
+# All that decoding sees are bytes at hand. So whatever soundfile, soxr or numpy make of them, a
+# request for more memory than there is included, was in the bytes.
+_FAULTS_OF_DATA = (sf.SoundFileError, ArithmeticError, MemoryError, RuntimeError, ValueError)
 # A writer that cannot seek back, such as a pipe, leaves a RIFF size near a power of two.
 _RIFF_SIZE_UNKNOWN = 0x7FFF0000
 # Writers disagree on whether the first 8 bytes count.
 _RIFF_SIZE_SLOP = 8
+
+
+class _Forward(sf.SoundFile):
+    """Read from front to back.
+
+    ``SoundFile.read`` seeks to where it already is after each block, and what it then reads of an MP3
+    is wrong. It does not where it takes the file for a stream.
+    """
+
+    def seekable(self) -> bool:
+        return False
 
 
 def num_frames(num_samples: int) -> int:
@@ -44,7 +59,12 @@ def num_frames(num_samples: int) -> int:
 
 
 def decode_pcm16(
-    data: bytes, *, start_s: float | None = None, end_s: float | None = None
+    data: bytes,
+    *,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    min_s: float = 0.0,
+    max_s: float = math.inf,
 ) -> npt.NDArray[np.int16]:
     """Decode a recording to 16 kHz mono: shape (samples,), int16.
 
@@ -56,17 +76,22 @@ def decode_pcm16(
         data: the whole file.
         start_s: beginning of the segment in seconds; None is the recording's beginning.
         end_s: end of the segment in seconds; None is the recording's end.
+        min_s: what is shorter is refused.
+        max_s: what is longer is refused, before room is made for it.
 
     Raises:
-        CorpusError: the bytes cannot be decoded, are cut short, empty or not finite, or the
-            segment is not inside the recording. Does not name the utterance: the caller does.
+        CorpusError: the bytes cannot be decoded, are cut short, empty, too short or long, or not
+            finite, or the segment is not inside the recording. Does not name the utterance: the
+            caller does.
     """
     _refuse_cut_riff(data)
     try:
-        with sf.SoundFile(io.BytesIO(data)) as recording:
-            return _decode(recording, start_s, end_s)
-    except sf.SoundFileError as e:
-        reason = str(e).split(">: ")[-1].removeprefix("Error : ").rstrip(".")
+        with _Forward(io.BytesIO(data)) as recording:
+            start, end = _segment(recording, start_s, end_s)
+            _check_length((end - start) / recording.samplerate, min_s, max_s)
+            return _decode(recording, start, end)
+    except _FAULTS_OF_DATA as e:
+        reason = str(e).split(">: ")[-1].removeprefix("Error : ").rstrip(".") or type(e).__name__
         raise CorpusError(
             f"the recording cannot be decoded ({reason}; {len(data)} bytes); replace the file by a "
             f"whole wav, flac, ogg or mp3"
@@ -78,16 +103,8 @@ def pcm16_to_float(pcm16: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     return pcm16.astype(np.float32) / np.float32(_FULL_SCALE)
 
 
-def _decode(
-    recording: sf.SoundFile, start_s: float | None, end_s: float | None
-) -> npt.NDArray[np.int16]:
+def _decode(recording: sf.SoundFile, start: int, end: int) -> npt.NDArray[np.int16]:
     rate_hz = recording.samplerate
-    if rate_hz < _MIN_SOURCE_RATE_HZ:
-        raise CorpusError(
-            f"the recording's sample rate is {rate_hz} Hz, too low for speech; its header is "
-            f"damaged, or record at {SAMPLE_RATE_HZ} Hz"
-        )
-    start, end = _segment(recording.frames, rate_hz, start_s, end_s)
     # 16-bit samples survive the way through float64 bit for bit.
     samples = _read(recording, start, end)
     if not np.isfinite(samples).all():
@@ -105,9 +122,15 @@ def _decode(
 
 
 def _segment(
-    total: int, rate_hz: int, start_s: float | None, end_s: float | None
+    recording: sf.SoundFile, start_s: float | None, end_s: float | None
 ) -> tuple[int, int]:
     """First sample and the one behind the last."""
+    total, rate_hz = recording.frames, recording.samplerate
+    if rate_hz < _MIN_SOURCE_RATE_HZ:
+        raise CorpusError(
+            f"the recording's sample rate is {rate_hz} Hz, too low for speech; its header is "
+            f"damaged, or record at {SAMPLE_RATE_HZ} Hz"
+        )
     if total == 0:
         raise CorpusError("the recording holds no sample; replace the file or leave it out")
     if total > _MAX_TOTAL:
@@ -131,20 +154,35 @@ def _segment(
     return start, end
 
 
+def _check_length(length_s: float, min_s: float, max_s: float) -> None:
+    for key, limit_s, fine in (
+        ("min_s", min_s, length_s >= min_s),
+        ("max_s", max_s, length_s <= max_s),
+    ):
+        if not fine:
+            raise CorpusError(
+                f"lasts {length_s:.3f} s, corpus.{key} is {limit_s:g}; change that or leave it out"
+            )
+
+
 def _read(recording: sf.SoundFile, start: int, end: int) -> npt.NDArray[np.float64]:
     """Samples ``start`` to ``end``: shape (samples, channels), full scale 1."""
     wanted = end - start
-    seekable = recording.format in _SEEKABLE_FORMATS
-    missing = wanted if seekable else end
-    if seekable:
-        recording.seek(start)
-    blocks: list[npt.NDArray[np.float64]] = []
-    while missing > 0:
-        asked = min(missing, max(1, _BLOCK_VALUES // recording.channels))
+    room = max(1, _BLOCK_VALUES // recording.channels)
+    position = 0
+    if recording.format in _SEEKABLE_FORMATS:
+        position = recording.seek(start)
+    blocks = [np.empty((0, recording.channels))]
+    while position < end:
+        asked = min(end - position, room)
         block = recording.read(asked, dtype="float64", always_2d=True)
-        blocks.append(np.asarray(block, dtype=np.float64))
-        missing = missing - asked if len(block) == asked else 0
-    samples = np.concatenate(blocks)[0 if seekable else start :]
+        position += len(block)
+        # What lies before the segment is not kept: a recording can be hours long.
+        if position > start:
+            blocks.append(np.asarray(block, dtype=np.float64)[-(position - start) :])
+        if len(block) < asked:
+            break
+    samples = np.concatenate(blocks)
     if len(samples) != wanted:
         raise CorpusError(
             f"the recording is cut short: {wanted} samples were expected and {len(samples)} are "

@@ -3,22 +3,28 @@
 An adapter is found by its name in the entry-point group ``gmp_atl_dist.corpora``, so a new corpus
 is one file in anybody's package. The entry point names an object (or a class without arguments)
 that has what :class:`Corpus` asks for. Adapters only read labels; whether audio files are there,
-ids unique and labels known is checked here, and every bad item is reported at once.
+ids unique and labels known is checked here. Bad items are left out and named, all at once, unless
+they are more than ``corpus.max_bad_fraction`` of what was listed.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from gmp_atl_dist.config import CorpusConfig
-from gmp_atl_dist.corpora.checks import check_utterance, spelling, stamp_of
+from gmp_atl_dist.corpora.checks import (
+    check_utterance,
+    refuse_too_many_bad,
+    spelling,
+    stamp_of,
+)
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.records import Problem, Utterance
-from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.filesystem import Entry, Store
 
 ENTRY_POINT_GROUP = "gmp_atl_dist.corpora"
 
@@ -57,7 +63,8 @@ class CorpusListing:
         sizes: bytes of each audio file used, by path.
         stamp: sha256 that changes when a used file or a row of ``utterances`` changes.
         emotions: the class list, in order.
-        problems: what was dropped; empty unless ``corpus.on_bad`` is 'drop'.
+        problems: what is wrong with those left out; one utterance may have several.
+        num_bad: utterances left out because of ``problems``.
         num_ignored: utterances left out because their emotion is no class, as configured.
     """
 
@@ -66,7 +73,13 @@ class CorpusListing:
     stamp: str
     emotions: tuple[str, ...]
     problems: tuple[Problem, ...]
+    num_bad: int = 0
     num_ignored: int = 0
+
+    @property
+    def num_listed(self) -> int:
+        """Good and bad ones; not those ignored."""
+        return len(self.utterances) + self.num_bad
 
 
 def adapter_names() -> tuple[str, ...]:
@@ -116,7 +129,7 @@ def read_corpus(config: CorpusConfig, source: Store) -> CorpusListing:
 
     Raises:
         ConfigError: the adapter, the class list or the table's columns are wrong.
-        CorpusError: items are bad and ``on_bad`` is 'error', or no utterance is left.
+        CorpusError: more than ``max_bad_fraction`` of the items are bad, or no utterance is left.
     """
     adapter = find_adapter(config.adapter)
     listed, problems = adapter.list(source, config)
@@ -126,23 +139,13 @@ def read_corpus(config: CorpusConfig, source: Store) -> CorpusListing:
     known = {spelling(emotion): emotion for emotion in emotions}
     wanted = [u for u in merged if u.emotion in known or not config.ignore_other_emotions]
     files = {entry.path: entry for entry in source.list()} if wanted else {}
-    kept: list[Utterance] = []
-    seen: set[str] = set()
-    for u in wanted:
-        checked, reasons = check_utterance(u, known, files, seen)
-        seen.add(u.utterance_id)
-        if reasons:
-            item = f"utterance {u.utterance_id!r}"
-            problems.extend(Problem(item, reason) for reason in reasons)
-        else:
-            kept.append(checked)
-    if problems and config.on_bad == "error":
-        bad = len({p.item for p in problems})
-        raise CorpusError.of_all(
-            f"{source.uri}: {bad} items of corpus {config.adapter!r} are bad; mend them, or set "
-            f"corpus.on_bad = 'drop' to go on without them:",
-            [str(p) for p in problems],
-        )
+    num_unread = len({p.item for p in problems})
+    kept, found = _check_all(wanted, known, files)
+    problems += found
+    num_listed = num_unread + len(wanted)
+    # Not by their names: copies with one id, or without one, have the same.
+    num_bad = num_listed - len(kept)
+    refuse_too_many_bad(source.uri, num_bad, num_listed, config.max_bad_fraction, problems)
     if not kept:
         raise CorpusError.of_all(
             f"{source.uri}: no utterance of corpus {config.adapter!r} is left of {len(merged)} "
@@ -158,14 +161,34 @@ def read_corpus(config: CorpusConfig, source: Store) -> CorpusListing:
         stamp=stamp_of(used, kept),
         emotions=emotions,
         problems=tuple(problems),
+        num_bad=num_bad,
         num_ignored=len(merged) - len(wanted),
     )
+
+
+def _check_all(
+    utterances: Iterable[Utterance], known: Mapping[str, str], files: Mapping[str, Entry]
+) -> tuple[list[Utterance], list[Problem]]:
+    """The good ones, and what is wrong with the others."""
+    kept: list[Utterance] = []
+    problems: list[Problem] = []
+    seen: set[str] = set()
+    for u in utterances:
+        checked, reasons = check_utterance(u, known, files, seen)
+        seen.add(u.utterance_id)
+        if reasons:
+            item = f"utterance {u.utterance_id!r}"
+            problems.extend(Problem(item, reason) for reason in reasons)
+        else:
+            kept.append(checked)
+    return kept, problems
 
 
 def _merged(utterance: Utterance, merge: dict[str, str]) -> Utterance:
     """Rename once: what one entry of ``merge`` yields is not looked up again."""
     emotion = spelling(utterance.emotion)
-    return replace(utterance, emotion=merge.get(emotion, emotion))
+    emotion = merge.get(emotion, emotion)
+    return utterance if emotion == utterance.emotion else replace(utterance, emotion=emotion)
 
 
 def _class_list(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from gmp_atl_dist.config import canonical_json
-from gmp_atl_dist.records import Gender, Utterance
+from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist.records import Gender, Problem, Utterance
 from gmp_atl_dist.store.filesystem import Entry
 
 _GENDER_SPELLINGS: dict[str, Gender] = {
@@ -64,7 +65,8 @@ def check_utterance(
             f"corpus.merge, add it to corpus.emotions, or set corpus.ignore_other_emotions = true"
         )
     reasons += _segment_reasons(u)
-    path = _path_inside(u.path)
+    # What is in the listing has its one spelling already.
+    path = u.path if u.path in files else _path_inside(u.path)
     entry = None if path is None else files.get(path)
     if path is None:
         reasons.append(f"audio path {u.path!r} leaves the corpus; give one relative to its root")
@@ -74,7 +76,11 @@ def check_utterance(
         reasons.append(f"audio file {path!r} is empty (0 bytes); copy it again")
     if reasons or gender is None or path is None:
         return u, reasons
-    return replace(u, path=path, gender=gender, emotion=known[u.emotion]), []
+    emotion = known[u.emotion]
+    # A million utterances are not copied for nothing.
+    if (path, gender, emotion) == (u.path, u.gender, u.emotion):
+        return u, []
+    return replace(u, path=path, gender=gender, emotion=emotion), []
 
 
 def _segment_reasons(u: Utterance) -> list[str]:
@@ -95,6 +101,24 @@ def _path_inside(path: str) -> str | None:
     if pure.is_absolute() or not pure.parts or ".." in pure.parts:
         return None
     return str(pure)
+
+
+def refuse_too_many_bad(
+    where: str, num_bad: int, num_listed: int, max_fraction: float, problems: Sequence[Problem]
+) -> None:
+    """Some bad items cost themselves; more of them mean that something else is wrong.
+
+    Raises:
+        CorpusError: more than ``max_fraction`` of what was listed is bad; names the items.
+    """
+    if not num_bad or num_bad / num_listed <= max_fraction:
+        return
+    raise CorpusError.of_all(
+        f"{where}: {num_bad} of {num_listed} utterances are bad, a fraction of "
+        f"{num_bad / num_listed:.6g}, and corpus.max_bad_fraction is {max_fraction:g}; mend them, "
+        f"or raise it to go on without them:",
+        [str(p) for p in problems],
+    )
 
 
 def stamp_of(files: Iterable[Entry], utterances: Iterable[Utterance]) -> str:

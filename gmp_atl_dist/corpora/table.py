@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import io
 import math
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -36,6 +38,9 @@ from gmp_atl_dist.store.filesystem import Store
 
 NEEDED = ("id", "path", "speaker", "gender", "emotion")
 OPTIONAL = ("session", "split", "start_s", "end_s")
+
+# Rows that are Python objects at one time; all at once they would take a gigabyte a million.
+_ROWS_AT_ONCE = 1 << 14
 
 _SPLITS: dict[str, Split] = {
     "train": "train",
@@ -61,10 +66,10 @@ class Table:
             ConfigError: the table is not there or is of another kind, or columns are missing.
             CorpusError: the file is damaged.
         """
-        rows = _read_rows(source, config)
+        table = _read_table(source, config)
         utterances: list[Utterance] = []
         problems: list[Problem] = []
-        for number, row in enumerate(rows, 1):
+        for number, row in enumerate(_rows(table), 1):
             parsed = _parse(row)
             if isinstance(parsed, Utterance):
                 utterances.append(parsed)
@@ -74,8 +79,8 @@ class Table:
         return utterances, problems
 
 
-def _read_rows(source: Store, config: CorpusConfig) -> list[dict[str, str]]:
-    """The rows by our column names, all values as text; '' for what is absent."""
+def _read_table(source: Store, config: CorpusConfig) -> pa.Table:
+    """All values as text, under our column names."""
     suffix = config.table.rpartition(".")[2].lower()
     if suffix not in ("csv", "parquet"):
         raise ConfigError(
@@ -94,18 +99,20 @@ def _read_rows(source: Store, config: CorpusConfig) -> list[dict[str, str]]:
             found = pq.read_schema(io.BytesIO(data)).names
             ours = _mapped_columns(config, found)
             table = pq.read_table(io.BytesIO(data), columns=sorted(set(ours.values())))
-        texts = {name: _texts(table.column(column)) for name, column in ours.items()}
+        return pa.table({name: _texts(table.column(column)) for name, column in ours.items()})
     except pa.ArrowException as e:
         raise CorpusError(
             f"{source.uri}/{config.table}: cannot be read ({e}); write it again as UTF-8 "
             f"comma-separated values with one header line, or as Parquet"
         ) from e
-    blank = [""] * table.num_rows
-    names = (*NEEDED, *OPTIONAL)
-    return [
-        dict(zip(names, values, strict=True))
-        for values in zip(*(texts.get(name, blank) for name in names), strict=True)
-    ]
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, str]]:
+    """The rows by our column names, without blanks around; '' for what is absent."""
+    absent = dict.fromkeys(OPTIONAL, "")
+    for batch in table.to_batches(_ROWS_AT_ONCE):
+        for row in batch.to_pylist():
+            yield absent | {name: text.strip() for name, text in row.items()}
 
 
 def _mapped_columns(config: CorpusConfig, found: list[str]) -> dict[str, str]:
@@ -146,8 +153,8 @@ def _read_csv(data: bytes, ours: dict[str, str]) -> pa.Table:
     )
 
 
-def _texts(column: pa.ChunkedArray) -> list[str]:
-    return [text.strip() for text in pc.fill_null(column.cast(pa.string()), "").to_pylist()]
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.fill_null(column.cast(pa.string()), "")
 
 
 def _parse(row: dict[str, str]) -> Utterance | list[str]:
@@ -168,13 +175,14 @@ def _parse(row: dict[str, str]) -> Utterance | list[str]:
             reasons.append(f"{name} {row[name]!r} is not a number of seconds")
     if reasons or gender is None:
         return reasons
+    # What many rows share is kept once.
     return Utterance(
         utterance_id=row["id"],
-        path=row["path"],
-        speaker=row["speaker"],
+        path=sys.intern(row["path"]),
+        speaker=sys.intern(row["speaker"]),
         gender=gender,
-        emotion=row["emotion"],
-        session=row["session"],
+        emotion=sys.intern(spelling(row["emotion"])),
+        session=sys.intern(row["session"]),
         split=_SPLITS[split] if split else "",
         start_s=times["start_s"],
         end_s=times["end_s"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import ClassVar
 
 import pyarrow as pa
@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ, decode_pcm16
 from gmp_atl_dist.config import CorpusConfig, Json, digest
 from gmp_atl_dist.corpora.base import CorpusListing
-from gmp_atl_dist.errors import ArtifactError, CorpusError
+from gmp_atl_dist.corpora.checks import refuse_too_many_bad
+from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import (
     AUDIO_SCHEMA,
     UTTERANCE_SCHEMA,
@@ -30,11 +31,21 @@ from gmp_atl_dist.records import (
 )
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Seal, Stage, map_parts
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
-from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.artifact import (
+    Artifact,
+    ArtifactKey,
+    ArtifactWriter,
+    Receipt,
+    receipts_json,
+)
+from gmp_atl_dist.store.filesystem import Store, UnreadableError
 from gmp_atl_dist.store.readers import INDEX_PART, pcm16_sha256
 
 _BYTES_A_SECOND = SAMPLE_RATE_HZ * 2
+_ROW_GROUP_ROWS = 64
+"""So that readers can take some rows of a part and not all of it."""
+_FIELDS = tuple(field.name for field in fields(Utterance))
+_SHOWN_BAD = 3
 
 
 @dataclass(frozen=True)
@@ -65,20 +76,29 @@ class Ingest(Stage):
             context.settings.ingest,
             outputs=lambda name: [name],
         )
-        problems = [p for r in receipts for p in r.problems]
-        problems.sort(key=lambda p: p.item)
-        if problems and self.config.on_bad == "error":
-            raise CorpusError.of_all(
-                f"{len(problems)} utterances of {context.source.uri} cannot be used; mend them, or "
-                f'set corpus.on_bad = "drop" to go on without them:',
-                [f"{p.item}: {p.reason}" for p in problems],
+        found = sorted((p for r in receipts for p in r.problems), key=lambda p: p.item)
+        problems = [*self.listing.problems, *found]
+        num_bad = self.listing.num_bad + len(found)
+        num_listed = self.listing.num_listed
+        limit = self.config.max_bad_fraction
+        try:
+            refuse_too_many_bad(context.source.uri, num_bad, num_listed, limit, problems)
+            utterances = self._index(out, [task.name for task in tasks], problems)
+        except CorpusError:
+            _forget_bad(out, receipts)
+            raise
+        if problems:
+            where = f"{context.store.uri}/{out.key.manifest_path}"
+            context.reporter.line(
+                f"{self.label}: {num_bad} of {num_listed} utterances are bad and were left out; all "
+                f"are listed in the report and in {where}: {_first_of(problems)}"
             )
-        utterances = self._index(out, [task.name for task in tasks])
-        problems = [*self.listing.problems, *problems]
         notes = {"emotions": json.dumps(self.listing.emotions)}
         return Seal(_identity(utterances, self.listing.emotions), problems, notes)
 
-    def _index(self, out: ArtifactWriter, names: list[str]) -> list[StoredUtterance]:
+    def _index(
+        self, out: ArtifactWriter, names: list[str], problems: list[Problem]
+    ) -> list[StoredUtterance]:
         """One small table of all utterances, so that nobody reads audio to learn what there is."""
         utterances: list[StoredUtterance] = []
         for name in names:
@@ -86,12 +106,16 @@ class Ingest(Stage):
                 table = pq.read_table(f, columns=UTTERANCE_SCHEMA.names)
             utterances += utterances_from_table(table)
         if not utterances:
-            raise CorpusError("no utterance of the corpus can be used; see the problems above")
+            raise CorpusError.of_all(
+                "no utterance of the corpus can be used; mend the recordings:",
+                list(map(str, problems)),
+            )
         lost = set(self.listing.emotions) - {u.emotion for u in utterances}
         if lost:
-            raise CorpusError(
+            raise CorpusError.of_all(
                 f"no utterance of {', '.join(sorted(lost))} is left; mend the recordings or take the "
-                f"class out of corpus.emotions"
+                f"class out of corpus.emotions:",
+                list(map(str, problems)),
             )
         utterances.sort(key=lambda u: u.utterance_id)
         out.put_part(INDEX_PART, utterances_to_table(utterances))
@@ -106,7 +130,8 @@ def plan_parts(listing: CorpusListing, part_audio_s: float) -> list[Task]:
     held_bytes = 0.0
 
     def close() -> None:
-        payload = json.dumps([asdict(u) for u in members])
+        # Not asdict, which copies every value: this is done for a million utterances.
+        payload = json.dumps([{name: getattr(u, name) for name in _FIELDS} for u in members])
         tasks.append(Task(f"part-{len(tasks):05d}", payload))
 
     for utterance in listing.utterances:
@@ -124,6 +149,23 @@ def _expected_bytes(utterance: Utterance, file_bytes: int) -> float:
     if utterance.start_s is None or utterance.end_s is None:
         return file_bytes
     return (utterance.end_s - utterance.start_s) * _BYTES_A_SECOND
+
+
+def _forget_bad(out: ArtifactWriter, receipts: list[Receipt]) -> None:
+    """Let the next run look again at the parts with bad recordings.
+
+    A recording that was mended makes another fingerprint, but one that merely is there again, as
+    after a disk was away, does not.
+    """
+    for receipt in receipts:
+        if receipt.problems:
+            out.store.delete(f"{out.key.prefix}/receipts/{receipt.name}.json")
+
+
+def _first_of(problems: list[Problem]) -> str:
+    shown = "; ".join(str(p) for p in problems[:_SHOWN_BAD])
+    more = "; ..." if len(problems) > _SHOWN_BAD else ""
+    return " ".join(f"{shown}{more}".split())
 
 
 def _identity(utterances: list[StoredUtterance], emotions: tuple[str, ...]) -> str:
@@ -147,35 +189,46 @@ class _DecoderArgument:
 
 
 class _Decoder:
-    """Decodes one part; a bad recording costs itself, not the part."""
+    """Decodes one part; a bad recording costs itself, not the part.
+
+    Bad is what the recording's own bytes are to blame for, and a file that is not there. A store
+    that cannot be read is not: that stops the run, which goes on from the parts that are done.
+    """
 
     def __init__(self, argument: _DecoderArgument) -> None:
         self._argument = argument
         self._out = ArtifactWriter(argument.store, argument.key)
+        self._last: tuple[str, bytes] | None = None
 
     def __call__(self, task: Task) -> str:
         rows: list[dict[str, object]] = []
         problems: list[Problem] = []
-        for fields in json.loads(task.payload):
-            utterance = Utterance(**fields)
+        for values in json.loads(task.payload):
+            utterance = Utterance(**values)
             try:
                 rows.append(self._decode(utterance, task.name, len(rows)))
-            except (CorpusError, ArtifactError) as e:
+            except (CorpusError, UnreadableError) as e:
                 problems.append(Problem(f"{utterance.utterance_id} ({utterance.path})", e.message))
         table = pa.Table.from_pylist(rows, schema=AUDIO_SCHEMA)
         audio_s = sum(utterance.num_samples for utterance in utterances_from_table(table))
         receipt = self._out.put_part(
-            task.name, table, audio_s=audio_s / SAMPLE_RATE_HZ, problems=problems
+            task.name,
+            table,
+            audio_s=audio_s / SAMPLE_RATE_HZ,
+            problems=problems,
+            row_group_rows=_ROW_GROUP_ROWS,
         )
         return receipts_json([receipt])
 
     def _decode(self, utterance: Utterance, part: str, row: int) -> dict[str, object]:
         config = self._argument.config
-        data = self._argument.source.read(utterance.path)
-        pcm16 = decode_pcm16(data, start_s=utterance.start_s, end_s=utterance.end_s)
-        seconds = len(pcm16) / SAMPLE_RATE_HZ
-        _check_length("min_s", config.min_s, seconds, seconds >= config.min_s)
-        _check_length("max_s", config.max_s, seconds, seconds <= config.max_s)
+        pcm16 = decode_pcm16(
+            self._recording(utterance.path),
+            start_s=utterance.start_s,
+            end_s=utterance.end_s,
+            min_s=config.min_s,
+            max_s=config.max_s,
+        )
         stored = StoredUtterance(
             utterance_id=utterance.utterance_id,
             speaker=utterance.speaker,
@@ -190,9 +243,10 @@ class _Decoder:
         )
         return {**asdict(stored), "pcm16": pcm16.astype("<i2", copy=False).tobytes()}
 
-
-def _check_length(key: str, limit_s: float, seconds: float, fine: bool) -> None:
-    if not fine:
-        raise CorpusError(
-            f"lasts {seconds:.3f} s, corpus.{key} is {limit_s:g}; change that or leave it out"
-        )
+    def _recording(self, path: str) -> bytes:
+        """The file's bytes. The last one is kept: the next segment often is of the same."""
+        if self._last is None or self._last[0] != path:
+            # Let go of first, so that two long recordings need not fit.
+            self._last = None
+            self._last = (path, self._argument.source.read(path))
+        return self._last[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,10 +83,36 @@ def test_a_bad_item_stops_the_run_or_is_dropped(plant, reason: str) -> None:
     other = replace(GOOD, utterance_id="ok", path="a/u2.wav")
     with pytest.raises(CorpusError, match=reason):
         plant(BAD[reason], other)
-    listing = plant(BAD[reason], other, on_bad="drop")
+    listing = plant(BAD[reason], other, max_bad_fraction=1.0)
     assert [u.utterance_id for u in listing.utterances] == ["ok"]
     assert [p.item for p in listing.problems] == [f"utterance {BAD[reason].utterance_id!r}"]
     assert listing.sizes == {"a/u2.wav": 2}
+    assert (listing.num_bad, listing.num_listed) == (1, 2)
+
+
+def test_bad_items_are_left_out_up_to_the_fraction(plant) -> None:
+    good = [replace(GOOD, utterance_id=f"u{i}") for i in range(97)]
+    bad = [replace(GOOD, utterance_id=f"bad{i}", speaker="", path="none") for i in range(2)]
+    line = Problem("line 7", "cannot be read")
+    listing = plant(*good, *bad, problems=(line,), max_bad_fraction=0.03)
+    assert [u.utterance_id for u in listing.utterances] == sorted(u.utterance_id for u in good)
+    assert (listing.num_bad, listing.num_listed) == (3, 100), "items, and not their five reasons"
+    assert Counter(p.item for p in listing.problems) == {
+        "line 7": 1,
+        "utterance 'bad0'": 2,
+        "utterance 'bad1'": 2,
+    }
+    expected = r"3 of 100 .* fraction of 0\.03, and corpus\.max_bad_fraction is 0\.029; mend them"
+    for fraction in (0.029, 0):
+        with pytest.raises(CorpusError, match=expected if fraction else r"max_bad_fraction is 0;"):
+            plant(*good, *bad, problems=(line,), max_bad_fraction=fraction)
+
+
+def test_the_fraction_is_of_the_classes_asked_for(plant) -> None:
+    other = [replace(GOOD, utterance_id=f"u{i}", emotion="bored") for i in range(98)]
+    bad = replace(GOOD, utterance_id="bad", speaker="")
+    with pytest.raises(CorpusError, match="1 of 2 utterances are bad"):
+        plant(GOOD, bad, *other, ignore_other_emotions=True, max_bad_fraction=0.4)
 
 
 def test_all_bad_items_are_reported_at_once(plant) -> None:
@@ -96,16 +123,17 @@ def test_all_bad_items_are_reported_at_once(plant) -> None:
     for i in range(len(bad)):
         assert f"utterance 'bad{i}'" in caught.value.message
     assert "line 7: cannot be read" in caught.value.message
-    assert f"{len(bad) + 1} items" in caught.value.message
+    assert f"{len(bad) + 1} of {len(bad) + 1} utterances" in caught.value.message
 
 
 def test_of_a_duplicate_id_the_first_copy_is_kept(plant) -> None:
     copies = [replace(GOOD, path=f"a/u{i}.wav") for i in (3, 1, 2)]
     with pytest.raises(CorpusError, match="'u1': its id is given more than once"):
         plant(*copies)
-    listing = plant(*copies, on_bad="drop")
+    listing = plant(*copies, max_bad_fraction=1.0)
     assert [u.path for u in listing.utterances] == ["a/u3.wav"]
     assert len(listing.problems) == 2
+    assert listing.num_bad == 2
 
 
 def test_everything_gets_its_one_spelling_and_order(plant) -> None:
@@ -151,7 +179,7 @@ def test_other_emotions_are_left_out_only_when_asked(plant) -> None:
         ({"emotions": ["happy", "Happy"]}, "listed twice"),
         ({"emotions": ["happy", " "]}, r"corpus.emotions\[1\]: is empty"),
         ({"emotions": ["happy", "sad"], "merge": {"sad": "happy"}}, "it never occurs"),
-        ({"emotions": ["hapy"], "ignore_other_emotions": True, "on_bad": "drop"}, None),
+        ({"emotions": ["hapy"], "ignore_other_emotions": True, "max_bad_fraction": 1}, None),
         ({"emotions": ["happy", "angry"]}, "no utterance has 'angry'; the corpus has happy"),
     ],
 )
@@ -166,7 +194,7 @@ def test_no_utterance_left_is_an_error_that_says_why(plant) -> None:
     with pytest.raises(CorpusError, match=r"no utterance .* is left of 0 listed"):
         plant()
     with pytest.raises(CorpusError, match=r"is left of 1 listed(.|\n)*has no speaker"):
-        plant(replace(GOOD, speaker=""), on_bad="drop")
+        plant(replace(GOOD, speaker=""), max_bad_fraction=1.0)
 
 
 def test_the_stamp_follows_files_and_table_and_nothing_else(plant, tmp_path: Path) -> None:

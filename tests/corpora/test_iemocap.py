@@ -122,7 +122,7 @@ def test_damaged_votes_are_named_by_file_and_line(tmp_path: Path, line: str, rea
     write_votes(tmp_path, f"% header\n{line}\n", "Ses01F_impro02.txt")
     with pytest.raises(CorpusError, match=rf"Ses01F_impro02.txt:2: .*{reason}"):
         read(tmp_path)
-    assert len(read(tmp_path, on_bad="drop").utterances) == 5
+    assert len(read(tmp_path, max_bad_fraction=1.0).utterances) == 5
 
 
 def test_another_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:

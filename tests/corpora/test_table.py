@@ -92,10 +92,11 @@ def test_all_bad_rows_are_named_at_once(root: Path) -> None:
         "utterance 'u6': audio file 'none.wav' is missing",
     ):
         assert expected in caught.value.message
-    assert "5 items" in caught.value.message
-    dropped = read(root, on_bad="drop")
+    assert "5 of 6 utterances" in caught.value.message
+    dropped = read(root, max_bad_fraction=1.0)
     assert [u.utterance_id for u in dropped.utterances] == ["u1"]
     assert len(dropped.problems) == 6
+    assert (dropped.num_bad, dropped.num_listed) == (5, 6)
 
 
 def test_columns_are_renamed_and_may_serve_twice(root: Path) -> None:

@@ -104,8 +104,8 @@ def table_of(root: Path, folder: Path) -> Context:
 def test_all_bad_recordings_are_told_at_once(good: Path, tmp_path: Path) -> None:
     told = spoil(good)
     context = table_of(tmp_path / "root", good)
-    with pytest.raises(CorpusError, match=r'^6 utterances .* corpus\.on_bad = "drop"') as error:
-        ingest(context, adapter="table", max_s=2.0, part_audio_s=1.0)
+    with pytest.raises(CorpusError, match=r"^file://.*: 6 of 12 .*max_bad_fraction is 0;") as error:
+        ingest(context, adapter="table", max_s=2.0, part_audio_s=1.0, max_bad_fraction=0)
 
     lines = error.value.message.splitlines()[1:]
     assert len(lines) == len(told)
@@ -117,7 +117,9 @@ def test_all_bad_recordings_are_told_at_once(good: Path, tmp_path: Path) -> None
 @pytest.mark.usefixtures("in_process")
 def test_dropped_recordings_are_listed_in_the_manifest(good: Path, tmp_path: Path) -> None:
     told = spoil(good)
-    corpus = ingest(table_of(tmp_path / "root", good), adapter="table", max_s=2.0, on_bad="drop")
+    corpus = ingest(
+        table_of(tmp_path / "root", good), adapter="table", max_s=2.0, max_bad_fraction=0.5
+    )
 
     assert [u.utterance_id for u in read_utterances(corpus)] == [f"u{i}" for i in range(6)]
     problems = {p.item: p.reason for p in corpus.manifest.problems}
@@ -130,15 +132,15 @@ def test_a_class_that_lost_all_its_recordings_stops_the_run(good: Path, tmp_path
     for i in range(0, 6, 2):
         (good / f"u{i}.wav").write_bytes(b"broken")
     with pytest.raises(CorpusError, match="no utterance of sad is left"):
-        ingest(table_of(tmp_path / "root", good), adapter="table", on_bad="drop")
+        ingest(table_of(tmp_path / "root", good), adapter="table", max_bad_fraction=0.5)
 
 
 @pytest.mark.usefixtures("in_process")
-def test_nothing_usable_is_an_error_also_with_drop(good: Path, tmp_path: Path) -> None:
+def test_nothing_usable_is_an_error_whatever_may_be_bad(good: Path, tmp_path: Path) -> None:
     for path in good.glob("*.wav"):
         path.write_bytes(b"broken")
     with pytest.raises(CorpusError, match="no utterance of the corpus can be used"):
-        ingest(table_of(tmp_path / "root", good), adapter="table", on_bad="drop")
+        ingest(table_of(tmp_path / "root", good), adapter="table", max_bad_fraction=1.0)
 
 
 @pytest.mark.usefixtures("in_process")
