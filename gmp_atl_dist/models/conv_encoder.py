@@ -1,0 +1,215 @@
+"""HuBERT's convolutional encoder as matrix products over rows of time; inference only.
+
+A convolution without padding whose input lies as rows (time, channels) is a sum of plain matrix
+products: taps that fall into one stride are neighbours in memory, so ``kernel 3, stride 2`` is one
+product of rows of two steps and one of every second step, with nothing copied. On a CPU that runs at
+the rate of a large matrix product, twice that of the library's one-dimensional convolution.
+
+Shapes: N samples, T frames or time steps, C channels, K taps, B clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.activations import ACT2FN
+
+from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, num_frames
+
+if TYPE_CHECKING:
+    from gmp_atl_dist.models.hubert import Hubert
+
+Activation: TypeAlias = Callable[[Tensor], Tensor]
+
+_CPU_CHUNK_FRAMES = 64
+"""1.3 s: what lies between two layers stays in a core's second-level cache."""
+_GPU_CHUNK_FRAMES = 3000
+"""60 s: some 2 GB between the first two layers, and few kernel launches."""
+
+
+def activation_in_place(name: str) -> Activation:
+    """The activation of a transformers configuration, overwriting its input where that is possible."""
+    if name == "gelu":
+        return torch.ops.aten.gelu_.default
+    return ACT2FN[name]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Frames ``start`` to ``stop`` of a clip, at frame ``slot`` of a chunk."""
+
+    clip: int
+    start: int
+    stop: int
+    slot: int
+
+
+def chunks(num_frames_B: Sequence[int], limit: int, *, merge: bool) -> Iterator[list[Segment]]:
+    """Every frame of every clip once, in chunks of at most ``limit`` slots, in order.
+
+    With ``merge`` several clips share a chunk, a slot left free behind each for the frames that
+    would see two clips; without it each chunk is of one clip.
+    """
+    chunk: list[Segment] = []
+    slot = 0
+    for clip, total in enumerate(num_frames_B):
+        start = 0
+        while start < total:
+            if chunk and (not merge or slot >= limit):
+                yield chunk
+                chunk, slot = [], 0
+            stop = min(total, start + limit - slot)
+            chunk.append(Segment(clip, start, stop, slot))
+            slot += stop - start + 1
+            start = stop
+    if chunk:
+        yield chunk
+
+
+class _RowConv:
+    """A convolution of rows (T, C), its norm over channels if it has one, and its activation."""
+
+    def __init__(self, conv: nn.Conv1d, norm: nn.LayerNorm | None, dtype: torch.dtype) -> None:
+        weight_OCK = conv.weight.detach()
+        self.kernel, self.stride = int(conv.kernel_size[0]), int(conv.stride[0])
+        self._norm = norm
+        self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
+        # Taps that fall into one stride, as one (taps x C, O) matrix each.
+        self._weights = [
+            weight_OCK[:, :, first : first + self.stride]
+            .permute(2, 1, 0)
+            .reshape(-1, weight_OCK.shape[0])
+            .to(dtype)
+            .contiguous()
+            for first in range(0, self.kernel, self.stride)
+        ]
+
+    def __call__(self, x_TC: Tensor, activation: Activation) -> Tensor:
+        steps = (len(x_TC) - self.kernel) // self.stride + 1
+        channels = x_TC.shape[1]
+        y_TC = x_TC.new_empty(steps, self._weights[0].shape[1])
+        for i, weight in enumerate(self._weights):
+            rows = x_TC[i * self.stride :].as_strided(
+                (steps, len(weight)),
+                (self.stride * channels, 1),
+                x_TC.storage_offset() + i * self.stride * channels,
+            )
+            if i:
+                y_TC.addmm_(rows, weight)
+            elif self._bias is None:
+                torch.mm(rows, weight, out=y_TC)
+            else:
+                torch.addmm(self._bias, rows, weight, out=y_TC)
+        if self._norm is not None:
+            y_TC = row_norm(y_TC, self._norm)
+        return activation(y_TC)
+
+
+class ConvEncoder:
+    """Waves to convolutional features, a batch of clips at a time, no clip seeing another.
+
+    HuBERT-base normalises its first convolution over time. Mean and variance of its output follow
+    from the mean and the covariance of the wave's patches of ten samples, so they are known before
+    it is computed, and the norm becomes part of its weights. They are summed in float64, in which sums
+    of products of 16-bit samples are exact, so that they do not depend on the batch either.
+    """
+
+    def __init__(self, model: Hubert, dtype: torch.dtype) -> None:
+        layers = list(model.feature_extractor.conv_layers)
+        first, config = layers[0], model.config
+        self._dtype = dtype
+        self._channels = int(config.conv_dim[-1])
+        self._activation = activation_in_place(config.feat_extract_activation)
+        self._kernel, self._stride = int(config.conv_kernel[0]), int(config.conv_stride[0])
+        # A handful of products a sample: full precision costs nothing here.
+        conv = cast(nn.Conv1d, first.conv)
+        self._weight_KC = conv.weight.detach()[:, 0].t().float().contiguous()
+        bias = conv.bias
+        self._bias_C = (
+            torch.zeros_like(self._weight_KC[0]) if bias is None else bias.detach().float()
+        )
+        norm = getattr(first, "layer_norm", None)
+        self._group_norm = norm if isinstance(norm, nn.GroupNorm) else None
+        self._row_norm = norm if isinstance(norm, nn.LayerNorm) else None
+        self._rest = [
+            _RowConv(cast(nn.Conv1d, x.conv), getattr(x, "layer_norm", None), dtype)
+            for x in layers[1:]
+        ]
+        self._rows_a_frame = FRAME_HOP_SAMPLES // self._stride
+
+    def __call__(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """(T, C) of each clip, in the compute dtype; ``waves`` are float32 (N,) on the device."""
+        counts = [num_frames(len(wave)) for wave in waves]
+        out = [waves[0].new_empty(n, self._channels, dtype=self._dtype) for n in counts]
+        weights = self._first_weights(waves)
+        on_gpu = waves[0].is_cuda
+        limit = _GPU_CHUNK_FRAMES if on_gpu else _CPU_CHUNK_FRAMES
+        for chunk in chunks(counts, limit, merge=on_gpu):
+            x_TC = self._first(waves, chunk, weights)
+            for layer in self._rest:
+                x_TC = layer(x_TC, self._activation)
+            for s in chunk:
+                out[s.clip][s.start : s.stop] = x_TC[s.slot : s.slot + s.stop - s.start]
+        return out
+
+    def _rows(self, frames: int) -> int:
+        """Rows of the first convolution that ``frames`` frames see."""
+        rows = frames
+        for layer in reversed(self._rest):
+            rows = (rows - 1) * layer.stride + layer.kernel
+        return rows
+
+    def _first(
+        self, waves: Sequence[Tensor], chunk: list[Segment], weights: list[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """The first convolution of a chunk's segments, one behind another."""
+        last = chunk[-1]
+        x_TC = waves[0].new_empty(
+            self._rows(last.slot + last.stop - last.start), self._weight_KC.shape[1]
+        )
+        for i, s in enumerate(chunk):
+            begin = s.slot * self._rows_a_frame
+            end = begin + self._rows(s.stop - s.start)
+            patches_TK = self._patches(waves[s.clip][s.start * FRAME_HOP_SAMPLES :])[: end - begin]
+            weight_KC, bias_C = weights[s.clip]
+            torch.addmm(bias_C, patches_TK.contiguous(), weight_KC, out=x_TC[begin:end])
+            if i + 1 < len(chunk):
+                x_TC[end : chunk[i + 1].slot * self._rows_a_frame] = 0.0
+        if self._row_norm is not None:
+            x_TC = row_norm(x_TC, self._row_norm)
+        return self._activation(x_TC).to(self._dtype)
+
+    def _patches(self, wave_N: Tensor) -> Tensor:
+        """(T, K): what each step of the first convolution sees; a view."""
+        steps = (len(wave_N) - self._kernel) // self._stride + 1
+        return wave_N.as_strided((steps, self._kernel), (self._stride, 1), wave_N.storage_offset())
+
+    def _first_weights(self, waves: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Weight (K, C) and bias (C,) of the first convolution for each clip, its group norm within."""
+        norm = self._group_norm
+        if norm is None:
+            return [(self._weight_KC, self._bias_C)] * len(waves)
+        # Its bias, if it has one, is part of the mean that is taken away.
+        weight_KC = self._weight_KC.double()
+        scale_C, shift_C = norm.weight.detach().double(), norm.bias.detach().double()
+        folded: list[tuple[Tensor, Tensor]] = []
+        for wave_N in waves:
+            patches_TK = self._patches(wave_N).double()
+            mean_K = patches_TK.mean(0)
+            covariance_KK = patches_TK.t() @ patches_TK / len(patches_TK) - mean_K[:, None] * mean_K
+            variance_C = (weight_KC * (covariance_KK @ weight_KC)).sum(0).clamp_min(0.0)
+            gain_C = scale_C / torch.sqrt(variance_C + norm.eps)
+            bias = shift_C - (mean_K @ weight_KC) * gain_C
+            folded.append(((weight_KC * gain_C).float(), bias.float()))
+        return folded
+
+
+def row_norm(x_TD: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """Layer norm over the last dimension in float32, returned in the input's dtype."""
+    y_TD = F.layer_norm(x_TD.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return y_TD.to(x_TD.dtype)

@@ -1,0 +1,125 @@
+"""HuBERT's positional convolution in the frequency domain; inference only.
+
+128 taps over 16 groups of 48 channels are few products that no library does fast: a tenth of all time
+for a twenty-fifth of the arithmetic. As a product of spectra over blocks of 256 frames, of which
+129 come out whole (overlap-save), it takes a third of the arithmetic, all of it in plain matrix
+products. The transforms are products too: a fast one would save little more, and the last bits that a
+library's gives depend on the number of threads and of blocks.
+
+Shapes: M frames of all clips in one row, J blocks, L frames in a block, F frequencies, G groups,
+W channels in a group, D hidden. A spectrum's real parts lie before its imaginary ones: 2F.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from gmp_atl_dist.models.conv_encoder import activation_in_place
+
+if TYPE_CHECKING:
+    from gmp_atl_dist.models.hubert import Hubert
+
+
+class PositionalConv:
+    """``pos_conv_embed`` of packed clips: what a frame sees ends with its own clip."""
+
+    def __init__(self, model: Hubert) -> None:
+        conv = cast(nn.Conv1d, model.encoder.pos_conv_embed.conv)
+        weight_DWL, device = _weight(conv), conv.weight.device
+        self._bias_D = cast(Tensor, conv.bias).detach().float()
+        self._groups = conv.groups
+        self._taps = weight_DWL.shape[2]
+        self._block = 2 * self._taps
+        self._activation = activation_in_place(model.config.feat_extract_activation)
+        into, back = _transforms(self._block, self._block - self._taps + 1)
+        self._into_FL = torch.from_numpy(into).to(device)
+        self._back_LF = torch.from_numpy(back).to(device)
+        weight = _spectral_weight(weight_DWL, self._groups, self._block)
+        self._weight = torch.from_numpy(weight).to(device)
+
+    def __call__(self, x_MD: Tensor, num_frames_B: Sequence[int]) -> Tensor:
+        """What is added to ``x_MD`` (float32), the frames of all clips one behind another."""
+        dim = x_MD.shape[1]
+        read, write = self._plan(num_frames_B)
+        blocks, rows = len(read), len(self._into_FL)
+        x_JLD = torch.cat([x_MD, x_MD.new_zeros(1, dim)])[torch.from_numpy(read).to(x_MD.device)]
+        spectrum_JFD = x_MD.new_empty(blocks, rows, dim)
+        for x_LD, out in zip(x_JLD, spectrum_JFD, strict=True):
+            torch.mm(self._into_FL, x_LD, out=out)
+        # (2, F, G, W) a block to one row of 2W a block, frequency and group.
+        parts = spectrum_JFD.view(blocks, 2, rows // 2, self._groups, -1).permute(2, 3, 0, 1, 4)
+        product = torch.bmm(parts.reshape(len(self._weight), blocks, -1), self._weight)
+        product = product.view(rows // 2, self._groups, blocks, 2, -1).permute(2, 3, 0, 1, 4)
+        product_JFD = product.reshape(blocks, rows, dim)
+        y_JLD = x_MD.new_empty(blocks, len(self._back_LF), dim)
+        for spectrum_FD, out in zip(product_JFD, y_JLD, strict=True):
+            torch.mm(self._back_LF, spectrum_FD, out=out)
+        y_MD = y_JLD.view(-1, dim)[torch.from_numpy(write).to(x_MD.device)]
+        return self._activation(y_MD.add_(self._bias_D))
+
+    def _plan(self, num_frames_B: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of ``x_MD`` that each block reads (J, L), and of the blocks' output for each frame (M,).
+
+        The row behind the last stands for zeros.
+        """
+        whole = self._block - self._taps + 1
+        before = self._taps // 2
+        total = sum(num_frames_B)
+        reads: list[np.ndarray] = []
+        writes: list[np.ndarray] = []
+        first = 0
+        for count in num_frames_B:
+            for start in range(0, count, whole):
+                frames = np.arange(start - before, start - before + self._block)
+                inside = (frames >= 0) & (frames < count)
+                writes.append(np.arange(min(whole, count - start)) + len(reads) * whole)
+                reads.append(np.where(inside, frames + first, total))
+            first += count
+        if len(reads) == 1:
+            # A product with one row takes another way through the library, with other last bits.
+            reads.append(np.full(self._block, total))
+        return np.stack(reads), np.concatenate(writes)
+
+
+def _weight(conv: nn.Conv1d) -> np.ndarray:
+    """float64 (D, W, L), its weight norm applied here: torch's sums follow the number of threads."""
+    if not parametrize.is_parametrized(conv, "weight"):
+        return conv.weight.detach().double().cpu().numpy()
+    state = conv.state_dict()
+    length, direction = (
+        state[f"parametrizations.weight.original{i}"].double().cpu().numpy() for i in (0, 1)
+    )
+    # The norm is over all but the last axis, as HubertPositionalConvEmbedding sets it (dim=2).
+    return length * direction / np.sqrt((direction**2).sum(axis=(0, 1), keepdims=True))
+
+
+def _transforms(block: int, whole: int) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (2F, L) from frames to a spectrum, and (whole, 2F) back to the frames that are whole."""
+    frequency = np.arange(block // 2 + 1)
+    angle_FL = 2 * np.pi * np.outer(frequency, np.arange(block)) / block
+    into = np.concatenate([np.cos(angle_FL), -np.sin(angle_FL)])
+    # All frequencies but the first and the last stand for two.
+    share_F = np.where((frequency == 0) | (frequency == block // 2), 1.0, 2.0) / block
+    back_LF = (into * np.tile(share_F, 2)[:, None]).T[:whole]
+    return into.astype(np.float32), np.ascontiguousarray(back_LF, dtype=np.float32)
+
+
+def _spectral_weight(weight_DWL: np.ndarray, groups: int, block: int) -> np.ndarray:
+    """float32 (F x G, 2W, 2W): for each frequency and group, the complex product as a real one.
+
+    A convolution layer correlates, so the spectrum of its weight is conjugate.
+    """
+    spectrum_DWF = np.fft.rfft(weight_DWL, n=block).conj()
+    width, frequencies = spectrum_DWF.shape[1:]
+    # (G, out, in, F) to (F, G, in, out).
+    spectrum = spectrum_DWF.reshape(groups, -1, width, frequencies).transpose(3, 0, 2, 1)
+    real, imaginary = spectrum.real, spectrum.imag
+    rows = [np.concatenate([real, imaginary], -1), np.concatenate([-imaginary, real], -1)]
+    weight = np.concatenate(rows, -2).reshape(frequencies * groups, 2 * width, -1)
+    return np.ascontiguousarray(weight, dtype=np.float32)
