@@ -16,6 +16,8 @@ from gmp_atl_dist.errors import CorpusError
 Gender = Literal["female", "male"]
 GENDERS: tuple[Gender, ...] = ("female", "male")
 """Class order of the gender head; label ids of ``by_gender`` codebooks follow it as well."""
+EVERYBODY = "all"
+"""The group of a codebook that is not of one gender."""
 
 Split = Literal["train", "valid", "test"]
 
@@ -97,7 +99,10 @@ FEATURE_SCHEMA = pa.schema(
         pa.field("frames", pa.binary(), nullable=False),
     ]
 )
-"""A row an utterance and layer; ``frames`` is fp16, C order, ``num_frames`` x ``dim``."""
+"""A row an utterance and layer; ``frames`` is fp16, C order, ``num_frames`` x ``dim``.
+
+Features that were imported as fp32 stay fp32: the size of ``frames`` tells which it is.
+"""
 
 LABEL_SCHEMA = pa.schema(
     [

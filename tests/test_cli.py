@@ -78,6 +78,9 @@ def test_version_and_help(gmp_atl: Run) -> None:
         ["run", "-c", "x.toml", "--colour", "red"],
         ["predict", "model"],
         ["corpora", "synth", "--out", "x", "--seed", "many"],
+        ["features", "import", "x.npy", "--root", "r"],
+        ["features", "export", "abc", "--layer", "9", "--root", "r"],
+        ["features", "export", "abc", "--layer", "-1", "--root", "r", "--out", "o"],
     ],
 )
 def test_wrong_usage_is_told_in_a_line(gmp_atl: Run, arguments: list[str]) -> None:
@@ -322,6 +325,55 @@ def test_a_stock_model_is_not_a_fine_tuned_one(gmp_atl: Run, tiny: Tiny, tmp_pat
     code, _, err = gmp_atl("predict", folder, tmp_path / "a.wav")
     assert code == errors.ModelError.exit_code
     assert "is not a model that finetune wrote" in err
+
+
+def test_features_go_in_and_out(gmp_atl: Run, tmp_path: Path) -> None:
+    npy = tmp_path / "train_0_1.npy"
+    np.save(npy, np.ones((5, 3), "<f4"))
+    npy.with_suffix(".len").write_text("2\n3\n")
+    root = ("--root", tmp_path / "root")
+    code, out, _ = gmp_atl("features", "import", npy, "--layer", "9", *root)
+    assert code == 0
+    kind, features, words = out.split(maxsplit=2)
+    assert (kind, len(features), words) == ("extract", 65, "2 utterances, 5 frames of layer 9\n")
+    (tmp_path / "km").write_text("4 5\n6 7 8\n")
+    code, out, _ = gmp_atl(
+        "features", "import", npy, "--layer", "9", *root, "--km", tmp_path / "km"
+    )
+    assert code == 0
+    labels = out.splitlines()[1].removeprefix("label ").removesuffix(": scale 0")
+
+    export = ("features", "export", features[:6], "--out", tmp_path / "out", *root)
+    assert gmp_atl(*export, "--layer", "9", "--labels", labels[:6]) == (
+        0,
+        f"extract {features} 2 utterances, 5 frames of layer 9 in {tmp_path}/out/train_0_1.npy\n"
+        f"label {labels}: scale 0 in {tmp_path}/out/train_0_1.km\n",
+        "",
+    )
+    assert (tmp_path / "out" / "train_0_1.km").read_text() == "4 5\n6 7 8\n"
+    assert (tmp_path / "out" / "train_0_1.len").read_text() == "2\n3\n"
+    assert np.array_equal(np.load(tmp_path / "out" / "train_0_1.npy"), np.load(npy))
+
+    for wrong, message in (
+        (("--layer", "8"), "holds no features of layer 8; its parts are ('import-00000-layer09',)"),
+        (("--layer", "9", "--labels", "xyz"), "'xyz' begins the fingerprint of 0 label artefacts"),
+        (("--layer", "9", "--labels", labels, "--scale", "1"), "has no labels of scale 1"),
+        (("--layer", "9", "--name", "../x"), "is not the name of a file"),
+    ):
+        code, out, err = gmp_atl(*export, *wrong)
+        assert code == errors.ArtifactError.exit_code
+        assert message in err
+
+
+def test_features_without_their_lengths(gmp_atl: Run, tmp_path: Path) -> None:
+    code, _, err = gmp_atl(
+        "features", "import", tmp_path / "a.npy", "--layer", "9", "--root", tmp_path
+    )
+    assert code == errors.ArtifactError.exit_code
+    assert err == (
+        f"error: {tmp_path}/a.len: cannot be read (No such file or directory); give an existing "
+        f"file\n"
+    )
 
 
 def test_an_interruption_says_that_nothing_is_lost(

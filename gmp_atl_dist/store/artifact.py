@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,7 +30,11 @@ _READ_THREADS = 16
 
 
 class Receipt(BaseModel):
-    """Proof that an object was written whole. ``rows`` is 0 for files that are not tables."""
+    """Proof that an object was written whole. ``rows`` is 0 for files that are not tables.
+
+    ``first`` and ``last`` are the keys at both ends of a part whose rows are in key order, so that a
+    row is found without opening other parts; empty where that has no meaning.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,6 +44,8 @@ class Receipt(BaseModel):
     sha256: str
     frames: int = 0
     audio_s: float = 0.0
+    first: str = ""
+    last: str = ""
     problems: tuple[Problem, ...] = ()
 
 
@@ -103,6 +110,10 @@ def _parse_receipt(data: bytes) -> Receipt | None:
         return None
 
 
+def _receipt_path(name: str) -> str:
+    return f"receipts/{name}.json"
+
+
 def part_path(name: str) -> str:
     return f"parts/{name}.parquet"
 
@@ -113,6 +124,11 @@ class ArtifactWriter:
     def __init__(self, store: Store, key: ArtifactKey) -> None:
         self.store = store
         self.key = key
+        self._seen: dict[str, Receipt] = {}
+
+    def remember(self, receipts: Iterable[Receipt]) -> None:
+        """Receipts that came from the workers themselves need not be read from the store again."""
+        self._seen.update((_receipt_path(r.name), r) for r in receipts)
 
     def done(self) -> dict[str, Receipt]:
         """Receipts by object name (``parts/...`` or ``files/...``), from one listing.
@@ -123,9 +139,11 @@ class ArtifactWriter:
         prefix = self.key.prefix + "/"
         sizes = {e.path.removeprefix(prefix): e.size for e in self.store.list(self.key.prefix)}
         paths = [name for name in sizes if name.startswith("receipts/")]
+        unread = [name for name in paths if name not in self._seen]
         with ThreadPoolExecutor(_READ_THREADS) as pool:
-            raw = list(pool.map(lambda name: self.store.read(prefix + name), paths))
-        receipts = (receipt for data in raw if (receipt := _parse_receipt(data)))
+            raw = list(pool.map(lambda name: self.store.read(prefix + name), unread))
+        self.remember(receipt for data in raw if (receipt := _parse_receipt(data)))
+        receipts = (self._seen[name] for name in paths if name in self._seen)
         return {r.name: r for r in receipts if sizes.get(r.name) == r.bytes}
 
     def put_part(
@@ -137,12 +155,16 @@ class ArtifactWriter:
         audio_s: float = 0.0,
         problems: Sequence[Problem] = (),
         compression: str = "none",
+        row_group_rows: int | None = None,
+        first: str = "",
+        last: str = "",
     ) -> Receipt:
         """Serialise ``table`` whole and put it as part ``name``, then its receipt."""
         buffer = io.BytesIO()
         pq.write_table(
             table,
             buffer,
+            row_group_size=row_group_rows,
             compression=compression,
             use_dictionary=False,
             write_statistics=False,
@@ -150,7 +172,13 @@ class ArtifactWriter:
         )
         receipt = self._receipt(part_path(name), buffer.getvalue(), table.num_rows)
         receipt = receipt.model_copy(
-            update={"frames": frames, "audio_s": audio_s, "problems": tuple(problems)}
+            update={
+                "frames": frames,
+                "audio_s": audio_s,
+                "first": first,
+                "last": last,
+                "problems": tuple(problems),
+            }
         )
         return self._put(receipt, buffer.getvalue())
 
@@ -166,7 +194,7 @@ class ArtifactWriter:
     def _put(self, receipt: Receipt, data: bytes) -> Receipt:
         self.store.put(f"{self.key.prefix}/{receipt.name}", data)
         text = receipt.model_dump_json().encode()
-        self.store.put(f"{self.key.prefix}/receipts/{receipt.name}.json", text)
+        self.store.put(f"{self.key.prefix}/{_receipt_path(receipt.name)}", text)
         return receipt
 
     def seal(
@@ -226,25 +254,48 @@ class Artifact:
         self, name: str, schema: pa.Schema, columns: Sequence[str] | None = None
     ) -> pa.Table:
         """A part's table, all of it or some columns, which must have the schema expected."""
+        with self.open_part(name, schema, whole=columns is None) as part:
+            return part.read(columns=None if columns is None else list(columns))
+
+    @contextmanager
+    def open_part(
+        self,
+        name: str,
+        schema: pa.Schema,
+        *,
+        whole: bool = False,
+        metadata: pq.FileMetaData | None = None,
+    ) -> Iterator[pq.ParquetFile]:
+        """A part for reading row by row group; ``whole`` if all of them will be read.
+
+        ``metadata`` is what an earlier opening found, which saves reading it again.
+
+        Raises:
+            ArtifactError: there is no such part, it has other columns, or reading fails, also later.
+        """
         path = f"{self.key.prefix}/{part_path(name)}"
         if part_path(name) not in self.receipts:
             raise ArtifactError(f"{self.key.prefix} has no part {name!r}; it has {self.part_names}")
-        source = pa.BufferReader(self.store.read(path)) if columns is None else None
         try:
-            with source or self.store.open_input(path) as f:
-                table = pq.read_table(f, columns=None if columns is None else list(columns))
+            with (
+                self.store.open_input(path, whole=whole) as source,
+                # Without pre_buffer each column of each row group is a request of its own on S3.
+                pq.ParquetFile(source, metadata=metadata, pre_buffer=True) as part,
+            ):
+                self._check_schema(path, part.schema_arrow, schema)
+                yield part
         except (OSError, pa.ArrowException) as e:
             raise ArtifactError(
                 f"{self.store.uri}/{path} cannot be read as Parquet: {e}; if the store is up, "
                 f"delete {self.key.prefix} and run again"
             ) from e
-        wanted = pa.schema([schema.field(name) for name in columns or schema.names])
-        if not table.schema.equals(wanted):
+
+    def _check_schema(self, path: str, found: pa.Schema, wanted: pa.Schema) -> None:
+        if not found.equals(wanted):
             raise ArtifactError(
-                f"{self.store.uri}/{path} has columns {table.schema.names}, expected "
-                f"{wanted.names}; it was written by another version: run again with a new root"
+                f"{self.store.uri}/{path} has columns {found.names}, expected {wanted.names}; it "
+                f"was written by another version: run again with a new root"
             )
-        return table
 
     def read_file(self, name: str) -> bytes:
         return self.store.read(f"{self.key.prefix}/files/{name}")
@@ -296,6 +347,24 @@ def find_artifact(store: Store, key: ArtifactKey) -> Artifact | None:
             f"delete {key.prefix} and run again"
         )
     return Artifact(store, key, manifest)
+
+
+def artifact_of(store: Store, kind: str, prefix: str) -> Artifact:
+    """The one sealed artefact of ``kind`` whose fingerprint begins with ``prefix``.
+
+    Raises:
+        ArtifactError: there is none, or several.
+    """
+    known = [key for key in list_artifacts(store) if key.kind == kind]
+    keys = [key for key in known if key.fingerprint.startswith(prefix)]
+    found = find_artifact(store, keys[0]) if len(keys) == 1 else None
+    if found is None:
+        names = ", ".join(key.fingerprint[:12] for key in keys or known) or "none"
+        raise ArtifactError(
+            f"{prefix!r} begins the fingerprint of {len(keys)} {kind} artefacts below {store.uri}; "
+            f"give more of one of: {names}"
+        )
+    return found
 
 
 def list_artifacts(store: Store) -> list[ArtifactKey]:

@@ -36,6 +36,10 @@ class Entry:
     mtime_ns: int
 
 
+class UnreadableError(ArtifactError):
+    """This one object is not there or is closed to us, while the store itself answers."""
+
+
 class _Putter(Protocol):
     def put(self, path: str, data: bytes) -> None: ...
 
@@ -196,16 +200,26 @@ class Store:
         Raises:
             ArtifactError: it is not there or cannot be read.
         """
-        with self.open_input(path) as f, self._explained("read", path):
+        with (
+            self._explained("read", path),
+            self.filesystem.open_input_file(self.absolute(path)) as f,
+        ):
             return f.read()
 
-    def open_input(self, path: str) -> pa.NativeFile:
-        """For reading parts of an object.
+    def open_input(self, path: str, *, whole: bool = False) -> pa.NativeFile:
+        """For reading parts of an object; ``whole`` says that all of it is going to be read.
+
+        A file is mapped into memory, so that Arrow decodes it where it lies. From S3 each read is a
+        request, or with ``whole`` the first one gets everything.
 
         Raises:
             ArtifactError: it is not there or cannot be read.
         """
         with self._explained("read", path):
+            if not self.uri.startswith("s3://"):
+                return pa.memory_map(self.absolute(path))
+            if whole:
+                return pa.BufferReader(self.read(path))
             return self.filesystem.open_input_file(self.absolute(path))
 
     def put(self, path: str, data: bytes) -> None:
@@ -219,11 +233,14 @@ class Store:
             return self._putter.put_exclusive(self.absolute(path), data)
 
     def delete(self, prefix: str) -> None:
-        """Remove everything below ``prefix``, which must name something below the root."""
+        """Remove the object ``prefix`` or everything below it; it must name something below the root."""
         if not prefix:
             raise ArtifactError(f"refusing to delete the whole of {self.uri}")
         with self._explained("delete", prefix):
-            if self.filesystem.get_file_info(self.absolute(prefix)).type != pafs.FileType.NotFound:
+            found = self.filesystem.get_file_info(self.absolute(prefix)).type
+            if found == pafs.FileType.File:
+                self.filesystem.delete_file(self.absolute(prefix))
+            elif found != pafs.FileType.NotFound:
                 self.filesystem.delete_dir(self.absolute(prefix))
 
     def check_writable(self) -> None:
@@ -257,9 +274,11 @@ class _Explained:
         from botocore.exceptions import BotoCoreError, ClientError
 
         if isinstance(e, FileNotFoundError):
-            raise ArtifactError(f"{self._action}: it is not there") from e
+            raise UnreadableError(f"{self._action}: it is not there") from e
         if isinstance(e, (OSError, pa.ArrowException, BotoCoreError, ClientError)):
-            raise ArtifactError(
+            # S3 does not say whether one object is closed to us or all of them; a disk does.
+            kind_of = UnreadableError if isinstance(e, PermissionError) else ArtifactError
+            raise kind_of(
                 f"{self._action}: {type(e).__name__}: {e}; check that the root exists, that you "
                 f"may read and write it, and for s3:// the AWS_* environment"
             ) from e

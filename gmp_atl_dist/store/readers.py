@@ -1,7 +1,7 @@
-"""Typed views of artefacts: utterances, audio, features, labels, codebooks.
+"""Typed views of artefacts: utterances, audio, labels, codebooks.
 
-Everything that reads a part goes through here, so that the layout of a part is known in one place
-besides the stage that writes it.
+Everything that reads a part goes through here or, for features, :mod:`gmp_atl_dist.store.features`,
+so that the layout of a part is known in one place besides the stage that writes it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from gmp_atl_dist.records import (
     AUDIO_SCHEMA,
     CODEBOOK_SCHEMA,
     CURVE_SCHEMA,
-    FEATURE_SCHEMA,
     LABEL_SCHEMA,
     UTTERANCE_SCHEMA,
     StoredUtterance,
@@ -108,44 +107,6 @@ class AudioReader:
 
 
 @dataclass(frozen=True)
-class UtteranceFrames:
-    """Features of one utterance and layer: ``frames_TD`` is fp16 [num_frames, dim]."""
-
-    utterance_id: str
-    frames_TD: np.ndarray
-
-
-def feature_part_name(part: str, layer: int) -> str:
-    return f"{part}-layer{layer:02d}"
-
-
-def feature_source_parts(features: Artifact, layer: int) -> tuple[str, ...]:
-    """The ingest parts that a layer's features were made from, in order."""
-    suffix = feature_part_name("", layer)
-    return tuple(n.removesuffix(suffix) for n in features.part_names if n.endswith(suffix))
-
-
-def read_features(features: Artifact, part: str, layer: int) -> Iterator[UtteranceFrames]:
-    """The features of one ingest part and layer, an utterance at a time, without copying.
-
-    Raises:
-        ArtifactError: a row is of another layer or size than it says.
-    """
-    name = feature_part_name(part, layer)
-    table = features.read_part(name, FEATURE_SCHEMA)
-    for row in range(table.num_rows):
-        utterance_id = table["utterance_id"][row].as_py()
-        shape = (table["num_frames"][row].as_py(), table["dim"][row].as_py())
-        flat = np.frombuffer(table["frames"][row].as_buffer(), dtype="<f2")
-        if table["layer"][row].as_py() != layer or flat.size != shape[0] * shape[1]:
-            raise ArtifactError(
-                f"features of utterance {utterance_id!r} in part {name!r} hold {flat.size} values, "
-                f"expected {shape[0]} x {shape[1]} of layer {layer}; run gmp-atl verify"
-            )
-        yield UtteranceFrames(utterance_id, flat.reshape(shape))
-
-
-@dataclass(frozen=True)
 class Codebook:
     """Centroids of one scale and gender group ("all" unless by gender): fp32 [k, dim]."""
 
@@ -187,18 +148,23 @@ def read_labels(
 ) -> dict[str, tuple[np.ndarray, ...]]:
     """int32 labels [num_frames] of every scale, by utterance id."""
     found: dict[str, dict[int, np.ndarray]] = {}
+    for utterance_id, scale, ids in stream_labels(labels):
+        if wanted is None or utterance_id in wanted:
+            found.setdefault(utterance_id, {})[scale] = ids
+    return {key: tuple(v for _, v in sorted(scales.items())) for key, scales in found.items()}
+
+
+def stream_labels(labels: Artifact) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Utterance id, scale, and int32 labels [num_frames] of every row, in the order of the parts."""
     for name in labels.part_names:
         for row in labels.read_part(name, LABEL_SCHEMA).to_pylist():
-            if wanted is not None and row["utterance_id"] not in wanted:
-                continue
             ids = np.frombuffer(row["labels"], dtype="<i4")
             if ids.size != row["num_frames"]:
                 raise ArtifactError(
                     f"labels of utterance {row['utterance_id']!r} in part {name!r} are {ids.size}, "
                     f"expected {row['num_frames']}; run gmp-atl verify"
                 )
-            found.setdefault(row["utterance_id"], {})[row["scale"]] = ids
-    return {key: tuple(v for _, v in sorted(scales.items())) for key, scales in found.items()}
+            yield row["utterance_id"], row["scale"], ids
 
 
 def read_curves(artifact: Artifact) -> dict[str, list[tuple[int, float]]]:

@@ -16,6 +16,7 @@ from gmp_atl_dist.store.artifact import (
     ArtifactKey,
     ArtifactWriter,
     Problem,
+    artifact_of,
     find_artifact,
     list_artifacts,
 )
@@ -172,6 +173,35 @@ def test_a_part_that_never_was_is_named(store: Store) -> None:
 def test_another_schema_is_refused(store: Store) -> None:
     with pytest.raises(ArtifactError, match="was written by another version"):
         write(store).read_part("00000", PREDICTION_SCHEMA)
+
+
+def test_row_groups_are_cut_where_told_and_read_one_by_one(store: Store) -> None:
+    writer = ArtifactWriter(store, KEY)
+    table = features("a", "b", "c")
+    receipt = writer.put_part("0", table, row_group_rows=2, first="a", last="c")
+    assert (receipt.first, receipt.last) == ("a", "c")
+    artifact = writer.seal(version=1, science={}, inputs={})
+    assert artifact.receipts["parts/0.parquet"] == receipt
+    for whole in (True, False):
+        with artifact.open_part("0", FEATURE_SCHEMA, whole=whole) as part:
+            assert part.read_row_group(1).equals(table.slice(2))
+            footer = part.metadata
+        with artifact.open_part("0", FEATURE_SCHEMA, metadata=footer) as part:
+            assert part.read_row_group(0, columns=["utterance_id"]).num_rows == 2
+
+
+def test_an_artefact_is_found_by_how_its_fingerprint_begins(store: Store) -> None:
+    with pytest.raises(ArtifactError, match=r"'' begins .* of 0 extract artefacts .*: none"):
+        artifact_of(store, "extract", "")
+    keys = [ArtifactKey("extract", c * 64) for c in ("ab", "ac")]
+    for key in [*keys, ArtifactKey("label", "a" * 64)]:
+        write(store, key)
+    assert artifact_of(store, "extract", "ab").key == keys[0]
+    assert artifact_of(store, "label", "").key.kind == "label"
+    with pytest.raises(ArtifactError, match=r"'a' begins .* of 2 .*: abababababab, acacacacacac"):
+        artifact_of(store, "extract", "a")
+    with pytest.raises(ArtifactError, match=r"'f' begins .* of 0 .*: abababababab, acacacacacac"):
+        artifact_of(store, "extract", "f")
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"{", b"\xff", b'{"kind": 1}'])

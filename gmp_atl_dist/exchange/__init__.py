@@ -1,0 +1,1 @@
+"""Features and labels in fairseq's layout, in and out."""

@@ -1,0 +1,128 @@
+"""From artefacts of kinds ``extract`` and ``label`` to fairseq's files.
+
+Files appear under their names when all of them are whole; a killed export leaves ``.tmp-*`` at most.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise, zip_longest
+from pathlib import Path
+from typing import IO
+
+from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.exchange.layout import fewest_samples, npy_header, tsv_name
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.features import feature_receipts, stream_batches
+from gmp_atl_dist.store.readers import stream_labels
+
+_BATCH_FRAMES = 8_000
+
+Listing = Sequence[tuple[str, int]]
+"""Utterance ids and how many frames each has, in order."""
+
+
+def export_features(features: Artifact, layer: int, folder: Path, name: str) -> Listing:
+    """Write a layer as ``.npy`` (fp32), ``.len`` and ``.tsv``; what was written, in order.
+
+    Raises:
+        ArtifactError: the layer is not there or damaged, or the folder cannot be written.
+    """
+    receipts = feature_receipts(features, layer)
+    frames = sum(receipt.frames for receipt in receipts.values())
+    listing: list[tuple[str, int]] = []
+    with _whole_files(folder, [f"{name}.len", tsv_name(name), f"{name}.npy"]) as files:
+        lengths, tsv, npy = files
+        tsv.write(b".\n")
+        for batch in stream_batches(features, layer, _BATCH_FRAMES, parts=tuple(receipts)):
+            if not listing:
+                npy.write(npy_header(frames, batch.x_MD.shape[1]))
+            npy.write(batch.x_MD.data)
+            rows = list(zip(batch.utterance_ids, batch.num_frames, strict=True))
+            lengths.writelines(f"{count}\n".encode() for _, count in rows)
+            tsv.writelines(_tsv_line(*row) for row in rows)
+            listing += rows
+        written = sum(count for _, count in listing)
+        if written != frames:
+            raise ArtifactError(
+                f"{features.key.prefix} holds {written} frames of layer {layer}, its receipts say "
+                f"{frames}; extract again in a new root"
+            )
+    return listing
+
+
+def _tsv_line(utterance_id: str, frames: int) -> bytes:
+    if any(c in utterance_id for c in "\t\n\r"):
+        raise ArtifactError(
+            f"utterance {utterance_id!r}: a .tsv cannot hold a tab or the end of a line in a name; "
+            f"rename the recording"
+        )
+    return f"{utterance_id}\t{fewest_samples(frames)}\n".encode()
+
+
+def export_labels(
+    labels: Artifact, scale: int, folder: Path, name: str, listing: Listing | None = None
+) -> Listing:
+    """Write a scale as ``.km``; what was written, in order, which must be ``listing`` if given.
+
+    Raises:
+        ArtifactError: the scale is not there, utterances differ, or the folder cannot be written.
+    """
+    written: list[tuple[str, int]] = []
+    scales: set[int] = set()
+    with _whole_files(folder, [f"{name}.km"]) as (km,):
+        for utterance_id, found, ids in stream_labels(labels):
+            scales.add(found)
+            if found == scale:
+                km.write(" ".join(map(str, ids.tolist())).encode() + b"\n")
+                written.append((utterance_id, len(ids)))
+        if not written:
+            raise ArtifactError(
+                f"{labels.key.prefix} has no labels of scale {scale}; it has {sorted(scales)}"
+            )
+        _check_listing(labels, written, listing)
+    return written
+
+
+def _check_listing(labels: Artifact, written: Listing, listing: Listing | None) -> None:
+    for (a, _), (b, _) in pairwise(written):
+        if a >= b:
+            raise ArtifactError(
+                f"{labels.key.prefix}: utterance {b!r} follows {a!r}, not in order; another version "
+                f"wrote it: label again in a new root"
+            )
+    if listing is None:
+        return
+    for mine, theirs in zip_longest(written, listing):
+        if mine != theirs:
+            raise ArtifactError(
+                f"{labels.key.prefix} does not fit the features: labels are of {mine}, features of "
+                f"{theirs} (utterance, frames); give labels and features of one run"
+            )
+
+
+@contextmanager
+def _whole_files(folder: Path, names: Sequence[str]) -> Iterator[list[IO[bytes]]]:
+    """Files that get their names together, once the block ended well."""
+    for name in names:
+        if name != os.path.basename(name):
+            raise ArtifactError(f"{name!r} is not the name of a file in {folder}; give a plain one")
+    temporary = [folder / f".tmp-{uuid.uuid4().hex}" for _ in names]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as opened:
+            yield [opened.enter_context(path.open("xb")) for path in temporary]
+        for path, name in zip(temporary, names, strict=True):
+            os.replace(path, folder / name)
+    except OSError as e:
+        raise ArtifactError(
+            f"{folder}: cannot be written ({e.strerror or e}); give a folder with room that you may "
+            f"write"
+        ) from e
+    finally:
+        for path in temporary:
+            with suppress(OSError):
+                path.unlink()

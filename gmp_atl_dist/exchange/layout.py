@@ -1,0 +1,202 @@
+"""fairseq's files of features and labels, byte by byte.
+
+As ``dump_hubert_feature.py`` and ``dump_km_label.py`` of its ``examples/hubert/simple_kmeans`` write
+them, with NAME = ``{split}_{rank}_{nshard}``:
+
+- ``NAME.npy``: fp32 [frames of all utterances, dim]
+- ``NAME.len``: a line an utterance, how many frames it has
+- ``NAME.km``: a line an utterance, its labels with a space between
+- ``{split}.tsv``: a root, then a line an utterance: its path below the root, a tab, its samples
+
+Utterances come in the same order in all of them. Frames of one utterance need not follow from its
+samples: fairseq cuts audio into chunks of 100 s and loses a frame or so at each cut.
+
+Shape suffixes: M frames of all utterances, D hidden.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, MIN_SAMPLES
+from gmp_atl_dist.errors import ArtifactError
+
+_MAX_INT32 = 2**31 - 1
+# npy_append_array, through which fairseq writes, leaves room for the shape to grow in place.
+_NPY_SPARE_BYTES = 64
+
+
+@dataclass(frozen=True)
+class FairseqFiles:
+    """What one import reads. Without ``tsv`` utterances are called NAME-000000, NAME-000001, ..."""
+
+    npy: Path
+    lengths: Path
+    tsv: Path | None = None
+    km: Path | None = None
+
+    @classmethod
+    def beside(
+        cls,
+        npy: Path,
+        lengths: Path | None = None,
+        tsv: Path | None = None,
+        km: Path | None = None,
+    ) -> FairseqFiles:
+        """What is not given is taken from beside ``npy`` if it is there under its usual name."""
+
+        def there(*names: str) -> Path | None:
+            return next((p for p in map(npy.with_name, names) if p.is_file()), None)
+
+        return cls(
+            npy,
+            lengths or npy.with_name(f"{npy.stem}.len"),
+            tsv or there(f"{npy.stem}.tsv", tsv_name(npy.stem)),
+            km or there(f"{npy.stem}.km"),
+        )
+
+
+def tsv_name(name: str) -> str:
+    """The ``.tsv`` lists a split, not its shards; where the only shard is all of it, it is ours."""
+    return f"{name.removesuffix('_0_1')}.tsv"
+
+
+def fewest_samples(frames: int) -> int:
+    """The least audio that gives so many frames."""
+    return (frames - 1) * FRAME_HOP_SAMPLES + MIN_SAMPLES if frames else 0
+
+
+def npy_header(frames: int, dim: int) -> bytes:
+    """The header of a ``.npy`` of fp32 as npy_append_array before 0.9.14 writes it: 192 bytes."""
+    header = io.BytesIO()
+    shape = (frames, dim)
+    np.lib.format.write_array_header_2_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    magic, text = header.getvalue()[:8], header.getvalue()[12:].removesuffix(b"\n")
+    text += b" " * _NPY_SPARE_BYTES + b"\n"
+    return magic + struct.pack("<I", len(text)) + text
+
+
+def open_npy(path: Path) -> np.ndarray:
+    """fp32 or fp16 [M, D], mapped into memory.
+
+    Raises:
+        ArtifactError: it is not such an array.
+    """
+    try:
+        # Unlike np.load() it takes neither archives nor pickles.
+        x_MD = np.asarray(np.lib.format.open_memmap(path, mode="r"))
+    except (OSError, ValueError, EOFError) as e:
+        raise ArtifactError(
+            f"{path}: cannot be read as an array of numbers ({e}); give a whole .npy file"
+        ) from e
+    if x_MD.dtype.str not in ("<f4", "<f2") or x_MD.ndim != 2:
+        raise ArtifactError(
+            f"{path}: is {x_MD.dtype.str} of shape {x_MD.shape}, expected little-endian float32 or "
+            f"float16 [frames, dim]; convert it with numpy"
+        )
+    return x_MD
+
+
+def read_lengths(path: Path) -> list[int]:
+    """Frames of each utterance."""
+    lines = _lines(path)
+    frames = [_number(line.rstrip()) for line in lines]
+    problems = [
+        f"line {i}: {line!r} is not a number of frames"
+        for i, (line, count) in enumerate(zip(lines, frames, strict=True), 1)
+        if count is None
+    ]
+    if problems or not lines:
+        raise ArtifactError.of_all(
+            f"{path}: expected one whole number a line; write it again with the features:",
+            problems or ["there is no line"],
+        )
+    return [count for count in frames if count is not None]
+
+
+def read_ids(files: FairseqFiles, utterances: int) -> list[str]:
+    """What each utterance is called: its path in the ``.tsv``, or a number."""
+    if files.tsv is None:
+        width = max(6, len(str(utterances - 1)))
+        return [f"{files.npy.stem}-{i:0{width}d}" for i in range(utterances)]
+    rows = [line.rstrip().split("\t") for line in _lines(files.tsv)[1:]]
+    problems = [
+        f"line {i}: {row!r} is not a path, a tab and a number of samples"
+        for i, row in enumerate(rows, 2)
+        if len(row) != 2 or not row[0] or _number(row[1]) is None
+    ]
+    first_lines: dict[str, int] = {}
+    for i, (path, *_) in enumerate(rows, 2):
+        if first_lines.setdefault(path, i) != i:
+            problems.append(f"line {i}: {path!r} is in line {first_lines[path]} already")
+    if len(rows) != utterances:
+        problems.append(
+            f"{len(rows)} utterances, but {files.lengths} has {utterances}; give the lines of this "
+            f"shard, below a first line with the root"
+        )
+    if problems:
+        raise ArtifactError.of_all(f"{files.tsv}: does not name the utterances:", problems)
+    return [row[0] for row in rows]
+
+
+def read_labels(km: Path, lengths: Path, frames: Sequence[int]) -> np.ndarray:
+    """int32 [M]: the label of every frame."""
+    lines = _lines(km)
+    if len(lines) != len(frames):
+        raise ArtifactError(
+            f"{km}: has {len(lines)} lines, but {lengths} has {len(frames)}; give the labels of "
+            f"these features"
+        )
+    labels_M = np.empty(sum(frames), "<i4")
+    problems: list[str] = []
+    filled = 0
+    for i, (line, count) in enumerate(zip(lines, frames, strict=True), 1):
+        words = line.split()
+        labels = [_number(word) for word in words]
+        wrong = [word for word, label in zip(words, labels, strict=True) if label is None]
+        if wrong:
+            problems.append(f"line {i}: {wrong[0]!r} is not a label")
+        elif len(labels) != count:
+            problems.append(f"line {i}: {len(labels)} labels, but {lengths} says {count}")
+        else:
+            labels_M[filled : filled + count] = labels
+        filled += count
+    if problems:
+        raise ArtifactError.of_all(
+            f"{km}: expected a whole number from 0 a frame; assign labels to these features again:",
+            problems,
+        )
+    return labels_M
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else f"not UTF-8: {e}"
+        raise ArtifactError(f"{path}: cannot be read ({reason}); give an existing file") from e
+    # Not splitlines(), which also splits at what may be part of a path.
+    lines = text.split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def _number(word: str) -> int | None:
+    """A whole number from 0 that fits int32, else None; int() takes more than digits."""
+    if not (word.isascii() and word.isdigit() and len(word) <= len(str(_MAX_INT32))):
+        return None
+    value = int(word)
+    return value if value <= _MAX_INT32 else None
