@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
@@ -50,9 +50,10 @@ class CorpusConfig(Section):
     columns: dict[str, str] = Field(
         default_factory=dict, description="table adapter: our column = theirs, e.g. id = 'utt_id'"
     )
-    on_bad: Literal["error", "drop"] = Field(
-        default="error",
-        description="bad recordings stop the run, or are dropped and listed in the report",
+    max_bad_fraction: Fraction = Field(
+        default=0.01,
+        description="bad items of all listed, above which the run stops; the bad ones are left out "
+        "and listed in the report; 0: the first stops the run",
     )
     min_s: PositiveFloat = Field(default=0.1, description="shorter utterances are bad")
     max_s: PositiveFloat = Field(default=MAX_UTTERANCE_S, description="longer utterances are bad")
@@ -154,12 +155,29 @@ class ExtractConfig(Section):
     """Frame features of the warmed-up model."""
 
     layers: tuple[PositiveInt, ...] = Field(default=(6, 9, 12), min_length=1)
-    batch_s: PositiveFloat = Field(default=60.0, description="padded audio in one forward pass")
+    part_frames: Annotated[int, Field(gt=0, le=1_000_000)] = Field(
+        default=30_000, description="frames in one part, as evenly as utterances allow; 50 a second"
+    )
+    max_window_s: PositiveFloat = Field(
+        default=MAX_UTTERANCE_S,
+        description="longer recordings are seen by attention in overlapping windows",
+    )
+    window_context_s: Annotated[float, Field(ge=0)] = Field(
+        default=5.0, description="on either side of what is kept of a window"
+    )
+    compression: Literal["none", "zstd"] = Field(
+        default="none", description="of the stored features; zstd saves some 8 %, and costs time"
+    )
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _usable(self) -> Self:
         if len(set(self.layers)) != len(self.layers):
             raise ValueError(f"layers {list(self.layers)} names one twice; list each once")
+        if self.max_window_s < 2 * self.window_context_s + 1:
+            raise ValueError(
+                f"max_window_s: {self.max_window_s:g} leaves less than a second between two contexts "
+                f"of window_context_s = {self.window_context_s:g}; raise it, or lower that"
+            )
         return self
 
 
@@ -181,7 +199,21 @@ class ClusterConfig(Section):
     sample_frames: PositiveInt = Field(
         default=2_000_000, description="most frames that a fit reads"
     )
+    sample_spread: Annotated[float, Field(ge=1)] = Field(
+        default=4.0,
+        description="the frames are drawn from utterances that hold about this many times as many",
+    )
     seed: int = 0
+
+
+class LabelConfig(Section):
+    """Nearest centroid of every frame."""
+
+    fused: bool = Field(
+        default=False,
+        description="assign labels where features are computed and store features of the "
+        "clustering sample alone; the same labels, for a second pass over that sample",
+    )
 
 
 class RetrainConfig(OptimConfig):
@@ -216,19 +248,63 @@ class EvaluateConfig(Section):
     seed: int = 0
 
 
-class WorkersConfig(Section):
-    """Workers of a mapped stage. Threads are pinned to ``cpus`` in each."""
+class ProcessConfig(Section):
+    """One worker process. Its threads are pinned to ``cpus``."""
 
-    workers: PositiveInt = Field(default=1, description="processes at once")
     cpus: PositiveInt = Field(default=1, description="cores and threads of each")
     gpus: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="GPUs of each; may be a fraction"
     )
 
 
-class TrainWorkersConfig(WorkersConfig):
+class WorkersConfig(ProcessConfig):
+    """Workers of a mapped stage."""
+
+    workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+        default=1, description="processes at once; [2, 8]: from 2 to 8, as there is work and room"
+    )
+
+    @property
+    def min_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def max_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _one_or_two(cls, raw: object) -> object:
+        """A union's own errors would be one for each of its members."""
+        given = list(raw) if isinstance(raw, list | tuple) else [raw, raw]
+        numbers = [n for n in given if isinstance(n, int) and n > 0]
+        if len(given) != 2 or len(numbers) != 2:
+            raise ValueError("give a number above 0, or [fewest, most], e.g. [1, 4]")
+        if numbers[0] > numbers[1]:
+            raise ValueError("the fewest are more than the most; give [fewest, most]")
+        return raw
+
+
+class StreamWorkersConfig(WorkersConfig):
+    """Workers of a stage whose audio is read by processes of their own."""
+
+    readers: PositiveInt | None = Field(
+        default=None,
+        description="processes that read audio; none: two a worker that has a GPU, else one in all",
+    )
+    reader_cpus: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="cores set aside for each reader; 0: they share the workers'"
+    )
+    batch_s: PositiveFloat | None = Field(
+        default=None,
+        description="most padded audio in one forward pass; none: fitted to the device's memory",
+    )
+
+
+class TrainWorkersConfig(ProcessConfig):
     """Workers of a trained stage: one process a GPU, or a few cores."""
 
+    workers: PositiveInt = Field(default=1, description="processes at once")
     micro_batch_size: PositiveInt | None = Field(
         default=None,
         description="utterances in one forward pass of a worker; none: its whole share",
@@ -249,7 +325,7 @@ class RuntimeConfig(Section):
         default=None, description="none: RAY_ADDRESS, else a Ray of our own"
     )
     ingest: WorkersConfig = WorkersConfig(workers=2)
-    extract: WorkersConfig = WorkersConfig()
+    extract: StreamWorkersConfig = StreamWorkersConfig()
     cluster: WorkersConfig = WorkersConfig()
     label: WorkersConfig = WorkersConfig()
     train: TrainWorkersConfig = TrainWorkersConfig()
@@ -267,6 +343,7 @@ class RunConfig(Section):
     warmup: WarmupConfig = WarmupConfig()
     extract: ExtractConfig = ExtractConfig()
     cluster: ClusterConfig = ClusterConfig()
+    label: LabelConfig = LabelConfig()
     retrain: RetrainConfig = RetrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

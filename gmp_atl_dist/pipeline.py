@@ -24,14 +24,15 @@ from gmp_atl_dist.stages.evaluate import Evaluate
 from gmp_atl_dist.stages.extract import Extract
 from gmp_atl_dist.stages.finetune import Finetune, selection_side
 from gmp_atl_dist.stages.ingest import Ingest
-from gmp_atl_dist.stages.label import Label
+from gmp_atl_dist.stages.label import FusedLabel, Label
+from gmp_atl_dist.stages.learners import Learners, plan_labels
+from gmp_atl_dist.stages.progress import read_progress
 from gmp_atl_dist.stages.report import FoldArtifacts, Report
 from gmp_atl_dist.stages.retrain import Retrain
-from gmp_atl_dist.stages.trained import read_progress
 from gmp_atl_dist.stages.warmup import Warmup
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, find_artifact
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.readers import read_utterances
+from gmp_atl_dist.store.index import one_of_each_group
 
 Handle: TypeAlias = Artifact | Pending
 Ensure: TypeAlias = Callable[[Stage], Handle]
@@ -43,7 +44,7 @@ def method(config: RunConfig, source: Store, ensure: Ensure) -> Handle:
     corpus = sealed(ensure(Ingest(config.corpus, listing)))
     backbone = sealed(ensure(Backbone(config.model)))
     check_layers(backbone, config.extract.layers)
-    folds = plan_folds(read_utterances(corpus), config.folds)
+    folds = plan_folds(one_of_each_group(corpus), config.folds)
     results = [one_fold(config, corpus, backbone, fold, ensure) for fold in folds]
     return ensure(Report(config, corpus, backbone, tuple(results)))
 
@@ -55,9 +56,14 @@ def one_fold(
     # Transductive: clustering and retraining hear the test speakers; the report says so.
     hears_all = config.folds.protocol != "clean"
     warmup = ensure(Warmup(config.warmup, corpus, backbone, fold))
-    features = ensure(Extract(config.extract, corpus, warmup, fold, hears_all))
-    codebooks = ensure(Cluster(config.cluster, corpus, features, fold, hears_all))
-    labels = ensure(Label(corpus, features, codebooks, fold.name))
+    learners = Learners(corpus, fold, hears_all)
+    plan = plan_labels(config.label, config.cluster, learners)
+    features = ensure(Extract(config.extract, warmup, learners, plan))
+    codebooks = ensure(Cluster(config.cluster, features, learners, plan.sample))
+    if plan.fused:
+        labels = ensure(FusedLabel(config.extract, warmup, codebooks, learners))
+    else:
+        labels = ensure(Label(corpus, features, codebooks, fold.name))
     retrained = ensure(
         Retrain(config.retrain, corpus, backbone, codebooks, labels, fold, hears_all)
     )
@@ -174,10 +180,10 @@ class _Looker:
             self.found.append(StageStatus(stage.label, key.fingerprint, "done", detail))
             return artifact
         parts = ArtifactWriter(self.context.store, key).done()
-        progress = read_progress(self.context, f"{key.prefix}/_progress.json")
+        progress = read_progress(self.context.store, key)
         detail = f"{len(parts)} parts" if parts else ""
         if progress is not None:
-            detail = f"update {progress[0]} of {progress[1]}, {progress[2]}"
+            detail = progress.words(time.time())
         state = "started" if detail else "waiting"
         self.found.append(StageStatus(stage.label, key.fingerprint, state, detail))
         if not stage.identity_is_fingerprint:

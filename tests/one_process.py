@@ -1,8 +1,8 @@
 """Stages and trainings without Ray: a loop stands in for its workers, one rank for its gang.
 
-What runs is the package's own code, but for ``runtime.map_tasks`` and ``runtime.train``. Test modules
-get the fixtures by ``pytest_plugins = ["one_process"]``. They import it before pytest could rewrite
-its assertions, and it has none: PYTEST_DONT_REWRITE.
+What runs is the package's own code, but for the three ways into Ray. Test modules get the fixtures by
+``pytest_plugins = ["one_process"]``. They import it before pytest could rewrite its assertions, and
+it has none: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.records import Fold
-from gmp_atl_dist.runtime import Task, TaskWorker
+from gmp_atl_dist.runtime import StreamWorker, Task, TaskReader, TaskResult, TaskWorker
 from gmp_atl_dist.stages.backbone import Backbone
 from gmp_atl_dist.stages.base import Context, Stage
 from gmp_atl_dist.stages.ingest import Ingest
@@ -101,15 +101,28 @@ def map_here(
     worker: Callable[[ArgumentT], TaskWorker],
     argument: ArgumentT,
     **_: object,
-) -> Iterator[str]:
+) -> Iterator[TaskResult]:
     made = worker(argument)
     for task in tasks:
-        yield made(task)
+        yield TaskResult(task.name, made(task), "here", 1.0, 1.0)
+
+
+def stream_here(
+    tasks: Sequence[Task],
+    reader: Callable[[], TaskReader],
+    worker: Callable[[ArgumentT], StreamWorker],
+    argument: ArgumentT,
+    **_: object,
+) -> Iterator[TaskResult]:
+    read, made = reader(), worker(argument)
+    for task in tasks:
+        put = made.compute(task, read(task))
+        yield TaskResult(task.name, put(), "here", 1.0, 1.0)
 
 
 @contextmanager
 def no_ray(checkpoints: Path) -> Iterator[None]:
-    """The two ways into Ray are loops of this process meanwhile."""
+    """The three ways into Ray are loops of this process meanwhile."""
 
     def train(
         loop: Callable[[ArgumentT, OneRank], None], argument: ArgumentT, *, name: str, **_: object
@@ -119,6 +132,7 @@ def no_ray(checkpoints: Path) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "map_tasks", map_here)
+        patch.setattr(runtime, "stream_tasks", stream_here)
         patch.setattr(runtime, "train", train)
         patch.setattr(runtime.Cluster, "open", lambda _: None)
         yield

@@ -54,6 +54,7 @@ freeze_conv = false
 
 [extract]
 layers = [1, 2]
+part_frames = 350
 
 [cluster]
 scales = [{{ layer = 1, k = 8 }}, {{ layer = 2, k = 8 }}]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from one_process import Tiny, context_of, tiny_experiment
 
 from gmp_atl_dist import pipeline
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.errors import ArtifactError, ConfigError, ModelError
-from gmp_atl_dist.stages.base import Context, Pending, sealed
-from gmp_atl_dist.store.artifact import ArtifactKey
+from gmp_atl_dist.runtime import Task
+from gmp_atl_dist.stages import progress
+from gmp_atl_dist.stages.base import Context, Pending, map_parts, sealed
+from gmp_atl_dist.stages.progress import Snapshot
+from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter, Receipt, receipts_json
 
 pytest_plugins = ["one_process"]
 
@@ -55,6 +60,10 @@ def test_half_done(experiment: RunConfig, context: Context) -> None:
     # What comes next is started by a progress file, or by a part.
     retrain, label = rows["retrain fold1"], rows["extract fold2"]
     context.store.put(
+        f"artifacts/cluster/{rows['cluster fold1'].fingerprint}/_progress.json",
+        Snapshot(done=1, total=2, unit="parts", busy_share=0.5).model_dump_json().encode(),
+    )
+    context.store.put(
         f"artifacts/retrain/{retrain.fingerprint}/_progress.json",
         b'{"done": 3, "total": 9, "measures": {"loss": 1.5}}',
     )
@@ -64,9 +73,47 @@ def test_half_done(experiment: RunConfig, context: Context) -> None:
 
     assert (rows["retrain fold1"].state, rows["retrain fold1"].detail) == (
         "started",
-        "update 3 of 9, loss 1.5",
+        "3/9 updates, loss 1.5",
     )
+    assert rows["cluster fold1"].detail == "1/2 parts, busy 50 %"
     assert (rows["extract fold2"].state, rows["extract fold2"].detail) == ("started", "1 parts")
+
+
+class Writes:
+    """Writes half an hour of audio a task; one of them does not end well."""
+
+    def __init__(self, out: ArtifactWriter) -> None:
+        self._out = out
+
+    def __call__(self, task: Task) -> str:
+        if task.payload == "bad":
+            raise ModelError("is bad")
+        table = pa.table({"utterance": range(360)})
+        return receipts_json([self._out.put_part(task.name, table, audio_s=1800)])
+
+
+def test_a_mapped_stage_leaves_its_progress_until_it_is_done(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_LEAVE_EVERY_S", 0.0)
+    out = ArtifactWriter(context.store, ArtifactKey("label", "a" * 64))
+
+    def run(*payloads: str) -> list[Receipt]:
+        tasks = [Task(f"part-{i}", payload) for i, payload in enumerate(payloads)]
+        workers = context.settings.label
+        return map_parts(context, out, "label", tasks, Writes, out, workers, lambda name: [name])
+
+    with pytest.raises(ModelError):
+        run("", "", "bad", "")
+    seen = progress.read_progress(context.store, out.key)
+    assert seen is not None
+    assert seen.words().startswith("2/4 parts, 1.00 h of 2.00 h, ")
+    assert seen.words(time.time() + 300).endswith(", last seen 5 min ago")
+
+    assert sorted(r.name for r in run("", "", "", "")) == [
+        f"parts/part-{i}.parquet" for i in range(4)
+    ]
+    assert progress.read_progress(context.store, out.key) is None
 
 
 def test_a_stage_needs_those_before_it(experiment: RunConfig, context: Context) -> None:

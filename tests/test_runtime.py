@@ -8,11 +8,28 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from gmp_atl_dist import errors, runtime
-from gmp_atl_dist.config import RuntimeConfig, TrainWorkersConfig, WorkersConfig
-from gmp_atl_dist.errors import CheckpointError, CorpusError, GmpAtlError, ModelError, WorkerError
+from gmp_atl_dist.config import (
+    Json,
+    RuntimeConfig,
+    StreamWorkersConfig,
+    TrainWorkersConfig,
+    WorkersConfig,
+)
+from gmp_atl_dist.config_file import parse_config
+from gmp_atl_dist.errors import (
+    CheckpointError,
+    ConfigError,
+    CorpusError,
+    GmpAtlError,
+    ModelError,
+    WorkerError,
+)
+from gmp_atl_dist.runtime.pools import _one_value, _only_value
+from gmp_atl_dist.runtime.wrapped import in_short, last_line, our_error
 from gmp_atl_dist.store.filesystem import Store
 
 
@@ -54,8 +71,8 @@ def test_our_error_is_found_inside_rays(
     wrap: Callable[[BaseException], BaseException], again: Callable[[BaseException], BaseException]
 ) -> None:
     ours = ModelError("utterance 'u7' is loud")
-    assert runtime._our_error(ours) is ours
-    assert runtime._our_error(again(wrap(ours))) is ours
+    assert our_error(ours) is ours
+    assert our_error(again(wrap(ours))) is ours
 
 
 def test_a_class_made_on_the_spot_gives_way_to_the_real_one() -> None:
@@ -65,7 +82,7 @@ def test_a_class_made_on_the_spot_gives_way_to_the_real_one() -> None:
     class RayTaskErrorOfCorpusError(Wrapper, CorpusError):
         pass
 
-    found = runtime._our_error(RayTaskErrorOfCorpusError(ours))
+    found = our_error(RayTaskErrorOfCorpusError(ours))
     assert found is ours
     assert pickle.loads(pickle.dumps(found)).message == ours.message
 
@@ -73,22 +90,76 @@ def test_a_class_made_on_the_spot_gives_way_to_the_real_one() -> None:
 def test_foreign_errors_and_rings_have_none_of_ours() -> None:
     a, b = RuntimeError("a"), RuntimeError("b")
     a.__cause__, b.__cause__ = b, a
-    assert runtime._our_error(a) is None
-    assert runtime._our_error(Wrapper("text")) is None
-    assert runtime._our_error(Wrapper(None)) is None
+    assert our_error(a) is None
+    assert our_error(Wrapper("text")) is None
+    assert our_error(Wrapper(None)) is None
 
 
 def test_the_last_line_is_what_is_told() -> None:
-    assert runtime._last_line(ValueError("first\n\n  last  \n")) == "last"
-    assert runtime._last_line(ValueError()) == "ValueError"
-    assert len(runtime._last_line(ValueError("x" * 10_000))) == 300
+    assert last_line(ValueError("first\n\n  last  \n")) == "last"
+    assert last_line(ValueError()) == "ValueError"
+    assert len(last_line(ValueError("x" * 10_000))) == 300
+
+
+def test_a_death_is_told_in_short() -> None:
+    died = RuntimeError("The actor died.\n\tpid: 7\nThe worker was killed.")
+    assert in_short(died) == "RuntimeError: The worker was killed."
+    # What user code raised comes first; Ray's advice follows it.
+    assert in_short(Wrapper(ValueError("a is no b\nTo change this ..."))) == "ValueError: a is no b"
 
 
 def test_no_task_needs_no_ray() -> None:
     def never(_: object) -> runtime.TaskWorker:
         raise AssertionError
 
-    assert list(runtime.map_tasks([], never, None, workers=WorkersConfig(), retries=0)) == []
+    def no_reader() -> runtime.TaskReader:
+        raise AssertionError
+
+    def no_worker(_: object) -> runtime.StreamWorker:
+        raise AssertionError
+
+    workers = StreamWorkersConfig()
+    assert list(runtime.map_tasks([], never, None, workers=workers, retries=0)) == []
+    assert not list(
+        runtime.stream_tasks([], no_reader, no_worker, None, workers=workers, retries=0)
+    )
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000])
+def test_a_table_crosses_processes_without_a_copy(size: int) -> None:
+    data = pa.py_buffer(bytes(range(256)) * size)
+    column = pa.chunked_array([_one_value(data)])
+    assert column.to_pylist() == [data.to_pybytes()]
+    found = _only_value(column)
+    assert (found.address, found.size) == (data.address, data.size)
+
+
+def test_a_table_may_lie_among_others() -> None:
+    column = pa.chunked_array([pa.array([b"one", b"two", b"three"], pa.large_binary())])
+    assert [_only_value(column.slice(i, 1)).to_pybytes() for i in range(3)] == column.to_pylist()
+
+
+def test_workers_are_a_number_or_the_fewest_and_the_most() -> None:
+    one, some = WorkersConfig(workers=3), WorkersConfig(workers=(2, 8))
+    assert (one.min_workers, one.max_workers) == (3, 3)
+    assert (some.min_workers, some.max_workers) == (2, 8)
+    assert WorkersConfig.model_validate_json('{"workers": [2, 8]}') == some
+
+
+@pytest.mark.parametrize(
+    ("workers", "message"),
+    [
+        ([8, 2], "the fewest are more than the most; give [fewest, most] (found [8, 2])"),
+        (0, "give a number above 0, or [fewest, most], e.g. [1, 4] (found 0)"),
+        ([0, 2], "give a number above 0, or [fewest, most], e.g. [1, 4] (found [0, 2])"),
+        ([1, 2, 3], "give a number above 0, or [fewest, most], e.g. [1, 4] (found [1, 2, 3])"),
+        ("many", "give a number above 0, or [fewest, most], e.g. [1, 4] (found 'many')"),
+    ],
+)
+def test_workers_that_cannot_be_are_named(workers: Json, message: str) -> None:
+    with pytest.raises(ConfigError) as e:
+        parse_config({"runtime": {"extract": {"workers": workers}}}, "x.toml")
+    assert e.value.message.endswith(f"\n  - x.toml: runtime.extract.workers: {message}")
 
 
 @pytest.mark.parametrize("kind", [WorkerError, *GmpAtlError.__subclasses__()])

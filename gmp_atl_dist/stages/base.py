@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeVar, cast
 
 from gmp_atl_dist import runtime
-from gmp_atl_dist.config import Json, RuntimeConfig, WorkersConfig
+from gmp_atl_dist.config import Json, RuntimeConfig, StreamWorkersConfig, WorkersConfig
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import Problem
+from gmp_atl_dist.stages.progress import Progress, ProgressFile, forget_progress
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, Receipt
 from gmp_atl_dist.store.filesystem import Store
 
@@ -104,33 +105,64 @@ def map_parts(
     out: ArtifactWriter,
     label: str,
     tasks: Sequence[runtime.Task],
-    worker: Callable[[ArgumentT], runtime.TaskWorker],
+    worker: Callable[[ArgumentT], runtime.TaskWorker | runtime.StreamWorker],
     argument: ArgumentT,
     workers: WorkersConfig,
     outputs: Callable[[str], Iterable[str]],
+    reader: Callable[[], runtime.TaskReader] | None = None,
 ) -> list[Receipt]:
     """Do the tasks whose output parts have no receipt yet; receipts of all, in no special order.
 
-    ``outputs`` names the parts that a task writes. A worker returns its receipts as a JSON list.
+    ``outputs`` names the parts that a task writes. A worker returns its receipts as a JSON list. With
+    a ``reader`` the worker is a ``StreamWorker``, and tables are read by processes of their own, which
+    need not load what the worker's argument does.
     """
     done = out.done()
     wanted = {task.name: [f"parts/{name}.parquet" for name in outputs(task.name)] for task in tasks}
-    receipts = [done[n] for names in wanted.values() for n in names if n in done]
     missing = [task for task in tasks if any(n not in done for n in wanted[task.name])]
-    finished = len(tasks) - len(missing)
+    again = {task.name for task in missing}
+    receipts = [done[n] for name, names in wanted.items() if name not in again for n in names]
+    if not missing:
+        return receipts
+    progress = Progress(tasks, missing, sum(r.audio_s for r in receipts))
+    file = ProgressFile(context.store, out.key)
+    before = len(tasks) - len(missing)
+    if before:
+        context.reporter.line(f"{label}: {before} of {len(tasks)} parts were done before")
     with context.reporter.bar(label) as bar:
-        bar.update(finished, len(tasks))
-        if not missing:
-            return receipts
-        if finished:
-            context.reporter.line(f"{label}: {finished} of {len(tasks)} parts were done before")
+        file.leave(progress.snapshot())
+        bar.update(before, len(tasks))
         context.cluster.open()
-        results = runtime.map_tasks(
-            missing, worker, argument, workers=workers, retries=context.settings.task_retries
-        )
-        for result in results:
-            receipts += [Receipt.model_validate(r) for r in json.loads(result)]
-            finished += 1
-            audio_s = sum(r.audio_s for r in receipts)
-            bar.update(finished, len(tasks), f"{audio_s / 3600:.2f} h" if audio_s else "")
+        for result in _results(context, label, missing, worker, argument, workers, reader):
+            found = [Receipt.model_validate(r) for r in json.loads(result.result)]
+            out.remember(found)
+            receipts += found
+            progress.add(result)
+            now = progress.snapshot()
+            bar.update(now.done, now.total, now.note())
+            file.leave(now)
+    forget_progress(context.store, out.key)
     return receipts
+
+
+def _results(
+    context: Context,
+    label: str,
+    tasks: Sequence[runtime.Task],
+    worker: Callable[[ArgumentT], runtime.TaskWorker | runtime.StreamWorker],
+    argument: ArgumentT,
+    workers: WorkersConfig,
+    reader: Callable[[], runtime.TaskReader] | None,
+) -> Iterator[runtime.TaskResult]:
+    retries = context.settings.task_retries
+    if reader is None:
+        mapped = cast("Callable[[ArgumentT], runtime.TaskWorker]", worker)
+        return runtime.map_tasks(
+            tasks, mapped, argument, workers=workers, retries=retries, label=label
+        )
+    streamed = cast("Callable[[ArgumentT], runtime.StreamWorker]", worker)
+    if not isinstance(workers, StreamWorkersConfig):
+        raise TypeError(f"{label} has a reader and no readers: {workers!r}")
+    return runtime.stream_tasks(
+        tasks, reader, streamed, argument, workers=workers, retries=retries, label=label
+    )

@@ -13,18 +13,17 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
+from gmp_atl_dist.clustering.sample import UtteranceSample
 from gmp_atl_dist.config import ClusterConfig, Json
 from gmp_atl_dist.device import pin_faiss_threads
 from gmp_atl_dist.errors import ArtifactError, CorpusError
-from gmp_atl_dist.records import CODEBOOK_SCHEMA, GENDERS, Fold, TrainingSet
+from gmp_atl_dist.records import CODEBOOK_SCHEMA, EVERYBODY, GENDERS, TrainingSet
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, map_parts, sealed
-from gmp_atl_dist.stages.extract import learning_set
+from gmp_atl_dist.stages.learners import Learners, learning_set
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
+from gmp_atl_dist.store.features import UtteranceFrames, feature_source_parts, read_features
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.readers import UtteranceFrames, feature_source_parts, read_features
-
-ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -32,25 +31,25 @@ class Cluster(Stage):
     """Fit every scale's codebook."""
 
     config: ClusterConfig
-    corpus: Artifact
     features: Artifact | Pending
-    fold: Fold
-    transductive: bool
+    learners: Learners
+    sample: UtteranceSample
 
     kind: ClassVar[str] = "cluster"
 
     @property
     def label(self) -> str:
-        return f"cluster {self.fold.name}"
+        return f"cluster {self.learners.fold.name}"
 
     def science(self) -> dict[str, Json]:
         return {"cluster": self.config.model_dump(mode="json")}
 
     def inputs(self) -> Mapping[str, Artifact | Pending]:
-        return {"corpus": self.corpus, "features": self.features}
+        return {"corpus": self.learners.corpus, "features": self.features}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
-        training = learning_set(self.corpus, self.fold, self.transductive)
+        learners = self.learners
+        training = learning_set(learners.corpus, learners.fold, learners.transductive)
         layers = sorted({scale.layer for scale in self.config.scales})
         map_parts(
             context,
@@ -58,7 +57,9 @@ class Cluster(Stage):
             self.label,
             [Task(_part_name(layer)) for layer in layers],
             _Fitter,
-            _FitterArgument(sealed(self.features), training, self.config, context.store, out.key),
+            _FitterArgument(
+                sealed(self.features), training, self.config, self.sample, context.store, out.key
+            ),
             context.settings.cluster,
             outputs=lambda name: [name],
         )
@@ -74,6 +75,7 @@ class _FitterArgument:
     features: Artifact
     training: TrainingSet
     config: ClusterConfig
+    sample: UtteranceSample
     store: Store
     key: ArtifactKey
 
@@ -91,7 +93,7 @@ class _Fitter:
         layer = next(s.layer for s in argument.config.scales if _part_name(s.layer) == task.name)
         rows: list[dict[str, object]] = []
         next_ids: dict[int, int] = {}
-        groups = GENDERS if argument.config.by_gender else (ALL,)
+        groups = GENDERS if argument.config.by_gender else (EVERYBODY,)
         for group in groups:
             x_MD = self._sample(layer, group)
             for i, scale in enumerate(argument.config.scales):
@@ -118,7 +120,12 @@ class _Fitter:
         from gmp_atl_dist.clustering.kmeans import sample_frames
 
         argument = self._argument
-        members = {u.utterance_id for u in argument.training.utterances if group in (ALL, u.gender)}
+        # The same ones whether features of all were stored or, in fused mode, of these alone.
+        members = {
+            u.utterance_id
+            for u in argument.training.utterances
+            if group in (EVERYBODY, u.gender) and argument.sample.holds(u.utterance_id)
+        }
         if not members:
             raise CorpusError(
                 f"cluster.by_gender: fold {argument.training.fold.name!r} has no {group} training "

@@ -1,34 +1,29 @@
 """Stage ``extract``: frame features of chosen layers of the warmed-up model.
 
 The model is in ``eval()``, nothing is masked, and an utterance's features do not depend on the batch
-that it fell into. A part of ``ingest`` becomes one part a layer. Test speakers are not extracted at
-all, so nothing fitted later could see them; the transductive arm says otherwise by name.
-
-Shape suffixes: B utterances, N samples, T frames, D hidden.
+that it fell into. Parts are planned over the utterances to an even number of frames; each becomes one
+stored part a layer. Test speakers are not extracted at all, so nothing fitted later could see them; the
+transductive arm says otherwise by name. In fused mode only the clustering sample is extracted.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
-from gmp_atl_dist.audio import SAMPLE_RATE_HZ
-from gmp_atl_dist.config import ExtractConfig, Json
-from gmp_atl_dist.records import Fold, TrainingSet
-from gmp_atl_dist.runtime import Task
+from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ
+from gmp_atl_dist.config import ExtractConfig, Json, StreamWorkersConfig
 from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, map_parts, sealed
+from gmp_atl_dist.stages.learners import LabelPlan, Learners, plan_parts
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
-from gmp_atl_dist.store.readers import (
-    feature_part_name,
-    read_utterances,
-)
+from gmp_atl_dist.store.features import feature_part_name
 
-
-def learning_set(corpus: Artifact, fold: Fold, transductive: bool) -> TrainingSet:
-    """Whose audio clustering and retraining learn from."""
-    utterances = read_utterances(corpus)
-    return fold.transductive(utterances) if transductive else fold.training(utterances)
+if TYPE_CHECKING:
+    from gmp_atl_dist.clustering.sample import UtteranceSample
+    from gmp_atl_dist.inference.extractor import ForwardArgument
 
 
 @dataclass(frozen=True)
@@ -36,53 +31,83 @@ class Extract(Stage):
     """fp16 features of ``config.layers`` for the utterances that clustering may see."""
 
     config: ExtractConfig
-    corpus: Artifact
     warmup: Artifact | Pending
-    fold: Fold
-    transductive: bool
+    learners: Learners
+    plan: LabelPlan
 
     kind: ClassVar[str] = "extract"
 
     @property
     def label(self) -> str:
-        return f"extract {self.fold.name}"
+        return f"extract {self.learners.fold.name}"
 
     def science(self) -> dict[str, Json]:
-        speakers = sorted({u.speaker for u in self._learning_set().utterances})
-        return {
-            "layers": sorted(self.config.layers),
-            "batch_s": self.config.batch_s,
-            "speakers": list(speakers),
+        science: dict[str, Json] = {
+            "extract": self.config.model_dump(mode="json"),
+            "speakers": list(self.learners.speakers),
         }
+        if self._sample is not None and not self._sample.is_all:
+            science["sample"] = [self._sample.share, self._sample.seed]
+        return science
 
     def inputs(self) -> Mapping[str, Artifact | Pending]:
-        return {"corpus": self.corpus, "warmup": self.warmup}
+        return {"corpus": self.learners.corpus, "warmup": self.warmup}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
+        from gmp_atl_dist.inference.audio_slices import AudioSlices
         from gmp_atl_dist.inference.extractor import Extractor, ExtractorArgument
 
-        wanted = self._learning_set()
         layers = tuple(sorted(self.config.layers))
-        names = sorted({u.part for u in wanted.utterances})
+        warmup = sealed(self.warmup)
+        costs = self.plan.words(self.learners, hidden_size(warmup), len(layers))
+        context.reporter.line(f"{self.label}: {costs}")
+        workers = context.settings.extract
+        forward = forward_argument(
+            self.config, warmup, self.learners, layers, workers, self._sample
+        )
         map_parts(
             context,
             out,
             self.label,
-            [Task(name) for name in names],
+            plan_parts(self.learners.index(self._sample), self.config.part_frames),
             Extractor,
-            ExtractorArgument(
-                self.corpus,
-                sealed(self.warmup),
-                wanted.ids,
-                layers,
-                int(self.config.batch_s * SAMPLE_RATE_HZ),
-                context.store,
-                out.key,
-            ),
-            context.settings.extract,
+            ExtractorArgument(forward, self.config.compression, context.store, out.key),
+            workers,
             outputs=lambda name: [feature_part_name(name, layer) for layer in layers],
+            reader=partial(AudioSlices, forward.heard),
         )
         return Seal()
 
-    def _learning_set(self) -> TrainingSet:
-        return learning_set(self.corpus, self.fold, self.transductive)
+    @property
+    def _sample(self) -> UtteranceSample | None:
+        return self.plan.sample if self.plan.fused else None
+
+
+def hidden_size(model: Artifact) -> int:
+    """Of the HuBERT in a ``warmup`` or ``backbone`` artefact."""
+    return int(json.loads(model.read_file("config.json"))["hidden_size"])
+
+
+def forward_argument(
+    config: ExtractConfig,
+    model: Artifact,
+    learners: Learners,
+    layers: tuple[int, ...],
+    workers: StreamWorkersConfig,
+    sample: UtteranceSample | None,
+) -> ForwardArgument:
+    """What extracting and fused labelling tell their workers."""
+    from gmp_atl_dist.inference.audio_slices import Heard
+    from gmp_atl_dist.inference.extractor import ForwardArgument
+    from gmp_atl_dist.inference.forward import load_hubert
+
+    frames_a_second = SAMPLE_RATE_HZ / FRAME_HOP_SAMPLES
+    return ForwardArgument(
+        heard=Heard(learners.corpus, frozenset(learners.speakers), sample),
+        model=model,
+        load=load_hubert,
+        layers=layers,
+        window_frames=int(config.max_window_s * frames_a_second),
+        context_frames=int(config.window_context_s * frames_a_second),
+        batch_s=workers.batch_s,
+    )

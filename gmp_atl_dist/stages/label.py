@@ -1,36 +1,28 @@
 """Stage ``label``: the nearest centroid of every frame and scale, the pseudo-labels.
 
-Counts of every label are kept, because empty or one-sided labels train "successfully": a scale of
-which a single label is left stops the run.
+``Label`` reads stored features; ``FusedLabel`` computes them once more and stores labels alone. Both
+write the same parts. Counts of every label are kept, because empty or one-sided labels train
+"successfully": a scale of which a single label is left stops the run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 
-from gmp_atl_dist.config import Json
-from gmp_atl_dist.device import pin_faiss_threads
+from gmp_atl_dist.config import ExtractConfig, Json
 from gmp_atl_dist.errors import ModelError
-from gmp_atl_dist.records import LABEL_SCHEMA
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, map_parts, sealed
-from gmp_atl_dist.stages.cluster import ALL
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
-from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.readers import (
-    Codebook,
-    feature_source_parts,
-    label_counts,
-    read_codebooks,
-    read_features,
-    read_labels,
-    read_utterances,
-)
+from gmp_atl_dist.stages.extract import forward_argument
+from gmp_atl_dist.stages.learners import Learners, plan_parts
+from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.features import feature_source_parts
+from gmp_atl_dist.store.readers import label_counts, read_codebooks, read_labels
 
 
 @dataclass(frozen=True)
@@ -55,6 +47,8 @@ class Label(Stage):
         return {"corpus": self.corpus, "features": self.features, "codebooks": self.codebooks}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
+        from gmp_atl_dist.inference.labeller import Labeller, LabellerArgument
+
         features, codebooks = sealed(self.features), sealed(self.codebooks)
         layer = read_codebooks(codebooks)[0].layer
         map_parts(
@@ -62,10 +56,57 @@ class Label(Stage):
             out,
             self.label,
             [Task(name) for name in feature_source_parts(features, layer)],
-            _Labeller,
-            _LabellerArgument(self.corpus, features, codebooks, context.store, out.key),
+            Labeller,
+            LabellerArgument(self.corpus, features, codebooks, context.store, out.key),
             context.settings.label,
             outputs=lambda name: [name],
+        )
+        return Seal()
+
+
+@dataclass(frozen=True)
+class FusedLabel(Stage):
+    """Compute features and assign labels in one place; the workers are those of ``extract``."""
+
+    config: ExtractConfig
+    warmup: Artifact | Pending
+    codebooks: Artifact | Pending
+    learners: Learners
+
+    kind: ClassVar[str] = "label"
+
+    @property
+    def label(self) -> str:
+        return f"label {self.learners.fold.name}"
+
+    def science(self) -> dict[str, Json]:
+        extract = self.config.model_dump(mode="json", exclude={"layers", "compression"})
+        return {"fused": extract, "speakers": list(self.learners.speakers)}
+
+    def inputs(self) -> Mapping[str, Artifact | Pending]:
+        corpus = self.learners.corpus
+        return {"corpus": corpus, "warmup": self.warmup, "codebooks": self.codebooks}
+
+    def run(self, context: Context, out: ArtifactWriter) -> Seal:
+        from gmp_atl_dist.inference.audio_slices import AudioSlices
+        from gmp_atl_dist.inference.labeller import FusedLabeller, FusedLabellerArgument
+
+        codebooks = sealed(self.codebooks)
+        layers = tuple(sorted({book.layer for book in read_codebooks(codebooks)}))
+        workers = context.settings.extract
+        forward = forward_argument(
+            self.config, sealed(self.warmup), self.learners, layers, workers, None
+        )
+        map_parts(
+            context,
+            out,
+            self.label,
+            plan_parts(self.learners.index(), self.config.part_frames),
+            FusedLabeller,
+            FusedLabellerArgument(forward, codebooks, context.store, out.key),
+            workers,
+            outputs=lambda name: [name],
+            reader=partial(AudioSlices, forward.heard),
         )
         return Seal()
 
@@ -102,52 +143,3 @@ def check_labels(labels: Artifact, codebooks: Artifact) -> list[np.ndarray]:
                 f"learn; look at the features, or choose another layer in cluster.scales"
             )
     return counts
-
-
-@dataclass(frozen=True)
-class _LabellerArgument:
-    corpus: Artifact
-    features: Artifact
-    codebooks: Artifact
-    store: Store
-    key: ArtifactKey
-
-
-class _Labeller:
-    """Labels of one part, all scales."""
-
-    def __init__(self, argument: _LabellerArgument) -> None:
-        from gmp_atl_dist.clustering.kmeans import Assigner
-
-        pin_faiss_threads()
-        self._argument = argument
-        self._out = ArtifactWriter(argument.store, argument.key)
-        self._gender = {u.utterance_id: u.gender for u in read_utterances(argument.corpus)}
-        self._books = [
-            (book, Assigner(book.centroids_KD)) for book in read_codebooks(argument.codebooks)
-        ]
-
-    def __call__(self, task: Task) -> str:
-        rows: list[dict[str, object]] = []
-        frames = 0
-        for layer in sorted({book.layer for book, _ in self._books}):
-            for utterance in read_features(self._argument.features, task.name, layer):
-                frames += len(utterance.frames_TD)
-                x_TD = utterance.frames_TD.astype(np.float32)
-                for book, assigner in self._books:
-                    if book.layer == layer and self._speaks_for(book, utterance.utterance_id):
-                        ids = assigner.assign(x_TD) + np.int32(book.offset)
-                        rows.append(
-                            {
-                                "utterance_id": utterance.utterance_id,
-                                "scale": book.scale,
-                                "num_frames": len(ids),
-                                "labels": ids.astype("<i4").tobytes(),
-                            }
-                        )
-        rows.sort(key=lambda r: (str(r["utterance_id"]), r["scale"]))
-        table = pa.Table.from_pylist(rows, schema=LABEL_SCHEMA)
-        return receipts_json([self._out.put_part(task.name, table, frames=frames)])
-
-    def _speaks_for(self, book: Codebook, utterance_id: str) -> bool:
-        return book.group in (ALL, self._gender[utterance_id])

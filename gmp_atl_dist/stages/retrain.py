@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, ClassVar
 from gmp_atl_dist.config import Json, RetrainConfig
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.stages.base import Pending, sealed
-from gmp_atl_dist.stages.extract import learning_set
 from gmp_atl_dist.stages.label import check_labels
+from gmp_atl_dist.stages.learners import learning_set
 from gmp_atl_dist.stages.trained import TrainedStage
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import label_counts

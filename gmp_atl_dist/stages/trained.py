@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from gmp_atl_dist import runtime
-from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.stages.base import Context, Seal, Stage
+from gmp_atl_dist.stages.progress import Pace, Snapshot, forget_progress, read_progress
 from gmp_atl_dist.store.artifact import ArtifactWriter
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ class TrainedStage(Stage):
             runtime.train(run_training, job, name=name, store=context.store, config=workers)
         runtime.forget_checkpoints(context.store, name)
         context.store.delete(f"{out.key.prefix}/candidates")
+        forget_progress(context.store, out.key)
         return Seal()
 
 
@@ -44,8 +44,9 @@ class _Watcher:
 
     def __init__(self, context: Context, out: ArtifactWriter, label: str) -> None:
         self._context = context
-        self._path = f"{out.key.prefix}/_progress.json"
+        self._key = out.key
         self._label = label
+        self._pace: Pace | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -59,16 +60,12 @@ class _Watcher:
     def _watch(self) -> None:
         with self._context.reporter.bar(self._label) as bar:
             while not self._stop.wait(_POLL_S):
-                progress = read_progress(self._context, self._path)
-                if progress is not None:
-                    bar.update(*progress)
+                seen = read_progress(self._context.store, self._key)
+                if seen is not None:
+                    bar.update(seen.done, seen.total, self._with_end(seen).note())
 
-
-def read_progress(context: Context, path: str) -> tuple[int, int, str] | None:
-    """(updates done, of all, measures in words) of a training, None before its first."""
-    try:
-        raw = json.loads(context.store.read(path))
-    except (ArtifactError, ValueError):
-        return None
-    words = " ".join(f"{name} {value:g}" for name, value in sorted(raw["measures"].items()))
-    return int(raw["done"]), int(raw["total"]), words
+    def _with_end(self, seen: Snapshot) -> Snapshot:
+        """Expected from where the training stood when it was first seen here."""
+        self._pace = self._pace or Pace(seen.done)
+        ends_in_s = self._pace.ends_in_s(seen.done, seen.total)
+        return seen.model_copy(update={"ends_in_s": ends_in_s})

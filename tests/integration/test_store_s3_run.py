@@ -11,7 +11,7 @@ from gmp_atl_dist.store.artifact import find_artifact, list_artifacts
 from gmp_atl_dist.store.filesystem import Store
 
 if TYPE_CHECKING:
-    from conftest import S3Server
+    from s3_server import S3Server
 
 pytest_plugins = ["pipeline_runs"]
 pytestmark = pytest.mark.timeout(1200)

@@ -11,15 +11,17 @@ import pyarrow as pa
 import pytest
 from one_process import FOLD, Tiny, finish
 
+from gmp_atl_dist.clustering.sample import UtteranceSample
 from gmp_atl_dist.config import ClusterConfig
 from gmp_atl_dist.errors import ConfigError, CorpusError, ModelError
-from gmp_atl_dist.records import CODEBOOK_SCHEMA, FEATURE_SCHEMA, LABEL_SCHEMA, Fold
+from gmp_atl_dist.records import CODEBOOK_SCHEMA, EVERYBODY, FEATURE_SCHEMA, LABEL_SCHEMA, Fold
 from gmp_atl_dist.stages.base import Context
-from gmp_atl_dist.stages.cluster import ALL, Cluster, _Fitter, _FitterArgument
+from gmp_atl_dist.stages.cluster import Cluster, _Fitter, _FitterArgument
 from gmp_atl_dist.stages.label import Label, check_labels
+from gmp_atl_dist.stages.learners import Learners
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.features import feature_part_name
 from gmp_atl_dist.store.readers import (
-    feature_part_name,
     label_counts,
     read_codebooks,
     read_labels,
@@ -85,12 +87,14 @@ class Bench:
         *,
         fold: Fold = FOLD,
         transductive: bool = False,
+        share: float = 1.0,
         **keys: object,
     ) -> Artifact:
         config = ClusterConfig.model_validate(
             {"scales": [{"layer": layer, "k": k} for layer, k in scales], **keys}
         )
-        stage = Cluster(config, self.tiny.corpus, features, fold, transductive)
+        learners = Learners(self.tiny.corpus, fold, transductive)
+        stage = Cluster(config, features, learners, UtteranceSample(share, 0))
         return finish(stage, self.context)
 
     def label(self, features: Artifact, codebooks: Artifact) -> Artifact:
@@ -128,10 +132,11 @@ def test_the_sample_does_not_depend_on_parts(bench: Bench, sample_frames: int) -
                 features_of(bench.context, bench.training, parts=parts),
                 training,
                 config,
+                UtteranceSample(1.0, 0),
                 bench.context.store,
                 key,
             )
-        )._sample(2, ALL)
+        )._sample(2, EVERYBODY)
         for parts in (1, 3)
     ]
     first, other = (sorted(map(tuple, x_MD.tolist())) for x_MD in samples)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,25 +15,28 @@ from hypothesis import strategies as st
 from one_process import FOLD, Tiny, finish, ingest
 
 from gmp_atl_dist.audio import num_frames, pcm16_to_float
-from gmp_atl_dist.config import ExtractConfig
+from gmp_atl_dist.clustering.sample import UtteranceSample
+from gmp_atl_dist.config import ExtractConfig, RuntimeConfig, StreamWorkersConfig
 from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.inference.audio_slices import AudioSlices, Heard
 from gmp_atl_dist.inference.cost import cost_batches
-from gmp_atl_dist.inference.extractor import Extractor, ExtractorArgument, to_fp16
+from gmp_atl_dist.inference.extractor import Extractor, ExtractorArgument, ForwardArgument
+from gmp_atl_dist.inference.forward import load_hubert, to_fp16
 from gmp_atl_dist.models.source import hubert_from_files, model_to_files
-from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.extract import Extract
+from gmp_atl_dist.stages.learners import LabelPlan, Learners, plan_parts
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.features import feature_part_name, feature_source_parts, read_features
 from gmp_atl_dist.store.readers import (
     AudioReader,
     audio_part_names,
-    feature_part_name,
-    feature_source_parts,
-    read_features,
     read_utterances,
 )
 
 pytest_plugins = ["one_process"]
+
+STORED = LabelPlan(False, UtteranceSample(1.0, 0), 3)
 
 
 def extract(
@@ -43,10 +48,15 @@ def extract(
     layers: Sequence[int] = (2, 3),
     batch_s: float = 60.0,
     transductive: bool = False,
+    plan: LabelPlan = STORED,
+    **config: Any,
 ) -> Artifact:
-    config = ExtractConfig(layers=tuple(layers), batch_s=batch_s)
-    stage = Extract(config, corpus or tiny.corpus, model or tiny.backbone, FOLD, transductive)
-    return finish(stage, context)
+    learners = Learners(corpus or tiny.corpus, FOLD, transductive)
+    settings = RuntimeConfig(extract=StreamWorkersConfig(batch_s=batch_s))
+    stage = Extract(
+        ExtractConfig(layers=tuple(layers), **config), model or tiny.backbone, learners, plan
+    )
+    return finish(stage, replace(context, settings=settings))
 
 
 def frames_of(features: Artifact, layer: int) -> dict[str, np.ndarray]:
@@ -82,13 +92,14 @@ def test_features_do_not_depend_on_who_is_beside(tiny: Tiny, tmp_path: Path) -> 
     assert len(audio_part_names(together)) == 1
     assert len(audio_part_names(alone)) == 40
     batched = extract(tiny, context, corpus=together, batch_s=60)
-    single = extract(tiny, context, corpus=alone, batch_s=0.1)
+    single = extract(tiny, context, corpus=alone, batch_s=0.1, part_frames=1)
+    assert len(feature_source_parts(batched, 2)) == 1
+    assert len(feature_source_parts(single, 2)) == 24
     for layer in (2, 3):
         a, b = frames_of(batched, layer), frames_of(single, layer)
         assert a.keys() == b.keys()
         for utterance_id, x_TD in a.items():
-            difference = np.abs(x_TD.astype(np.float32) - b[utterance_id].astype(np.float32))
-            assert difference.max() <= 1e-3 * max(1.0, float(np.abs(x_TD).max()))
+            np.testing.assert_array_equal(x_TD, b[utterance_id])
 
 
 @pytest.mark.usefixtures("in_process")
@@ -119,18 +130,35 @@ def test_a_part_done_twice_has_the_same_bytes(tiny: Tiny, tmp_path: Path) -> Non
 
 
 def test_the_order_of_parts_does_not_matter(tiny: Tiny, tmp_path: Path) -> None:
+    store = tiny.with_root(tmp_path).store
+    learners = Learners(tiny.corpus, FOLD, True)
+    tasks = plan_parts(learners.index(), 100)
+    assert len(tasks) > 3
+    heard = Heard(tiny.corpus, frozenset(learners.speakers))
+    forward = ForwardArgument(heard, tiny.backbone, load_hubert, (2,), 3000, 250, 60.0)
     found = []
     for name, step in (("forward", 1), ("backward", -1)):
         key = ArtifactKey("extract", name)
-        store = tiny.with_root(tmp_path).store
-        wanted = frozenset(u.utterance_id for u in read_utterances(tiny.corpus))
-        worker = Extractor(
-            ExtractorArgument(tiny.corpus, tiny.backbone, wanted, (2,), 10**6, store, key)
-        )
-        for part in audio_part_names(tiny.corpus)[::step]:
-            worker(Task(part))
+        read, worker = AudioSlices(heard), Extractor(ExtractorArgument(forward, "none", store, key))
+        puts = [worker.compute(task, read(task)) for task in tasks[::step]]
+        for put in puts[::-1]:
+            put()
         found.append(ArtifactWriter(store, key).done())
     assert found[0] == found[1]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_compressed_features_are_the_same(tiny: Tiny, tmp_path: Path) -> None:
+    context = tiny.with_root(tmp_path)
+    plain = extract(tiny, context)
+    packed = extract(tiny, context, compression="zstd")
+    assert packed.key != plain.key
+    assert sum(r.bytes for r in packed.manifest.receipts) < sum(
+        r.bytes for r in plain.manifest.receipts
+    )
+    a, b = frames_of(plain, 2), frames_of(packed, 2)
+    assert all(np.array_equal(x_TD, b[i]) for i, x_TD in a.items())
+    assert a.keys() == b.keys()
 
 
 def shouting(tiny: Tiny, context: Context) -> Artifact:
@@ -184,7 +212,7 @@ def test_a_row_says_what_it_holds(tiny: Tiny, tmp_path: Path) -> None:
     import pyarrow as pa
 
     from gmp_atl_dist.errors import ArtifactError
-    from gmp_atl_dist.store.readers import FEATURE_SCHEMA
+    from gmp_atl_dist.records import FEATURE_SCHEMA
 
     out = ArtifactWriter(tiny.with_root(tmp_path).store, ArtifactKey("extract", "0" * 64))
     row = {"utterance_id": "u", "layer": 2, "num_frames": 3, "dim": 4, "frames": bytes(2 * 11)}

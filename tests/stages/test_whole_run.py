@@ -19,10 +19,9 @@ from gmp_atl_dist.report.protocol import Protocol
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact, list_artifacts
+from gmp_atl_dist.store.features import feature_source_parts, read_features
 from gmp_atl_dist.store.readers import (
-    feature_source_parts,
     read_emotions,
-    read_features,
     read_labels,
     read_utterances,
 )
@@ -51,7 +50,7 @@ def run(folder: Path, **sections: dict[str, object]) -> Ran:
     config = tiny_experiment(
         folder / "corpus",
         folder / "root",
-        corpus={"on_bad": "drop", "part_audio_s": 5},
+        corpus={"max_bad_fraction": 0.025, "part_audio_s": 5},
         **sections,
     )
     context = context_of(folder / "root", folder / "corpus", config)

@@ -1,0 +1,59 @@
+"""What goes to a worker, what comes back, and what a worker is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work: a name that is its identity, and what it needs to know, as JSON.
+
+    ``cost`` is what it takes compared with the others; only the driver's progress looks at it.
+    """
+
+    name: str
+    payload: str = ""
+    cost: float = 1.0
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a task gave, and how busy the process was that did it.
+
+    ``worker`` names the process; ``busy_s`` is the time that it has computed so far, and ``alive_s``
+    the time since it began its first task.
+    """
+
+    name: str
+    result: str
+    worker: str
+    busy_s: float
+    alive_s: float
+
+
+class TaskWorker(Protocol):
+    """Made once a process; called once a task. Returns JSON: a list of receipts."""
+
+    def __call__(self, task: Task) -> str: ...
+
+
+class TaskReader(Protocol):
+    """Made once a process; reads what a task needs."""
+
+    def __call__(self, task: Task) -> pa.Table: ...
+
+
+class StreamWorker(Protocol):
+    """Made once a process, in the thread in which it computes.
+
+    ``compute`` does what needs the device, one task at a time. What it returns (serialise, hash,
+    put) runs in another thread while the next task computes, and returns JSON: a list of receipts.
+    The table lies in shared memory and must not be written to.
+    """
+
+    def compute(self, task: Task, table: pa.Table) -> Callable[[], str]: ...

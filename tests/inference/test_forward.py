@@ -1,0 +1,107 @@
+"""Batches that fit, and what happens to one that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ, num_frames
+from gmp_atl_dist.errors import ModelError, WorkerError
+from gmp_atl_dist.inference.forward import Forward, fit_budget_s
+
+
+class Small:
+    """A device that runs out of memory beyond ``room`` samples; features are the frame's number."""
+
+    def __init__(self, room: int = 10**9) -> None:
+        self.room = room
+        self.batches: list[list[int]] = []
+
+    def __call__(self, waves: Sequence[Tensor], most_frames: int) -> list[dict[int, Tensor]]:
+        lengths = [len(wave) for wave in waves]
+        self.batches.append(lengths)
+        if max(lengths) * len(lengths) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return [
+            {6: torch.arange(num_frames(n))[:, None] * torch.ones(1, 4) + 1000 * float(wave[0])}
+            for n, wave in zip(lengths, waves, strict=True)
+        ]
+
+
+def recordings(lengths: Sequence[int]) -> pa.Table:
+    return pa.table(
+        {
+            "utterance_id": [f"u{i:03d}" for i in range(len(lengths))],
+            "num_samples": lengths,
+            "pcm16": [np.full(n, i, dtype="<i2").tobytes() for i, n in enumerate(lengths)],
+        }
+    )
+
+
+LENGTHS = [16000, 400, 32000, 8000, 24000, 16000, 719, 30000]
+
+
+def test_memory_that_runs_out_costs_no_recording() -> None:
+    small, large = Small(room=50_000), Small()
+    found = Forward(small, (6,), 10.0)(recordings(LENGTHS))
+    expected = Forward(large, (6,), 10.0)(recordings(LENGTHS))
+
+    assert len(large.batches) == 1 or sum(map(len, large.batches)) == len(LENGTHS)
+    assert len(small.batches) > len(large.batches)
+    assert [u.utterance_id for u in found[6]] == [f"u{i:03d}" for i in range(len(LENGTHS))]
+    for ours, theirs in zip(found[6], expected[6], strict=True):
+        np.testing.assert_array_equal(ours.frames_TD, theirs.frames_TD)
+
+
+def test_a_budget_that_was_too_large_stays_small() -> None:
+    small = Small(room=50_000)
+    forward = Forward(small, (6,), 10.0)
+    forward(recordings(LENGTHS))
+    assert forward.budget_samples < 10 * SAMPLE_RATE_HZ
+    tried = len(small.batches)
+    forward(recordings(LENGTHS))
+    assert all(max(b) * len(b) <= 50_000 for b in small.batches[tried:])
+
+
+def test_a_recording_that_never_fits_is_named() -> None:
+    with pytest.raises(WorkerError, match=r"utterance 'u002' of 2\.0 s does not fit.*max_window_s"):
+        Forward(Small(room=1000), (6,), 10.0)(recordings([400, 500, 32000]))
+
+
+def test_no_recording_is_no_trouble() -> None:
+    assert Forward(Small(), (6,), None)(recordings([])) == {6: []}
+
+
+def test_a_model_with_other_frames_is_refused() -> None:
+    class Wrong(Small):
+        def __call__(self, waves: Sequence[Tensor], most_frames: int) -> list[dict[int, Tensor]]:
+            return [{6: torch.zeros(7, 4)} for _ in waves]
+
+    with pytest.raises(
+        ModelError, match=r"utterance 'u000': the model gave \[7\] frames, expected 49"
+    ):
+        Forward(Wrong(), (6,), None)(recordings([16000]))
+
+
+def test_samples_of_another_number_than_the_index_says_are_refused() -> None:
+    table = recordings([16000]).set_column(1, "num_samples", pa.array([15999]))
+    with pytest.raises(ModelError, match="'u000' has 16000 samples in the store, expected 15999"):
+        Forward(Small(), (6,), None)(table)
+
+
+@given(
+    base=st.integers(0, 10**9),
+    slope=st.integers(1, 10**8),
+    free=st.integers(10**8, 10**11),
+)
+def test_the_budget_stays_within_what_is_free(base: int, slope: int, free: int) -> None:
+    budget_s = fit_budget_s((10.0, 40.0), (base + 10 * slope, base + 40 * slope), free)
+    assert budget_s == 1.0 or budget_s * slope <= free
+    assert fit_budget_s((10.0, 40.0), (base, base), free) == 40.0

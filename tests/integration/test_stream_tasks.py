@@ -1,0 +1,330 @@
+"""Pools of workers on a real Ray: who reads, who computes, and what is left when they die."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+
+from gmp_atl_dist.config import StreamWorkersConfig, WorkersConfig
+from gmp_atl_dist.errors import ArtifactError, CorpusError, GmpAtlError, ModelError, WorkerError
+from gmp_atl_dist.runtime import Task, TaskResult, map_tasks, stream_tasks
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+HERE = Path(__file__).parent
+OBJECT_STORE_BYTES = 100 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What reader and worker do beside their work, and where they write it down."""
+
+    folder: Path
+    table_bytes: int = 80
+    read_s: float = 0.0
+    compute_s: float = 0.0
+    put_s: float = 0.0
+
+    def note(self, what: str, task: Task) -> None:
+        line = f"{time.monotonic():.3f} {what} {task.name} {os.getpid()}\n"
+        with (self.folder / "notes").open("a") as f:
+            f.write(line)
+
+    def notes(self, what: str) -> list[tuple[float, str, int]]:
+        """(when, task, process) of every ``what``, in order of time."""
+        rows = [line.split() for line in (self.folder / "notes").read_text().splitlines()]
+        return sorted((float(r[0]), r[2], int(r[3])) for r in rows if r[1] == what)
+
+    def wait_for_another(self, what: str) -> None:
+        deadline = time.monotonic() + 60
+        while len({process for *_, process in self.notes(what)}) < 2:
+            if time.monotonic() > deadline:
+                raise WorkerError("there is only one")
+            time.sleep(0.05)
+
+    def die_once(self, task: Task) -> None:
+        try:
+            (self.folder / f"died-{task.name}").touch(exist_ok=False)
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Reads:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def __call__(self, task: Task) -> pa.Table:
+        self._plan.note("read", task)
+        if task.payload == "bad recording":
+            raise CorpusError(f"recording of {task.name} is bad")
+        if task.payload == "kills its reader once":
+            self._plan.die_once(task)
+        time.sleep(self._plan.read_s)
+        table = pa.table({"sample": np.arange(self._plan.table_bytes // 8)})
+        return table.replace_schema_metadata({"of": task.name})
+
+
+class Computes:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def compute(self, task: Task, table: pa.Table) -> Callable[[], str]:
+        plan = self._plan
+        plan.note("compute", task)
+        if task.payload == "waits for another worker":
+            plan.wait_for_another("compute")
+        if task.payload == "bad model":
+            raise ModelError(f"{task.name} is not finite")
+        if task.payload == "kills its worker":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if task.payload == "kills its worker once":
+            plan.die_once(task)
+        time.sleep(plan.compute_s)
+        receipt: dict[str, object] = {"name": task.name, "rows": table.num_rows, "audio_s": 2.5}
+        receipt |= {"of": table.schema.metadata[b"of"].decode(), "sum": sum_of(table)}
+        receipt |= {"threads": threads()}
+        plan.note("computed", task)
+
+        def put() -> str:
+            plan.note("put", task)
+            if task.payload == "bad store":
+                raise ArtifactError(f"{task.name} cannot be written")
+            time.sleep(plan.put_s)
+            plan.note("done", task)
+            return json.dumps([receipt])
+
+        return put
+
+
+def threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def sum_of(table: pa.Table) -> int:
+    return int(table["sample"].to_numpy().sum())
+
+
+class Maps:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def __call__(self, task: Task) -> str:
+        self._plan.note("map", task)
+        if task.payload == "waits for another worker":
+            self._plan.wait_for_another("map")
+        if task.payload == "kills its worker":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if task.payload == "defect":
+            print(1 / 0)
+        return json.dumps([{"name": task.name}])
+
+
+class CannotStart(Maps):
+    def __init__(self, plan: Plan) -> None:
+        raise ModelError("cannot be loaded")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def metrics_port() -> Iterator[int]:
+    """One Ray of two cores for all tests of this module, and where it exports its metrics."""
+    folder, port = tempfile.mkdtemp(prefix="gmp-", dir="/tmp"), free_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        # Workers import this module.
+        paths = [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            num_cpus=2,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            _temp_dir=folder,
+            _metrics_export_port=port,
+        )
+        yield port
+        ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def plan(tmp_path: Path, metrics_port: int) -> Plan:
+    return Plan(tmp_path)
+
+
+def tasks(count: int, **payloads: str) -> list[Task]:
+    return [Task(f"t{i}", payloads.get(f"t{i}", "")) for i in range(count)]
+
+
+def streamed(
+    plan: Plan,
+    work: Sequence[Task],
+    workers: int | tuple[int, int] = 1,
+    readers: int = 1,
+    retries: int = 1,
+    label: str = "",
+) -> list[TaskResult]:
+    config = StreamWorkersConfig(workers=workers, readers=readers)
+    return list(
+        stream_tasks(
+            work, partial(Reads, plan), Computes, plan, workers=config, retries=retries, label=label
+        )
+    )
+
+
+def receipts(results: Sequence[TaskResult]) -> dict[str, dict[str, object]]:
+    assert len({r.name for r in results}) == len(results), "a task came back twice"
+    return {r.name: json.loads(r.result)[0] for r in results}
+
+
+def test_any_number_of_workers_gives_the_same(plan: Plan) -> None:
+    one = streamed(plan, tasks(12))
+    # More than there are cores for: those that cannot start do not keep the others from working.
+    four = streamed(plan, tasks(12), workers=4, readers=2)
+
+    assert receipts(one) == receipts(four)
+    assert receipts(one)["t7"] == {
+        **{"name": "t7", "of": "t7", "rows": 10, "sum": 45, "audio_s": 2.5, "threads": 1}
+    }
+    assert len({r.worker for r in one}) == 1
+    assert all(0 <= r.busy_s <= r.alive_s for r in one)
+    readers, workers = ({p for *_, p in plan.notes(what)} for what in ("read", "compute"))
+    assert readers.isdisjoint(workers), "Ray Data made one operator of the two"
+    assert os.getpid() not in readers | workers
+
+
+def test_a_worker_has_its_audio_when_it_needs_it_and_readers_do_not_run_away(plan: Plan) -> None:
+    # Ray Data's share of the object store is half of it, and all tables would be more than that.
+    plan = replace(plan, table_bytes=8 << 20, compute_s=0.2, put_s=0.15, read_s=0.05)
+    results = streamed(plan, tasks(20))
+
+    assert len(receipts(results)) == 20
+    begun, ended = plan.notes("compute"), plan.notes("computed")
+    reads, done = plan.notes("read"), plan.notes("done")
+    ahead = [i + 1 - sum(d < read for d, *_ in done) for i, (read, *_) in enumerate(reads)]
+    assert 2 <= max(ahead) <= OBJECT_STORE_BYTES / plan.table_bytes, ahead
+    # One computes at a time; were it to wait for a read or a put, it would be for 0.05 or 0.15 s.
+    waits_s = sorted(b - e for (e, *_), (b, *_) in zip(ended, begun[1:], strict=False))
+    assert waits_s[0] >= 0
+    assert waits_s[len(waits_s) // 2] < 0.05, waits_s
+
+
+@pytest.mark.parametrize(
+    ("payload", "kind", "message"),
+    [
+        ("bad recording", CorpusError, "recording of t2 is bad"),
+        ("bad model", ModelError, "t2 is not finite"),
+        ("bad store", ArtifactError, "t2 cannot be written"),
+    ],
+)
+def test_errors_of_ours_come_back_as_they_were(
+    plan: Plan, payload: str, kind: type[GmpAtlError], message: str
+) -> None:
+    with pytest.raises(kind) as e:
+        streamed(plan, tasks(4, t2=payload))
+    assert type(e.value) is kind
+    assert e.value.message == message
+
+
+def test_errors_of_mapped_workers_come_back(plan: Plan) -> None:
+    def run(worker: Callable[[Plan], Maps]) -> None:
+        work = tasks(3, t1="defect")
+        list(map_tasks(work, worker, plan, workers=WorkersConfig(), retries=0))
+
+    with pytest.raises(ModelError, match=r"^cannot be loaded$"):
+        run(CannotStart)
+    with pytest.raises(WorkerError, match=r"^t1: ZeroDivisionError: division by zero; ") as e:
+        run(Maps)
+    assert "in __call__\n    print(1 / 0)" in e.value.message
+
+
+@pytest.mark.faults
+def test_the_tasks_of_a_process_that_dies_are_done_again(plan: Plan) -> None:
+    work = tasks(10, t2="kills its reader once", t6="kills its worker once")
+    results = streamed(plan, work, workers=2, readers=2)
+
+    assert sorted(receipts(results)) == [f"t{i}" for i in range(10)]
+    reads, computes = (Counter(t for _, t, _ in plan.notes(w)) for w in ("read", "compute"))
+    assert (reads["t2"], computes["t6"]) == (2, 2)
+
+
+@pytest.mark.faults
+def test_what_always_kills_its_worker_is_named(plan: Plan) -> None:
+    with pytest.raises(
+        WorkerError, match=r"begun most often, 2 times, and never done: t3; not done: .*t3"
+    ):
+        streamed(plan, tasks(6, t3="kills its worker"), retries=1)
+    assert Counter(name for _, name, _ in plan.notes("compute"))["t3"] == 2
+
+    work = tasks(3, t1="kills its worker")
+    results = map_tasks(work, Maps, plan, workers=WorkersConfig(), retries=1)
+    with pytest.raises(WorkerError, match=r"2 times, and never done: t1; .*runtime\.task_retries"):
+        list(results)
+    assert Counter(name for _, name, _ in plan.notes("map"))["t1"] == 2
+
+
+def test_pools_grow_to_their_maximum_and_no_further(plan: Plan) -> None:
+    work = [Task(f"t{i}", "waits for another worker") for i in range(12)]
+    assert len({r.worker for r in streamed(plan, work, workers=(1, 2))}) == 2
+
+    config = WorkersConfig(workers=(1, 2))
+    results = list(map_tasks(work, Maps, plan, workers=config, retries=0))
+    assert len(results) == 12
+    assert len({r.worker for r in results}) == 2
+
+
+def test_what_workers_did_is_in_rays_metrics(plan: Plan, metrics_port: int) -> None:
+    config = StreamWorkersConfig(readers=2, reader_cpus=0.5)
+    work = stream_tasks(
+        tasks(4),
+        partial(Reads, plan),
+        Computes,
+        plan,
+        workers=config,
+        retries=0,
+        label="extract fold7",
+    )
+    assert len(list(work)) == 4
+
+    def exported() -> dict[str, float]:
+        url = f"http://127.0.0.1:{metrics_port}/metrics"
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        lines = direct.open(url, timeout=10).read().decode().splitlines()
+        mine = [line for line in lines if 'stage="extract fold7"' in line]
+        return {line.partition("{")[0]: float(line.split()[-1]) for line in mine}
+
+    deadline = time.monotonic() + 60
+    while exported().get("ray_gmp_atl_parts_total") != 4 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    found = exported()
+    assert 0 < found.pop("ray_gmp_atl_busy_share") <= 1
+    assert found == {
+        "ray_gmp_atl_parts_total": 4,
+        "ray_gmp_atl_utterances_total": 40,
+        "ray_gmp_atl_audio_seconds_total": 10,
+    }

@@ -1,0 +1,109 @@
+"""Fused and stored labels are the same labels, down to the bytes of each part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from one_process import FOLD, Tiny, finish
+
+from gmp_atl_dist.clustering.sample import UtteranceSample
+from gmp_atl_dist.config import ClusterConfig, CorpusConfig, ExtractConfig, FoldsConfig, LabelConfig
+from gmp_atl_dist.corpora.base import read_corpus
+from gmp_atl_dist.corpora.folds import plan_folds
+from gmp_atl_dist.stages.base import Context
+from gmp_atl_dist.stages.cluster import Cluster
+from gmp_atl_dist.stages.extract import Extract
+from gmp_atl_dist.stages.ingest import Ingest
+from gmp_atl_dist.stages.label import FusedLabel, Label
+from gmp_atl_dist.stages.learners import Learners, plan_labels
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.readers import read_utterances
+
+pytest_plugins = ["one_process"]
+
+EMODB = {"adapter": "table", "columns": {"id": "utt_id"}, "part_audio_s": 120}
+
+
+def both_ways(
+    context: Context, learners: Learners, model: Artifact, cluster: Mapping[str, object]
+) -> dict[bool, tuple[Artifact, Artifact, Artifact]]:
+    """Features, codebooks and labels of the stored and of the fused way."""
+    extract = ExtractConfig(layers=(2, 3), part_frames=2000)
+    config = ClusterConfig.model_validate(
+        {"scales": [{"layer": 2, "k": 7}, {"layer": 3, "k": 12}], "iterations": 5, **cluster}
+    )
+    found = {}
+    for fused in (False, True):
+        plan = plan_labels(LabelConfig(fused=fused), config, learners)
+        features = finish(Extract(extract, model, learners, plan), context)
+        codebooks = finish(Cluster(config, features, learners, plan.sample), context)
+        stage = (
+            FusedLabel(extract, model, codebooks, learners)
+            if fused
+            else Label(learners.corpus, features, codebooks, learners.fold.name)
+        )
+        found[fused] = (features, codebooks, finish(stage, context))
+    return found
+
+
+def contents(artifact: Artifact) -> dict[str, str]:
+    return {r.name: r.sha256 for r in artifact.manifest.receipts}
+
+
+def stored_frames(features: Artifact) -> int:
+    return sum(r.frames for r in features.manifest.receipts)
+
+
+@pytest.mark.parametrize(
+    "cluster", [{}, {"sample_frames": 120, "sample_spread": 2.0}, {"by_gender": True}]
+)
+@pytest.mark.usefixtures("in_process")
+def test_both_ways_give_the_same_labels(
+    tiny: Tiny, tmp_path: Path, cluster: Mapping[str, object]
+) -> None:
+    learners = Learners(tiny.corpus, FOLD, False)
+    found = both_ways(tiny.with_root(tmp_path), learners, tiny.backbone, cluster)
+    (stored, books, labels), (sampled, fused_books, fused_labels) = found[False], found[True]
+
+    assert contents(books) == contents(fused_books)
+    assert contents(labels) == contents(fused_labels)
+    assert labels.manifest.receipts
+    if "sample_frames" in cluster:
+        assert 0 < stored_frames(sampled) < 0.7 * stored_frames(stored)
+    else:
+        assert contents(stored) == contents(sampled)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_both_ways_give_the_same_labels_on_real_speech(
+    tiny: Tiny, data_root: Path, tmp_path: Path
+) -> None:
+    corpus = data_root / "emodb2s"
+    if not corpus.is_dir():
+        pytest.skip("emodb2s is not here")
+    source = Store.open(str(corpus))
+    context = replace(tiny.with_root(tmp_path), source=source)
+    config = CorpusConfig.model_validate(EMODB)
+    ingested = finish(Ingest(config, read_corpus(config, source)), context)
+    fold = plan_folds(read_utterances(ingested), FoldsConfig(by="speaker"))[0]
+    learners = Learners(ingested, fold, False)
+    found = both_ways(
+        context, learners, tiny.backbone, {"sample_frames": 5000, "sample_spread": 3.0}
+    )
+    (stored, books, labels), (sampled, fused_books, fused_labels) = found[False], found[True]
+
+    assert contents(books) == contents(fused_books)
+    assert contents(labels) == contents(fused_labels)
+    assert len(labels.part_names) > 10
+    share = stored_frames(sampled) / stored_frames(stored)
+    assert 0.2 < share < 0.5
+    print(f"{stored_frames(stored)} frames stored, {share:.2f} of them in fused mode")
+
+
+def test_a_sample_is_drawn_only_where_there_is_too_much() -> None:
+    assert UtteranceSample.of(1000, 1000, 4.0, 0).is_all
+    assert UtteranceSample.of(100_000, 1000, 4.0, 0).share == 0.04
