@@ -224,6 +224,11 @@ class Root:
             shutil.copytree(self.folder / "artifacts" / kind, folder / "artifacts" / kind)
         return Root(folder)
 
+    def files(self, *kinds: str) -> list[Path]:
+        """Every file of these kinds of artefacts."""
+        below = [path for kind in kinds for path in (self.folder / "artifacts" / kind).rglob("*")]
+        return [path for path in below if path.is_file()]
+
     def artifact(self, kind: str) -> Path:
         (folder,) = (self.folder / "artifacts" / kind).iterdir()
         return folder

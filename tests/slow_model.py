@@ -10,7 +10,7 @@ from torch import Tensor
 from gmp_atl_dist.inference.forward import FrameModel, load_hubert
 from gmp_atl_dist.store.artifact import Artifact
 
-SLOW_S = 0.25
+SLOW_S = 0.15
 
 
 class Slow:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pipeline_runs import STAGE_S, CliRun, Reference, Root, finished, started
+from pipeline_runs import CliRun, Reference, Root, finished, started
 
 pytest_plugins = ["pipeline_runs"]
 pytestmark = pytest.mark.timeout(1200)
@@ -40,21 +40,5 @@ def test_a_killed_driver_leaves_nothing_to_do_twice(reference: Reference, tmp_pa
     assert whole
     for name in whole:
         assert (folder / "parts" / name).stat().st_mtime_ns == written[name], name
-    assert root.hashes("extract") == reference.root.hashes("extract")
-    assert root.objects("extract") == reference.root.objects("extract")
-
-
-def test_a_killed_worker_is_replaced_and_its_part_done(
-    reference: Reference, tmp_path: Path
-) -> None:
-    root = reference.root.copy_to(tmp_path / "root", *BEFORE_EXTRACT)
-    with started(*reference.command("stage", "extract", root=root), log=tmp_path / "log") as run:
-        until_some_are_done(run, root)
-        workers = run.workers("MapWorker")
-        workers[0].kill()
-        done = len(root.receipts("extract"))
-        assert run.wait(STAGE_S) == 0, run.output
-
-    assert done < len(reference.root.receipts("extract"))
     assert root.hashes("extract") == reference.root.hashes("extract")
     assert root.objects("extract") == reference.root.objects("extract")
