@@ -29,9 +29,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from benchmarks.speech import FOLD, context_at, prepare
+
+if TYPE_CHECKING:
+    import psutil
+    from torch import Tensor
+    from transformers import HubertConfig, HubertModel
+
+    from gmp_atl_dist.models.hubert import Hubert
+    from gmp_atl_dist.records import StoredUtterance
+    from gmp_atl_dist.store.artifact import Artifact
 
 SUBJECTS = ("one by one", "padded", "bare", "pipeline")
 _LAYER = 9
@@ -147,7 +156,7 @@ def _measure(subject: str, corpus: str, root: str, threads: int) -> Figures:
     return Figures(audio_s, wall_s, cpu_s, _peak_mib(), size, rate, gflop)
 
 
-def _model_and_waves(corpus: str, root: str):
+def _model_and_waves(corpus: str, root: str) -> tuple[Hubert, list[Tensor]]:
     import torch
 
     from gmp_atl_dist.audio import pcm16_to_float
@@ -161,7 +170,7 @@ def _model_and_waves(corpus: str, root: str):
     return hubert_from_files(backbone.read_files()).eval(), waves
 
 
-def _stock(model):
+def _stock(model: Hubert) -> HubertModel:
     """transformers' own model with the same weights, stopped at the same layer."""
     from transformers import HubertConfig, HubertModel
 
@@ -171,11 +180,11 @@ def _stock(model):
     return stock
 
 
-def _append(out: BinaryIO, x) -> None:
+def _append(out: BinaryIO, x: Tensor) -> None:
     out.write(x.numpy().tobytes())
 
 
-def _one_by_one(model, waves, out: BinaryIO) -> Iterator[None]:
+def _one_by_one(model: Hubert, waves: list[Tensor], out: BinaryIO) -> Iterator[None]:
     import torch
 
     stock = _stock(model)
@@ -187,7 +196,7 @@ def _one_by_one(model, waves, out: BinaryIO) -> Iterator[None]:
     yield
 
 
-def _padded(model, waves, out: BinaryIO) -> Iterator[None]:
+def _padded(model: Hubert, waves: list[Tensor], out: BinaryIO) -> Iterator[None]:
     import torch
 
     from gmp_atl_dist.audio import num_frames
@@ -207,7 +216,7 @@ def _padded(model, waves, out: BinaryIO) -> Iterator[None]:
     yield
 
 
-def _bare(model, waves, out: BinaryIO) -> Iterator[None]:
+def _bare(model: Hubert, waves: list[Tensor], out: BinaryIO) -> Iterator[None]:
     from gmp_atl_dist.inference.cost import cost_batches
     from gmp_atl_dist.models.packed import PackedHubert
 
@@ -282,7 +291,7 @@ def _pipeline(corpus: str, root: str, threads: int) -> Figures:
     )
 
 
-def _flop_a_second(backbone, utterances) -> float:
+def _flop_a_second(backbone: Artifact, utterances: tuple[StoredUtterance, ...]) -> float:
     from transformers import HubertConfig
 
     config = HubertConfig.from_dict(json.loads(backbone.read_file("config.json")))
@@ -291,7 +300,7 @@ def _flop_a_second(backbone, utterances) -> float:
     return total / (sum(u.num_samples for u in chosen) / 16_000)
 
 
-def model_flop(config, num_samples: int, layers: int) -> float:
+def model_flop(config: HubertConfig, num_samples: int, layers: int) -> float:
     """Multiplications and additions of HuBERT up to ``layers`` for one clip, as it is defined.
 
     Convolutions are counted as sums over their taps, however they are computed.
@@ -327,7 +336,7 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _peak_of(process) -> float:
+def _peak_of(process: psutil.Process) -> float:
     """Most memory that a process ever had."""
     for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
         if line.startswith("VmHWM"):

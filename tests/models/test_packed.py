@@ -234,3 +234,22 @@ def test_windows_keep_every_frame_once(total: int, most: int, context: int) -> N
         assert w.stop - w.start <= most
         assert w.start == 0 or w.keep_start - w.start == context
         assert w.stop == total or w.stop - w.keep_stop == context
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("variant", ["base", "large"])
+def test_a_gpu_agrees_with_a_cpu(variant: str) -> None:
+    """bf16 products against fp32 ones: the same direction, frame by frame."""
+    model = build(**VARIANTS[variant])
+    waves = clips()
+    # Built before the other moves the model: where the package computes follows from the machine.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gmp_atl_dist.models.packed.use_bf16", lambda: False)
+        on_cpu = packed(model)(waves, 10**6)
+    torch.nn.Module.to(model, "cuda")
+    on_gpu = packed(model)([wave.cuda() for wave in waves], 10**6)
+    for ours, theirs in zip(on_gpu, on_cpu, strict=True):
+        for layer in LAYERS:
+            similarity_T = torch.cosine_similarity(ours[layer].cpu(), theirs[layer], dim=-1)
+            assert float(similarity_T.min()) > 0.99
