@@ -14,8 +14,8 @@ from gmp_atl_dist.stages.ingest import Ingest
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, find_artifact, list_artifacts
 from gmp_atl_dist.store.filesystem import Store
 
-FOLD = Fold("bench", train_speakers=("nemo_EB0",), test_speakers=("nemo_KS0",))
-"""One speaker of nemo is 216 recordings and some 8 minutes."""
+FOLD = Fold("bench", train_speakers=("nemo_EB0", "nemo_IC0"), test_speakers=("nemo_KS0",))
+"""Two speakers of nemo are 432 recordings and some 15 minutes."""
 _CORPUS = CorpusConfig(adapter="table", columns={"id": "utt_id"}, part_audio_s=120)
 
 

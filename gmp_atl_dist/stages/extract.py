@@ -36,6 +36,7 @@ class Extract(Stage):
     plan: LabelPlan
 
     kind: ClassVar[str] = "extract"
+    version: ClassVar[int] = 2
 
     @property
     def label(self) -> str:
