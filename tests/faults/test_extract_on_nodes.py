@@ -110,12 +110,12 @@ def once_some_are_done(root: Path, act: object) -> threading.Thread:
     return thread
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-def test_any_number_of_workers_writes_the_same_bytes(
-    nodes: Cluster, tiny: Tiny, expected: dict[str, str], tmp_path: Path, workers: int
+def test_four_workers_write_the_same_bytes(
+    nodes: Cluster, tiny: Tiny, expected: dict[str, str], tmp_path: Path
 ) -> None:
+    """As one process; tests/integration/test_pipeline.py has one and two workers of Ray."""
     assert len(expected) > 30
-    assert extracted(tiny, tmp_path, workers) == expected
+    assert extracted(tiny, tmp_path, 4) == expected
 
 
 def computing() -> list[psutil.Process]:
