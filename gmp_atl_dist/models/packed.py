@@ -26,6 +26,7 @@ from transformers.models.hubert.modeling_hubert import HubertEncoderLayer
 from gmp_atl_dist.device import use_bf16
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.conv_encoder import ConvEncoder, activation_in_place, row_norm
+from gmp_atl_dist.models.few_rows import at_least_fewest_rows
 from gmp_atl_dist.models.hubert import Hubert, check_layers
 from gmp_atl_dist.models.positional import PositionalConv
 from gmp_atl_dist.models.windows import Window, windows
@@ -42,7 +43,8 @@ class _Product:
         self._bias_O = torch.cat([x.bias.detach() for x in layers]).to(dtype)
 
     def __call__(self, x_MI: Tensor) -> Tensor:
-        return torch.addmm(self._bias_O, x_MI.to(self._bias_O.dtype), self._weight_IO)
+        rows = at_least_fewest_rows(x_MI.to(self._bias_O.dtype))
+        return torch.addmm(self._bias_O, rows, self._weight_IO)[: len(x_MI)]
 
 
 @dataclass(frozen=True)
