@@ -103,6 +103,22 @@ def pcm16_to_float(pcm16: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     return pcm16.astype(np.float32) / np.float32(_FULL_SCALE)
 
 
+def frame_levels_db(pcm16: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+    """How loud each of HuBERT's frames is, in dB below the loudest of the utterance; shape (frames,).
+
+    The power of the 400 samples that a frame sees. Frames of digital silence are at minus infinity,
+    all of them where there is nothing else.
+    """
+    frames = num_frames(len(pcm16))
+    squares = pcm16.astype(np.float64) ** 2
+    ends = np.concatenate([[0.0], np.cumsum(squares)])
+    first = FRAME_HOP_SAMPLES * np.arange(frames)
+    power = ends[first + MIN_SAMPLES] - ends[first]
+    loudest = power.max(initial=0.0) or 1.0
+    with np.errstate(divide="ignore"):
+        return (10 * np.log10(power / loudest)).astype(np.float32)
+
+
 def _decode(recording: sf.SoundFile, start: int, end: int) -> npt.NDArray[np.int16]:
     rate_hz = recording.samplerate
     # 16-bit samples survive the way through float64 bit for bit.

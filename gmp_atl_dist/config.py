@@ -186,6 +186,12 @@ class Scale(Section):
 
     layer: PositiveInt
     k: Annotated[int, Field(ge=2)]
+    seed: int | None = Field(default=None, description="of this scale; none: cluster.seed")
+    codebook: str | None = Field(
+        default=None,
+        min_length=6,
+        description="fingerprint of an imported codebook that is used as it is, instead of a fit",
+    )
 
 
 class ClusterConfig(Section):
@@ -194,14 +200,46 @@ class ClusterConfig(Section):
     scales: tuple[Scale, ...] = Field(
         default=(Scale(layer=6, k=50), Scale(layer=9, k=50), Scale(layer=12, k=50)), min_length=1
     )
-    by_gender: bool = Field(default=False, description="one codebook per gender; ids never shared")
-    iterations: PositiveInt = 25
-    sample_frames: PositiveInt = Field(
-        default=2_000_000, description="most frames that a fit reads"
+    gender: Literal["multitask", "by_gender", "none"] = Field(
+        default="multitask",
+        description="multitask: gender reaches the codebooks through the warmed-up features. "
+        "by_gender: a codebook for each gender as well, whose label ids are never shared. none: the "
+        "ablation, which needs warmup.gender_weight = 0",
+    )
+    metric: Literal["euclidean", "cosine"] = Field(
+        default="euclidean", description="cosine: frames and centroids have unit length"
+    )
+    init: Literal["random", "k-means++"] = Field(
+        default="random",
+        description="how the first centroids are chosen among frames; k-means++ prefers those apart, "
+        "which on speech ends no better (docs/benchmarks.md)",
+    )
+    iterations: PositiveInt = Field(default=25, description="most updates of the centroids")
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=3e-4,
+        description="stop when an update lowers the inertia by a smaller share; 0: by nothing at all",
+    )
+    sample_frames: PositiveInt | Literal["all"] = Field(
+        default=2_000_000,
+        description="most frames of a layer that are heard; 'all' hears every one",
     )
     sample_spread: Annotated[float, Field(ge=1)] = Field(
         default=4.0,
         description="the frames are drawn from utterances that hold about this many times as many",
+    )
+    balance: Literal["none", "speaker", "gender", "emotion"] = Field(
+        default="none",
+        description="groups that give equally many frames to the sample, as far as they have them",
+    )
+    silence: Literal["keep", "drop"] = Field(
+        default="keep", description="whether quiet frames are fitted; they are labelled either way"
+    )
+    silence_db: PositiveFloat = Field(
+        default=40.0, description="a frame so far below its utterance's loudest is silence"
+    )
+    stability_frames: Annotated[int, Field(ge=0)] = Field(
+        default=20_000,
+        description="frames on which a scale is fitted from two seeds to compare the labels; 0: not",
     )
     seed: int = 0
 
@@ -285,6 +323,18 @@ class WorkersConfig(ProcessConfig):
         return raw
 
 
+class ClusterWorkersConfig(WorkersConfig):
+    """Workers of ``cluster``, which keep frames in memory as far as it goes."""
+
+    memory_gib: Annotated[float, Field(ge=0.5)] = Field(
+        default=4.0,
+        description="most memory of one process; frames beyond it are read anew in every iteration",
+    )
+    stalled_after_s: PositiveFloat = Field(
+        default=1800.0, description="the run stops when no worker has answered for so long"
+    )
+
+
 class StreamWorkersConfig(WorkersConfig):
     """Workers of a stage whose audio is read by processes of their own."""
 
@@ -326,7 +376,7 @@ class RuntimeConfig(Section):
     )
     ingest: WorkersConfig = WorkersConfig(workers=2)
     extract: StreamWorkersConfig = StreamWorkersConfig()
-    cluster: WorkersConfig = WorkersConfig()
+    cluster: ClusterWorkersConfig = ClusterWorkersConfig()
     label: WorkersConfig = WorkersConfig()
     train: TrainWorkersConfig = TrainWorkersConfig()
     task_retries: Annotated[int, Field(ge=0)] = Field(
@@ -358,6 +408,12 @@ class RunConfig(Section):
                     f"cluster.scales[{i}].layer: {scale.layer} is not in extract.layers {layers}; "
                     f"add it there"
                 )
+        weight = self.warmup.gender_weight
+        if (self.cluster.gender == "none") != (weight == 0) and self.cluster.gender != "by_gender":
+            raise ValueError(
+                f"cluster.gender: {self.cluster.gender!r} with warmup.gender_weight = {weight:g}; "
+                f"'none' goes with warmup.gender_weight = 0, 'multitask' with more than that"
+            )
         if self.finetune.select == "valid" and self.folds.valid == "none":
             raise ValueError(
                 "finetune.select: 'valid' needs speakers to select on; set folds.valid = 'next'"

@@ -8,7 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
+from gmp_atl_dist.errors import ModelError
+
 if TYPE_CHECKING:
+    import faiss
     import torch
 
 Accelerator = Literal["cpu", "cuda"]
@@ -68,3 +71,34 @@ def pin_faiss_threads() -> None:
     import faiss
 
     faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+def one_faiss_thread() -> None:
+    """Let FAISS work in the calling thread alone; OpenMP keeps that number a thread."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+
+
+def faiss_gpus() -> int:
+    """GPUs that this build of FAISS can use; 0 of the CPU build."""
+    import faiss
+
+    return faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
+
+
+def faiss_on_gpus(index: faiss.Index, gpus: int) -> faiss.Index:
+    """A FAISS index on ``gpus`` GPUs: a copy on each, and each gets its share of the queries.
+
+    Raises:
+        ModelError: FAISS sees fewer.
+    """
+    import faiss
+
+    found = faiss_gpus()
+    if found < gpus:
+        raise ModelError(
+            f"FAISS sees {found} GPUs, {gpus} are asked for; install the gpu extra (faiss-gpu-cu12) "
+            f"on workers with that many, or set the stage's gpus to 0"
+        )
+    return faiss.index_cpu_to_gpus_list(index, gpus=list(range(gpus)))

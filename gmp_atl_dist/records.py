@@ -107,12 +107,13 @@ Features that were imported as fp32 stay fp32: the size of ``frames`` tells whic
 LABEL_SCHEMA = pa.schema(
     [
         pa.field("utterance_id", pa.string(), nullable=False),
-        pa.field("scale", pa.int32(), nullable=False),
         pa.field("num_frames", pa.int32(), nullable=False),
-        pa.field("labels", pa.binary(), nullable=False),
+        pa.field("codebooks", pa.list_(pa.field("codebook", pa.string(), nullable=False))),
+        pa.field("labels", pa.list_(pa.field("ids", pa.binary(), nullable=False))),
     ]
 )
-"""A row an utterance and scale; ``labels`` is little-endian int32, one a frame."""
+"""A row an utterance. Of each scale, in order: the fingerprint of the codebook that its labels are
+of, and the labels, one a frame, as little-endian int16, or int32 where ids go past 32,767."""
 
 CODEBOOK_SCHEMA = pa.schema(
     [
@@ -120,12 +121,26 @@ CODEBOOK_SCHEMA = pa.schema(
         pa.field("layer", pa.int32(), nullable=False),
         pa.field("group", pa.string(), nullable=False),
         pa.field("offset", pa.int32(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),
         pa.field("k", pa.int32(), nullable=False),
         pa.field("dim", pa.int32(), nullable=False),
         pa.field("centroids", pa.binary(), nullable=False),
+        pa.field("fingerprint", pa.string(), nullable=False),
+        pa.field("origin", pa.string(), nullable=False),
+        pa.field("seed", pa.int64()),
+        pa.field("fitted_frames", pa.int64()),
+        pa.field("inertias", pa.list_(pa.field("inertia", pa.float64(), nullable=False))),
+        pa.field("redone", pa.int64()),
+        pa.field("stability", pa.float64()),
     ]
 )
-"""A row a codebook; ``centroids`` is fp32, C order, ``k`` x ``dim``; label ids start at ``offset``."""
+"""A row a codebook. ``centroids`` is fp32, C order, ``k`` x ``dim``; label ids start at ``offset``.
+
+``fingerprint`` is of layer, metric and centroids, so that labels tell which codebook made them.
+``origin`` is "fitted", or says where it came from; then what a fit knows is null: its seed, how many
+frames it heard, the inertia a frame before each update and at the end, how many dead clusters it began
+anew, and the adjusted Rand index of two fits from two seeds.
+"""
 
 CURVE_SCHEMA = pa.schema(
     [
@@ -197,6 +212,15 @@ class Fold:
             sorted((u for u in utterances if u.speaker in wanted), key=lambda u: u.utterance_id)
         )
 
+    def training_speakers(self) -> TrainingSpeakers:
+        """Whom a fitted stage may hear, where utterances are too many to hold one by one."""
+        return TrainingSpeakers(self.train_speakers, self)
+
+    def transductive_speakers(self) -> TrainingSpeakers:
+        """Everybody, for the arm that says so by name."""
+        everybody = {*self.train_speakers, *self.valid_speakers, *self.test_speakers}
+        return TrainingSpeakers(tuple(sorted(everybody)), self, transductive=True)
+
     def training(self, utterances: Iterable[StoredUtterance]) -> TrainingSet:
         """What a fitted stage may see: the training speakers' utterances, checked."""
         return TrainingSet(self.select(utterances, "train"), self)
@@ -241,6 +265,41 @@ class TrainingSet:
     @property
     def ids(self) -> frozenset[str]:
         return frozenset(u.utterance_id for u in self.utterances)
+
+
+@dataclass(frozen=True)
+class TrainingSpeakers:
+    """Speakers that a fitted stage may hear: a :class:`TrainingSet` without a list of utterances.
+
+    Raises:
+        CorpusError: one is not a training speaker of the fold (unless it is the transductive arm).
+    """
+
+    speakers: tuple[str, ...]
+    fold: Fold
+    transductive: bool = False
+
+    def __post_init__(self) -> None:
+        leaks = set() if self.transductive else set(self.speakers) - set(self.fold.train_speakers)
+        if leaks:
+            raise CorpusError.of_all(
+                f"fold {self.fold.name!r}: a stage that learns was given speakers it must not hear; "
+                f"take fold.training_speakers():",
+                [f"speaker {speaker!r}" for speaker in sorted(leaks)],
+            )
+
+    def check(self, utterance_id: str, speaker: str | None) -> None:
+        """Refuse an utterance that is of nobody among them.
+
+        Raises:
+            CorpusError: names the utterance.
+        """
+        if speaker is None or speaker not in self.speakers:
+            raise CorpusError(
+                f"utterance {utterance_id!r} is not of a training speaker of fold "
+                f"{self.fold.name!r}, and nothing that is fitted must see it: extract the training "
+                f"set alone"
+            )
 
 
 def utterances_to_table(utterances: Sequence[StoredUtterance]) -> pa.Table:

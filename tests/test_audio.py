@@ -20,6 +20,7 @@ from gmp_atl_dist.audio import (
     FRAME_HOP_SAMPLES,
     MIN_SAMPLES,
     decode_pcm16,
+    frame_levels_db,
     num_frames,
     pcm16_to_float,
 )
@@ -237,3 +238,25 @@ def test_real_recordings_decode_to_their_published_digest(corpus: str) -> None:
         got = decode_pcm16((DATA / corpus / row["path"]).read_bytes())
         assert len(got) == int(row["n_samples"])
         assert hashlib.sha256(got.tobytes()).hexdigest() == row["pcm_sha256"], row["utt_id"]
+
+
+def test_levels_are_below_the_loudest_frame() -> None:
+    t = np.arange(16_000)
+    pcm16 = (10_000 * np.sin(t / 5)).astype(np.int16)
+    pcm16[8_000:] //= 100
+    pcm16[12_000:] = 0
+    levels = frame_levels_db(pcm16)
+    assert len(levels) == num_frames(len(pcm16))
+    assert levels.max() == 0
+    first, quiet, silent = levels[:24], levels[26:36], levels[38:]
+    assert (first > -1).all()
+    np.testing.assert_allclose(quiet, -40, atol=1.5)
+    assert np.isneginf(silent).all()
+    # The power of the 400 samples that the frame sees.
+    power = [np.square(pcm16[i * 320 : i * 320 + 400].astype(float)).sum() for i in range(20)]
+    np.testing.assert_allclose(levels[:20], 10 * np.log10(power / max(power)), atol=0.01)
+
+
+def test_levels_of_silence_and_of_nothing() -> None:
+    assert np.isneginf(frame_levels_db(np.zeros(2_000, np.int16))).all()
+    assert frame_levels_db(np.ones(399, np.int16)).shape == (0,)

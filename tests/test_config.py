@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmp_atl_dist.config import RunConfig, canonical_json, digest
-from gmp_atl_dist.config_file import load_config
+from gmp_atl_dist.config_file import load_config, parse_config
 from gmp_atl_dist.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -54,7 +54,7 @@ def test_a_section_is_read(write) -> None:
         ("[wramup]\nlr = 1", ["x.toml: wramup: unknown key; known here: cluster, corpus, "]),
         (
             "[[cluster.scales]]\nlayer = 9\nk = 50\nkay = 1",
-            ["x.toml: cluster.scales[0].kay: unknown key; known here: k, layer"],
+            ["x.toml: cluster.scales[0].kay: unknown key; known here: codebook, k, layer, seed"],
         ),
         ("[runtime.train]\nworker = 2", ["x.toml: runtime.train.worker: unknown key; known "]),
         ("[warmup]\nlr = 'fast'", ["x.toml: warmup.lr: ", "(found 'fast')"]),
@@ -137,7 +137,7 @@ def test_what_is_not_text(write, tmp_path: Path) -> None:
         ("warmup.lr = 1e-3", "warmup", "lr", 1e-3),
         ("corpus.adapter=table", "corpus", "adapter", "table"),
         ("corpus.adapter='table'", "corpus", "adapter", "table"),
-        ("cluster.by_gender=true", "cluster", "by_gender", True),
+        ("cluster.gender=by_gender", "cluster", "gender", "by_gender"),
         ("folds.run=[1, 3]", "folds", "run", (1, 3)),
         ("corpus.merge={excited = 'happy'}", "corpus", "merge", {"excited": "happy"}),
         ("corpus.merge.excited=happy", "corpus", "merge", {"excited": "happy"}),
@@ -211,3 +211,33 @@ def test_a_checked_configuration_cannot_be_changed() -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_configuration_is_valid(path: Path) -> None:
     load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("gender", "weight", "fine"),
+    [
+        ("multitask", 0.1, True),
+        ("none", 0, True),
+        ("by_gender", 0, True),
+        ("by_gender", 0.3, True),
+        ("none", 0.1, False),
+        ("multitask", 0, False),
+    ],
+)
+def test_the_ablation_of_gender_is_of_the_warm_up_too(
+    gender: str, weight: float, fine: bool
+) -> None:
+    raw = {"cluster": {"gender": gender}, "warmup": {"gender_weight": weight}}
+    if fine:
+        assert parse_config(raw, "x.toml").cluster.gender == gender
+        return
+    with pytest.raises(
+        ConfigError, match=rf"cluster.gender: '{gender}' with warmup.gender_weight = {weight:g}"
+    ):
+        parse_config(raw, "x.toml")
+
+
+def test_sample_frames_may_be_all() -> None:
+    assert parse_config({"cluster": {"sample_frames": "all"}}, "x").cluster.sample_frames == "all"
+    with pytest.raises(ConfigError, match="sample_frames"):
+        parse_config({"cluster": {"sample_frames": "most"}}, "x")

@@ -1,38 +1,122 @@
-"""Which utterances k-means hears of a corpus that is larger than it needs."""
+"""Which utterances, and which of their frames, k-means hears of a corpus larger than it needs.
+
+Everything is drawn by name: whether an utterance is heard, and which frames of it, follows from the
+seed and its id alone. So the sample is the same however the corpus is cut into parts and in whatever
+order it is read, and a worker needs no list of it.
+
+Shape suffixes: U utterances.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gmp_atl_dist.seeding import keyed_seed
+import numpy as np
+
+from gmp_atl_dist.config import ClusterConfig
+from gmp_atl_dist.seeding import keyed_rng, keyed_seed
 
 _WHOLE = 1 << 63
+
+Shares = tuple[tuple[str, float], ...]
+"""Group -> share, where groups differ."""
 
 
 @dataclass(frozen=True)
 class UtteranceSample:
-    """An even random share of the utterances, each by its own name.
+    """A random share of the utterances; with ``by``, a share of its own for each group.
 
-    Whether an utterance is in it depends on the seed and its id alone, so the sample is the same
-    however the corpus is cut into parts, and a worker needs no list of it.
+    ``by`` names the column of the corpus that tells the group; groups without a share of their own
+    have ``share``.
     """
 
     share: float
     seed: int
-
-    @classmethod
-    def of(cls, total_frames: int, sample_frames: int, spread: float, seed: int) -> UtteranceSample:
-        """Enough utterances for about ``spread`` times ``sample_frames``; all where they are fewer."""
-        return cls(min(1.0, spread * sample_frames / max(total_frames, 1)), seed)
+    by: str = ""
+    shares: Shares = ()
 
     @property
     def is_all(self) -> bool:
-        return self.share >= 1.0
+        return min([self.share, *(share for _, share in self.shares)]) >= 1.0
 
-    def holds(self, utterance_id: str) -> bool:
-        return self.is_all or keyed_seed("sample", self.seed, utterance_id) < self.share * _WHOLE
+    def share_of(self, group: str) -> float:
+        return dict(self.shares).get(group, self.share)
 
-    def mask(self, utterance_ids: Iterable[str]) -> list[bool]:
+    def holds(self, utterance_id: str, group: str = "") -> bool:
+        share = self.share_of(group)
+        return share >= 1.0 or keyed_seed("sample", self.seed, utterance_id) < share * _WHOLE
+
+    def mask(self, utterance_ids: Iterable[str], groups: Iterable[str] | None = None) -> list[bool]:
         """Of each id, whether it is in the sample."""
-        return [self.holds(utterance_id) for utterance_id in utterance_ids]
+        if groups is None:
+            return [self.holds(utterance_id) for utterance_id in utterance_ids]
+        return [self.holds(i, group) for i, group in zip(utterance_ids, groups, strict=True)]
+
+
+@dataclass(frozen=True)
+class FrameSample:
+    """A random share of the frames of each utterance in ``utterances``."""
+
+    utterances: UtteranceSample
+    share: float = 1.0
+    shares: Shares = ()
+
+    def rows(self, utterance_id: str, group: str, num_frames: int) -> np.ndarray | None:
+        """Rows of the frames to take, rising; None takes all."""
+        share = dict(self.shares).get(group, self.share)
+        if share >= 1.0:
+            return None
+        rng = keyed_rng("frames", self.utterances.seed, utterance_id)
+        return _share_of_rows(rng, num_frames, share)
+
+
+def start_rows(seed: int, utterance_id: str, num_frames: int, share: float) -> np.ndarray:
+    """Rows of an utterance that seeding looks at, rising; drawn apart from the sample itself."""
+    if share >= 1.0:
+        return np.arange(num_frames)
+    return _share_of_rows(keyed_rng("start", seed, utterance_id), num_frames, share)
+
+
+def _share_of_rows(rng: np.random.Generator, num_frames: int, share: float) -> np.ndarray:
+    # The fraction of a frame that is left over is taken with its probability.
+    count = min(num_frames, int(num_frames * share + rng.random()))
+    return np.sort(rng.choice(num_frames, count, replace=False))
+
+
+def plan_sample(
+    config: ClusterConfig, utterance_ids: Sequence[str], groups: Sequence[str], frames_U: np.ndarray
+) -> FrameSample:
+    """Shares that give about ``config.sample_frames`` frames, equally many a group if balanced.
+
+    A group that has less than its part gives all it has, and the others share what is left. Frames
+    are drawn from utterances that hold ``config.sample_spread`` times as many. ``groups`` names the
+    group of each utterance; without ``config.balance`` it is not looked at.
+    """
+    by = "" if config.balance == "none" else config.balance
+    names = np.asarray(groups if by else [""] * len(utterance_ids))
+    totals = {str(g): int(frames_U[names == g].sum()) for g in np.unique(names)}
+    everything = sum(totals.values())
+    wanted = everything if config.sample_frames == "all" else config.sample_frames
+    # Balanced, all groups give as much as the smallest where every frame is asked for.
+    if by and config.sample_frames == "all" and totals:
+        wanted = min(totals.values()) * len(totals)
+    quotas = _fair(totals, wanted)
+    heard = {g: min(1.0, config.sample_spread * q / max(totals[g], 1)) for g, q in quotas.items()}
+    utterances = UtteranceSample(
+        heard.get("", 1.0), config.seed, by, tuple(sorted(heard.items())) if by else ()
+    )
+    held_U = np.asarray(utterances.mask(utterance_ids, names.tolist()), dtype=bool)
+    held = {g: int(frames_U[held_U & (names == g)].sum()) for g in totals}
+    shares = {g: min(1.0, quota / max(held[g], 1)) for g, quota in quotas.items()}
+    return FrameSample(utterances, shares.get("", 1.0), tuple(sorted(shares.items())) if by else ())
+
+
+def _fair(totals: Mapping[str, int], wanted: int) -> dict[str, float]:
+    """How much each group gives of ``wanted``: the same, as far as it has it."""
+    quotas: dict[str, float] = {}
+    left = float(wanted)
+    for number, (group, total) in enumerate(sorted(totals.items(), key=lambda item: item[1])):
+        quotas[group] = min(float(total), left / (len(totals) - number))
+        left -= quotas[group]
+    return quotas

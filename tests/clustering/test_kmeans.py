@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,8 +14,20 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from gmp_atl_dist.audio import decode_pcm16, num_frames
-from gmp_atl_dist.clustering.kmeans import Assigner, fit, sample_frames
+from gmp_atl_dist.clustering.assign import BLOCK_ROWS, Assigner, as_floats, unit_rows
+from gmp_atl_dist.clustering.lloyd import (
+    Fit,
+    State,
+    advance,
+    state_from_bytes,
+    state_to_bytes,
+)
+from gmp_atl_dist.clustering.passes import fit_in_memory
+from gmp_atl_dist.clustering.start import first_centroids
+from gmp_atl_dist.clustering.sums import Sums
 from gmp_atl_dist.errors import ConfigError, ModelError
+
+WHAT = "cluster.scales[0] (layer 9, all)"
 
 
 def blobs(seed: int, count: int = 600, dim: int = 8, k: int = 6, spread: float = 1.0) -> np.ndarray:
@@ -29,44 +44,66 @@ def distances(x_MD: np.ndarray, c_KD: np.ndarray) -> np.ndarray:
 
 
 def inertia(x_MD: np.ndarray, c_KD: np.ndarray) -> float:
-    return float(distances(x_MD, c_KD).min(axis=1).sum())
+    return float(distances(x_MD, c_KD).min(axis=1).mean())
 
 
-def lloyd(x_MD: np.ndarray, c_KD: np.ndarray, iterations: int) -> np.ndarray:
-    c_KD = c_KD.astype(np.float64)
-    for _ in range(iterations):
-        nearest = distances(x_MD, c_KD).argmin(axis=1)
-        c_KD = np.stack([x_MD[nearest == k].mean(axis=0) for k in range(len(c_KD))])
-    return c_KD
+def fitted(x_MD: np.ndarray, k: int, *, threads: int = 1, **keys: object) -> State:
+    fit = Fit(WHAT, k, **{"seed": 0, "tolerance": 0.0, **keys})  # pyright: ignore[reportArgumentType]
+    (state,) = fit_in_memory([fit], {"all": x_MD}, threads=threads)
+    return state
 
 
-def fitted(x_MD: np.ndarray, k: int, iterations: int = 25, seed: int = 0) -> np.ndarray:
-    return fit(x_MD, k, iterations=iterations, seed=seed, what="cluster.scales[0] (layer 9, all)")
+def started(x_MD: np.ndarray, start_KD: np.ndarray, **keys: object) -> State:
+    fit = Fit(WHAT, len(start_KD), 0, tolerance=0.0, **keys)  # pyright: ignore[reportArgumentType]
+    (state,) = fit_in_memory([fit], {"all": x_MD}, threads=1, starts=[start_KD])
+    return state
 
 
-def test_one_more_iteration_is_one_step_of_lloyd() -> None:
-    x_MD = blobs(0)
-    for iterations in (1, 2, 3, 10):
-        np.testing.assert_allclose(
-            fitted(x_MD, 6, iterations + 1),
-            lloyd(x_MD, fitted(x_MD, 6, iterations), 1),
-            rtol=1e-4,
-            atol=1e-4,
-        )
+@pytest.mark.parametrize(("updates", "k", "dim"), [(1, 6, 8), (3, 6, 8), (10, 20, 24), (7, 1, 5)])
+def test_from_the_same_start_it_is_scikit_learns_lloyd(updates: int, k: int, dim: int) -> None:
+    x_MD = blobs(k, count=3 * BLOCK_ROWS + 5, dim=dim, spread=2.0)
+    start_KD = first_centroids(x_MD, k, init="k-means++", metric="euclidean", seed=1, what=WHAT)
+    ours = started(x_MD, start_KD, iterations=updates)
+    keys: dict[str, Any] = {"init": start_KD, "n_init": 1, "max_iter": updates, "tol": 0}
+    theirs: Any = KMeans(k, algorithm="lloyd", **keys).fit(x_MD)
+
+    scale = np.abs(theirs.cluster_centers_).max()
+    assert np.abs(ours.centroids_KD - theirs.cluster_centers_).max() <= 1e-4 * scale
+    assert ours.inertias[-1] * len(x_MD) == pytest.approx(theirs.inertia_, rel=1e-5)
+    assert (Assigner(ours.centroids_KD).assign(x_MD) == theirs.predict(x_MD)).mean() >= 0.9999
+
+
+def test_it_is_faiss_kmeans_from_the_same_start() -> None:
+    x_MD = blobs(5, count=5000, dim=16, k=12, spread=2.0)
+    start_KD = x_MD[:12].copy()
+    theirs = faiss.Kmeans(16, 12, niter=8, max_points_per_centroid=len(x_MD))
+    theirs.train(x_MD, init_centroids=start_KD)
+    ours = started(x_MD, start_KD, iterations=8)
+    assert theirs.centroids is not None
+    np.testing.assert_allclose(ours.centroids_KD, theirs.centroids, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_it_is_as_good_as_scikit_learn_from_random_frames(seed: int) -> None:
+@pytest.mark.parametrize("init", ["k-means++", "random"])
+def test_it_is_as_good_as_scikit_learn(seed: int, init: str) -> None:
     x_MD = blobs(seed, spread=2.0)
-    kmeans = KMeans(6, init="random", max_iter=50, random_state=seed)
-    theirs = kmeans.set_params(n_init=1).fit(x_MD).cluster_centers_
-    assert inertia(x_MD, fitted(x_MD, 6, 50)) <= 1.05 * inertia(x_MD, theirs)
+    keys: dict[str, Any] = {"n_init": 1, "max_iter": 50, "random_state": seed}
+    theirs: Any = KMeans(6, init=init, **keys).fit(x_MD)
+    ours = fitted(x_MD, 6, iterations=50, init=init)
+    assert ours.inertias[-1] <= 1.05 * theirs.inertia_ / len(x_MD)
+    assert ours.inertias[-1] == pytest.approx(inertia(x_MD, ours.centroids_KD), rel=1e-5)
 
 
-def test_centroids_are_where_lloyd_stays() -> None:
-    x_MD = blobs(1)
-    found = fitted(x_MD, 6, 100)
-    np.testing.assert_allclose(lloyd(x_MD, found, 1), found, rtol=1e-4, atol=1e-4)
+def test_inertia_never_rises_and_a_tolerance_stops_early() -> None:
+    x_MD = blobs(1, count=4000, spread=3.0)
+    to_the_end = fitted(x_MD, 9, iterations=200)
+    assert all(b <= a * (1 + 1e-9) for a, b in pairwise(to_the_end.inertias))
+    early = fitted(x_MD, 9, iterations=200, tolerance=1e-2)
+    assert 0 < early.updates < to_the_end.updates < 200
+    assert early.inertias == to_the_end.inertias[: len(early.inertias)]
+    falls = -np.diff(early.inertias) / early.inertias[:-1]
+    assert (falls[:-1] > 1e-2).all()
+    assert falls[-1] <= 1e-2
 
 
 def test_all_frames_are_used() -> None:
@@ -74,36 +111,164 @@ def test_all_frames_are_used() -> None:
     rng = np.random.default_rng(0)
     x_MD = np.concatenate([rng.normal(size=(5_000, 3)), rng.normal(size=(7_001, 3)) + 50])
     x_MD = x_MD.astype(np.float32)
-    found = fitted(x_MD, 2)
-    found = found[found[:, 0].argsort()]
-    np.testing.assert_allclose(found[0], x_MD[:5_000].mean(axis=0), atol=1e-4)
-    np.testing.assert_allclose(found[1], x_MD[5_000:].mean(axis=0), atol=1e-3)
+    state = fitted(x_MD, 2)
+    assert state.counts_K is not None
+    order = state.centroids_KD[:, 0].argsort()
+    assert state.counts_K[order].tolist() == [5_000, 7_001]
+    np.testing.assert_allclose(state.centroids_KD[order[0]], x_MD[:5_000].mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(state.centroids_KD[order[1]], x_MD[5_000:].mean(axis=0), atol=1e-3)
 
 
 def test_the_same_twice_and_another_seed_otherwise() -> None:
     x_MD = blobs(2, spread=3.0)
-    assert fitted(x_MD, 6).tobytes() == fitted(x_MD, 6).tobytes()
-    assert fitted(x_MD, 6).tobytes() != fitted(x_MD, 6, seed=1).tobytes()
+    first = fitted(x_MD, 6).centroids_KD.tobytes()
+    assert fitted(x_MD, 6).centroids_KD.tobytes() == first
+    assert fitted(x_MD, 6, seed=1).centroids_KD.tobytes() != first
 
 
-def test_as_many_clusters_as_frames() -> None:
-    x_MD = blobs(3, count=9)
-    assert inertia(x_MD, fitted(x_MD, 9)) == pytest.approx(0, abs=1e-3)
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_threads_change_no_bit(metric: str) -> None:
+    x_MD = blobs(2, count=9 * BLOCK_ROWS + 7, dim=24, k=40, spread=3.0).astype(np.float16)
+    one, three = (fitted(x_MD, 40, threads=n, metric=metric, iterations=6) for n in (1, 3))
+    assert one.centroids_KD.tobytes() == three.centroids_KD.tobytes()
+    assert one.inertias == three.inertias
 
 
-def test_more_clusters_than_frames_names_the_scale() -> None:
-    with pytest.raises(
-        ConfigError,
-        match=r"cluster\.scales\[0\] \(layer 9, all\): k = 10 is more than the 9 frames",
-    ):
-        fitted(blobs(3, count=9), 10)
+def test_scales_that_are_fitted_together_are_those_fitted_alone() -> None:
+    frames = {"female": blobs(3, spread=2.0), "male": blobs(4, count=900, spread=2.0)}
+    fits = [Fit(WHAT, k, k, group=group) for k in (3, 5, 8) for group in frames]
+    together = fit_in_memory(fits, frames, threads=1)
+    for fit, state in zip(fits, together, strict=True):
+        (alone,) = fit_in_memory([fit], {fit.group: frames[fit.group]}, threads=1)
+        assert state.centroids_KD.tobytes() == alone.centroids_KD.tobytes()
+        assert state.inertias == alone.inertias
 
 
-def test_frames_that_are_not_finite_are_refused() -> None:
-    x_MD = blobs(4)
-    x_MD[::3, 0] = np.inf
-    with pytest.raises(ModelError, match=r"cluster\.scales\[0\].*not finite"):
-        fitted(x_MD, 6)
+def test_sums_of_stored_frames_are_exact_in_any_order() -> None:
+    x_MD = blobs(7, count=4000, dim=16).astype(np.float16)
+    assigner = Assigner(as_floats(x_MD[:9]))
+    order = np.random.default_rng(0).permutation(len(x_MD))
+
+    def total(rows_MD: np.ndarray, size: int) -> Sums:
+        found = Sums.zero(9, 16)
+        for start in range(0, len(rows_MD), size):
+            found.add(Sums.of(as_floats(rows_MD[start : start + size]), assigner))
+        return found
+
+    whole, pieces = total(x_MD, 1000), total(x_MD[order], 173)
+    assert whole.sums_KD.tobytes() == pieces.sums_KD.tobytes()
+    assert whole.counts_K.tolist() == pieces.counts_K.tolist()
+    assert whole.inertia == pytest.approx(pieces.inertia, rel=1e-9)
+
+
+def test_the_farthest_frames_are_found_whatever_the_pieces() -> None:
+    x_MD = blobs(8, count=5000, dim=4, spread=3.0)
+    assigner = Assigner(x_MD[:3])
+    total = Sums.zero(3, 4)
+    for start in range(0, len(x_MD), 321):
+        total.add(Sums.of(x_MD[start : start + 321], assigner))
+    far = np.sort(distances(x_MD, x_MD[:3]).min(axis=1))[::-1][: len(total.far_squared_F)]
+    np.testing.assert_allclose(total.far_squared_F, far, rtol=1e-5)
+    assert (np.diff(total.far_squared_F) <= 0).all()
+
+
+def test_a_dead_cluster_is_begun_anew_from_the_farthest_frame() -> None:
+    x_MD = np.concatenate([np.zeros((50, 2)), np.ones((50, 2)), [[9.0, 9.0]]]).astype(np.float32)
+    start_KD = np.array([[0, 0], [1, 1], [-40, -40]], np.float32)
+    state = started(x_MD, start_KD)
+    assert state.redone == 1
+    found = state.centroids_KD[state.centroids_KD[:, 0].argsort()]
+    np.testing.assert_allclose(found, [[0, 0], [1, 1], [9, 9]], atol=1e-6)
+    assert state.inertias[-1] == pytest.approx(0, abs=1e-6)
+
+
+def test_by_cosine_only_the_direction_counts() -> None:
+    rng = np.random.default_rng(0)
+    directions = unit_rows(rng.normal(size=(4, 6)).astype(np.float32))
+    which = rng.integers(4, size=800)
+    x_MD = unit_rows(directions[which] + 0.05 * rng.normal(size=(800, 6)).astype(np.float32))
+    x_MD = x_MD * rng.uniform(0.1, 9.0, size=(800, 1)).astype(np.float32)
+    state = fitted(x_MD, 4, metric="cosine")
+    np.testing.assert_allclose(np.linalg.norm(state.centroids_KD, axis=1), 1, atol=1e-6)
+    ids = Assigner(state.centroids_KD, "cosine").assign(x_MD)
+    pairs = {(int(a), int(b)) for a, b in zip(which, ids, strict=True)}
+    assert len(pairs) == 4
+    # fairseq assigns by Euclidean distance; with centroids of unit length that is the same.
+    np.testing.assert_array_equal(Assigner(state.centroids_KD).assign(x_MD), ids)
+    x_MD[7] = 0
+    with pytest.raises(ConfigError, match=r"scales\[0\].*all zeros and has no direction"):
+        fitted(x_MD, 4, metric="cosine")
+
+
+@pytest.mark.parametrize(
+    ("x_MD", "k", "message"),
+    [
+        (blobs(3, count=9), 10, r"k = 10 is more than the 9 frames"),
+        (np.ones((500, 4), np.float32), 2, r"k = 2 is more than the 1 different frames"),
+        (np.tile(blobs(3, count=9), (9, 1)), 10, r"k = 10 is more than the 9 different frames"),
+    ],
+)
+def test_too_few_frames_name_the_scale(x_MD: np.ndarray, k: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"cluster\.scales\[0\] \(layer 9, all\): {message}"):
+        fitted(x_MD, k)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_frame_that_is_not_finite_is_refused(value: float, dtype: type) -> None:
+    x_MD = blobs(4, count=BLOCK_ROWS + 100).astype(dtype)
+    start_KD = as_floats(x_MD[:6])
+    x_MD[BLOCK_ROWS + 33, 2] = value
+    with pytest.raises(ModelError, match=rf"frame {BLOCK_ROWS + 33} is not finite"):
+        started(x_MD, start_KD)
+
+
+def test_a_codebook_of_another_dimension_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"frames have 8 values and the codebook's centroids 6"):
+        Assigner(blobs(0, dim=6)[:3]).assign(blobs(0, dim=8))
+
+
+@st.composite
+def frames_with_duplicates(draw: st.DrawFn) -> tuple[np.ndarray, int]:
+    """Frames of which some are the same, and how many are different."""
+    distinct, dim = draw(st.integers(1, 25)), draw(st.integers(1, 6))
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    # Whole numbers, so that distances are exact and different frames are told apart.
+    rows = rng.integers(-30, 30, size=(4 * distinct, dim)).astype(np.float16)
+    rows = np.unique(rows, axis=0)[:distinct]
+    times = rng.integers(1, draw(st.integers(2, 9)), size=len(rows))
+    return rng.permutation(np.repeat(rows, times, axis=0)), len(rows)
+
+
+@given(
+    data=frames_with_duplicates(),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 99),
+    init=st.sampled_from(["random", "k-means++"]),
+)
+def test_any_frames_and_any_k(
+    data: tuple[np.ndarray, int], share: float, seed: int, init: str
+) -> None:
+    """k from 1 to the number of different frames, frames of which there are many, one-frame data."""
+    x_MD, different = data
+    k = 1 + round(share * (different - 1))
+    state = fitted(x_MD, k, seed=seed, init=init, iterations=30)
+
+    assert state.done
+    assert state.counts_K is not None
+    assert state.counts_K.sum() == len(x_MD)
+    assert np.isfinite(state.centroids_KD).all()
+    assert state.inertias[-1] <= state.inertias[0] + 1e-6
+    assert state.inertias[-1] == pytest.approx(
+        inertia(x_MD, state.centroids_KD), rel=1e-3, abs=1e-3
+    )
+    if k == 1:
+        np.testing.assert_allclose(
+            state.centroids_KD[0], x_MD.astype(np.float64).mean(axis=0), rtol=1e-6, atol=1e-6
+        )
+    if k == different:
+        assert state.counts_K.min() > 0
+        assert state.inertias[-1] == pytest.approx(0, abs=1e-3)
 
 
 @given(seed=st.integers(0, 2**31), count=st.integers(1, 200), k=st.integers(1, 20))
@@ -120,60 +285,48 @@ def test_assigned_is_the_nearest(seed: int, count: int, k: int) -> None:
     )
 
 
-def spoken(seed: int, utterances: int) -> list[tuple[str, np.ndarray]]:
-    rng = np.random.default_rng(seed)
-    return [
-        (f"u{i}", rng.normal(size=(int(rng.integers(1, 120)), 3)).astype(np.float16))
-        for i in range(utterances)
-    ]
+def test_half_precision_is_decoded_exactly() -> None:
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    every = every[np.isfinite(every)].reshape(-1, 4)
+    np.testing.assert_array_equal(as_floats(every), every.astype(np.float32))
+    assert as_floats(every[:0]).shape == (0, 4)
 
 
-def rows(x_MD: np.ndarray) -> list[tuple[float, ...]]:
-    return sorted(map(tuple, x_MD.tolist()))
+def test_a_fit_goes_on_from_its_checkpoint_as_if_nothing_was() -> None:
+    x_MD = blobs(9, count=3000, spread=3.0)
+    fit = Fit(WHAT, 7, 0, iterations=12, tolerance=0.0)
+
+    def sums(state: State) -> Sums:
+        return Sums.of(x_MD, Assigner(state.centroids_KD))
+
+    whole = State(x_MD[:7])
+    kept: list[bytes] = []
+    while not whole.done:
+        kept.append(state_to_bytes(whole))
+        whole = advance(fit, whole, sums(whole))
+    resumed = state_from_bytes(kept[5])
+    assert resumed is not None
+    assert resumed.updates == 5
+    while not resumed.done:
+        resumed = advance(fit, resumed, sums(resumed))
+    assert resumed.centroids_KD.tobytes() == whole.centroids_KD.tobytes()
+    assert resumed.inertias == whole.inertias
+    end = state_from_bytes(state_to_bytes(whole))
+    assert end is not None
+    assert end.done
+    assert end.counts_K is not None
+    assert end.counts_K.sum() == len(x_MD)
 
 
-@given(seed=st.integers(0, 1000), utterances=st.integers(1, 30), limit=st.integers(1, 2_000))
-def test_the_sample_does_not_depend_on_the_order_of_utterances(
-    seed: int, utterances: int, limit: int
-) -> None:
-    frames = spoken(seed, utterances)
-    total = sum(len(x) for _, x in frames)
-    forward = sample_frames(frames, total, limit, "key")
-
-    assert rows(sample_frames(reversed(frames), total, limit, "key")) == rows(forward)
-    assert forward.dtype == np.float32
-    # Each utterance's share is rounded up or down, so the total is near the limit.
-    assert abs(len(forward) - min(limit, total)) <= utterances
+def test_a_damaged_checkpoint_is_none() -> None:
+    data = state_to_bytes(State(blobs(0)[:3], (2.0, 1.0)))
+    for damaged in (b"", data[:20], data[:-4], data + b"x", b"\x80\x04N." + data):
+        assert state_from_bytes(damaged) is None
 
 
-def test_below_the_limit_every_frame_is_taken_in_order() -> None:
-    frames = spoken(0, 5)
-    total = sum(len(x) for _, x in frames)
-    whole = np.concatenate([x for _, x in frames]).astype(np.float32)
-    np.testing.assert_array_equal(sample_frames(frames, total, total, "key"), whole)
-
-
-def test_every_utterance_gives_its_share() -> None:
-    x_TD = np.arange(1000, dtype=np.float16)[:, None]
-    frames = [(f"u{i}", x_TD + np.float16(0)) for i in range(20)]
-    sample = sample_frames(frames, 20_000, 2_000, "key")
-
-    assert len(sample) in range(1980, 2021)
-    # Without replacement, and spread over the utterance.
-    assert len(np.unique(sample[:100])) == 100
-    assert 400 < float(sample.mean()) < 600
-
-
-def test_another_key_takes_other_frames() -> None:
-    frames = spoken(0, 20)
-    total = sum(len(x) for _, x in frames)
-    assert rows(sample_frames(frames, total, 100, "a")) != rows(
-        sample_frames(frames, total, 100, "b")
-    )
-
-
-def test_no_frames_are_an_empty_sample() -> None:
-    assert len(sample_frames([], 0, 100, "key")) == 0
+def test_without_a_frame_there_is_nothing_to_fit() -> None:
+    with pytest.raises(ModelError, match=r"scales\[0\].*there is no frame to fit"):
+        advance(Fit(WHAT, 2, 0), State(blobs(0)[:2]), Sums.zero(2, 8))
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +368,24 @@ def test_half_precision_flips_no_label_of_real_frames(
     real_features: tuple[np.ndarray, np.ndarray],
 ) -> None:
     x_TD, _ = real_features
-    centroids_KD = fitted(x_TD, 50)
-    assigner = Assigner(centroids_KD)
-    narrow = x_TD.astype(np.float16).astype(np.float32)
+    assigner = Assigner(fitted(x_TD, 50).centroids_KD)
+    narrow = x_TD.astype(np.float16)
     assert (assigner.assign(narrow) != assigner.assign(x_TD)).mean() < 0.005
+
+
+@pytest.mark.gpu
+def test_a_gpu_fits_what_the_cpu_fits() -> None:
+    from gmp_atl_dist.device import faiss_gpus
+
+    if not faiss_gpus():
+        pytest.skip("FAISS sees no GPU here")
+    x_MD = blobs(3, count=400_000, dim=256, k=64, spread=3.0).astype(np.float16)
+    start_KD = as_floats(x_MD[:256])
+    fit = Fit(WHAT, 256, 0, iterations=10, tolerance=0.0)
+    (cpu,) = fit_in_memory([fit], {"all": x_MD}, starts=[start_KD])
+    scale = np.abs(cpu.centroids_KD).max()
+    for gpus in range(1, faiss_gpus() + 1):
+        (gpu,) = fit_in_memory([fit], {"all": x_MD}, starts=[start_KD], gpus=gpus)
+        assert np.abs(gpu.centroids_KD - cpu.centroids_KD).max() <= 1e-4 * scale
+        labels = [Assigner(s.centroids_KD).assign(x_MD) for s in (cpu, gpu)]
+        assert (labels[0] == labels[1]).mean() >= 0.9999
