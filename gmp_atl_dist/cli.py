@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gmp_atl_dist import __version__
+from gmp_atl_dist import __version__, cli_codebooks
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.config_file import load_config
 from gmp_atl_dist.console import Reporter
@@ -36,6 +36,7 @@ features_app = typer.Typer(help="Features and labels: to and from fairseq's .npy
 app.add_typer(corpora_app, name="corpora")
 app.add_typer(config_app, name="config")
 app.add_typer(features_app, name="features")
+app.add_typer(cli_codebooks.app, name="codebook")
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="TOML file of the experiment")]
 SetOption = Annotated[

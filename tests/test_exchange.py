@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +17,6 @@ from gmp_atl_dist.exchange import importing
 from gmp_atl_dist.exchange.exporting import export_features, export_labels
 from gmp_atl_dist.exchange.importing import Imported, import_features
 from gmp_atl_dist.exchange.layout import FairseqFiles, fewest_samples, npy_header
-from gmp_atl_dist.records import LABEL_SCHEMA
 from gmp_atl_dist.store import features as features_module
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, list_artifacts
 from gmp_atl_dist.store.features import (
@@ -29,7 +27,7 @@ from gmp_atl_dist.store.features import (
     read_features,
 )
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.readers import read_labels
+from gmp_atl_dist.store.labels import UtteranceLabels, put_labels, read_labels
 
 LAYER = 9
 IDS = ("b/2.wav", "a/1.wav", "a/0.wav")
@@ -101,16 +99,19 @@ def test_the_sample_comes_out_as_the_same_bytes(
 def test_labels_of_the_sample_by_centroids_fitted_on_it(
     data_root: Path, store: Store, tmp_path: Path
 ) -> None:
-    from gmp_atl_dist.clustering.kmeans import Assigner, fit
+    from gmp_atl_dist.clustering.assign import Assigner
+    from gmp_atl_dist.clustering.lloyd import Fit
+    from gmp_atl_dist.clustering.passes import fit_in_memory
 
     features = import_features(store, sample_files(data_root), LAYER).features
     x_TD = FeatureReader(features, LAYER).frames("sample.base.L9-000000")
     k = 50
-    centroids_KD = fit(x_TD, k, iterations=10, seed=0, what="the sample")
+    fits = [Fit("the sample", k, seed=0, iterations=10)]
+    centroids_KD = fit_in_memory(fits, {"all": x_TD})[0].centroids_KD
     ids = Assigner(centroids_KD).assign(x_TD)
     wide = x_TD.astype(np.float64)[:, None] - centroids_KD.astype(np.float64)
     np.testing.assert_array_equal(ids, (wide**2).sum(axis=2).argmin(axis=1))
-    again = fit(x_TD, k, iterations=10, seed=0, what="the sample")
+    again = fit_in_memory(fits, {"all": x_TD})[0].centroids_KD
     np.testing.assert_array_equal(ids, Assigner(again).assign(x_TD))
     assert set(ids) <= set(range(k))
     assert len(set(ids)) > k // 2
@@ -414,18 +415,13 @@ def put(store: Store, *names: str, frames: int | None = None) -> Artifact:
     return out.seal(version=1, science={}, inputs={})
 
 
-def put_label_rows(store: Store, *rows: tuple[str, int, list[int]]) -> Artifact:
+def put_label_rows(store: Store, *rows: tuple[str, list[list[int]]]) -> Artifact:
     out = ArtifactWriter(store, ArtifactKey("label", "1" * 64))
-    records = [
-        {
-            "utterance_id": name,
-            "scale": scale,
-            "num_frames": len(ids),
-            "labels": np.array(ids, "<i4").tobytes(),
-        }
-        for name, scale, ids in rows
+    found = [
+        UtteranceLabels(name, ("x",) * len(scales), tuple(np.array(ids, "<i2") for ids in scales))
+        for name, scales in rows
     ]
-    out.put_part("part", pa.Table.from_pylist(records, schema=LABEL_SCHEMA))
+    put_labels(out, "part", found)
     return out.seal(version=1, science={}, inputs={})
 
 
@@ -483,7 +479,7 @@ def test_a_folder_that_cannot_be_written(store: Store, tmp_path: Path) -> None:
 
 
 def test_every_scale_on_its_own(store: Store, tmp_path: Path) -> None:
-    labels = put_label_rows(store, ("a", 0, [1, 2]), ("a", 1, [7, 8]), ("b", 0, [3]), ("b", 1, [9]))
+    labels = put_label_rows(store, ("a", [[1, 2], [7, 8]]), ("b", [[3], [9]]))
     assert export_labels(labels, 1, tmp_path, "t") == [("a", 2), ("b", 1)]
     assert (tmp_path / "t.km").read_text() == "7 8\n9\n"
     with pytest.raises(ArtifactError, match=r"has no labels of scale 2; it has \[0, 1\]"):
@@ -503,14 +499,14 @@ def test_every_scale_on_its_own(store: Store, tmp_path: Path) -> None:
 def test_labels_of_other_utterances(
     store: Store, tmp_path: Path, listing: list[tuple[str, int]], message: str
 ) -> None:
-    labels = put_label_rows(store, ("a", 0, [1, 2]), ("b", 0, [3]))
+    labels = put_label_rows(store, ("a", [[1, 2]]), ("b", [[3]]))
     with pytest.raises(ArtifactError, match=message):
         export_labels(labels, 0, tmp_path / "out", "t", listing)
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_labels_out_of_order(store: Store, tmp_path: Path) -> None:
-    labels = put_label_rows(store, ("b", 0, [3]), ("a", 0, [1, 2]))
+    labels = put_label_rows(store, ("b", [[3]]), ("a", [[1, 2]]))
     with pytest.raises(ArtifactError, match="utterance 'a' follows 'b'"):
         export_labels(labels, 0, tmp_path / "out", "t")
 

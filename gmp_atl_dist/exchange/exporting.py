@@ -17,7 +17,7 @@ from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.exchange.layout import fewest_samples, npy_header, tsv_name
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import feature_receipts, stream_batches
-from gmp_atl_dist.store.readers import stream_labels
+from gmp_atl_dist.store.labels import stream_labels
 
 _BATCH_FRAMES = 8_000
 
@@ -74,11 +74,11 @@ def export_labels(
     written: list[tuple[str, int]] = []
     scales: set[int] = set()
     with _whole_files(folder, [f"{name}.km"]) as (km,):
-        for utterance_id, found, ids in stream_labels(labels):
-            scales.add(found)
-            if found == scale:
-                km.write(" ".join(map(str, ids.tolist())).encode() + b"\n")
-                written.append((utterance_id, len(ids)))
+        for row in stream_labels(labels):
+            scales.update(range(len(row.ids)))
+            if scale < len(row.ids):
+                km.write(" ".join(map(str, row.ids[scale].tolist())).encode() + b"\n")
+                written.append((row.utterance_id, row.num_frames))
         if not written:
             raise ArtifactError(
                 f"{labels.key.prefix} has no labels of scale {scale}; it has {sorted(scales)}"

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import Json
@@ -26,14 +25,12 @@ from gmp_atl_dist.exchange.layout import (
     read_lengths,
     sha256_of,
 )
-from gmp_atl_dist.records import LABEL_SCHEMA
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, find_artifact
 from gmp_atl_dist.store.features import UtteranceFrames, in_batches, put_features
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.labels import IMPORTED, UtteranceLabels, narrow, put_labels
 
-SCALE = 0
-"""The scale of imported labels; a ``.km`` holds one."""
-_VERSION = 1
+_VERSION = 2
 _PART_FRAMES = 30_000
 
 Spans = Mapping[str, slice]
@@ -146,18 +143,10 @@ def _not_finite(utterance: UtteranceFrames, span: slice) -> Iterator[str]:
 
 
 def _put_labels(out: ArtifactWriter, labels_M: np.ndarray, spans: Spans) -> None:
+    end = int(labels_M.max(initial=0)) + 1
     for name, part in _parts(spans):
-        labels = [labels_M[span] for span in part.values()]
-        columns = [
-            pa.array(list(part), pa.string()),
-            pa.array([SCALE] * len(part), pa.int32()),
-            pa.array([len(ids) for ids in labels], pa.int32()),
-            pa.array([ids.tobytes() for ids in labels], pa.binary()),
+        rows = [
+            UtteranceLabels(utterance_id, (IMPORTED,), (narrow(labels_M[span], end),))
+            for utterance_id, span in part.items()
         ]
-        out.put_part(
-            name,
-            pa.Table.from_arrays(columns, schema=LABEL_SCHEMA),
-            frames=sum(map(len, labels)),
-            first=min(part),
-            last=max(part),
-        )
+        put_labels(out, name, rows)

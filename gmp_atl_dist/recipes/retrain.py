@@ -25,7 +25,8 @@ from gmp_atl_dist.models.source import hubert_from_files, model_to_files
 from gmp_atl_dist.records import TrainingSet
 from gmp_atl_dist.seeding import keyed_rng
 from gmp_atl_dist.store.artifact import Artifact
-from gmp_atl_dist.store.readers import read_labels
+from gmp_atl_dist.store.codebooks import Codebook, books_by_scale
+from gmp_atl_dist.store.labels import LabelCheck, stream_labels
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
 
@@ -41,7 +42,7 @@ class RetrainRecipe(Recipe):
         corpus: Artifact,
         backbone: Artifact,
         labels: Artifact,
-        num_labels: tuple[int, ...],
+        codebooks: tuple[Codebook, ...],
         training: TrainingSet,
     ) -> None:
         self.optim = config
@@ -51,7 +52,8 @@ class RetrainRecipe(Recipe):
         self.factors = (1.0, config.feature_penalty)
         self._backbone = backbone
         self._labels = labels
-        self._num_labels = num_labels
+        self._codebooks = codebooks
+        self._num_labels = tuple(max(b.end for b in scale) for scale in books_by_scale(codebooks))
 
     def build(self) -> nn.Module:
         hubert = hubert_from_files(self._backbone.read_files())
@@ -70,8 +72,14 @@ class RetrainRecipe(Recipe):
 
     @cached_property
     def _label_ids(self) -> dict[str, tuple[np.ndarray, ...]]:
-        """Read once a worker, not sent to it."""
-        return read_labels(self._labels, {u.utterance_id for u in self.utterances})
+        """Read once a worker, not sent to it; those of other codebooks are refused."""
+        wanted, check = {u.utterance_id for u in self.utterances}, LabelCheck(self._codebooks)
+        found: dict[str, tuple[np.ndarray, ...]] = {}
+        for row in stream_labels(self._labels):
+            if row.utterance_id in wanted:
+                check.add(row)
+                found[row.utterance_id] = row.ids
+        return found
 
     def counts(self, batch: Batch) -> tuple[float, ...]:
         lengths = [num_frames(int(n)) for n in batch.num_samples_B]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -10,24 +13,63 @@ from gmp_atl_dist.records import UTTERANCE_SCHEMA, StoredUtterance, utterances_f
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import INDEX_PART
 
-_COLUMNS = ("utterance_id", "speaker", "num_samples", "part", "row")
+_NAMES = ("speaker", "gender", "emotion", "part")
+_COLUMNS = ("utterance_id", *_NAMES, "num_samples", "row")
 _KEPT = 4
 _INDEXES: OrderedDict[tuple[str, str], pa.Table] = OrderedDict()
 
 
 def read_index(corpus: Artifact) -> pa.Table:
-    """utterance_id, speaker, num_samples, part, row of every utterance, in utterance-id order."""
+    """utterance_id, speaker, gender, emotion, num_samples, part, row of every utterance, by id."""
     key = (corpus.store.uri, corpus.identity)
     # Sealed artefacts never change, and every stage asks for the same few.
     if key not in _INDEXES:
         table = corpus.read_part(INDEX_PART, UTTERANCE_SCHEMA, columns=_COLUMNS)
-        for name in ("speaker", "part"):
+        for name in _NAMES:
             column = table[name].combine_chunks().dictionary_encode()
             table = table.set_column(table.column_names.index(name), name, column)
         _INDEXES[key] = table
         while len(_INDEXES) > _KEPT:
             _INDEXES.popitem(last=False)
     return _INDEXES[key]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """What is known of an utterance without its audio."""
+
+    utterance_id: str
+    speaker: str
+    gender: str
+    emotion: str
+    part: str
+    num_samples: int
+    row: int
+
+
+class _Ids(Sequence[str]):
+    """A column as a sequence, for bisection."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, i):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self._column[i].as_py()
+
+
+def index_rows(index: pa.Table, utterance_ids: Sequence[str]) -> dict[str, IndexRow]:
+    """Of each utterance that the index knows; quick where the ids lie close to each other, as in a part."""
+    if not utterance_ids:
+        return {}
+    ids = _Ids(index["utterance_id"])
+    start = bisect_left(ids, min(utterance_ids))
+    stop = bisect_right(ids, max(utterance_ids), lo=start)
+    wanted = set(utterance_ids)
+    rows = index.slice(start, stop - start).select([*_COLUMNS]).to_pylist()
+    return {row["utterance_id"]: IndexRow(**row) for row in rows if row["utterance_id"] in wanted}
 
 
 def one_of_each_group(corpus: Artifact) -> tuple[StoredUtterance, ...]:

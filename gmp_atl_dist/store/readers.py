@@ -1,7 +1,7 @@
-"""Typed views of artefacts: utterances, audio, labels, codebooks.
+"""Typed views of artefacts: utterances, audio, learning curves.
 
-Everything that reads a part goes through here or, for features, :mod:`gmp_atl_dist.store.features`,
-so that the layout of a part is known in one place besides the stage that writes it.
+Everything that reads a part goes through here, or through ``features.py``, ``codebooks.py`` and ``labels.py``
+beside it, so that the layout of a part is known in one place besides the stage that writes it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,7 @@ import pyarrow as pa
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import (
     AUDIO_SCHEMA,
-    CODEBOOK_SCHEMA,
     CURVE_SCHEMA,
-    LABEL_SCHEMA,
     UTTERANCE_SCHEMA,
     StoredUtterance,
     utterances_from_table,
@@ -77,6 +75,19 @@ def read_audio_part(corpus: Artifact, name: str) -> AudioPart:
     return AudioPart(utterances_from_table(table), pcm16)
 
 
+class InPart(Protocol):
+    """Where an utterance's audio lies: a StoredUtterance, or a row of the index."""
+
+    @property
+    def utterance_id(self) -> str: ...
+    @property
+    def part(self) -> str: ...
+    @property
+    def row(self) -> int: ...
+    @property
+    def num_samples(self) -> int: ...
+
+
 class AudioReader:
     """Samples by utterance; the last parts used stay in memory up to a budget."""
 
@@ -85,7 +96,7 @@ class AudioReader:
         self._cache_bytes = cache_bytes
         self._parts: OrderedDict[str, AudioPart] = OrderedDict()
 
-    def samples(self, utterance: StoredUtterance) -> np.ndarray:
+    def samples(self, utterance: InPart) -> np.ndarray:
         """int16 samples [num_samples]; read-only."""
         part = self._parts.get(utterance.part)
         if part is None:
@@ -104,67 +115,6 @@ class AudioReader:
 
     def _held_bytes(self) -> int:
         return sum(part.pcm16.nbytes for part in self._parts.values())
-
-
-@dataclass(frozen=True)
-class Codebook:
-    """Centroids of one scale and gender group ("all" unless by gender): fp32 [k, dim]."""
-
-    scale: int
-    layer: int
-    group: str
-    offset: int
-    centroids_KD: np.ndarray
-
-
-def read_codebooks(codebooks: Artifact) -> tuple[Codebook, ...]:
-    """Every codebook, by scale and then by first label id."""
-    books: list[Codebook] = []
-    for name in codebooks.part_names:
-        for row in codebooks.read_part(name, CODEBOOK_SCHEMA).to_pylist():
-            centroids_KD = np.frombuffer(row["centroids"], dtype="<f4")
-            books.append(
-                Codebook(
-                    row["scale"],
-                    row["layer"],
-                    row["group"],
-                    row["offset"],
-                    centroids_KD.reshape(row["k"], row["dim"]),
-                )
-            )
-    return tuple(sorted(books, key=lambda b: (b.scale, b.offset)))
-
-
-def label_counts(codebooks: Artifact) -> tuple[int, ...]:
-    """How many label ids each scale has, over all of its codebooks."""
-    counts: dict[int, int] = {}
-    for book in read_codebooks(codebooks):
-        counts[book.scale] = max(counts.get(book.scale, 0), book.offset + len(book.centroids_KD))
-    return tuple(counts[scale] for scale in sorted(counts))
-
-
-def read_labels(
-    labels: Artifact, wanted: Collection[str] | None = None
-) -> dict[str, tuple[np.ndarray, ...]]:
-    """int32 labels [num_frames] of every scale, by utterance id."""
-    found: dict[str, dict[int, np.ndarray]] = {}
-    for utterance_id, scale, ids in stream_labels(labels):
-        if wanted is None or utterance_id in wanted:
-            found.setdefault(utterance_id, {})[scale] = ids
-    return {key: tuple(v for _, v in sorted(scales.items())) for key, scales in found.items()}
-
-
-def stream_labels(labels: Artifact) -> Iterator[tuple[str, int, np.ndarray]]:
-    """Utterance id, scale, and int32 labels [num_frames] of every row, in the order of the parts."""
-    for name in labels.part_names:
-        for row in labels.read_part(name, LABEL_SCHEMA).to_pylist():
-            ids = np.frombuffer(row["labels"], dtype="<i4")
-            if ids.size != row["num_frames"]:
-                raise ArtifactError(
-                    f"labels of utterance {row['utterance_id']!r} in part {name!r} are {ids.size}, "
-                    f"expected {row['num_frames']}; run gmp-atl verify"
-                )
-            yield row["utterance_id"], row["scale"], ids
 
 
 def read_curves(artifact: Artifact) -> dict[str, list[tuple[int, float]]]:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from one_process import FOLD, OneRank, Tiny, train_here
 
 from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.config import Json, RetrainConfig, TrainWorkersConfig
-from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.errors import ArtifactError, ModelError
 from gmp_atl_dist.models.hubert import FrameOutput
 from gmp_atl_dist.models.multitask import RetrainOutput
 from gmp_atl_dist.recipes.retrain import RetrainRecipe
-from gmp_atl_dist.records import LABEL_SCHEMA, StoredUtterance
+from gmp_atl_dist.records import StoredUtterance
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.codebooks import Codebook
+from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
 from gmp_atl_dist.store.readers import AudioReader, read_curves, read_utterances
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan
 from gmp_atl_dist.training.loop import TrainJob
@@ -44,19 +45,16 @@ def counted_up(tiny: Tiny) -> dict[str, tuple[np.ndarray, ...]]:
     return found
 
 
-def stored(tiny: Tiny, root: Path, labels: Labels) -> Artifact:
-    rows = [
-        {
-            "utterance_id": utterance_id,
-            "scale": scale,
-            "num_frames": len(ids),
-            "labels": ids.tobytes(),
-        }
-        for utterance_id, scales in labels.items()
-        for scale, ids in enumerate(scales)
-    ]
+BOOKS = tuple(
+    Codebook(i, 2, "all", 0, np.arange(k, dtype=np.float32)[:, None]) for i, k in enumerate(KS)
+)
+
+
+def stored(tiny: Tiny, root: Path, labels: Labels, books: tuple[Codebook, ...] = BOOKS) -> Artifact:
+    names = tuple(book.fingerprint for book in books)
+    rows = [UtteranceLabels(key, names, scales) for key, scales in sorted(labels.items())]
     out = ArtifactWriter(tiny.with_root(root).store, ArtifactKey("label", "1" * 64))
-    out.put_part("part", pa.Table.from_pylist(rows, schema=LABEL_SCHEMA))
+    put_labels(out, "part", rows)
     return out.seal(version=1, science={}, inputs={})
 
 
@@ -66,7 +64,7 @@ def recipe_of(tiny: Tiny, root: Path, labels: Labels | None = None, **keys: Json
     )
     artifact = stored(tiny, root, counted_up(tiny) if labels is None else labels)
     training = FOLD.training(read_utterances(tiny.corpus))
-    return RetrainRecipe(config, tiny.corpus, tiny.backbone, artifact, KS, training)
+    return RetrainRecipe(config, tiny.corpus, tiny.backbone, artifact, BOOKS, training)
 
 
 def loaded(
@@ -214,13 +212,14 @@ def test_a_label_more_or_less_than_frames_names_the_utterance(
     tiny: Tiny, tmp_path: Path, off_by: int
 ) -> None:
     labels = counted_up(tiny)
-    name, (first, second) = next(iter(labels.items()))
-    labels[name] = (first, np.resize(second, len(second) + off_by))
+    name, scales = next(iter(labels.items()))
+    first = scales[0]
+    labels[name] = tuple(np.resize(ids, len(ids) + off_by) for ids in scales)
     recipe = recipe_of(tiny, tmp_path, labels)
     batches = loaded(tiny, recipe)
     with pytest.raises(
         ModelError,
-        match=rf"'{name}': {len(first) + off_by} labels of scale 1 for {len(first)} frames",
+        match=rf"'{name}': {len(first) + off_by} labels of scale 0 for {len(first)} frames",
     ):
         all_losses(recipe, batches, None)
 
@@ -272,5 +271,25 @@ def test_labels_of_another_codebook_stop_the_training(tiny: Tiny, tmp_path: Path
     beyond = {name: (a, b + np.int32(3)) for name, (a, b) in labels.items()}
     recipe = recipe_of(tiny, tmp_path, beyond)
     model, batches = recipe.build(), loaded(tiny, recipe)
-    with pytest.raises(ValueError, match="labels of scale 1 run from 3"):
+    with pytest.raises(ModelError, match="labels of scale 1 run from 3 to 5, expected 0 to 2"):
         all_losses(recipe, batches, model)
+
+
+def test_labels_that_name_another_codebook_stop_the_training(tiny: Tiny, tmp_path: Path) -> None:
+    other = (BOOKS[0], replace(BOOKS[1], metric="cosine"))
+    artifact = stored(tiny, tmp_path, counted_up(tiny), other)
+    recipe = recipe_of(tiny, tmp_path / "unused")
+    recipe = RetrainRecipe(
+        recipe._config, tiny.corpus, tiny.backbone, artifact, BOOKS, FOLD.training(learnt(tiny))
+    )
+    with pytest.raises(ModelError, match=f"are of codebook {other[1].fingerprint[:12]}, expected"):
+        all_losses(recipe, loaded(tiny, recipe), recipe.build())
+
+
+def test_scales_of_different_lengths_are_named(tiny: Tiny, tmp_path: Path) -> None:
+    labels = counted_up(tiny)
+    name, (first, second) = next(iter(labels.items()))
+    labels[name] = (first, second[:-1])
+    recipe = recipe_of(tiny, tmp_path, labels)
+    with pytest.raises(ArtifactError, match=rf"labels of utterance '{name}' in part 'part' are"):
+        all_losses(recipe, loaded(tiny, recipe), None)

@@ -14,7 +14,7 @@ from one_process import Tiny
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, num_frames
 from gmp_atl_dist.records import StoredUtterance
 from gmp_atl_dist.seeding import keyed_rng, keyed_seed
-from gmp_atl_dist.store.readers import AudioReader
+from gmp_atl_dist.store.readers import AudioReader, InPart
 from gmp_atl_dist.training import batches
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
 
@@ -31,7 +31,7 @@ class Ramps(AudioReader):
     def __init__(self) -> None:
         pass
 
-    def samples(self, utterance: StoredUtterance) -> np.ndarray:
+    def samples(self, utterance: InPart) -> np.ndarray:
         return np.arange(utterance.num_samples, dtype="<i2")
 
 

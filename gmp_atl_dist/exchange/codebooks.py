@@ -1,0 +1,105 @@
+"""Codebooks out of the store and into it: artefacts of kind ``codebook``, a scale each.
+
+Shape suffixes: K clusters, D hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gmp_atl_dist.config import Json
+from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.exchange.kmeans_files import read_centroids, write_centroids
+from gmp_atl_dist.exchange.layout import sha256_of
+from gmp_atl_dist.records import EVERYBODY
+from gmp_atl_dist.store.artifact import (
+    Artifact,
+    ArtifactKey,
+    ArtifactWriter,
+    artifact_of,
+    find_artifact,
+    list_artifacts,
+)
+from gmp_atl_dist.store.codebooks import Codebook, put_codebooks, read_codebooks
+from gmp_atl_dist.store.filesystem import Store
+
+KINDS = ("codebook", "cluster")
+"""A scale's codebooks, and those of all scales of a run."""
+_VERSION = 1
+
+
+def find_codebooks(store: Store, fingerprint: str) -> Artifact:
+    """The artefact of either kind whose fingerprint begins so.
+
+    Raises:
+        ArtifactError: there is none, or several.
+    """
+    matching = [
+        key
+        for key in list_artifacts(store)
+        if key.kind in KINDS and key.fingerprint.startswith(fingerprint)
+    ]
+    kind = matching[0].kind if len(matching) == 1 else KINDS[0]
+    return artifact_of(store, kind, fingerprint)
+
+
+def all_codebooks(store: Store) -> list[Artifact]:
+    """Every artefact that holds a scale's codebooks."""
+    found = [find_artifact(store, key) for key in list_artifacts(store) if key.kind == KINDS[0]]
+    return [artifact for artifact in found if artifact is not None]
+
+
+def import_codebook(store: Store, path: Path, layer: int, metric: str = "euclidean") -> Artifact:
+    """Take a k-means of others into the store, for a scale to name by its fingerprint.
+
+    Raises:
+        ArtifactError: the file holds no centroids, or for the cosine metric none of unit length.
+    """
+    centroids_KD = read_centroids(path)
+    if metric == "cosine":
+        _check_unit(path, centroids_KD)
+    science: dict[str, Json] = {"imported": sha256_of(path), "layer": layer, "metric": metric}
+    key = ArtifactKey.of(KINDS[0], _VERSION, science, {})
+    found = find_artifact(store, key)
+    if found is not None:
+        return found
+    out = ArtifactWriter(store, key)
+    origin = f"imported from {path.name}"
+    put_codebooks(out, [Codebook(0, layer, EVERYBODY, 0, centroids_KD, metric, origin)])
+    return out.seal(version=_VERSION, science=science, inputs={})
+
+
+def export_codebook(
+    codebooks: Artifact, path: Path, scale: int, group: str = EVERYBODY
+) -> Codebook:
+    """Write a codebook's centroids; see :func:`write_centroids` for the forms.
+
+    Raises:
+        ArtifactError: there is no such scale or group, or the file cannot be written.
+    """
+    books = read_codebooks(codebooks)
+    mine = [book for book in books if (book.scale, book.group) == (scale, group)]
+    if not mine:
+        raise ArtifactError(
+            f"{codebooks.key.prefix} has no codebook of scale {scale} and group {group!r}; it has "
+            f"{_named(books)}"
+        )
+    write_centroids(path, mine[0].centroids_KD)
+    return mine[0]
+
+
+def _named(books: Sequence[Codebook]) -> str:
+    return ", ".join(f"scale {book.scale} of {book.group!r}" for book in books)
+
+
+def _check_unit(path: Path, centroids_KD: np.ndarray) -> None:
+    lengths = np.linalg.norm(centroids_KD, axis=1)
+    if not np.allclose(lengths, 1, atol=1e-3):
+        worst = int(np.abs(lengths - 1).argmax())
+        raise ArtifactError(
+            f"{path}: centroid {worst} has length {lengths[worst]:.4g}, expected 1 for the cosine "
+            f"metric; import it with --metric euclidean"
+        )
