@@ -59,11 +59,11 @@ def one_fold(
     learners = Learners(corpus, fold, hears_all)
     plan = plan_labels(config.label, config.cluster, learners)
     features = ensure(Extract(config.extract, warmup, learners, plan))
-    codebooks = ensure(Cluster(config.cluster, features, learners, plan.sample))
+    codebooks = ensure(Cluster(config.cluster, features, learners, plan.frames))
     if plan.fused:
         labels = ensure(FusedLabel(config.extract, warmup, codebooks, learners))
     else:
-        labels = ensure(Label(corpus, features, codebooks, fold.name))
+        labels = ensure(Label(features, codebooks, learners))
     retrained = ensure(
         Retrain(config.retrain, corpus, backbone, codebooks, labels, fold, hears_all)
     )

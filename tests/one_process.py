@@ -1,6 +1,6 @@
 """Stages and trainings without Ray: a loop stands in for its workers, one rank for its gang.
 
-What runs is the package's own code, but for the three ways into Ray. Test modules get the fixtures by
+What runs is the package's own code, but for the four ways into Ray. Test modules get the fixtures by
 ``pytest_plugins = ["one_process"]``. They import it before pytest could rewrite its assertions, and
 it has none: PYTEST_DONT_REWRITE.
 """
@@ -28,7 +28,14 @@ from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.records import Fold
-from gmp_atl_dist.runtime import StreamWorker, Task, TaskReader, TaskResult, TaskWorker
+from gmp_atl_dist.runtime import (
+    PoolWorker,
+    StreamWorker,
+    Task,
+    TaskReader,
+    TaskResult,
+    TaskWorker,
+)
 from gmp_atl_dist.stages.backbone import Backbone
 from gmp_atl_dist.stages.base import Context, Stage
 from gmp_atl_dist.stages.ingest import Ingest
@@ -120,9 +127,27 @@ def stream_here(
         yield TaskResult(task.name, put(), "here", 1.0, 1.0)
 
 
+class PoolHere:
+    """One worker of this process."""
+
+    def __init__(self, worker: PoolWorker[object, object]) -> None:
+        self._worker = worker
+
+    def ask(self, tasks: Sequence[Task], order: object) -> Iterator[object]:
+        for task in tasks:
+            yield self._worker(task, order)
+
+
+@contextmanager
+def pool_here(
+    worker: Callable[[ArgumentT], PoolWorker[object, object]], argument: ArgumentT, **_: object
+) -> Iterator[PoolHere]:
+    yield PoolHere(worker(argument))
+
+
 @contextmanager
 def no_ray(checkpoints: Path) -> Iterator[None]:
-    """The three ways into Ray are loops of this process meanwhile."""
+    """The four ways into Ray are loops of this process meanwhile."""
 
     def train(
         loop: Callable[[ArgumentT, OneRank], None], argument: ArgumentT, *, name: str, **_: object
@@ -133,6 +158,7 @@ def no_ray(checkpoints: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "map_tasks", map_here)
         patch.setattr(runtime, "stream_tasks", stream_here)
+        patch.setattr(runtime, "open_pool", pool_here)
         patch.setattr(runtime, "train", train)
         patch.setattr(runtime.Cluster, "open", lambda _: None)
         yield

@@ -240,7 +240,7 @@ def test_run_status_verify(gmp_atl: Run, config: Path, tmp_path: Path) -> None:
     assert out.count(" done ") == 10
     assert gmp_atl("verify", "-c", config) == (
         0,
-        f"10 artefacts below {(tmp_path / 'root').as_uri()} are whole\n",
+        f"12 artefacts below {(tmp_path / 'root').as_uri()} are whole\n",
         "",
     )
     model = next((tmp_path / "root").glob("artifacts/finetune/*/files"))

@@ -52,7 +52,7 @@ class AudioSlices:
             try:
                 file = pq.ParquetFile(f, pre_buffer=True)
                 groups, first = _groups(file.metadata, piece)
-                table = file.read_row_groups(groups, columns=[*COLUMNS, "speaker"])
+                table = file.read_row_groups(groups, columns=[*COLUMNS, "speaker", "emotion"])
             except (OSError, pa.ArrowException) as e:
                 raise ArtifactError(
                     f"{corpus.store.uri}/{path} cannot be read as Parquet: {e}; if the store is up, "
@@ -67,7 +67,8 @@ class AudioSlices:
         table = table.filter(pc.field("speaker").isin(sorted(self._heard.speakers)))
         sample = self._heard.sample
         if sample is not None and not sample.is_all:
-            held = sample.mask(table["utterance_id"].to_pylist())
+            names = table[sample.by].to_pylist() if sample.by else None
+            held = sample.mask(table["utterance_id"].to_pylist(), names)
             table = table.filter(pa.array(held, type=pa.bool_()))
         return table.select(COLUMNS)
 

@@ -1,81 +1,120 @@
 """Nearest centroids of frames: of stored features, or of features as they are computed.
 
-Shape suffixes: T frames, D hidden.
+Shape suffixes: M frames of several utterances, D hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from gmp_atl_dist.clustering.kmeans import Assigner
+from gmp_atl_dist.audio import num_frames
+from gmp_atl_dist.clustering.assign import BLOCK_ROWS, Assigner, Metric
+from gmp_atl_dist.config import WorkersConfig
 from gmp_atl_dist.device import pin_faiss_threads
+from gmp_atl_dist.errors import ArtifactError, ModelError
 from gmp_atl_dist.inference.extractor import ForwardArgument, audio_seconds
-from gmp_atl_dist.records import EVERYBODY, LABEL_SCHEMA
+from gmp_atl_dist.records import TrainingSpeakers
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.store.artifact import (
-    Artifact,
-    ArtifactKey,
-    ArtifactWriter,
-    Receipt,
-    receipts_json,
-)
-from gmp_atl_dist.store.features import UtteranceFrames, read_features
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
+from gmp_atl_dist.store.codebooks import Codebook, read_codebooks
+from gmp_atl_dist.store.features import UtteranceFrames, in_batches, read_features
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.readers import Codebook, read_codebooks, read_utterances
+from gmp_atl_dist.store.index import index_rows, read_index
+from gmp_atl_dist.store.labels import UtteranceLabels, narrow, put_labels
 
 
 class Codebooks:
     """Assigns labels with all codebooks of an artefact."""
 
-    def __init__(self, codebooks: Artifact) -> None:
+    def __init__(self, codebooks: Artifact, gpus: int = 0) -> None:
         pin_faiss_threads()
-        self._books = [(book, Assigner(book.centroids_KD)) for book in read_codebooks(codebooks)]
-        self.layers = tuple(sorted({book.layer for book, _ in self._books}))
+        self._prefix = codebooks.key.prefix
+        self._books = read_codebooks(codebooks)
+        self._assigners = [Assigner(b.centroids_KD, _metric(b), gpus) for b in self._books]
+        self._ends: dict[int, int] = {}
+        for book in self._books:
+            self._ends[book.scale] = max(self._ends.get(book.scale, 0), book.end)
+        self.layers = tuple(sorted({book.layer for book in self._books}))
 
     def rows(
-        self, layer: int, utterances: Iterable[UtteranceFrames], genders: Mapping[str, str]
-    ) -> list[dict[str, object]]:
-        """Rows of ``LABEL_SCHEMA`` for one layer's features."""
-        found: list[dict[str, object]] = []
-        books = [pair for pair in self._books if pair[0].layer == layer]
-        for utterance in utterances:
-            x_TD = utterance.frames_TD.astype(np.float32)
-            for book, assigner in books:
-                if _speaks_for(book, genders[utterance.utterance_id]):
-                    ids = assigner.assign(x_TD) + np.int32(book.offset)
-                    found.append(
-                        {
-                            "utterance_id": utterance.utterance_id,
-                            "scale": book.scale,
-                            "num_frames": len(ids),
-                            "labels": ids.astype("<i4").tobytes(),
-                        }
-                    )
-        return found
+        self, features: Mapping[int, Sequence[UtteranceFrames]], genders: Mapping[str, str]
+    ) -> list[UtteranceLabels]:
+        """Labels of every utterance, from the features of each layer, in the order of the first.
+
+        Raises:
+            ModelError: a codebook is of another layer or dimension than the features; names it.
+        """
+        found: dict[str, dict[int, tuple[str, np.ndarray]]] = {}
+        for book, assigner in zip(self._books, self._assigners, strict=True):
+            if book.layer not in features:
+                raise ModelError(
+                    f"codebook {book.fingerprint[:12]} in {self._prefix} is of layer {book.layer}, "
+                    f"the features of layers {sorted(features)}; extract that layer, or use a "
+                    f"codebook of one of these"
+                )
+            mine = [u for u in features[book.layer] if book.speaks_for(genders[u.utterance_id])]
+            for utterance, ids in _assigned(book, assigner, mine):
+                narrowed = narrow(ids + book.offset, self._ends[book.scale])
+                scales = found.setdefault(utterance.utterance_id, {})
+                scales[book.scale] = (book.fingerprint, narrowed)
+        order = [u.utterance_id for u in next(iter(features.values()))]
+        return [self._row(utterance_id, found.get(utterance_id, {})) for utterance_id in order]
+
+    def _row(
+        self, utterance_id: str, scales: Mapping[int, tuple[str, np.ndarray]]
+    ) -> UtteranceLabels:
+        by_scale = [scales[scale] for scale in sorted(self._ends) if scale in scales]
+        lengths = {len(ids) for _, ids in by_scale}
+        if len(by_scale) != len(self._ends) or len(lengths) != 1:
+            raise ArtifactError(
+                f"utterance {utterance_id!r} has labels of {len(by_scale)} scales, {sorted(lengths)} "
+                f"frames each, expected {len(self._ends)} scales of one length; extract again in a "
+                f"new root"
+            )
+        return UtteranceLabels(
+            utterance_id, tuple(name for name, _ in by_scale), tuple(ids for _, ids in by_scale)
+        )
 
 
-def _speaks_for(book: Codebook, gender: str) -> bool:
-    return book.group in (EVERYBODY, gender)
+def _metric(book: Codebook) -> Metric:
+    return "cosine" if book.metric == "cosine" else "euclidean"
 
 
-def put_labels(
-    out: ArtifactWriter, name: str, rows: list[dict[str, object]], frames: int, audio_s: float = 0.0
-) -> Receipt:
-    """Write a part of labels: by utterance id, then scale."""
-    rows.sort(key=lambda r: (str(r["utterance_id"]), r["scale"]))
-    table = pa.Table.from_pylist(rows, schema=LABEL_SCHEMA)
-    return out.put_part(name, table, frames=frames, audio_s=audio_s)
+def _assigned(
+    book: Codebook, assigner: Assigner, utterances: Iterable[UtteranceFrames]
+) -> Iterable[tuple[UtteranceFrames, np.ndarray]]:
+    """Utterances with their labels; some at a time, because FAISS is slow with few rows."""
+    for batch in in_batches(utterances, BLOCK_ROWS, lambda u: len(u.frames_TD)):
+        for u in batch:
+            if u.frames_TD.shape[1] != assigner.dim:
+                raise ModelError(
+                    f"codebook {book.fingerprint[:12]} has centroids of {assigner.dim} values, "
+                    f"features of utterance {u.utterance_id!r}, layer {book.layer}, have "
+                    f"{u.frames_TD.shape[1]}; it is of another model"
+                )
+        x_MD = np.concatenate([u.frames_TD for u in batch])
+        ids_M = assigner.assign(x_MD)
+        if len(ids_M) and ids_M.min() < 0:
+            raise ArtifactError(
+                f"features of layer {book.layer} are not finite in one of the utterances "
+                f"{batch[0].utterance_id!r} to {batch[-1].utterance_id!r}; run gmp-atl verify"
+            )
+        ends = np.cumsum([len(u.frames_TD) for u in batch])[:-1]
+        yield from zip(batch, np.split(ids_M, ends), strict=True)
 
 
 @dataclass(frozen=True)
 class LabellerArgument:
     corpus: Artifact
     features: Artifact
+    speakers: TrainingSpeakers
     codebooks: Artifact
+    workers: WorkersConfig
     store: Store
     key: ArtifactKey
 
@@ -86,17 +125,35 @@ class Labeller:
     def __init__(self, argument: LabellerArgument) -> None:
         self._argument = argument
         self._out = ArtifactWriter(argument.store, argument.key)
-        self._genders = {u.utterance_id: u.gender for u in read_utterances(argument.corpus)}
-        self._codebooks = Codebooks(argument.codebooks)
+        self._index = read_index(argument.corpus)
+        self._codebooks = Codebooks(argument.codebooks, math.ceil(argument.workers.gpus))
 
     def __call__(self, task: Task) -> str:
-        rows: list[dict[str, object]] = []
-        frames = 0
-        for layer in self._codebooks.layers:
-            utterances = list(read_features(self._argument.features, task.name, layer))
-            frames += sum(len(u.frames_TD) for u in utterances)
-            rows += self._codebooks.rows(layer, utterances, self._genders)
-        return receipts_json([put_labels(self._out, task.name, rows, frames)])
+        features = {
+            layer: list(read_features(self._argument.features, task.name, layer))
+            for layer in self._codebooks.layers
+        }
+        rows = self._codebooks.rows(features, self._genders(features))
+        return receipts_json([put_labels(self._out, task.name, rows)])
+
+    def _genders(self, features: Mapping[int, Sequence[UtteranceFrames]]) -> dict[str, str]:
+        """Of every utterance; one that does not fit its audio, or is not to be heard, stops the run."""
+        genders: dict[str, str] = {}
+        ids = sorted({u.utterance_id for layer in features.values() for u in layer})
+        known = index_rows(self._index, ids)
+        for layer, utterances in features.items():
+            for u in utterances:
+                row = known.get(u.utterance_id)
+                self._argument.speakers.check(u.utterance_id, None if row is None else row.speaker)
+                if row is None or len(u.frames_TD) != num_frames(row.num_samples):
+                    raise ArtifactError(
+                        f"utterance {u.utterance_id!r} has {len(u.frames_TD)} frames of layer "
+                        f"{layer} in {self._argument.features.key.prefix}, its audio gives "
+                        f"{num_frames(row.num_samples) if row else 'none'}; extract again in a new "
+                        f"root"
+                    )
+                genders[u.utterance_id] = row.gender
+        return genders
 
 
 @dataclass(frozen=True)
@@ -118,10 +175,6 @@ class FusedLabeller:
     def compute(self, task: Task, table: pa.Table) -> Callable[[], str]:
         features = self._forward(table)
         ids, genders = table["utterance_id"].to_pylist(), table["gender"].to_pylist()
-        by_id = dict(zip(ids, genders, strict=True))
-        rows: list[dict[str, object]] = []
-        for layer in self._codebooks.layers:
-            rows += self._codebooks.rows(layer, features[layer], by_id)
-        frames = sum(len(u.frames_TD) for layer in features.values() for u in layer)
+        rows = self._codebooks.rows(features, dict(zip(ids, genders, strict=True)))
         audio_s = audio_seconds(table)
-        return lambda: receipts_json([put_labels(self._out, task.name, rows, frames, audio_s)])
+        return lambda: receipts_json([put_labels(self._out, task.name, rows, audio_s)])

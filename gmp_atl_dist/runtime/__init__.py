@@ -1,4 +1,5 @@
-"""The only place that talks to Ray: ``map_tasks`` and ``stream_tasks`` (Ray Data), ``train`` (Ray Train).
+"""The only place that talks to Ray: ``map_tasks``, ``stream_tasks`` (Ray Data), ``open_pool`` (actors),
+``train`` (Ray Train).
 
 Scheduling, retries, autoscaling and restarts are Ray's. What we add is small: tasks are rows and
 receipts come back; a gang resumes from its newest complete checkpoint in the store; and an error
@@ -8,12 +9,22 @@ raised by our own code on a worker reaches the caller as what it was.
 from gmp_atl_dist.runtime.cluster import Cluster
 from gmp_atl_dist.runtime.gang import Gang, forget_checkpoints, train
 from gmp_atl_dist.runtime.metrics import amounts
+from gmp_atl_dist.runtime.residents import Pool, open_pool
 from gmp_atl_dist.runtime.tasks import map_tasks, stream_tasks
-from gmp_atl_dist.runtime.work import StreamWorker, Task, TaskReader, TaskResult, TaskWorker
+from gmp_atl_dist.runtime.work import (
+    PoolWorker,
+    StreamWorker,
+    Task,
+    TaskReader,
+    TaskResult,
+    TaskWorker,
+)
 
 __all__ = [
     "Cluster",
     "Gang",
+    "Pool",
+    "PoolWorker",
     "StreamWorker",
     "Task",
     "TaskReader",
@@ -22,6 +33,7 @@ __all__ = [
     "amounts",
     "forget_checkpoints",
     "map_tasks",
+    "open_pool",
     "stream_tasks",
     "train",
 ]

@@ -15,7 +15,7 @@ from gmp_atl_dist.device import pin_threads
 from gmp_atl_dist.errors import GmpAtlError, WorkerError
 from gmp_atl_dist.runtime.begun import Begun
 from gmp_atl_dist.runtime.metrics import Clock, Metrics
-from gmp_atl_dist.runtime.work import StreamWorker, Task, TaskReader, TaskWorker
+from gmp_atl_dist.runtime.work import PoolWorker, StreamWorker, Task, TaskReader, TaskWorker
 
 ArgumentT = TypeVar("ArgumentT")
 T = TypeVar("T")
@@ -109,6 +109,36 @@ class Computer:
     def _compute(self, task: Task, table: pa.Table) -> Callable[[], str]:
         with self._account.computing(task):
             return _value(self._worker).compute(task, table)
+
+
+class PoolActor:
+    """A process of ``open_pool``. Errors of ours are answers, because Ray would log them at length."""
+
+    def __init__(
+        self,
+        worker: Callable[[ArgumentT], PoolWorker[object, object]],
+        argument: ArgumentT,
+        threads: int,
+        label: str,
+    ) -> None:
+        pin_threads(threads)
+        self._worker = _attempt(_START, worker, argument)
+        self._clock = Clock()
+        self._metrics = Metrics(label)
+
+    def ready(self) -> GmpAtlError | None:
+        """Answers once the process is there; with the error, if making the worker failed."""
+        return self._worker if isinstance(self._worker, GmpAtlError) else None
+
+    def answer(self, task: Task, order: object) -> object:
+        with self._clock:
+            found = _attempt(task.name, self._work, task, order)
+        if not isinstance(found, GmpAtlError):
+            self._metrics.count("", self._clock.busy_s, self._clock.alive_s)
+        return found
+
+    def _work(self, task: Task, order: object) -> object:
+        return _value(self._worker)(task, order)
 
 
 class _Account:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import pyarrow as pa
+
+OrderT_contra = TypeVar("OrderT_contra", contravariant=True)
+AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -57,3 +60,9 @@ class StreamWorker(Protocol):
     """
 
     def compute(self, task: Task, table: pa.Table) -> Callable[[], str]: ...
+
+
+class PoolWorker(Protocol[OrderT_contra, AnswerT_co]):
+    """Made once a process; called with a task and what is to be done with it."""
+
+    def __call__(self, task: Task, order: OrderT_contra) -> AnswerT_co: ...

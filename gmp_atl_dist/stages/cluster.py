@@ -1,41 +1,56 @@
-"""Stage ``cluster``: one k-means codebook per scale, on training speakers' frames alone.
+"""Stage ``cluster``: k-means codebooks of every scale, on training speakers' frames alone.
 
-A scale is a pair (layer, k). One task a layer reads its features once and fits every k of it. With
-``by_gender`` each gender has its own codebook and the label ids of the second start after the first's.
+A scale is a pair (layer, k). Each becomes an artefact of its own (``layer_fit.py``), and the stage's own
+holds the codebooks of all: adding a scale fits that one. Frames are read once for all scales of a layer. By
+gender each gender has its own codebook, and the label ids of the second begin after the first's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 
-from gmp_atl_dist.clustering.sample import UtteranceSample
-from gmp_atl_dist.config import ClusterConfig, Json
-from gmp_atl_dist.device import pin_faiss_threads
-from gmp_atl_dist.errors import ArtifactError, CorpusError
-from gmp_atl_dist.records import CODEBOOK_SCHEMA, EVERYBODY, GENDERS, TrainingSet
+from gmp_atl_dist import runtime
+from gmp_atl_dist.clustering.sample import FrameSample
+from gmp_atl_dist.config import ClusterConfig, ClusterWorkersConfig, Json, Scale
+from gmp_atl_dist.errors import ConfigError
+from gmp_atl_dist.records import EVERYBODY
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, map_parts, sealed
-from gmp_atl_dist.stages.learners import Learners, learning_set
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
-from gmp_atl_dist.store.features import UtteranceFrames, feature_source_parts, read_features
-from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, sealed
+from gmp_atl_dist.stages.layer_fit import KIND, LayerFit, ScaleFit
+from gmp_atl_dist.stages.learners import Learners, sampled_frames
+from gmp_atl_dist.stages.progress import forget_progress
+from gmp_atl_dist.store.artifact import (
+    Artifact,
+    ArtifactKey,
+    ArtifactWriter,
+    artifact_of,
+    find_artifact,
+)
+from gmp_atl_dist.store.codebooks import Codebook, at_scale, put_codebooks, read_codebooks
+from gmp_atl_dist.store.features import feature_receipts
+
+_MOST_PIECES = 256
+"""Of a layer. Each answers with its sums in every iteration, which the driver adds up."""
+_ONE_PROCESS_FLOP = 2e11
+"""A pass of less takes a process a few seconds, and others would have to start first."""
+_BYTES_A_VALUE = 2
 
 
 @dataclass(frozen=True)
 class Cluster(Stage):
-    """Fit every scale's codebook."""
+    """Fit every scale's codebooks, but for those that were fitted before."""
 
     config: ClusterConfig
     features: Artifact | Pending
     learners: Learners
-    sample: UtteranceSample
+    sample: FrameSample
 
     kind: ClassVar[str] = "cluster"
+    version: ClassVar[int] = 2
 
     @property
     def label(self) -> str:
@@ -48,129 +63,162 @@ class Cluster(Stage):
         return {"corpus": self.learners.corpus, "features": self.features}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
-        learners = self.learners
-        training = learning_set(learners.corpus, learners.fold, learners.transductive)
-        layers = sorted({scale.layer for scale in self.config.scales})
-        map_parts(
-            context,
-            out,
-            self.label,
-            [Task(_part_name(layer)) for layer in layers],
-            _Fitter,
-            _FitterArgument(
-                sealed(self.features), training, self.config, self.sample, context.store, out.key
-            ),
-            context.settings.cluster,
-            outputs=lambda name: [name],
-        )
+        found: dict[int, Artifact] = {}
+        missing: list[ScaleFit] = []
+        inputs = {name: handle.identity for name, handle in self.inputs().items()}
+        for number, scale in enumerate(self.config.scales):
+            fit = ScaleFit.of(number, scale, self.config, inputs)
+            given = self._given(context, number, scale)
+            artifact = given or find_artifact(context.store, fit.key)
+            if artifact is None:
+                missing.append(fit)
+                continue
+            found[number] = artifact
+            context.reporter.line(
+                f"{self.label}: scales[{number}] is codebook {artifact.key.fingerprint[:12]}, "
+                f"{'as imported' if given else 'fitted before'}"
+            )
+        if missing:
+            found |= self._fitted(context, out.key, missing)
+        books: list[Codebook] = []
+        for number in sorted(found):
+            books += at_scale(read_codebooks(found[number]), number)
+        put_codebooks(out, books)
+        forget_progress(context.store, out.key)
         return Seal()
 
+    def _given(self, context: Context, number: int, scale: Scale) -> Artifact | None:
+        """The imported codebook that a scale asks for.
 
-def _part_name(layer: int) -> str:
-    return f"layer{layer:02d}"
+        Raises:
+            ArtifactError: there is none of that fingerprint.
+            ConfigError: it is of another layer or k, or by gender.
+        """
+        if scale.codebook is None:
+            return None
+        artifact = artifact_of(context.store, KIND, scale.codebook)
+        books = read_codebooks(artifact)
+        shapes = [(book.layer, len(book.centroids_KD), book.group) for book in books]
+        if shapes != [(scale.layer, scale.k, EVERYBODY)] or self.config.gender == "by_gender":
+            raise ConfigError(
+                f"cluster.scales[{number}]: codebook {artifact.key.fingerprint[:12]} is of (layer, "
+                f"k, group) {shapes}, the scale asks for layer {scale.layer}, k = {scale.k}, gender "
+                f"{self.config.gender!r}; name another codebook, or change the scale"
+            )
+        return artifact
+
+    def _fitted(
+        self, context: Context, key: ArtifactKey, missing: Sequence[ScaleFit]
+    ) -> dict[int, Artifact]:
+        from gmp_atl_dist.inference.fitter import Fitter, FitterArgument
+        from gmp_atl_dist.inference.stored_frames import Hearing
+
+        config, learners, features = self.config, self.learners, sealed(self.features)
+        settings = context.settings.cluster
+        hearing = Hearing(
+            learners.corpus,
+            features,
+            learners.listeners,
+            self.sample,
+            config.gender == "by_gender",
+            config.silence_db if config.silence == "drop" else None,
+        )
+        frames = sampled_frames(learners, self.sample, by_gender=hearing.by_gender)
+        layers = sorted({fit.scale.layer for fit in missing})
+        plans = {
+            layer: LayerFit(
+                context,
+                self.label,
+                config,
+                layer,
+                [fit for fit in missing if fit.scale.layer == layer],
+                pieces(features, layer, _MOST_PIECES),
+                frames,
+                key,
+            )
+            for layer in layers
+        }
+        most = 1
+        for layer, plan in plans.items():
+            size = FitSize.of(plan, _dim(features, layer))
+            most = max(most, size.processes(settings))
+            context.reporter.line(f"{self.label}: {size.words(settings)}")
+        context.cluster.open()
+        found: dict[int, Artifact] = {}
+        with runtime.open_pool(
+            Fitter,
+            FitterArgument(hearing, settings),
+            workers=settings,
+            most=most,
+            retries=context.settings.task_retries,
+            stalled_after_s=settings.stalled_after_s,
+            label=self.label,
+        ) as pool:
+            for plan in plans.values():
+                artifacts = plan.run(pool)
+                found |= {fit.number: a for fit, a in zip(plan.scales, artifacts, strict=True)}
+        return found
+
+
+def pieces(features: Artifact, layer: int, most: int) -> list[Task]:
+    """Tasks over consecutive parts of a layer, as even in frames as parts allow; at most ``most``.
+
+    They follow from the data alone: sums are added within a piece, then piece by piece, whoever does it.
+    """
+    from gmp_atl_dist.inference.fitter import piece
+
+    receipts = feature_receipts(features, layer)
+    frames = np.array([receipt.frames for receipt in receipts.values()], dtype=np.int64)
+    ends = np.cumsum(frames)
+    count = min(most, len(frames))
+    belongs = np.minimum((ends - frames / 2) * count // max(int(ends[-1]), 1), count - 1)
+    names = list(receipts)
+    found: list[Task] = []
+    for number in np.unique(belongs):
+        mine = np.flatnonzero(belongs == number)
+        name = f"layer{layer:02d}-piece-{len(found):03d}"
+        found.append(piece(name, layer, [names[i] for i in mine], float(frames[mine].sum())))
+    return found
+
+
+def _dim(features: Artifact, layer: int) -> int:
+    from gmp_atl_dist.store.features import FeatureReader
+
+    first = next(iter(feature_receipts(features, layer).values())).first
+    return FeatureReader(features, layer).frames(first).shape[1]
 
 
 @dataclass(frozen=True)
-class _FitterArgument:
-    features: Artifact
-    training: TrainingSet
-    config: ClusterConfig
-    sample: UtteranceSample
-    store: Store
-    key: ArtifactKey
+class FitSize:
+    """How large the fit of a layer is, and hence where its frames lie meanwhile."""
 
+    layer: int
+    frames: int
+    dim: int
+    clusters: int
+    pieces: int
 
-class _Fitter:
-    """Fits all codebooks of one layer."""
+    @classmethod
+    def of(cls, plan: LayerFit, dim: int) -> FitSize:
+        clusters = sum(fit.scale.k for fit in plan.scales)
+        return cls(plan.layer, sum(plan.frames.values()), dim, clusters, len(plan.pieces))
 
-    def __init__(self, argument: _FitterArgument) -> None:
-        pin_faiss_threads()
-        self._argument = argument
-        self._out = ArtifactWriter(argument.store, argument.key)
+    def processes(self, settings: ClusterWorkersConfig) -> int:
+        """One where that is enough; else as many as may be, and have something to do."""
+        fits_one = self.frames * self.dim * _BYTES_A_VALUE < settings.memory_gib * 2**29
+        if fits_one and 2.0 * self.frames * self.dim * self.clusters < _ONE_PROCESS_FLOP:
+            return 1
+        return min(self.pieces, settings.max_workers)
 
-    def __call__(self, task: Task) -> str:
-        argument = self._argument
-        layer = next(s.layer for s in argument.config.scales if _part_name(s.layer) == task.name)
-        rows: list[dict[str, object]] = []
-        next_ids: dict[int, int] = {}
-        groups = GENDERS if argument.config.by_gender else (EVERYBODY,)
-        for group in groups:
-            x_MD = self._sample(layer, group)
-            for i, scale in enumerate(argument.config.scales):
-                if scale.layer != layer:
-                    continue
-                centroids_KD = self._fit(x_MD, i, group)
-                offset = next_ids.get(i, 0)
-                next_ids[i] = offset + len(centroids_KD)
-                rows.append(
-                    {
-                        "scale": i,
-                        "layer": layer,
-                        "group": group,
-                        "offset": offset,
-                        "k": centroids_KD.shape[0],
-                        "dim": centroids_KD.shape[1],
-                        "centroids": centroids_KD.astype("<f4").tobytes(),
-                    }
-                )
-        table = pa.Table.from_pylist(rows, schema=CODEBOOK_SCHEMA)
-        return receipts_json([self._out.put_part(task.name, table)])
-
-    def _sample(self, layer: int, group: str) -> np.ndarray:
-        from gmp_atl_dist.clustering.kmeans import sample_frames
-
-        argument = self._argument
-        # The same ones whether features of all were stored or, in fused mode, of these alone.
-        members = {
-            u.utterance_id
-            for u in argument.training.utterances
-            if group in (EVERYBODY, u.gender) and argument.sample.holds(u.utterance_id)
-        }
-        if not members:
-            raise CorpusError(
-                f"cluster.by_gender: fold {argument.training.fold.name!r} has no {group} training "
-                f"utterance; set cluster.by_gender = false"
-            )
-        total = sum(len(u.frames_TD) for u in self._frames(layer) if u.utterance_id in members)
-        return sample_frames(
-            (
-                (u.utterance_id, u.frames_TD)
-                for u in self._frames(layer)
-                if u.utterance_id in members
-            ),
-            total,
-            argument.config.sample_frames,
-            f"cluster-{argument.config.seed}-{layer}",
-        )
-
-    def _frames(self, layer: int) -> Iterator[UtteranceFrames]:
-        """Every utterance's features; one that must not be seen stops the fit."""
-        allowed = self._argument.training.ids
-        features = self._argument.features
-        for part in feature_source_parts(features, layer):
-            for frames in read_features(features, part, layer):
-                if frames.utterance_id not in allowed:
-                    raise CorpusError(
-                        f"utterance {frames.utterance_id!r} in features "
-                        f"{features.key.fingerprint[:12]} is not of a training speaker of fold "
-                        f"{self._argument.training.fold.name!r}; clustering must not see it: extract "
-                        f"the training set alone"
-                    )
-                yield frames
-
-    def _fit(self, x_MD: np.ndarray, i: int, group: str) -> np.ndarray:
-        from gmp_atl_dist.clustering.kmeans import fit
-
-        config, scale = self._argument.config, self._argument.config.scales[i]
-        if not len(x_MD):
-            raise ArtifactError(
-                f"features {self._argument.features.key.fingerprint[:12]} hold no frame of layer "
-                f"{scale.layer}; run gmp-atl verify"
-            )
-        return fit(
-            x_MD,
-            scale.k,
-            iterations=config.iterations,
-            seed=config.seed,
-            what=f"cluster.scales[{i}] (layer {scale.layer}, {group})",
+    def words(self, settings: ClusterWorkersConfig) -> str:
+        """What a person wants to know before it starts."""
+        num_bytes, processes = self.frames * self.dim * _BYTES_A_VALUE, self.processes(settings)
+        memory = processes * settings.memory_gib * 2**30
+        where = "in memory" if num_bytes < 0.8 * memory else "in memory as far as there is room"
+        how = f"on {settings.gpus:g} GPUs each" if settings.gpus else f"{settings.cpus} cores each"
+        who = "one process" if processes == 1 else f"{processes} processes at most (distributed)"
+        return (
+            f"layer {self.layer}: {self.frames} frames x {self.dim}, {num_bytes / 1e9:.3g} GB, for "
+            f"{self.clusters} clusters in all; {who}, {how}, frames kept {where} "
+            f"({settings.memory_gib:g} GiB a process)"
         )

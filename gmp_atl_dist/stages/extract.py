@@ -47,8 +47,11 @@ class Extract(Stage):
             "extract": self.config.model_dump(mode="json"),
             "speakers": list(self.learners.speakers),
         }
-        if self._sample is not None and not self._sample.is_all:
-            science["sample"] = [self._sample.share, self._sample.seed]
+        sample = self._sample
+        if sample is not None and not sample.is_all:
+            science["sample"] = [sample.share, sample.seed]
+            if sample.by:
+                science["sample_of_each"] = [sample.by, [list(pair) for pair in sample.shares]]
         return science
 
     def inputs(self) -> Mapping[str, Artifact | Pending]:

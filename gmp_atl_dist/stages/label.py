@@ -1,66 +1,82 @@
 """Stage ``label``: the nearest centroid of every frame and scale, the pseudo-labels.
 
 ``Label`` reads stored features; ``FusedLabel`` computes them once more and stores labels alone. Both
-write the same parts. Counts of every label are kept, because empty or one-sided labels train
-"successfully": a scale of which a single label is left stops the run.
+write the same parts. Labels are checked before they are sealed, because empty or one-sided labels train
+"successfully": a scale of which a single label is left stops the run, and so do labels of another codebook,
+ids out of range, and utterances that are missing. ``histogram.json`` keeps the counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from typing import ClassVar
 
-import numpy as np
-
-from gmp_atl_dist.config import ExtractConfig, Json
-from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.config import ExtractConfig, Json, canonical_json
+from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, map_parts, sealed
 from gmp_atl_dist.stages.extract import forward_argument
 from gmp_atl_dist.stages.learners import Learners, plan_parts
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
-from gmp_atl_dist.store.features import feature_source_parts
-from gmp_atl_dist.store.readers import label_counts, read_codebooks, read_labels
+from gmp_atl_dist.store.codebooks import read_codebooks
+from gmp_atl_dist.store.features import feature_receipts
+from gmp_atl_dist.store.labels import LabelCheck, stream_labels
+
+HISTOGRAM_NAME = "histogram.json"
 
 
 @dataclass(frozen=True)
 class Label(Stage):
     """Assign labels to every utterance that was extracted."""
 
-    corpus: Artifact
     features: Artifact | Pending
     codebooks: Artifact | Pending
-    fold_name: str
+    learners: Learners
 
     kind: ClassVar[str] = "label"
+    version: ClassVar[int] = 2
 
     @property
     def label(self) -> str:
-        return f"label {self.fold_name}"
+        return f"label {self.learners.fold.name}"
 
     def science(self) -> dict[str, Json]:
         return {}
 
     def inputs(self) -> Mapping[str, Artifact | Pending]:
-        return {"corpus": self.corpus, "features": self.features, "codebooks": self.codebooks}
+        corpus = self.learners.corpus
+        return {"corpus": corpus, "features": self.features, "codebooks": self.codebooks}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         from gmp_atl_dist.inference.labeller import Labeller, LabellerArgument
 
         features, codebooks = sealed(self.features), sealed(self.codebooks)
-        layer = read_codebooks(codebooks)[0].layer
+        layers = sorted({book.layer for book in read_codebooks(codebooks)})
+        # A codebook of a layer that is not there is refused by name, before anything starts.
+        parts, *_ = [feature_receipts(features, layer) for layer in layers]
+        workers = context.settings.label
         map_parts(
             context,
             out,
             self.label,
-            [Task(name) for name in feature_source_parts(features, layer)],
+            [Task(name) for name in parts],
             Labeller,
-            LabellerArgument(self.corpus, features, codebooks, context.store, out.key),
-            context.settings.label,
+            LabellerArgument(
+                self.learners.corpus,
+                features,
+                self.learners.listeners,
+                codebooks,
+                workers,
+                context.store,
+                out.key,
+            ),
+            workers,
             outputs=lambda name: [name],
         )
+        check_written(out, codebooks, self.learners)
         return Seal()
 
 
@@ -74,6 +90,7 @@ class FusedLabel(Stage):
     learners: Learners
 
     kind: ClassVar[str] = "label"
+    version: ClassVar[int] = 2
 
     @property
     def label(self) -> str:
@@ -108,38 +125,39 @@ class FusedLabel(Stage):
             outputs=lambda name: [name],
             reader=partial(AudioSlices, forward.heard),
         )
+        check_written(out, codebooks, self.learners)
         return Seal()
 
 
-def check_labels(labels: Artifact, codebooks: Artifact) -> list[np.ndarray]:
-    """int64 counts [label ids] of every scale.
+def check_written(out: ArtifactWriter, codebooks: Artifact, learners: Learners) -> None:
+    """Check all labels that were written, and keep their counts.
 
     Raises:
-        ModelError: a label is out of range, or a scale has one label left.
+        ModelError: labels are not of these codebooks, or there is nothing to learn from them.
+        ArtifactError: an utterance has none, or not one a frame.
     """
-    sizes = label_counts(codebooks)
-    counts = [np.zeros(size, dtype=np.int64) for size in sizes]
-    for utterance_id, scales in read_labels(labels).items():
-        if len(scales) != len(sizes):
-            raise ModelError(
-                f"utterance {utterance_id!r} has labels of {len(scales)} scales, expected "
-                f"{len(sizes)}; run gmp-atl verify"
-            )
-        for i, ids in enumerate(scales):
-            if ids.size and not 0 <= ids.min() <= ids.max() < sizes[i]:
-                raise ModelError(
-                    f"utterance {utterance_id!r}: labels of scale {i} run from {ids.min()} to "
-                    f"{ids.max()}, expected 0 to {sizes[i] - 1}; run gmp-atl verify"
-                )
-            counts[i] += np.bincount(ids, minlength=sizes[i])
-    if not counts or not counts[0].any():
-        raise ModelError(
-            "there is no label at all; run gmp-atl verify, and the extract stage again"
+    check = LabelCheck(read_codebooks(codebooks))
+    problems: list[str] = []
+    # Both are in utterance-id order, so neither is held as a whole.
+    for row, expected in zip_longest(stream_labels(out.written()), _frames(learners)):
+        if row is not None:
+            check.add(row)
+        found = None if row is None else (row.utterance_id, row.num_frames)
+        if found != expected:
+            problems.append(f"labels are of {found}, expected {expected}")
+    if problems:
+        raise ArtifactError.of_all(
+            f"{out.key.prefix} does not fit the corpus (utterance, frames); extract again in a new "
+            f"root:",
+            problems,
         )
-    for i, count in enumerate(counts):
-        if np.count_nonzero(count) < 2:
-            raise ModelError(
-                f"scale {i}: every frame has label {int(count.argmax())}, so there is nothing to "
-                f"learn; look at the features, or choose another layer in cluster.scales"
-            )
-    return counts
+    check.check_counts()
+    counts = {"counts": [count.tolist() for count in check.counts]}
+    out.put_file(HISTOGRAM_NAME, canonical_json(counts).encode())
+
+
+def _frames(learners: Learners) -> Iterator[tuple[str, int]]:
+    """Every utterance that is to be labelled and its number of frames."""
+    index = learners.index().select(["utterance_id", "num_frames"])
+    for batch in index.to_batches(max_chunksize=10_000):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, MIN_SAMPLES, SAMPLE_RATE_HZ
-from gmp_atl_dist.clustering.sample import UtteranceSample
+from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample, plan_sample
 from gmp_atl_dist.config import ClusterConfig, LabelConfig
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.inference.audio_slices import AudioSlice
-from gmp_atl_dist.records import Fold, TrainingSet
+from gmp_atl_dist.records import EVERYBODY, Fold, TrainingSet, TrainingSpeakers
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import read_index
@@ -37,10 +37,13 @@ class Learners:
 
     @property
     def speakers(self) -> tuple[str, ...]:
+        return self.listeners.speakers
+
+    @property
+    def listeners(self) -> TrainingSpeakers:
+        """The same as what a fitted stage takes."""
         fold = self.fold
-        if not self.transductive:
-            return fold.train_speakers
-        return tuple(sorted({*fold.train_speakers, *fold.valid_speakers, *fold.test_speakers}))
+        return fold.transductive_speakers() if self.transductive else fold.training_speakers()
 
     def index(self, sample: UtteranceSample | None = None) -> pa.Table:
         """Their rows of :func:`gmp_atl_dist.store.index.read_index`, and a column ``num_frames``.
@@ -51,8 +54,9 @@ class Learners:
         index = read_index(self.corpus)
         index = index.filter(pc.field("speaker").isin(self.speakers))
         if sample is not None and not sample.is_all:
-            ids = (i for chunk in index["utterance_id"].iterchunks() for i in chunk.to_pylist())
-            index = index.filter(pa.array(sample.mask(ids), type=pa.bool_()))
+            groups = _column(index, sample.by) if sample.by else None
+            held = sample.mask(_column(index, "utterance_id"), groups)
+            index = index.filter(pa.array(held, type=pa.bool_()))
         if not index.num_rows:
             raise CorpusError(
                 f"fold {self.fold.name!r} has no utterance to extract; check folds.held_out, and "
@@ -98,13 +102,38 @@ def plan_parts(index: pa.Table, part_frames: int) -> list[Task]:
     ]
 
 
+def _column(index: pa.Table, name: str) -> list[str]:
+    return [value for chunk in index[name].iterchunks() for value in chunk.to_pylist()]
+
+
+def sampled_frames(learners: Learners, sample: FrameSample, *, by_gender: bool) -> dict[str, int]:
+    """About how many frames of each group a fit hears; the group of everybody unless by gender."""
+    index = learners.index(sample.utterances)
+    frames = index["num_frames"].to_numpy().astype(np.float64)
+    if sample.utterances.by:
+        shares = dict(sample.shares)
+        groups = _column(index, sample.utterances.by)
+        frames *= np.array([shares.get(group, sample.share) for group in groups])
+    else:
+        frames *= sample.share
+    if not by_gender:
+        return {EVERYBODY: round(float(frames.sum()))}
+    genders = np.array(_column(index, "gender"))
+    return {str(g): round(float(frames[genders == g].sum())) for g in np.unique(genders)}
+
+
 @dataclass(frozen=True)
 class LabelPlan:
     """How features become labels: through the store, or where they are computed."""
 
     fused: bool
-    sample: UtteranceSample
+    frames: FrameSample
     num_scales: int
+
+    @property
+    def sample(self) -> UtteranceSample:
+        """The utterances that k-means hears."""
+        return self.frames.utterances
 
     def words(self, learners: Learners, hidden_size: int, num_layers: int) -> str:
         """What both ways cost, in bytes and forward passes, and which one it is."""
@@ -112,7 +141,7 @@ class LabelPlan:
             _total_frames(learners.index(sample)) for sample in (None, self.sample)
         )
         frame_bytes = 2 * hidden_size * num_layers
-        label_bytes = 4 * self.num_scales * everything
+        label_bytes = 2 * self.num_scales * everything
         hours = everything * FRAME_HOP_SAMPLES / SAMPLE_RATE_HZ / 3600
         passes = 1 + sampled / everything
         stored = f"stored: 1 pass over {hours:.3g} h, {_size(frame_bytes * everything)} of features"
@@ -123,10 +152,10 @@ class LabelPlan:
 
 def plan_labels(label: LabelConfig, cluster: ClusterConfig, learners: Learners) -> LabelPlan:
     """The way that ``label`` asks for, and the sample that k-means hears in either."""
-    total_frames = _total_frames(learners.index())
-    sample = UtteranceSample.of(
-        total_frames, cluster.sample_frames, cluster.sample_spread, cluster.seed
-    )
+    index = learners.index()
+    groups = [] if cluster.balance == "none" else _column(index, cluster.balance)
+    frames = index["num_frames"].to_numpy()
+    sample = plan_sample(cluster, _column(index, "utterance_id"), groups, frames)
     return LabelPlan(label.fused, sample, len(cluster.scales))
 
 

@@ -30,7 +30,7 @@ class Snapshot(BaseModel):
 
     done: int
     total: int
-    unit: Literal["parts", "updates"] = "updates"
+    unit: Literal["parts", "updates", "iterations"] = "updates"
     audio_s: float = 0.0
     total_audio_s: float | None = None
     utterances_per_s: float | None = None

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, ClassVar
 from gmp_atl_dist.config import Json, RetrainConfig
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.stages.base import Pending, sealed
-from gmp_atl_dist.stages.label import check_labels
 from gmp_atl_dist.stages.learners import learning_set
 from gmp_atl_dist.stages.trained import TrainedStage
 from gmp_atl_dist.store.artifact import Artifact
-from gmp_atl_dist.store.readers import label_counts
+from gmp_atl_dist.store.codebooks import read_codebooks
 
 if TYPE_CHECKING:
     from gmp_atl_dist.training.recipe import Recipe
@@ -59,8 +58,7 @@ class Retrain(TrainedStage):
         from gmp_atl_dist.recipes.retrain import RetrainRecipe
 
         labels, codebooks = sealed(self.labels), sealed(self.codebooks)
-        check_labels(labels, codebooks)
         training = learning_set(self.corpus, self.fold, self.transductive)
         return RetrainRecipe(
-            self.config, self.corpus, self.backbone, labels, label_counts(codebooks), training
+            self.config, self.corpus, self.backbone, labels, read_codebooks(codebooks), training
         )

@@ -177,7 +177,7 @@ def test_what_it_runs_on_redoes_nothing(reference: Reference, override: str) -> 
 def test_one_worker_makes_the_bytes_that_two_make(
     reference: Reference, interrupted: Interrupted, kind: str
 ) -> None:
-    assert len(reference.root.hashes(kind)) >= 2
+    assert len(reference.root.hashes(kind)) >= (1 if kind == "cluster" else 2)
     assert interrupted.root.hashes(kind) == reference.root.hashes(kind)
     assert interrupted.root.objects(kind) == reference.root.objects(kind)
 

@@ -2,73 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from one_process import FOLD, Tiny, finish
+from stored_features import DIM, put_features_of, spoken
 
-from gmp_atl_dist.clustering.sample import UtteranceSample
+from gmp_atl_dist.audio import frame_levels_db
+from gmp_atl_dist.clustering.assign import Assigner
+from gmp_atl_dist.clustering.lloyd import Fit
+from gmp_atl_dist.clustering.passes import fit_in_memory
+from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample, plan_sample
 from gmp_atl_dist.config import ClusterConfig
-from gmp_atl_dist.errors import ConfigError, CorpusError, ModelError
-from gmp_atl_dist.records import CODEBOOK_SCHEMA, EVERYBODY, FEATURE_SCHEMA, LABEL_SCHEMA, Fold
+from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError, GmpAtlError, ModelError
+from gmp_atl_dist.exchange.codebooks import import_codebook
+from gmp_atl_dist.inference.stored_frames import FrameReader, Hearing
+from gmp_atl_dist.records import Fold
 from gmp_atl_dist.stages.base import Context
-from gmp_atl_dist.stages.cluster import Cluster, _Fitter, _FitterArgument
-from gmp_atl_dist.stages.label import Label, check_labels
+from gmp_atl_dist.stages.cluster import Cluster, pieces
+from gmp_atl_dist.stages.label import HISTOGRAM_NAME, Label
+from gmp_atl_dist.stages.layer_fit import LayerFit
 from gmp_atl_dist.stages.learners import Learners
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
-from gmp_atl_dist.store.features import feature_part_name
-from gmp_atl_dist.store.readers import (
-    label_counts,
-    read_codebooks,
-    read_labels,
-    read_utterances,
+from gmp_atl_dist.store.artifact import (
+    Artifact,
+    ArtifactKey,
+    ArtifactWriter,
+    find_artifact,
+    list_artifacts,
 )
+from gmp_atl_dist.store.codebooks import Codebook, label_counts, read_codebooks
+from gmp_atl_dist.store.labels import (
+    UtteranceLabels,
+    check_labels,
+    narrow,
+    put_labels,
+    read_labels,
+    stream_labels,
+)
+from gmp_atl_dist.store.readers import AudioReader, read_utterances
 
 pytest_plugins = ["one_process"]
 
-DIM = 6
-
-
-def made(context: Context, kind: str, name: str, tables: Mapping[str, pa.Table]) -> Artifact:
-    out = ArtifactWriter(context.store, ArtifactKey(kind, name))
-    for part, table in tables.items():
-        out.put_part(part, table)
-    return out.seal(version=1, science={}, inputs={})
-
-
-def spoken(ids: Sequence[str], layer: int) -> dict[str, np.ndarray]:
-    """Random frames that follow from the id and the layer."""
-    frames: dict[str, np.ndarray] = {}
-    for utterance_id in ids:
-        rng = np.random.default_rng([layer, *utterance_id.encode()])
-        frames[utterance_id] = rng.normal(size=(int(rng.integers(5, 20)), DIM)).astype(np.float16)
-    return frames
-
-
-def features_of(
-    context: Context, ids: Sequence[str], *, parts: int = 2, layers: Sequence[int] = (2, 3)
-) -> Artifact:
-    tables: dict[str, pa.Table] = {}
-    for layer in layers:
-        frames = spoken(ids, layer)
-        for part in range(parts):
-            rows = [
-                {
-                    "utterance_id": i,
-                    "layer": layer,
-                    "num_frames": len(frames[i]),
-                    "dim": DIM,
-                    "frames": frames[i].tobytes(),
-                }
-                for i in list(ids)[part::parts]
-            ]
-            name = feature_part_name(f"part-{part}", layer)
-            tables[name] = pa.Table.from_pylist(rows, schema=FEATURE_SCHEMA)
-    return made(context, "extract", f"{parts}-{len(ids)}", tables)
+EVERYTHING = FrameSample(UtteranceSample(1.0, 0))
 
 
 @dataclass(frozen=True)
@@ -80,25 +59,40 @@ class Bench:
     def training(self) -> list[str]:
         return [u.utterance_id for u in FOLD.select(read_utterances(self.tiny.corpus), "train")]
 
+    def features(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        parts: int = 2,
+        layers: Sequence[int] = (2, 3),
+        change: Callable[[dict[str, np.ndarray]], object] = lambda _: None,
+    ) -> Artifact:
+        """Features of the training speakers, or of others; ``change`` does to them what it likes."""
+        heard = self.training if ids is None else ids
+        frames = {layer: spoken(self.tiny, heard, layer) for layer in layers}
+        for of_layer in frames.values():
+            change(of_layer)
+        number = len(list_artifacts(self.context.store))
+        return put_features_of(self.context, f"{number}", frames, parts)
+
     def cluster(
         self,
         features: Artifact,
-        scales: Sequence[tuple[int, int]] = ((2, 4), (3, 5), (2, 7)),
+        scales: Sequence[tuple[int, int] | Mapping[str, object]] = ((2, 4), (3, 5), (2, 7)),
         *,
         fold: Fold = FOLD,
         transductive: bool = False,
-        share: float = 1.0,
+        sample: FrameSample = EVERYTHING,
         **keys: object,
     ) -> Artifact:
-        config = ClusterConfig.model_validate(
-            {"scales": [{"layer": layer, "k": k} for layer, k in scales], **keys}
-        )
+        asked = [dict(s) if isinstance(s, Mapping) else {"layer": s[0], "k": s[1]} for s in scales]
+        config = ClusterConfig.model_validate({"scales": asked, **keys})
         learners = Learners(self.tiny.corpus, fold, transductive)
-        stage = Cluster(config, features, learners, UtteranceSample(share, 0))
-        return finish(stage, self.context)
+        return finish(Cluster(config, features, learners, sample), self.context)
 
-    def label(self, features: Artifact, codebooks: Artifact) -> Artifact:
-        return finish(Label(self.tiny.corpus, features, codebooks, "fold1"), self.context)
+    def label(self, features: Artifact, codebooks: Artifact, fold: Fold = FOLD) -> Artifact:
+        learners = Learners(self.tiny.corpus, fold, False)
+        return finish(Label(features, codebooks, learners), self.context)
 
 
 @pytest.fixture
@@ -107,7 +101,7 @@ def bench(tiny: Tiny, tmp_path: Path, in_process: None) -> Bench:
 
 
 def test_every_scale_has_its_codebook(bench: Bench) -> None:
-    codebooks = bench.cluster(features_of(bench.context, bench.training))
+    codebooks = bench.cluster(bench.features())
     found = [
         (b.scale, b.layer, b.group, b.offset, b.centroids_KD.shape)
         for b in read_codebooks(codebooks)
@@ -121,85 +115,138 @@ def test_every_scale_has_its_codebook(bench: Bench) -> None:
     assert label_counts(codebooks) == (4, 5, 7)
 
 
+def heard(bench: Bench, features: Artifact, layer: int, **keys: object) -> dict[str, np.ndarray]:
+    """What a fit hears of each group, in order."""
+    hearing = Hearing(
+        bench.tiny.corpus,
+        features,
+        FOLD.training_speakers(),
+        **{"sample": EVERYTHING, "by_gender": False, "silence_db": None, **keys},  # pyright: ignore[reportArgumentType]
+    )
+    reader = FrameReader(hearing, 1 << 34)
+    found: dict[str, list[np.ndarray]] = {}
+    for piece in pieces(features, layer, 256):
+        names = json.loads(piece.payload)["parts"]
+        for part in reader.parts(layer, names, 0):
+            for group, x_MD in part.frames.items():
+                found.setdefault(group, []).append(x_MD)
+    return {group: np.concatenate(x) for group, x in found.items()}
+
+
 @pytest.mark.parametrize("sample_frames", [10**6, 150])
 def test_the_sample_does_not_depend_on_parts(bench: Bench, sample_frames: int) -> None:
-    training = FOLD.training(read_utterances(bench.tiny.corpus))
-    config = ClusterConfig(sample_frames=sample_frames)
-    key = ArtifactKey("cluster", "sampled")
-    samples = [
-        _Fitter(
-            _FitterArgument(
-                features_of(bench.context, bench.training, parts=parts),
-                training,
-                config,
-                UtteranceSample(1.0, 0),
-                bench.context.store,
-                key,
-            )
-        )._sample(2, EVERYBODY)
-        for parts in (1, 3)
-    ]
-    first, other = (sorted(map(tuple, x_MD.tolist())) for x_MD in samples)
-
-    assert first == other
-    assert len(first) == len(set(first)) > 100
+    index = Learners(bench.tiny.corpus, FOLD, False).index()
+    config = ClusterConfig(sample_frames=sample_frames, sample_spread=2.0)
+    ids, frames = index["utterance_id"].to_pylist(), index["num_frames"].to_numpy()
+    sample = plan_sample(config, ids, [], frames)
+    one, three = (
+        heard(bench, bench.features(parts=parts), 2, sample=sample)["all"] for parts in (1, 3)
+    )
+    np.testing.assert_array_equal(one, three)
+    assert 100 < len(one) <= sample_frames + 20
 
 
 def test_the_same_twice_has_the_same_bytes(tiny: Tiny, tmp_path: Path, in_process: None) -> None:
     receipts = []
     for name in ("a", "b"):
         bench = Bench(tiny, tiny.with_root(tmp_path / name))
-        receipts.append(bench.cluster(features_of(bench.context, bench.training)).manifest.receipts)
+        receipts.append(bench.cluster(bench.features()).manifest.receipts)
     assert receipts[0] == receipts[1]
+
+
+def test_the_size_of_parts_changes_no_label(bench: Bench) -> None:
+    made = [bench.features(parts=parts) for parts in (1, 2, 7)]
+    books = [read_codebooks(bench.cluster(features)) for features in made]
+    for other in books[1:]:
+        for a, b in zip(books[0], other, strict=True):
+            # Sums of fp16 are exact in fp64, so not even the last bit depends on parts.
+            assert a.fingerprint == b.fingerprint
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_a_fit_over_stored_parts_is_the_fit_in_memory(bench: Bench, metric: str) -> None:
+    """From the same start: centroids to 1e-4, labels to 99.99 %."""
+    features = bench.features(parts=5)
+    books = read_codebooks(bench.cluster(features, ((2, 4), (2, 9)), metric=metric))
+    x_MD = heard(bench, features, 2)["all"]
+    fits = [Fit("x", len(b.centroids_KD), 0, metric=metric) for b in books]  # pyright: ignore
+    for book, state in zip(books, fit_in_memory(fits, {"all": x_MD}), strict=True):
+        np.testing.assert_allclose(book.centroids_KD, state.centroids_KD, rtol=1e-4, atol=1e-5)
+        stored, memory = (
+            Assigner(c, metric).assign(x_MD)  # pyright: ignore[reportArgumentType]
+            for c in (book.centroids_KD, state.centroids_KD)
+        )
+        assert (stored == memory).mean() >= 0.9999
+
+
+def test_memory_changes_no_byte(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = bench.features(parts=5)
+    kept = bench.cluster(features).manifest.receipts
+    monkeypatch.setattr(FrameReader, "_has_room", lambda *_: False)
+    roots = replace(bench.context, store=type(bench.context.store)(bench.context.store.uri + "-2"))
+    again = Bench(bench.tiny, roots)
+    moved = put_features_of(
+        roots,
+        features.key.fingerprint,
+        {n: spoken(bench.tiny, bench.training, n) for n in (2, 3)},
+        5,
+    )
+    assert again.cluster(moved).manifest.receipts == kept
 
 
 def test_a_test_speaker_in_the_features_stops_the_fit(bench: Bench) -> None:
     (planted,) = [
         u.utterance_id for u in FOLD.select(read_utterances(bench.tiny.corpus), "test")[:1]
     ]
-    features = features_of(bench.context, [*bench.training, planted])
+    features = bench.features([*bench.training, planted])
     with pytest.raises(
         CorpusError, match=rf"utterance '{planted}' .* not of a training speaker of fold 'fold1'"
     ):
         bench.cluster(features)
     # The arm that says so by its name may hear it.
-    assert bench.cluster(features, transductive=True).part_names == ("layer02", "layer03")
+    assert label_counts(bench.cluster(features, transductive=True)) == (4, 5, 7)
 
 
 def test_a_validation_speaker_stops_it_as_well(bench: Bench) -> None:
     (planted,) = FOLD.select(read_utterances(bench.tiny.corpus), "valid")[:1]
     with pytest.raises(CorpusError, match=planted.utterance_id):
-        bench.cluster(features_of(bench.context, [*bench.training, planted.utterance_id]))
+        bench.cluster(bench.features([*bench.training, planted.utterance_id]))
 
 
 def test_more_clusters_than_frames_name_the_scale(bench: Bench) -> None:
-    features = features_of(bench.context, bench.training)
+    features = bench.features()
     with pytest.raises(ConfigError, match=r"cluster\.scales\[1\] \(layer 3, all\): k = 5000"):
         bench.cluster(features, ((2, 4), (3, 5000)))
 
 
 def test_labels_are_the_nearest_centroids(bench: Bench) -> None:
-    features = features_of(bench.context, bench.training)
+    features = bench.features()
     codebooks = bench.cluster(features)
     labels = bench.label(features, codebooks)
-    found = read_labels(labels)
-    by_layer = {layer: spoken(bench.training, layer) for layer in (2, 3)}
+    found = {row.utterance_id: row for row in stream_labels(labels)}
+    by_layer = {layer: spoken(bench.tiny, bench.training, layer) for layer in (2, 3)}
 
-    assert set(found) == set(bench.training)
-    for book in read_codebooks(codebooks):
-        for utterance_id, ids in found.items():
+    assert list(found) == bench.training
+    books = read_codebooks(codebooks)
+    for book in books:
+        for utterance_id, row in found.items():
             x_TD = by_layer[book.layer][utterance_id].astype(np.float64)
             distances = np.square(x_TD[:, None] - book.centroids_KD[None]).sum(axis=2)
-            np.testing.assert_array_equal(ids[book.scale], distances.argmin(axis=1))
-    counts = check_labels(labels, codebooks)
+            ids = row.ids[book.scale]
+            assert ids.dtype == np.dtype("<i2")
+            np.testing.assert_array_equal(ids, distances.argmin(axis=1))
+            assert row.codebooks[book.scale] == book.fingerprint
+    counts = check_labels(stream_labels(labels), books)
     total = sum(len(x) for x in by_layer[2].values())
     assert [len(c) for c in counts] == [4, 5, 7]
-    assert [int(counts[i].sum()) for i in (0, 2)] == [total, total]
+    assert [int(c.sum()) for c in counts] == [total] * 3
+    kept = json.loads(labels.read_file(HISTOGRAM_NAME))
+    assert kept == {"counts": [c.tolist() for c in counts]}
 
 
 def test_genders_never_share_a_label(bench: Bench) -> None:
-    features = features_of(bench.context, bench.training)
-    codebooks = bench.cluster(features, by_gender=True)
+    features = bench.features()
+    codebooks = bench.cluster(features, gender="by_gender")
     labels = read_labels(bench.label(features, codebooks))
     gender = {u.utterance_id: u.gender for u in read_utterances(bench.tiny.corpus)}
 
@@ -221,45 +268,31 @@ def test_genders_never_share_a_label(bench: Bench) -> None:
 def test_a_gender_without_training_speakers_is_named(bench: Bench) -> None:
     women = Fold("women", ("Ses03F", "Ses04F"), ("Ses01F",))
     ids = [u.utterance_id for u in women.select(read_utterances(bench.tiny.corpus), "train")]
-    with pytest.raises(CorpusError, match=r"by_gender: fold 'women' has no male training"):
-        bench.cluster(features_of(bench.context, ids), fold=women, by_gender=True)
+    with pytest.raises(
+        CorpusError,
+        match=r"cluster women: there is no frame of group 'male' in layer 2.*cluster\.gender",
+    ):
+        bench.cluster(bench.features(ids), fold=women, gender="by_gender")
 
 
-def codebook(context: Context, ks: Sequence[int]) -> Artifact:
-    rows = [
-        {
-            "scale": i,
-            "layer": 2,
-            "group": "all",
-            "offset": 0,
-            "k": k,
-            "dim": 1,
-            "centroids": np.arange(k, dtype="<f4").tobytes(),
-        }
-        for i, k in enumerate(ks)
-    ]
-    table = pa.Table.from_pylist(rows, schema=CODEBOOK_SCHEMA)
-    return made(context, "cluster", "-".join(map(str, ks)), {"layer02": table})
+def lines(k: int, scale: int = 0, **keys: object) -> Codebook:
+    """A codebook of the numbers from 0 to k - 1."""
+    centroids = np.arange(k, dtype=np.float32)[:, None]
+    return Codebook(scale, 2, "all", 0, centroids, **keys)  # pyright: ignore[reportArgumentType]
 
 
-def labelled(context: Context, name: str, ids: Mapping[str, Sequence[Sequence[int]]]) -> Artifact:
-    rows = [
-        {
-            "utterance_id": utterance_id,
-            "scale": scale,
-            "num_frames": len(values),
-            "labels": np.array(values, dtype="<i4").tobytes(),
-        }
-        for utterance_id, scales in ids.items()
-        for scale, values in enumerate(scales)
-    ]
-    table = pa.Table.from_pylist(rows, schema=LABEL_SCHEMA)
-    return made(context, "label", name, {"part": table})
+BOOKS = (lines(2), lines(4, 1))
 
 
-def test_labels_are_counted(bench: Bench) -> None:
-    labels = labelled(bench.context, "fine", {"a": [[0, 1, 1], [3, 3, 3]], "b": [[1], [0]]})
-    counts = check_labels(labels, codebook(bench.context, (2, 4)))
+def rows_of(ids: Mapping[str, Sequence[Sequence[int]]]) -> Iterator[UtteranceLabels]:
+    names = tuple(book.fingerprint for book in BOOKS)
+    for name, scales in ids.items():
+        found = tuple(np.array(values, dtype="<i2") for values in scales)
+        yield UtteranceLabels(name, names[: len(found)], found)
+
+
+def test_labels_are_counted() -> None:
+    counts = check_labels(rows_of({"a": [[0, 1, 1], [3, 3, 3]], "b": [[1], [0]]}), BOOKS)
     assert [c.tolist() for c in counts] == [[1, 3], [1, 0, 0, 3]]
 
 
@@ -269,14 +302,220 @@ def test_labels_are_counted(bench: Bench) -> None:
         ({"a": [[0, 1], [0, 4]]}, r"'a': labels of scale 1 run from 0 to 4, expected 0 to 3"),
         ({"a": [[0, 1], [0, 1]], "b": [[-1], [0]]}, r"'b': labels of scale 0 run from -1 to -1"),
         ({"a": [[0, 1]]}, r"'a' has labels of 1 scales, expected 2"),
+        ({"a": [[0, 1], [2]]}, r"'a': 1 labels of scale 1 and 2 of scale 0"),
         ({"a": [[0, 1], [2, 2]]}, r"scale 1: every frame has label 2, so there is nothing"),
         ({"a": [[], []]}, r"there is no label at all"),
         ({}, r"there is no label at all"),
     ],
 )
 def test_labels_that_teach_nothing_are_refused(
-    bench: Bench, ids: dict[str, list[list[int]]], message: str
+    ids: dict[str, list[list[int]]], message: str
 ) -> None:
-    labels = labelled(bench.context, "bad", ids)
     with pytest.raises(ModelError, match=message):
-        check_labels(labels, codebook(bench.context, (2, 4)))
+        check_labels(rows_of(ids), BOOKS)
+
+
+def test_labels_of_another_codebook_are_refused_by_name() -> None:
+    other = (BOOKS[0], lines(4, 1, metric="cosine"))
+    with pytest.raises(
+        ModelError,
+        match=rf"'a': labels of scale 1 are of codebook {BOOKS[1].fingerprint[:12]}, expected "
+        rf"{other[1].fingerprint[:12]}; label again",
+    ):
+        check_labels(rows_of({"a": [[0, 1], [2, 3]]}), other)
+
+
+@pytest.mark.parametrize(("end", "dtype"), [(2, "<i2"), (32_768, "<i2"), (32_769, "<i4")])
+def test_ids_take_two_bytes_where_two_are_enough(bench: Bench, end: int, dtype: str) -> None:
+    ids = narrow(np.array([0, end - 1, 1], dtype=np.int32), end)
+    assert ids.dtype == np.dtype(dtype)
+    out = ArtifactWriter(bench.context.store, ArtifactKey("label", str(end)))
+    put_labels(out, "part", [UtteranceLabels("a", ("x",), (ids,))])
+    labels = out.seal(version=1, science={}, inputs={})
+    (found,) = read_labels(labels)["a"]
+    assert found.dtype == ids.dtype
+    assert found.tolist() == [0, end - 1, 1]
+
+
+def test_another_scale_fits_that_scale_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = bench.features()
+    before = read_codebooks(bench.cluster(features, ((2, 4), (3, 5))))
+    fitted: list[tuple[int, int]] = []
+    run = LayerFit.run
+
+    def watched(self: LayerFit, pool: object) -> list[Artifact]:
+        fitted.extend((fit.scale.layer, fit.scale.k) for fit in self.scales)
+        return run(self, pool)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(LayerFit, "run", watched)
+    after = read_codebooks(bench.cluster(features, ((2, 4), (2, 7), (3, 5))))
+
+    assert fitted == [(2, 7)]
+    assert [b.fingerprint for b in (after[0], after[2])] == [b.fingerprint for b in before]
+    assert [b.fit for b in (after[0], after[2])] == [b.fit for b in before]
+    # Beside others it is what it is alone.
+    alone = Bench(bench.tiny, bench.tiny.with_root(Path(bench.context.store.uri[7:] + "-alone")))
+    (book,) = read_codebooks(alone.cluster(alone.features(), ((2, 7),)))
+    assert book.fingerprint == after[1].fingerprint
+
+
+def test_each_scale_may_have_a_seed_of_its_own(bench: Bench) -> None:
+    features = bench.features()
+    scales = (
+        {"layer": 2, "k": 5},
+        {"layer": 2, "k": 5, "seed": 8},
+        {"layer": 2, "k": 5, "seed": 0},
+    )
+    books = read_codebooks(bench.cluster(features, scales))
+    assert [b.fit.seed for b in books if b.fit] == [0, 8, 0]
+    assert books[0].fingerprint == books[2].fingerprint != books[1].fingerprint
+
+
+def test_a_fit_tells_of_itself(bench: Bench) -> None:
+    features = bench.features()
+    total = sum(len(x) for x in spoken(bench.tiny, bench.training, 2).values())
+    (book,) = read_codebooks(bench.cluster(features, ((2, 4),), iterations=6))
+    assert book.fit is not None
+    assert book.fit.frames == total
+    assert 1 <= book.fit.iterations <= 6
+    assert book.fit.inertias[-1] < book.fit.inertias[0]
+    assert book.fit.stability is not None
+    assert -0.1 < book.fit.stability <= 1
+    (without,) = read_codebooks(
+        bench.cluster(features, ((2, 4),), iterations=6, stability_frames=0)
+    )
+    assert without.fit is not None
+    assert without.fit.stability is None
+    assert without.fingerprint == book.fingerprint
+
+
+def test_quiet_frames_can_be_left_out(bench: Bench) -> None:
+    features = bench.features()
+    utterances = {u.utterance_id: u for u in read_utterances(bench.tiny.corpus)}
+    audio = AudioReader(bench.tiny.corpus)
+    loud = [
+        spoken(bench.tiny, [i], 2)[i][frame_levels_db(audio.samples(utterances[i])) >= -20]
+        for i in bench.training
+    ]
+    found = heard(bench, features, 2, silence_db=20.0)["all"]
+    np.testing.assert_array_equal(found, np.concatenate(loud))
+    everything = heard(bench, features, 2)["all"]
+    assert 0 < len(found) < len(everything)
+    (book,) = read_codebooks(bench.cluster(features, ((2, 4),), silence="drop", silence_db=20.0))
+    assert book.fit is not None
+    assert book.fit.frames == len(found)
+
+
+def test_frames_that_are_not_finite_name_their_utterance(bench: Bench) -> None:
+    victim = bench.training[4]
+
+    def spoil(frames: dict[str, np.ndarray]) -> None:
+        frames[victim][3, 1] = np.nan
+
+    features = bench.features(change=spoil)
+    with pytest.raises(
+        ArtifactError, match=rf"features of utterance '{victim}', layer 2, .*finite"
+    ):
+        # First centroids are chosen among frames that may be the bad ones.
+        bench.cluster(features, ((2, 4),), init="random", stability_frames=0)
+
+
+def cut_short(frames: dict[str, np.ndarray]) -> None:
+    name = sorted(frames)[2]
+    frames[name] = frames[name][:-1]
+
+
+def test_features_that_do_not_fit_the_audio_stop_it(bench: Bench) -> None:
+    short = bench.features(change=cut_short)
+    with pytest.raises(ArtifactError, match=r"has \d+ frames of layer 2 .*, its audio gives \d+"):
+        bench.cluster(short)
+    codebooks = bench.cluster(bench.features())
+    with pytest.raises(ArtifactError, match=r"has \d+ frames of layer 2 .*, its audio gives \d+"):
+        bench.label(short, codebooks)
+
+
+def test_an_utterance_without_labels_stops_it(bench: Bench) -> None:
+    codebooks = bench.cluster(bench.features())
+    fewer = bench.features(bench.training[:-1])
+    with pytest.raises(ArtifactError, match=rf"(?s)does not fit the corpus.*{bench.training[-1]}"):
+        bench.label(fewer, codebooks)
+    # What was refused is not there.
+    assert not [key for key in list_artifacts(bench.context.store) if key.kind == "label"]
+
+
+def test_a_test_speaker_is_not_labelled_either(bench: Bench) -> None:
+    codebooks = bench.cluster(bench.features())
+    (planted,) = FOLD.select(read_utterances(bench.tiny.corpus), "test")[:1]
+    features = bench.features([*bench.training, planted.utterance_id])
+    with pytest.raises(CorpusError, match=planted.utterance_id):
+        bench.label(features, codebooks)
+
+
+@pytest.mark.parametrize(
+    ("layer", "dim", "message"),
+    [
+        (2, DIM + 1, r"codebook \w{12} has centroids of 7 values, features of utterance .* have 6"),
+        (4, DIM, r"holds no features of layer 4"),
+    ],
+)
+def test_a_codebook_of_another_model_is_refused(
+    bench: Bench, layer: int, dim: int, message: str
+) -> None:
+    frames = {layer: spoken(bench.tiny, bench.training, layer, dim)}
+    foreign = bench.cluster(put_features_of(bench.context, "foreign", frames, 2), ((layer, 4),))
+    with pytest.raises(GmpAtlError, match=message):
+        bench.label(bench.features(), foreign)
+
+
+def test_an_imported_codebook_is_used_as_it_is(bench: Bench, tmp_path: Path) -> None:
+    features = bench.features()
+    centroids = np.random.default_rng(0).normal(size=(5, DIM)).astype(np.float32)
+    np.save(tmp_path / "theirs.npy", centroids)
+    imported = import_codebook(bench.context.store, tmp_path / "theirs.npy", 3)
+    name = imported.key.fingerprint[:12]
+    scales = ({"layer": 2, "k": 4}, {"layer": 3, "k": 5, "codebook": name})
+    books = read_codebooks(bench.cluster(features, scales))
+
+    assert books[1].origin == "imported from theirs.npy"
+    assert books[1].fit is None
+    np.testing.assert_array_equal(books[1].centroids_KD, centroids)
+    labels = bench.label(features, bench.cluster(features, scales))
+    assert next(stream_labels(labels)).codebooks[1] == books[1].fingerprint
+    for wrong in ({"layer": 2, "k": 5}, {"layer": 3, "k": 6}):
+        with pytest.raises(ConfigError, match=rf"cluster\.scales\[0\]: codebook {name} is of"):
+            bench.cluster(features, ({**wrong, "codebook": name},))
+    with pytest.raises(ArtifactError, match=r"begins the fingerprint of 0 codebook artefacts"):
+        bench.cluster(features, ({"layer": 3, "k": 5, "codebook": "f" * 12},))
+
+
+class Killed(BaseException):
+    """A dead driver, from inside."""
+
+
+def test_a_dead_driver_loses_one_update_at_most(
+    tiny: Tiny, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kill of a real process is in tests/faults/test_killed_cluster.py."""
+    benches = [Bench(tiny, tiny.with_root(tmp_path / name)) for name in ("whole", "killed")]
+    keys = {"iterations": 9, "tolerance": 0.0}
+    whole = benches[0].cluster(benches[0].features(), **keys)
+    save, saved = LayerFit._save, []
+
+    def dying(self: LayerFit, *arguments: object) -> None:
+        save(self, *arguments)  # pyright: ignore[reportArgumentType]
+        saved.append(arguments)
+        if len(saved) == 8:
+            raise Killed
+
+    features = benches[1].features()
+    with monkeypatch.context() as patch:
+        patch.setattr(LayerFit, "_save", dying)
+        with pytest.raises(Killed):
+            benches[1].cluster(features, **keys)
+    folder = tmp_path / "killed" / "artifacts" / "codebook"
+    assert len(list(folder.rglob("lloyd/*.safetensors"))) == 2
+    # One of the two is damaged, and begins anew.
+    next(folder.rglob("lloyd/*.safetensors")).write_bytes(b"cut short")
+    assert benches[1].cluster(features, **keys).manifest.receipts == whole.manifest.receipts
+    assert not list(folder.rglob("lloyd/*.safetensors"))
+    assert find_artifact(benches[1].context.store, whole.key) is not None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from one_process import FOLD, Tiny, finish, ingest
 
 from gmp_atl_dist.audio import num_frames, pcm16_to_float
-from gmp_atl_dist.clustering.sample import UtteranceSample
+from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample
 from gmp_atl_dist.config import ExtractConfig, RuntimeConfig, StreamWorkersConfig
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.inference.audio_slices import AudioSlices, Heard
@@ -36,7 +36,7 @@ from gmp_atl_dist.store.readers import (
 
 pytest_plugins = ["one_process"]
 
-STORED = LabelPlan(False, UtteranceSample(1.0, 0), 3)
+STORED = LabelPlan(False, FrameSample(UtteranceSample(1.0, 0)), 3)
 
 
 def extract(

@@ -145,7 +145,7 @@ def test_the_plan_says_what_both_ways_cost(
     assert "stored: 1 pass over" in words
     assert words.endswith("it is stored")
     assert ("fused: 2 passes" in words) == (share == 1.0)
-    assert LabelPlan(True, plan.sample, 3).words(learners, 64, 3).endswith("it is fused")
+    assert LabelPlan(True, plan.frames, 3).words(learners, 64, 3).endswith("it is fused")
 
 
 @given(st.integers(0, 10**6), st.floats(0.01, 0.99))

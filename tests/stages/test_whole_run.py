@@ -20,9 +20,9 @@ from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact, list_artifacts
 from gmp_atl_dist.store.features import feature_source_parts, read_features
+from gmp_atl_dist.store.labels import read_labels
 from gmp_atl_dist.store.readers import (
     read_emotions,
-    read_labels,
     read_utterances,
 )
 
@@ -247,7 +247,7 @@ def test_dropped_recordings_are_in_the_report(clean: Ran) -> None:
 
 
 def test_other_codebooks_redo_what_follows(folder: Path, clean: Ran) -> None:
-    ran = run(folder, cluster={"by_gender": True, "scales": [{"layer": 2, "k": 3}]})
+    ran = run(folder, cluster={"gender": "by_gender", "scales": [{"layer": 2, "k": 3}]})
     same = {k for k in clean.made if clean.made[k].key == ran.made[k].key}
     assert same == {"ingest", "backbone", "warmup", "extract"}
     (fold,) = ran.json["folds"]

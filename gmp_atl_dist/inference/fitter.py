@@ -1,0 +1,148 @@
+"""The work of ``cluster`` on a process of its pool: passes over stored frames, and what a fit starts from.
+
+Shape suffixes: D hidden, K clusters.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gmp_atl_dist.clustering.assign import Assigner, as_floats
+from gmp_atl_dist.clustering.lloyd import Fit, Request
+from gmp_atl_dist.clustering.passes import Computer, fit_in_memory
+from gmp_atl_dist.clustering.stability import adjusted_rand
+from gmp_atl_dist.clustering.sums import NotFiniteError, Sums
+from gmp_atl_dist.config import ClusterWorkersConfig
+from gmp_atl_dist.device import pin_faiss_threads
+from gmp_atl_dist.errors import ArtifactError, GmpAtlError
+from gmp_atl_dist.inference.stored_frames import FrameReader, Hearing, PartFrames
+from gmp_atl_dist.runtime import Task
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Start:
+    """Asks for a share of each group's frames, to begin fits from."""
+
+    shares: Mapping[str, float]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Asks how alike two fits are that began from two seeds; None where it cannot be.
+
+    A task's payload is the number of the fit, which comes with its frames.
+    """
+
+    fits: Sequence[tuple[Fit, np.ndarray]]
+
+
+Order = Start | Stability | Sequence[Request]
+Answer = Mapping[str, np.ndarray] | float | None | Sequence[Sums]
+
+
+@dataclass(frozen=True)
+class FitterArgument:
+    hearing: Hearing
+    workers: ClusterWorkersConfig
+
+
+def piece(name: str, layer: int, parts: Sequence[str], cost: float) -> Task:
+    """A task over parts of a layer's features."""
+    return Task(name, json.dumps({"layer": layer, "parts": list(parts)}), cost)
+
+
+class Fitter:
+    """Answers orders about the frames of a task's parts."""
+
+    def __init__(self, argument: FitterArgument) -> None:
+        pin_faiss_threads()
+        workers = argument.workers
+        self._computer = Computer(workers.cpus, math.ceil(workers.gpus))
+        self._reader = FrameReader(argument.hearing, int(workers.memory_gib * _GIB))
+        self._features = argument.hearing.features
+
+    def __call__(self, task: Task, order: Order) -> Answer:
+        if isinstance(order, Stability):
+            return _stability(*order.fits[int(task.payload)])
+        about = json.loads(task.payload)
+        layer, names = int(about["layer"]), list(about["parts"])
+        if isinstance(order, Start):
+            return self._start(layer, names, order)
+        return self._pass(layer, names, order, int(task.cost))
+
+    def _start(self, layer: int, names: Sequence[str], order: Start) -> Mapping[str, np.ndarray]:
+        taken: dict[str, list[np.ndarray]] = {}
+        for part in self._reader.parts(layer, names, _working_bytes([], self._computer)):
+            for group, share in order.shares.items():
+                if group in part.frames:
+                    taken.setdefault(group, []).append(part.start(group, share, order.seed))
+        return {group: np.concatenate(rows) for group, rows in taken.items()}
+
+    def _pass(
+        self, layer: int, names: Sequence[str], requests: Sequence[Request], frames: int
+    ) -> Sequence[Sums]:
+        totals = [Sums.zero(*request.centroids_KD.shape) for request in requests]
+        assigners = self._computer.assigners(requests, frames)
+        working_bytes = _working_bytes(requests, self._computer)
+        for part in self._reader.parts(layer, names, working_bytes):
+            self._add(totals, requests, assigners, part, layer)
+        return totals
+
+    def _add(
+        self,
+        totals: Sequence[Sums],
+        requests: Sequence[Request],
+        assigners: Sequence[Assigner],
+        part: PartFrames,
+        layer: int,
+    ) -> None:
+        # One group at a time, so that a frame that is not finite is known by its row.
+        for group, x_MD in part.frames.items():
+            mine = [i for i, request in enumerate(requests) if request.group == group]
+            try:
+                self._computer.add(
+                    [totals[i] for i in mine],
+                    [requests[i] for i in mine],
+                    [assigners[i] for i in mine],
+                    {group: self._computer.blocks(x_MD)},
+                )
+            except NotFiniteError as e:
+                raise ArtifactError(
+                    f"features of utterance {part.whose(group, e.row)!r}, layer {layer}, in "
+                    f"{self._features.key.prefix} are not finite; run gmp-atl verify, and extract "
+                    f"again in a new root"
+                ) from None
+
+
+def _working_bytes(requests: Sequence[Request], computer: Computer) -> int:
+    """What a pass takes beside the frames that are kept: a part being read, blocks, sums."""
+    sums = sum(request.centroids_KD.size * 8 for request in requests)
+    dim = max((request.centroids_KD.shape[1] for request in requests), default=1024)
+    block = computer.block_rows * dim * (2 + 4 + 8)
+    return 2 * sums + computer.threads * (sums + 2 * block) + (192 << 20)
+
+
+def _stability(fit: Fit, x_MD: np.ndarray) -> float | None:
+    """Adjusted Rand index of the labels of two fits that differ in their seed."""
+    if len(x_MD) <= fit.k:
+        return None
+    x_MD = as_floats(x_MD)
+    labels = []
+    for seed in (fit.seed, fit.seed + 1):
+        try:
+            (state,) = fit_in_memory([replace(fit, seed=seed)], {fit.group: x_MD})
+        except GmpAtlError:
+            # A share of the frames may hold too few different ones; the fit itself says if all do.
+            return None
+        labels.append(Assigner(state.centroids_KD, fit.metric).assign(x_MD))
+    gc.collect()
+    return adjusted_rand(*labels)

@@ -1,0 +1,154 @@
+"""The frames that a codebook is fitted on, out of stored features: whose, which, and kept how long.
+
+Shape suffixes: T frames of one utterance, M of several, D hidden.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import psutil
+
+from gmp_atl_dist.audio import frame_levels_db, num_frames
+from gmp_atl_dist.clustering.sample import FrameSample, start_rows
+from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.records import EVERYBODY, TrainingSpeakers
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.features import UtteranceFrames, read_features
+from gmp_atl_dist.store.index import IndexRow, index_rows, read_index
+from gmp_atl_dist.store.readers import AudioReader
+
+_AUDIO_CACHE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """Whose frames are heard, which of them, and whether by gender.
+
+    ``silence_db`` is how far below an utterance's loudest frame its frames are left out; None keeps all.
+    """
+
+    corpus: Artifact
+    features: Artifact
+    speakers: TrainingSpeakers
+    sample: FrameSample
+    by_gender: bool
+    silence_db: float | None
+
+
+@dataclass(frozen=True)
+class PartFrames:
+    """What is heard of one part: frames [M, D] of each group, and how many of which utterance."""
+
+    frames: dict[str, np.ndarray]
+    utterances: dict[str, list[tuple[str, int]]]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(x_MD.nbytes for x_MD in self.frames.values())
+
+    def whose(self, group: str, row: int) -> str:
+        """The utterance that a row of a group's frames is of."""
+        for utterance_id, count in self.utterances[group]:
+            if row < count:
+                return utterance_id
+            row -= count
+        raise IndexError(f"{row} rows past the end")
+
+    def start(self, group: str, share: float, seed: int) -> np.ndarray:
+        """The share of the group's frames that seeding looks at."""
+        x_MD, first = self.frames[group], 0
+        rows: list[np.ndarray] = [np.empty(0, np.int64)]
+        for utterance_id, count in self.utterances[group]:
+            rows.append(first + start_rows(seed, utterance_id, count, share))
+            first += count
+        return x_MD[np.concatenate(rows)]
+
+
+@dataclass
+class FrameReader:
+    """Reads parts, and keeps what there is room for.
+
+    What was read first is kept, because parts are read in turns: whatever is dropped for the newest one
+    would be asked for next.
+    """
+
+    hearing: Hearing
+    memory_bytes: int
+    _layer: int = -1
+    _kept: dict[str, PartFrames] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._index = read_index(self.hearing.corpus)
+        self._audio = AudioReader(self.hearing.corpus, _AUDIO_CACHE_BYTES)
+
+    def parts(self, layer: int, names: Sequence[str], working_bytes: int) -> Iterator[PartFrames]:
+        """The parts in order; ``working_bytes`` are needed beside them.
+
+        Raises:
+            CorpusError: an utterance is not of a training speaker; names it.
+            ArtifactError: features do not fit the corpus, or each other.
+        """
+        if layer != self._layer:
+            self._kept.clear()
+            self._layer = layer
+        for name in names:
+            part = self._kept.get(name)
+            if part is None:
+                part = self._read(layer, name)
+                if self._has_room(part.num_bytes + working_bytes):
+                    self._kept[name] = part
+            yield part
+
+    def _has_room(self, num_bytes: int) -> bool:
+        """Whether so much more fits; the process is asked, because libraries take what they take."""
+        return psutil.Process(os.getpid()).memory_info().rss + num_bytes <= self.memory_bytes
+
+    def _read(self, layer: int, name: str) -> PartFrames:
+        found: dict[str, list[np.ndarray]] = {}
+        whose: dict[str, list[tuple[str, int]]] = {}
+        dims: dict[int, str] = {}
+        utterances = list(read_features(self.hearing.features, name, layer))
+        known = index_rows(self._index, [u.utterance_id for u in utterances])
+        for u in utterances:
+            row = self._checked(u, known.get(u.utterance_id), layer)
+            dims.setdefault(u.frames_TD.shape[1], u.utterance_id)
+            x_TD = self._heard(u, row)
+            group = row.gender if self.hearing.by_gender else EVERYBODY
+            if len(x_TD):
+                found.setdefault(group, []).append(x_TD)
+                whose.setdefault(group, []).append((u.utterance_id, len(x_TD)))
+        if len(dims) > 1:
+            raise ArtifactError(
+                f"features of layer {layer} in {self.hearing.features.key.prefix} are of different "
+                f"dim: {dims}; extract again in a new root"
+            )
+        return PartFrames({group: np.concatenate(x) for group, x in found.items()}, whose)
+
+    def _checked(self, u: UtteranceFrames, row: IndexRow | None, layer: int) -> IndexRow:
+        """An utterance's row of the corpus; one that must not be heard stops the fit."""
+        self.hearing.speakers.check(u.utterance_id, None if row is None else row.speaker)
+        expected = 0 if row is None else num_frames(row.num_samples)
+        if row is None or len(u.frames_TD) != expected:
+            raise ArtifactError(
+                f"utterance {u.utterance_id!r} has {len(u.frames_TD)} frames of layer {layer} in "
+                f"{self.hearing.features.key.prefix}, its audio gives {expected}; extract again in a "
+                f"new root"
+            )
+        return row
+
+    def _heard(self, u: UtteranceFrames, row: IndexRow) -> np.ndarray:
+        sample = self.hearing.sample
+        by = sample.utterances.by
+        group = str(getattr(row, by)) if by else ""
+        nothing = u.frames_TD[:0]
+        if not sample.utterances.holds(u.utterance_id, group):
+            return nothing
+        rows = sample.rows(u.utterance_id, group, len(u.frames_TD))
+        if self.hearing.silence_db is None:
+            return u.frames_TD if rows is None else u.frames_TD[rows]
+        loud = frame_levels_db(self._audio.samples(row)) >= -self.hearing.silence_db
+        return u.frames_TD[np.flatnonzero(loud) if rows is None else rows[loud[rows]]]

@@ -1,0 +1,311 @@
+"""Codebooks fitted by processes of a real Ray: the same bytes from any number, also when they die."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+from one_process import FOLD, Tiny, finish, no_ray
+from stored_features import put_features_of, spoken
+
+from gmp_atl_dist import runtime
+from gmp_atl_dist.clustering.lloyd import state_from_bytes
+from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample
+from gmp_atl_dist.config import ClusterConfig, ClusterWorkersConfig, RuntimeConfig
+from gmp_atl_dist.console import Reporter
+from gmp_atl_dist.errors import ConfigError, WorkerError
+from gmp_atl_dist.runtime import Task
+from gmp_atl_dist.stages import cluster
+from gmp_atl_dist.stages.base import Context
+from gmp_atl_dist.stages.cluster import Cluster
+from gmp_atl_dist.stages.label import Label
+from gmp_atl_dist.stages.learners import Learners
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.readers import read_utterances
+
+pytest_plugins = ["one_process"]
+pytestmark = pytest.mark.timeout(240)
+
+HERE = Path(__file__).parents[:2]
+UPDATES = 30
+DIED_AT = 5
+
+
+@pytest.fixture(scope="module")
+def cores() -> Iterator[None]:
+    """A Ray of this module's own, with room for four workers."""
+    here = os.pathsep.join([*map(str, HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=200 << 20,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": here}},
+    )
+    yield
+    ray.shutdown()
+
+
+def at(tiny: Tiny, root: Path, workers: int) -> Context:
+    settings = RuntimeConfig(cluster=ClusterWorkersConfig(workers=workers))
+    return replace(tiny.with_root(root), settings=settings, reporter=Reporter(terminal=False))
+
+
+def fitted(
+    tiny: Tiny, root: Path, workers: int = 1, parts: int = 9
+) -> tuple[dict[str, str], dict[str, str]]:
+    """sha256 of what ``cluster`` and ``label`` write."""
+    context = at(tiny, root, workers)
+    training = [u.utterance_id for u in FOLD.select(read_utterances(tiny.corpus), "train")]
+    layers = {layer: spoken(tiny, training, layer, dim=16) for layer in (2, 3)}
+    features = put_features_of(context, f"{parts}", layers, parts)
+    scales = [{"layer": 2, "k": 8}, {"layer": 3, "k": 5}, {"layer": 2, "k": 20}]
+    config = ClusterConfig.model_validate(
+        {"scales": scales, "iterations": UPDATES, "tolerance": 0, "stability_frames": 100}
+    )
+    learners = Learners(tiny.corpus, FOLD, False)
+    sample = FrameSample(UtteranceSample(1.0, 0))
+    codebooks = finish(Cluster(config, features, learners, sample), context)
+    with no_ray(root):
+        labels = finish(Label(features, codebooks, learners), context)
+    return hashes(codebooks), hashes(labels)
+
+
+def hashes(artifact: Artifact) -> dict[str, str]:
+    return {r.name: r.sha256 for r in artifact.manifest.receipts}
+
+
+@pytest.fixture(scope="module")
+def expected(
+    tiny: Tiny, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, str], dict[str, str]]:
+    """By one process without Ray."""
+    folder = tmp_path_factory.mktemp("one")
+    with no_ray(folder):
+        return fitted(tiny, folder / "root")
+
+
+@pytest.fixture(autouse=True)
+def always_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So little would be left to one process otherwise."""
+    monkeypatch.setattr(cluster, "_ONE_PROCESS_FLOP", 0.0)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_any_number_of_workers_writes_the_same_bytes(
+    cores: None,
+    tiny: Tiny,
+    expected: tuple[dict[str, str], dict[str, str]],
+    tmp_path: Path,
+    workers: int,
+) -> None:
+    assert fitted(tiny, tmp_path, workers) == expected
+
+
+def test_a_killed_worker_changes_no_byte(
+    cores: None, tiny: Tiny, expected: tuple[dict[str, str], dict[str, str]], tmp_path: Path
+) -> None:
+    killed: list[int] = []
+
+    def kill() -> None:
+        deadline_s = time.monotonic() + 120
+        while time.monotonic() < deadline_s:
+            if updates(tmp_path) >= 2:
+                (victim, *_) = fitters()
+                os.kill(victim.pid, signal.SIGKILL)
+                killed.append(updates(tmp_path))
+                return
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    found = fitted(tiny, tmp_path, 2)
+    thread.join()
+    assert found == expected
+    assert killed
+    assert killed[0] < UPDATES
+
+
+def updates(root: Path) -> int:
+    """Of the fit that is furthest, by its checkpoints."""
+    found = [0]
+    for path in root.glob("artifacts/codebook/*/lloyd/*.safetensors"):
+        try:
+            state = state_from_bytes(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        found.append(0 if state is None else state.updates)
+    return max(found)
+
+
+def fitters() -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if any(word.startswith("ray::PoolActor") for word in process.cmdline())
+    ]
+
+
+def test_a_killed_driver_goes_on_where_it_was(
+    tiny: Tiny,
+    expected: tuple[dict[str, str], dict[str, str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """SIGKILL while the sixth pass is under way: five updates are there, and no more."""
+    root = tmp_path / "root"
+    job = Job(tiny.folder, tiny.context.store.uri.removeprefix("file://"), str(root))
+    with (tmp_path / "log").open("wb") as log:
+        driver = subprocess.Popen(
+            [sys.executable, __file__, *map(str, (job.corpus, job.ingested, job.root))],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, HERE))},
+        )
+    try:
+        deadline_s = time.monotonic() + 120
+        while not (root / "sixth-pass").exists():
+            assert driver.poll() is None, (tmp_path / "log").read_text()[-3000:]
+            assert time.monotonic() < deadline_s, (tmp_path / "log").read_text()[-3000:]
+            time.sleep(0.02)
+        driver.kill()
+        driver.wait()
+    finally:
+        end_session(driver.pid)
+    assert updates(root) == DIED_AT
+
+    with no_ray(tmp_path):
+        assert fitted(tiny, root) == expected
+    said = capsys.readouterr().out
+    assert said.count(f"goes on after update {DIED_AT}") == 2  # both scales of layer 2
+    assert updates(root) == 0  # checkpoints are gone
+
+
+def end_session(sid: int) -> None:
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == sid:
+                process.kill()
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+
+
+class Doubler:
+    """A worker of a pool; ``argument`` says what is wrong with it."""
+
+    def __init__(self, argument: str) -> None:
+        if argument == "cannot be made":
+            raise ConfigError("this worker cannot be made")
+
+    def __call__(self, task: Task, order: int) -> int:
+        if task.name == "bad":
+            raise ConfigError("bad is bad")
+        if task.name == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if task.name == "slow":
+            time.sleep(60)
+        return order * int(task.name)
+
+
+def asked(argument: str, *names: str, most: int = 2, stalled_after_s: float = 60.0) -> list[int]:
+    with runtime.open_pool(
+        Doubler,
+        argument,
+        workers=ClusterWorkersConfig(workers=(1, 9)),
+        most=most,
+        retries=1,
+        stalled_after_s=stalled_after_s,
+    ) as pool:
+        tasks = [Task(name) for name in names]
+        return [*pool.ask(tasks, 2), *pool.ask(tasks, 3)]
+
+
+def test_a_pool_answers_in_order_again_and_again(cores: None) -> None:
+    names = [str(n) for n in range(23)]
+    assert asked("", *names) == [f * n for f in (2, 3) for n in range(23)]
+
+
+def test_a_pool_larger_than_the_cluster_works_with_what_there_is(cores: None) -> None:
+    names = [str(n) for n in range(12)]
+    assert asked("", *names, most=9) == [f * n for f in (2, 3) for n in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("argument", "names", "error", "message"),
+    [
+        ("", ["1", "bad", "2"], ConfigError, "^bad is bad$"),
+        ("cannot be made", ["1"], ConfigError, "^this worker cannot be made$"),
+        ("", ["1", "deadly"], WorkerError, r"workers failed for good at deadly .*task_retries"),
+        (
+            "",
+            ["slow"],
+            WorkerError,
+            r"no worker has answered for 4 s, waiting for (slow|a worker to start); ",
+        ),
+    ],
+)
+def test_what_goes_wrong_in_a_pool_is_told_as_it_was(
+    cores: None, argument: str, names: list[str], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        asked(argument, *names, stalled_after_s=4.0 if "slow" in names else 60.0)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the driver that is killed works on."""
+
+    corpus: Path
+    ingested: str
+    root: str
+
+
+def die_in_the_sixth_pass(job: Job) -> None:
+    """A driver on a Ray of its own that waits to be killed once five updates are stored."""
+    from one_process import context_of
+
+    from gmp_atl_dist.stages.layer_fit import LayerFit
+    from gmp_atl_dist.store.artifact import find_artifact, list_artifacts
+
+    stored = context_of(Path(job.ingested), job.corpus)
+    (key,) = (key for key in list_artifacts(stored.store) if key.kind == "ingest")
+    corpus = find_artifact(stored.store, key)
+    assert corpus is not None
+    tiny = Tiny(job.corpus, stored, corpus, corpus)
+    make = LayerFit._pass
+
+    def watched(self, pool):
+        over_all = make(self, pool)
+        passes = []
+
+        def one_pass(requests):
+            passes.append(None)
+            if len(passes) == DIED_AT + 1:
+                (Path(job.root) / "sixth-pass").touch()
+                time.sleep(120)
+            return over_all(requests)
+
+        return one_pass
+
+    LayerFit._pass = watched
+    cluster._ONE_PROCESS_FLOP = 0.0
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=100 << 20)
+    fitted(tiny, Path(job.root), workers=2)
+
+
+if __name__ == "__main__":
+    die_in_the_sixth_pass(Job(Path(sys.argv[1]), *sys.argv[2:]))
