@@ -17,6 +17,7 @@ Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bounds = tuple[float, float]
 
+_TINY_SHARE = 0.01
 _CELLS_AT_ONCE = 1 << 22
 """Cells of resampled matrices held at once: 32 MiB an array."""
 
@@ -66,11 +67,15 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How a codebook of ``k`` labels is used. ``perplexity`` runs from 1 to ``k``."""
+    """How a codebook of ``k`` labels is used. ``perplexity`` runs from 1 to ``k``.
+
+    ``tiny`` labels are used, but for less than a hundredth of what each would have of an even use.
+    """
 
     k: int
     used: int
     dead: int
+    tiny: int
     perplexity: float
     top_share: float
 
@@ -239,6 +244,7 @@ def label_usage(histogram: ArrayLike) -> Usage:
         k=len(counts),
         used=used,
         dead=len(counts) - used,
+        tiny=int(np.count_nonzero((counts > 0) & (share < _TINY_SHARE / len(counts)))),
         perplexity=float(np.exp(_entropy(share))),
         top_share=float(share.max()),
     )

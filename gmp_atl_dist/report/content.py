@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 from pydantic import Field, JsonValue, model_validator
 
 from gmp_atl_dist import metrics
-from gmp_atl_dist.metrics import ClusterQuality, Intervals, Scores, Spread, Usage
+from gmp_atl_dist.metrics import Intervals, Scores, Spread
+from gmp_atl_dist.report.codebook_content import CodebookContent, Count, TimelineContent
 from gmp_atl_dist.report.protocol import Content, Protocol, SelectionRule
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 else:
     Json = JsonValue  # pydantic cannot build a validator from a recursive alias of strings
 
-Count = Annotated[int, Field(ge=0)]
 Matrix = tuple[tuple[Count, ...], ...]
 Point = tuple[int, float]
 """(step, value) of a learning curve."""
@@ -103,53 +103,6 @@ class Outcome(Content):
         )
 
 
-class CodebookContent(Content):
-    """One codebook: ``counts`` holds how many training frames got each of its ``k`` labels.
-
-    ``group`` is the gender of a ``by_gender`` codebook, else "all". The qualities compare the label
-    of a frame with the emotion and the gender of its utterance.
-    """
-
-    layer: int
-    k: int
-    group: str = "all"
-    counts: tuple[Count, ...]
-    usage: Usage
-    emotion: ClusterQuality | None = None
-    gender: ClusterQuality | None = None
-
-    @model_validator(mode="after")
-    def _counted(self) -> Self:
-        used = sum(count > 0 for count in self.counts)
-        if (len(self.counts), self.k, used) != (self.k, self.usage.k, self.usage.used):
-            raise ValueError(
-                f"layer {self.layer}: {len(self.counts)} counts, {used} of them above 0, do not "
-                f"fit k = {self.k} and {self.usage}"
-            )
-        return self
-
-    @classmethod
-    def of(
-        cls,
-        layer: int,
-        counts: Sequence[int],
-        *,
-        group: str = "all",
-        emotion: ClusterQuality | None = None,
-        gender: ClusterQuality | None = None,
-    ) -> CodebookContent:
-        """A codebook of ``len(counts)`` labels; its usage follows from the counts."""
-        return cls(
-            layer=layer,
-            k=len(counts),
-            group=group,
-            counts=tuple(int(count) for count in counts),
-            usage=metrics.label_usage(np.asarray(counts, dtype=np.int64)),
-            emotion=emotion,
-            gender=gender,
-        )
-
-
 class Selection(Content):
     """Which epoch was kept, and by what rule; ``value`` is what ``measure`` was at it."""
 
@@ -174,6 +127,7 @@ class FoldContent(Content):
     selection: Selection
     curves: Curves = Field(default_factory=dict)
     codebooks: tuple[CodebookContent, ...] = ()
+    timelines: tuple[TimelineContent, ...] = ()
     artefacts: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -1,58 +1,27 @@
-"""The report's pictures, as SVG bytes that are the same for the same content.
-
-Drawn with matplotlib's objects, never pyplot, so that nothing is left in the process. Colours are
-Okabe and Ito's, which colour-blind readers can tell apart; text is drawn as outlines, so that a
-page looks the same without our fonts.
-"""
+"""The report's pictures of scores and learning, as SVG bytes that are the same for the same content."""
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
-from gmp_atl_dist.report.content import CodebookContent, Matrix, Point
+from gmp_atl_dist.report.codebook_content import (
+    CodebookContent,
+)
+from gmp_atl_dist.report.content import (
+    Matrix,
+    Point,
+)
+from gmp_atl_dist.report.drawing import COLOURS, DASHES, panels, style, svg
 
-if TYPE_CHECKING:
-    from matplotlib.typing import RcKeyType
-
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("-", "-", "-", "-", "-", "--", ":")
-"""The palest colours are dashed, so that lines differ in print as well."""
-
-_STYLE: dict[RcKeyType, object] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine draws the same
-    "font.size": 9.0,
-    "axes.titlesize": 9.0,
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#666666",
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "text.parse_math": False,  # a class or fold may be named with a dollar sign
-    "svg.hashsalt": "gmp-atl",  # element ids are random without it
-    "svg.fonttype": "path",
-}
 _MOST_POINTS = 400
 _FEW_POINTS = 12
 """Shorter lines get markers, or a single point would not be seen."""
 _SHORT_NAME = 2
-_PANELS_PER_ROW = 3
-_PANEL_INCHES = (3.1, 2.25)
 
 
 def confusion_svg(confusion: Matrix, classes: Sequence[str]) -> bytes:
@@ -61,7 +30,7 @@ def confusion_svg(confusion: Matrix, classes: Sequence[str]) -> bytes:
     support = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
     size = len(classes)
-    with _style():
+    with style():
         side = 1.6 + 0.78 * size
         figure = Figure(figsize=(side + 0.9, side), layout="constrained")
         axes = figure.add_subplot()
@@ -90,7 +59,7 @@ def confusion_svg(confusion: Matrix, classes: Sequence[str]) -> bytes:
         bar = figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1.0, decimals=0))
         bar.set_label("share of the true class")
         bar.outline.set_visible(False)
-        return _svg(figure)
+        return svg(figure)
 
 
 def curves_svg(measures: Mapping[str, Mapping[str, Sequence[Point]]]) -> bytes:
@@ -101,9 +70,9 @@ def curves_svg(measures: Mapping[str, Mapping[str, Sequence[Point]]]) -> bytes:
     """
     folds = sorted({fold for lines in measures.values() for fold in lines}, key=_natural)
     names = sorted(measures)
-    with _style():
-        figure, panels = _panels(len(names))
-        for axes, name in zip(panels, names, strict=True):
+    with style():
+        figure, axes_of = panels(len(names))
+        for axes, name in zip(axes_of, names, strict=True):
             for fold, points in sorted(measures[name].items(), key=lambda item: _natural(item[0])):
                 steps, values = thin(points)
                 line = _line(fold, folds)
@@ -117,7 +86,7 @@ def curves_svg(measures: Mapping[str, Mapping[str, Sequence[Point]]]) -> bytes:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         _legend(figure, folds)
-        return _svg(figure)
+        return svg(figure)
 
 
 def codebooks_svg(folds: Mapping[str, Sequence[CodebookContent]]) -> bytes:
@@ -128,9 +97,9 @@ def codebooks_svg(folds: Mapping[str, Sequence[CodebookContent]]) -> bytes:
     """
     names = sorted(folds, key=_natural)
     keys = sorted({(c.layer, c.k, c.group) for books in folds.values() for c in books})
-    with _style():
-        figure, panels = _panels(len(keys))
-        for axes, (layer, k, group) in zip(panels, keys, strict=True):
+    with style():
+        figure, axes_of = panels(len(keys))
+        for axes, (layer, k, group) in zip(axes_of, keys, strict=True):
             usages = []
             for name in names:
                 for book in folds[name]:
@@ -158,7 +127,7 @@ def codebooks_svg(folds: Mapping[str, Sequence[CodebookContent]]) -> bytes:
             axes.set_ylabel("share of frames")
             axes.set_xlim(0, k + 1)
         _legend(figure, names)
-        return _svg(figure)
+        return svg(figure)
 
 
 def thin(points: Sequence[Point]) -> tuple[list[float], list[float]]:
@@ -170,33 +139,16 @@ def thin(points: Sequence[Point]) -> tuple[list[float], list[float]]:
     return line[:, 0].tolist(), line[:, 1].tolist()
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    """Our style over matplotlib's defaults, whatever the user's own matplotlibrc says."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
-        yield
-
-
-def _panels(number: int) -> tuple[Figure, list[Axes]]:
-    columns = min(number, _PANELS_PER_ROW)
-    rows = math.ceil(number / columns)
-    width, height = _PANEL_INCHES
-    figure = Figure(figsize=(width * columns, height * rows + 0.35), layout="constrained")
-    return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(number)]
-
-
 def _line(fold: str, folds: Sequence[str], label: str = "") -> Line2D:
     """A fold's line, still empty: a colour each, or one for all where they are too many."""
-    if len(folds) > len(_COLOURS):
-        return Line2D([], [], color=_COLOURS[0], linewidth=0.8, alpha=0.45, label=label)
+    if len(folds) > len(COLOURS):
+        return Line2D([], [], color=COLOURS[0], linewidth=0.8, alpha=0.45, label=label)
     i = folds.index(fold)
     return Line2D(
         [],
         [],
-        color=_COLOURS[i],
-        linestyle=_DASHES[i],
+        color=COLOURS[i],
+        linestyle=DASHES[i],
         linewidth=1.4,
         markersize=3.5,
         label=label,
@@ -205,7 +157,7 @@ def _line(fold: str, folds: Sequence[str], label: str = "") -> Line2D:
 
 def _legend(figure: Figure, folds: Sequence[str]) -> None:
     shown = {fold: f"fold {fold}" if len(fold) <= _SHORT_NAME else fold for fold in folds}
-    if len(folds) > len(_COLOURS):
+    if len(folds) > len(COLOURS):
         shown = {folds[0]: f"each of {len(folds)} folds"}
     handles = [_line(fold, folds, label) for fold, label in shown.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
@@ -223,11 +175,3 @@ def _align(size: int) -> str:
 def _natural(name: str) -> tuple[int, str]:
     """Order that puts fold 2 before fold 10."""
     return (len(name), name)
-
-
-def _svg(figure: Figure) -> bytes:
-    out = io.BytesIO()
-    # Metadata of None is left out; the date would make every report differ.
-    blank = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    FigureCanvasSVG(figure).print_svg(out, metadata=blank)
-    return out.getvalue()

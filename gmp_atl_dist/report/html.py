@@ -17,8 +17,14 @@ import numpy as np
 
 from gmp_atl_dist.config import RunConfig, canonical_json
 from gmp_atl_dist.metrics import Bounds, ClusterQuality, Spread
-from gmp_atl_dist.report import figures
-from gmp_atl_dist.report.content import CodebookContent, ReportContent
+from gmp_atl_dist.records import GENDERS
+from gmp_atl_dist.report import codebook_figures, figures
+from gmp_atl_dist.report.codebook_content import (
+    CodebookContent,
+)
+from gmp_atl_dist.report.content import (
+    ReportContent,
+)
 
 _STAGES = ("pretrain", "warmup", "extract", "cluster", "label", "retrain", "finetune", "evaluate")
 _MOST_NAMES = 8
@@ -53,6 +59,9 @@ def render_html(content: ReportContent) -> str:
             for stage in _ordered(stages, _STAGES)
         },
         codebook_picture=_codebook_picture(content),
+        centroid_picture=_centroid_picture(content),
+        timeline_picture=_timeline_picture(content),
+        pictured=_pictured(content),
         per_class={c: content.corpus.per_class[c] for c in _ordered_classes(content)},
         sections=_sections(content),
         artefact_kinds=_ordered(
@@ -91,6 +100,14 @@ class CodebookRow:
     emotion_pnmi: float | None
     gender_purity: float | None
     gender_pnmi: float | None
+    speaker_purity: float | None
+    speaker_pnmi: float | None
+    tiny: float
+    origin: str
+    inertia: float | None
+    iterations: float | None
+    redone: float | None
+    stability: float | None
 
 
 def _class_rows(content: ReportContent) -> list[ClassRow]:
@@ -125,13 +142,16 @@ def _absent(content: ReportContent) -> list[str]:
 
 
 def _codebook_rows(content: ReportContent) -> list[CodebookRow]:
-    books: dict[tuple[int, int, str], list[CodebookContent]] = {}
+    # By number as well, because two scales may differ in their seed alone.
+    books: dict[tuple[int, int, str, int], list[CodebookContent]] = {}
     for fold in content.folds:
-        for book in fold.codebooks:
-            books.setdefault((book.layer, book.k, book.group), []).append(book)
+        for number, book in enumerate(fold.codebooks):
+            books.setdefault((book.layer, book.k, book.group, number), []).append(book)
     rows = []
-    for (layer, k, group), same in sorted(books.items()):
+    for (layer, k, group, _), same in sorted(books.items()):
         emotion, gender = [book.emotion for book in same], [book.gender for book in same]
+        speaker = [book.speaker for book in same]
+        fits = [book.fit for book in same if book.fit is not None]
         rows.append(
             CodebookRow(
                 layer=layer,
@@ -145,6 +165,14 @@ def _codebook_rows(content: ReportContent) -> list[CodebookRow]:
                 emotion_pnmi=_mean(q.pnmi for q in _measured(emotion)),
                 gender_purity=_mean(q.purity for q in _measured(gender)),
                 gender_pnmi=_mean(q.pnmi for q in _measured(gender)),
+                speaker_purity=_mean(q.purity for q in _measured(speaker)),
+                speaker_pnmi=_mean(q.pnmi for q in _measured(speaker)),
+                tiny=float(np.mean([book.usage.tiny for book in same])),
+                origin=", ".join(sorted({book.origin for book in same})),
+                inertia=_mean(fit.inertia for fit in fits),
+                iterations=_mean(float(fit.iterations) for fit in fits),
+                redone=_mean(float(fit.redone) for fit in fits),
+                stability=_mean(fit.stability for fit in fits if fit.stability is not None),
             )
         )
     return rows
@@ -162,6 +190,22 @@ def _mean(values: Iterable[float]) -> float | None:
 def _codebook_picture(content: ReportContent) -> str | None:
     books = {fold.name: fold.codebooks for fold in content.folds if fold.codebooks}
     return _data_uri(figures.codebooks_svg(books)) if books else None
+
+
+def _pictured(content: ReportContent) -> str:
+    """The fold whose centroids and examples are drawn; one is enough, the others look alike."""
+    return next((fold.name for fold in content.folds if fold.codebooks), "")
+
+
+def _centroid_picture(content: ReportContent) -> str | None:
+    books = next((fold.codebooks for fold in content.folds if fold.codebooks), ())
+    picture = codebook_figures.centroids_svg(books, content.classes, GENDERS)
+    return _data_uri(picture) if picture else None
+
+
+def _timeline_picture(content: ReportContent) -> str | None:
+    examples = next((fold.timelines for fold in content.folds if fold.timelines), ())
+    return _data_uri(codebook_figures.timelines_svg(examples)) if examples else None
 
 
 def _sections(content: ReportContent) -> dict[str, list[tuple[str, str]]]:
@@ -182,7 +226,8 @@ def _lines(key: str, value: object) -> list[tuple[str, str]]:
 def _spelt(value: object) -> str:
     """A value as TOML spells it, near enough to be read."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k} = {_spelt(v)}" for k, v in sorted(value.items())) + "}"
+        given = sorted((k, v) for k, v in value.items() if v is not None)
+        return "{" + ", ".join(f"{k} = {_spelt(v)}" for k, v in given) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(_spelt(item) for item in value) + "]"
     if isinstance(value, bool):
@@ -237,6 +282,8 @@ def _template() -> jinja2.Template:
         "names": _names,
         "count": "{:,}".format,
         "decimal": lambda value: _NOTHING if value is None else f"{value:.3f}",
+        "tenth": lambda value: _NOTHING if value is None else f"{value:.1f}",
+        "figure": lambda value: _NOTHING if value is None else f"{value:.5g}",
     }
     source = resources.files("gmp_atl_dist.report").joinpath("template.html.j2")
     return environment.from_string(source.read_text(encoding="utf-8"))

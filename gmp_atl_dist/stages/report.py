@@ -11,14 +11,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import ClassVar
 
-import numpy as np
-
-from gmp_atl_dist import __version__, metrics
+from gmp_atl_dist import __version__
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import Json, RunConfig
 from gmp_atl_dist.records import GENDERS, Fold, Split, StoredUtterance
 from gmp_atl_dist.report.content import (
-    CodebookContent,
     CorpusContent,
     DroppedItem,
     FoldContent,
@@ -31,14 +28,10 @@ from gmp_atl_dist.report.protocol import Protocol, SelectionRule
 from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, sealed
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
 from gmp_atl_dist.stages.finetune import selection_side
+from gmp_atl_dist.stages.report_codebooks import codebook_contents, timelines
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
-from gmp_atl_dist.store.readers import (
-    read_codebooks,
-    read_curves,
-    read_emotions,
-    read_labels,
-    read_utterances,
-)
+from gmp_atl_dist.store.codebooks import read_codebooks
+from gmp_atl_dist.store.readers import read_curves, read_emotions, read_utterances
 
 HTML_NAME = "report.html"
 JSON_NAME = "report.json"
@@ -80,6 +73,7 @@ class Report(Stage):
     folds: tuple[FoldArtifacts, ...]
 
     kind: ClassVar[str] = "report"
+    version: ClassVar[int] = 2
 
     def science(self) -> dict[str, Json]:
         return {"configuration": self.config.science(), "folds": [f.fold.name for f in self.folds]}
@@ -130,6 +124,7 @@ class Report(Stage):
         self, artifacts: FoldArtifacts, utterances: tuple[StoredUtterance, ...]
     ) -> FoldContent:
         fold = artifacts.fold
+        labels, books = sealed(artifacts.labels), read_codebooks(sealed(artifacts.codebooks))
         predictions = read_predictions(sealed(artifacts.predictions))
         trained = {
             "warmup": artifacts.warmup,
@@ -150,7 +145,8 @@ class Report(Stage):
                 stage: {name: tuple(points) for name, points in read_curves(sealed(h)).items()}
                 for stage, h in trained.items()
             },
-            codebooks=self._codebooks(artifacts, utterances),
+            codebooks=codebook_contents(self.corpus, labels, books),
+            timelines=timelines(self.corpus, labels, books),
             artefacts={name: sealed(h).key.fingerprint for name, h in artifacts.handles().items()},
         )
 
@@ -180,39 +176,6 @@ class Report(Stage):
             measure="UAR" if points else None,
             value=points[best - 1][1] if points and best else None,
         )
-
-    def _codebooks(
-        self, artifacts: FoldArtifacts, utterances: tuple[StoredUtterance, ...]
-    ) -> tuple[CodebookContent, ...]:
-        """Use and quality of every codebook over the frames that were labelled."""
-        by_id = {u.utterance_id: u for u in utterances}
-        emotions = read_emotions(self.corpus)
-        books = read_codebooks(sealed(artifacts.codebooks))
-        ends = {
-            scale: max(b.offset + len(b.centroids_KD) for b in books if b.scale == scale)
-            for scale in {b.scale for b in books}
-        }
-        emotion_joint = {s: np.zeros((len(emotions), n), np.int64) for s, n in ends.items()}
-        gender_joint = {s: np.zeros((len(GENDERS), n), np.int64) for s, n in ends.items()}
-        for utterance_id, scales in read_labels(sealed(artifacts.labels)).items():
-            utterance = by_id[utterance_id]
-            for scale, ids in enumerate(scales):
-                counts = np.bincount(ids, minlength=ends[scale])
-                emotion_joint[scale][emotions.index(utterance.emotion)] += counts
-                gender_joint[scale][GENDERS.index(utterance.gender)] += counts
-        found: list[CodebookContent] = []
-        for book in books:
-            own = slice(book.offset, book.offset + len(book.centroids_KD))
-            found.append(
-                CodebookContent.of(
-                    book.layer,
-                    emotion_joint[book.scale][:, own].sum(axis=0).tolist(),
-                    group=book.group,
-                    emotion=metrics.cluster_quality_from_joint(emotion_joint[book.scale][:, own]),
-                    gender=metrics.cluster_quality_from_joint(gender_joint[book.scale][:, own]),
-                )
-            )
-        return tuple(found)
 
     def _corpus(self, utterances: tuple[StoredUtterance, ...]) -> CorpusContent:
         return CorpusContent(

@@ -18,8 +18,14 @@ from pydantic import ValidationError
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.metrics import cluster_quality
 from gmp_atl_dist.report import figures
-from gmp_atl_dist.report.content import (
+from gmp_atl_dist.report.codebook_content import (
+    CentroidMap,
     CodebookContent,
+    FitContent,
+    TimelineContent,
+    TimelineScale,
+)
+from gmp_atl_dist.report.content import (
     CorpusContent,
     DroppedItem,
     FoldContent,
@@ -50,9 +56,38 @@ def codebooks(rng: np.random.Generator) -> tuple[CodebookContent, ...]:
                 np.bincount(labels, minlength=k).tolist(),
                 emotion=cluster_quality(labels, truth, num_clusters=k, num_classes=4),
                 gender=cluster_quality(labels, truth % 2, num_clusters=k, num_classes=2),
+                speaker=cluster_quality(labels, truth % 3, num_clusters=k, num_classes=3),
+                fit=FitContent(
+                    seed=0,
+                    frames=20_000,
+                    inertia=271.25 + k,
+                    iterations=9,
+                    redone=1,
+                    stability=0.625,
+                ),
+                map=CentroidMap(
+                    points=tuple(map(tuple, rng.normal(size=(k, 2)).round(4).tolist())),  # pyright: ignore
+                    emotions=(None, *rng.integers(4, size=k - 1).tolist()),
+                    genders=(None, *rng.integers(2, size=k - 1).tolist()),
+                ),
             )
         )
     return tuple(books)
+
+
+def timelines(rng: np.random.Generator) -> tuple[TimelineContent, ...]:
+    return tuple(
+        TimelineContent(
+            utterance_id=HOSTILE,
+            emotion=emotion,
+            gender="female",
+            scales=tuple(
+                TimelineScale(layer=9, k=k, labels=tuple(rng.integers(k, size=120).tolist()))
+                for k in (50, 512)
+            ),
+        )
+        for emotion in CLASSES[:2]
+    )
 
 
 def curves(rng: np.random.Generator) -> dict[str, dict[str, tuple[tuple[int, float], ...]]]:
@@ -104,6 +139,7 @@ def build(protocol: ProtocolName = "clean", num_folds: int = 5) -> ReportContent
                 selection=Selection(rule=rule, epoch=40, num_epochs=40, measure="uar", value=0.81),
                 curves=curves(rng),
                 codebooks=codebooks(rng),
+                timelines=timelines(rng),
                 artefacts={
                     kind: rng.bytes(32).hex()
                     for kind in ("finetune", "warmup", "extract", "cluster", "label", "retrain")
@@ -199,7 +235,8 @@ def test_the_page_is_well_formed_and_has_every_section(page: str):
         "headline", "classes", "folds", "curves", "codebooks", "corpus", "configuration",
         "provenance",
     ]  # fmt: skip
-    assert parsed.tags.count("img") == 1 + 3 + 1  # confusion, three trained stages, codebooks
+    # Confusion, three trained stages; use, centroids and timelines of codebooks.
+    assert parsed.tags.count("img") == 1 + 3 + 3
 
 
 def test_the_page_loads_nothing_and_runs_nothing(page: str):
@@ -325,7 +362,8 @@ def test_few_speakers_have_no_speaker_interval(content: ReportContent):
 
 
 def test_a_report_without_curves_and_codebooks_leaves_their_sections_out(content: ReportContent):
-    bare = tuple(f.model_copy(update={"curves": {}, "codebooks": ()}) for f in content.folds)
+    nothing = {"curves": {}, "codebooks": (), "timelines": ()}
+    bare = tuple(f.model_copy(update=nothing) for f in content.folds)
 
     parsed = Page(render_html(content.model_copy(update={"folds": bare})))
 
@@ -389,3 +427,29 @@ def test_a_report_cannot_contradict_itself(
 def test_an_epoch_chosen_on_test_speakers_is_never_called_clean():
     with pytest.raises(ValueError, match="go together"):
         Protocol.of("clean", "test")
+
+
+def test_a_codebook_is_told_with_its_fit(content: ReportContent, page: str) -> None:
+    shown = Page(page).shown
+    for figure in ("321.25", "783.25", "0.625", "Speaker", "Tiny", "fitted"):
+        assert figure in shown
+
+
+def test_an_imported_codebook_has_no_fit_and_says_whence() -> None:
+    content = build(num_folds=1)
+    (fold,) = content.folds
+    book = fold.codebooks[0].model_copy(
+        update={"fit": None, "map": None, "origin": "imported from km.bin"}
+    )
+    only = content.model_copy(update={"folds": (fold.model_copy(update={"codebooks": (book,)}),)})
+    parsed = Page(render_html(only))
+    assert "imported from km.bin" in parsed.shown
+    # Without a map there is no picture of centroids.
+    assert parsed.tags.count("img") == 1 + 3 + 2
+
+
+def test_maps_of_other_sizes_are_refused() -> None:
+    with pytest.raises(ValidationError, match="a map of 1 centroids, k = 2"):
+        CodebookContent.of(
+            9, [1, 1], map=CentroidMap(points=((0.0, 0.0),), emotions=(0,), genders=(0,))
+        )

@@ -1,0 +1,148 @@
+"""What the report says of codebooks and their labels: use, quality, a map of centroids, examples.
+
+Labels are read a part at a time; what is kept of them are counts.
+
+Shape suffixes: K clusters, C classes, N label ids of a scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from gmp_atl_dist import metrics
+from gmp_atl_dist.records import GENDERS
+from gmp_atl_dist.report.codebook_content import (
+    CentroidMap,
+    CodebookContent,
+    FitContent,
+    TimelineContent,
+    TimelineScale,
+)
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.codebooks import Codebook, books_by_scale
+from gmp_atl_dist.store.features import in_batches
+from gmp_atl_dist.store.index import IndexRow, index_rows, read_index
+from gmp_atl_dist.store.labels import UtteranceLabels, stream_labels
+from gmp_atl_dist.store.readers import read_emotions
+
+_ROWS_AT_ONCE = 2000
+_MOST_TIMELINES = 4
+_MOST_TIMELINE_FRAMES = 500
+_DIGITS = 4
+
+
+def codebook_contents(
+    corpus: Artifact, labels: Artifact, books: Sequence[Codebook]
+) -> tuple[CodebookContent, ...]:
+    """Use and quality of every codebook over the frames that were labelled."""
+    emotions = read_emotions(corpus)
+    speakers = {name: i for i, name in enumerate(_speakers(corpus))}
+    ends = [max(book.end for book in scale) for scale in books_by_scale(books)]
+    emotion_CN = [np.zeros((len(emotions), end), np.int64) for end in ends]
+    gender_CN = [np.zeros((len(GENDERS), end), np.int64) for end in ends]
+    speaker_CN = [np.zeros((len(speakers), end), np.int64) for end in ends]
+    for row, about in _labelled(corpus, labels):
+        for scale, ids in enumerate(row.ids):
+            counts_N = np.bincount(ids, minlength=ends[scale])
+            emotion_CN[scale][emotions.index(about.emotion)] += counts_N
+            gender_CN[scale][GENDERS.index(about.gender)] += counts_N  # pyright: ignore[reportArgumentType]
+            speaker_CN[scale][speakers[about.speaker]] += counts_N
+    found: list[CodebookContent] = []
+    for number, scale in enumerate(books_by_scale(books)):
+        for book in scale:
+            own = slice(book.offset, book.end)
+            by_emotion, by_gender = emotion_CN[number][:, own], gender_CN[number][:, own]
+            found.append(
+                CodebookContent.of(
+                    book.layer,
+                    by_emotion.sum(axis=0).tolist(),
+                    group=book.group,
+                    emotion=metrics.cluster_quality_from_joint(by_emotion),
+                    gender=metrics.cluster_quality_from_joint(by_gender),
+                    speaker=metrics.cluster_quality_from_joint(speaker_CN[number][:, own]),
+                    metric=book.metric,
+                    origin=book.origin,
+                    fingerprint=book.fingerprint,
+                    fit=_fit(book),
+                    map=_map(book, by_emotion, by_gender),
+                )
+            )
+    return tuple(found)
+
+
+def timelines(
+    corpus: Artifact, labels: Artifact, books: Sequence[Codebook]
+) -> tuple[TimelineContent, ...]:
+    """Labels of the first utterance of each emotion, of a few of them; ten seconds at most."""
+    scales = books_by_scale(books)
+    found: dict[str, TimelineContent] = {}
+    most = min(_MOST_TIMELINES, len(read_emotions(corpus)))
+    for row, about in _labelled(corpus, labels):
+        if about.emotion not in found:
+            found[about.emotion] = TimelineContent(
+                utterance_id=row.utterance_id,
+                emotion=about.emotion,
+                gender=about.gender,
+                scales=tuple(
+                    TimelineScale(
+                        layer=scale[0].layer,
+                        k=max(book.end for book in scale),
+                        labels=tuple(ids[:_MOST_TIMELINE_FRAMES].tolist()),
+                    )
+                    for scale, ids in zip(scales, row.ids, strict=True)
+                ),
+            )
+        if len(found) == most:
+            break
+    return tuple(found[emotion] for emotion in sorted(found))
+
+
+def _speakers(corpus: Artifact) -> list[str]:
+    return sorted(set(read_index(corpus)["speaker"].to_pylist()))
+
+
+def _labelled(corpus: Artifact, labels: Artifact) -> Iterator[tuple[UtteranceLabels, IndexRow]]:
+    """Every utterance's labels, with what is known of it."""
+    index = read_index(corpus)
+    for batch in in_batches(stream_labels(labels), _ROWS_AT_ONCE, lambda _: 1):
+        known = index_rows(index, [row.utterance_id for row in batch])
+        for row in batch:
+            yield row, known[row.utterance_id]
+
+
+def _fit(book: Codebook) -> FitContent | None:
+    if book.fit is None:
+        return None
+    return FitContent(
+        seed=book.fit.seed,
+        frames=book.fit.frames,
+        inertia=book.fit.inertia,
+        iterations=book.fit.iterations,
+        redone=book.fit.redone,
+        stability=book.fit.stability,
+    )
+
+
+def _map(book: Codebook, emotion_CK: np.ndarray, gender_CK: np.ndarray) -> CentroidMap | None:
+    """Principal components of the centroids, by scikit-learn, whose signs are settled."""
+    from sklearn.decomposition import PCA
+
+    k, dim = book.centroids_KD.shape
+    if min(k, dim) < 2 or not np.ptp(book.centroids_KD, axis=0).any():
+        return None
+    pca = PCA(2, svd_solver="full")
+    points = pca.fit_transform(book.centroids_KD.astype(np.float64)).round(_DIGITS)
+    return CentroidMap(
+        # Adding 0 makes 0 of -0.
+        points=tuple((x, y) for x, y in (points + 0.0).tolist()),
+        emotions=_commonest(emotion_CK),
+        genders=_commonest(gender_CK),
+    )
+
+
+def _commonest(counts_CK: np.ndarray) -> tuple[int | None, ...]:
+    used_K = counts_CK.sum(axis=0) > 0
+    winners = counts_CK.argmax(axis=0).tolist()
+    return tuple(c if used else None for c, used in zip(winners, used_K.tolist(), strict=True))
