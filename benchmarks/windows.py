@@ -17,7 +17,9 @@ import torch
 
 from benchmarks.speech import FOLD, context_at, prepare
 from gmp_atl_dist.audio import pcm16_to_float
-from gmp_atl_dist.clustering.kmeans import Assigner, fit
+from gmp_atl_dist.clustering.assign import Assigner
+from gmp_atl_dist.clustering.lloyd import Fit
+from gmp_atl_dist.clustering.passes import fit_in_memory
 from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.packed import PackedHubert
 from gmp_atl_dist.models.source import hubert_from_files
@@ -42,10 +44,7 @@ def main() -> None:
         wave = np.concatenate([pcm16_to_float(reader.samples(u)) for u in chosen])
     wave_N = torch.from_numpy(wave[: int(args.minutes * 60 * 16_000)])
     whole = _features(model, wave_N, 10**6, 0)
-    codebooks = {
-        layer: Assigner(fit(whole[layer], _CLUSTERS, iterations=10, seed=0, what="whole"))
-        for layer in _LAYERS
-    }
+    codebooks = {layer: Assigner(_codebook(whole[layer])) for layer in _LAYERS}
     figures: dict[str, float] = {}
     for window_s, context_s in ((60, 5), (30, 5), (30, 0), (15, 2)):
         cut = _features(model, wave_N, window_s * _FRAMES_A_SECOND, context_s * _FRAMES_A_SECOND)
@@ -60,6 +59,11 @@ def main() -> None:
             )
             figures[f"labels_equal_{window_s}s_{context_s}s_layer{layer}"] = round(equal.mean(), 4)
     print(json.dumps(figures))
+
+
+def _codebook(x_MD: np.ndarray) -> np.ndarray:
+    (state,) = fit_in_memory([Fit("whole", _CLUSTERS, seed=0, iterations=10)], {"all": x_MD})
+    return state.centroids_KD
 
 
 def _features(
