@@ -188,7 +188,7 @@ def test_by_cosine_only_the_direction_counts() -> None:
     which = rng.integers(4, size=800)
     x_MD = unit_rows(directions[which] + 0.05 * rng.normal(size=(800, 6)).astype(np.float32))
     x_MD = x_MD * rng.uniform(0.1, 9.0, size=(800, 1)).astype(np.float32)
-    state = fitted(x_MD, 4, metric="cosine")
+    state = fitted(x_MD, 4, metric="cosine", init="k-means++")
     np.testing.assert_allclose(np.linalg.norm(state.centroids_KD, axis=1), 1, atol=1e-6)
     ids = Assigner(state.centroids_KD, "cosine").assign(x_MD)
     pairs = {(int(a), int(b)) for a, b in zip(which, ids, strict=True)}
