@@ -211,8 +211,7 @@ class ClusterConfig(Section):
     )
     init: Literal["random", "k-means++"] = Field(
         default="random",
-        description="how the first centroids are chosen among frames; k-means++ prefers those apart, "
-        "which on speech ends no better (docs/benchmarks.md)",
+        description="how the first centroids are chosen among frames; k-means++ prefers those apart",
     )
     iterations: PositiveInt = Field(default=25, description="most updates of the centroids")
     tolerance: Annotated[float, Field(ge=0, lt=1)] = Field(

@@ -77,7 +77,7 @@ class Computer:
         """Add the blocks of every group to the totals of the requests for that group.
 
         Raises:
-            NotFiniteError: with the row of the group's frames.
+            NotFiniteError: with the group, and the row of its frames.
         """
         for group in dict.fromkeys(request.group for request in requests):
             mine = [i for i, request in enumerate(requests) if request.group == group]
@@ -88,7 +88,7 @@ class Computer:
             start = 0
             for x_MD, found in self._in_order(work, blocks.get(group, ())):
                 if isinstance(found, NotFiniteError):
-                    raise NotFiniteError(start + found.row)
+                    raise NotFiniteError(start + found.row, group)
                 for i, sums in zip(mine, found, strict=True):
                     totals[i].add(sums)
                 start += len(x_MD)

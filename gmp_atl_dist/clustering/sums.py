@@ -100,11 +100,9 @@ class Sums:
 
 
 class NotFiniteError(Exception):
-    """A frame of a block is not finite; whoever knows whose it is says so."""
+    """A frame is not finite: which row of a block, or of a group; whoever knows whose it is says so."""
 
-    def __init__(self, row: int) -> None:
-        super().__init__(f"row {row} is not finite")
+    def __init__(self, row: int, group: str = "") -> None:
+        super().__init__(f"row {row} of group {group!r} is not finite")
         self.row = row
-
-    def __reduce__(self) -> tuple[type[NotFiniteError], tuple[int]]:
-        return (type(self), (self.row,))
+        self.group = group

@@ -5,7 +5,6 @@ Shape suffixes: D hidden, K clusters.
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -105,22 +104,15 @@ class Fitter:
         part: PartFrames,
         layer: int,
     ) -> None:
-        # One group at a time, so that a frame that is not finite is known by its row.
-        for group, x_MD in part.frames.items():
-            mine = [i for i, request in enumerate(requests) if request.group == group]
-            try:
-                self._computer.add(
-                    [totals[i] for i in mine],
-                    [requests[i] for i in mine],
-                    [assigners[i] for i in mine],
-                    {group: self._computer.blocks(x_MD)},
-                )
-            except NotFiniteError as e:
-                raise ArtifactError(
-                    f"features of utterance {part.whose(group, e.row)!r}, layer {layer}, in "
-                    f"{self._features.key.prefix} are not finite; run gmp-atl verify, and extract "
-                    f"again in a new root"
-                ) from None
+        blocks = {group: self._computer.blocks(x_MD) for group, x_MD in part.frames.items()}
+        try:
+            self._computer.add(totals, requests, assigners, blocks)
+        except NotFiniteError as e:
+            raise ArtifactError(
+                f"features of utterance {part.whose(e.group, e.row)!r}, layer {layer}, in "
+                f"{self._features.key.prefix} are not finite; run gmp-atl verify, and extract again "
+                f"in a new root"
+            ) from None
 
 
 def _working_bytes(requests: Sequence[Request], computer: Computer) -> int:
@@ -144,5 +136,4 @@ def _stability(fit: Fit, x_MD: np.ndarray) -> float | None:
             # A share of the frames may hold too few different ones; the fit itself says if all do.
             return None
         labels.append(Assigner(state.centroids_KD, fit.metric).assign(x_MD))
-    gc.collect()
     return adjusted_rand(*labels)
