@@ -108,11 +108,19 @@ class OptimConfig(Section):
     batch_size: PositiveInt = Field(
         default=64, description="utterances an update, over all workers"
     )
+    micro_batches: PositiveInt = Field(
+        default=4,
+        description="forward passes that an update is cut into, whatever the number of workers, which "
+        "share them; so at most this many workers have something to do",
+    )
     lr: PositiveFloat = 1e-4
     warmup_fraction: Fraction = Field(default=0.1, description="of the updates, with a rising rate")
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_norm: PositiveFloat = 10.0
+    max_skipped_updates: Annotated[int, Field(ge=0)] = Field(
+        default=10, description="updates skipped for a loss or gradient that is not finite"
+    )
     freeze_conv: bool = Field(default=True, description="leave the convolutional encoder as it was")
     dropout: Fraction = Field(
         default=0.1, description="of hidden states, attention and projections"
@@ -350,19 +358,39 @@ class StreamWorkersConfig(WorkersConfig):
     )
 
 
-class TrainWorkersConfig(ProcessConfig):
+class TrainWorkersConfig(WorkersConfig):
     """Workers of a trained stage: one process a GPU, or a few cores."""
 
-    workers: PositiveInt = Field(default=1, description="processes at once")
-    micro_batch_size: PositiveInt | None = Field(
-        default=None,
-        description="utterances in one forward pass of a worker; none: its whole share",
+    workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+        default=1,
+        description="processes at once; [1, 4]: as many as there is room for, and others when nodes "
+        "come or go",
     )
-    zero_stage: Literal[0, 1, 2] = Field(default=1, description="DeepSpeed ZeRO")
+    zero_stage: Literal[1, 2] = Field(default=1, description="DeepSpeed ZeRO")
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="compute activations of encoder layers again: less memory, more time",
+    )
     checkpoint_every_steps: PositiveInt = 200
+    checkpoint_every_min: PositiveFloat = Field(
+        default=10.0, description="or after so long, whichever comes first"
+    )
     max_failures: Annotated[int, Field(ge=0)] = Field(
         default=3, description="worker deaths to survive"
     )
+    collective_timeout_s: PositiveFloat = Field(
+        default=600.0, description="a worker that waits for the others for so long gives up"
+    )
+
+    @field_validator("zero_stage", mode="before")
+    @classmethod
+    def _not_3(cls, raw: object) -> object:
+        if raw == 3:
+            raise ValueError(
+                "3 is not supported: HuBERT-large and its optimiser are 5 GB, which ZeRO 1 or 2 "
+                "divide already; ZeRO 3 would gather every layer anew; use 1 or 2"
+            )
+        return raw
 
 
 class RuntimeConfig(Section):
@@ -419,11 +447,12 @@ class RunConfig(Section):
             )
         train = self.runtime.train
         for name in ("warmup", "retrain", "finetune"):
-            batch_size = getattr(self, name).batch_size
-            if batch_size < train.workers:
+            optim: OptimConfig = getattr(self, name)
+            if min(optim.micro_batches, optim.batch_size) < train.max_workers:
                 raise ValueError(
-                    f"{name}.batch_size: {batch_size} is less than runtime.train.workers = "
-                    f"{train.workers}; every worker needs an utterance"
+                    f"{name}: micro_batches = {optim.micro_batches} with batch_size = "
+                    f"{optim.batch_size} leave some of runtime.train.workers = {train.max_workers} "
+                    f"without anything to do; raise them, best to a multiple of the workers"
                 )
         return self
 

@@ -66,3 +66,9 @@ class WorkerError(GmpAtlError):
     """Work on the cluster failed for good; names the parts left undone."""
 
     exit_code = 7
+
+
+class StoppedError(GmpAtlError):
+    """The run was asked to stop, and did; nothing is lost."""
+
+    exit_code = 143  # as of a process that ended by SIGTERM

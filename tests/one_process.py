@@ -51,29 +51,20 @@ class Stopped(Exception):
 
 
 class OneRank:
-    """A gang of one. Checkpoints are kept in ``folder`` by their number; the newest is restored.
-
-    ``stop_after`` kills it once that many checkpoints were saved.
-    """
+    """A gang of one. ``stop_after`` kills it once that many checkpoints are safe."""
 
     rank = 0
     world_size = 1
+    node = 0
+    node_leader = True
 
-    def __init__(self, folder: Path, *, stop_after: int | None = None) -> None:
-        self._folder = folder
+    def __init__(self, *, stop_after: int | None = None) -> None:
         self._stop_after = stop_after
-        self.saved: list[Path] = []
+        self.reported: list[int] = []
 
-    def restored(self) -> Path | None:
-        found = sorted(self._folder.glob("checkpoint-*"))
-        return found[-1] if found else None
-
-    def save(self, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
-        folder = self._folder / f"checkpoint-{int(metrics['step']):06d}"
-        folder.mkdir(parents=True)
-        write(folder)
-        self.saved.append(folder)
-        if len(self.saved) == self._stop_after:
+    def report(self, step: int) -> None:
+        self.reported.append(step)
+        if len(self.reported) == self._stop_after:
             raise Stopped
 
 
@@ -146,14 +137,12 @@ def pool_here(
 
 
 @contextmanager
-def no_ray(checkpoints: Path) -> Iterator[None]:
+def no_ray() -> Iterator[None]:
     """The four ways into Ray are loops of this process meanwhile."""
 
-    def train(
-        loop: Callable[[ArgumentT, OneRank], None], argument: ArgumentT, *, name: str, **_: object
-    ) -> None:
+    def train(loop: Callable[[ArgumentT, OneRank], None], argument: ArgumentT, **_: object) -> None:
         with one_rank():
-            loop(argument, OneRank(checkpoints / name))
+            loop(argument, OneRank())
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "map_tasks", map_here)
@@ -165,8 +154,8 @@ def no_ray(checkpoints: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def in_process(tmp_path: Path) -> Iterator[None]:
-    with no_ray(tmp_path / "gang"):
+def in_process() -> Iterator[None]:
+    with no_ray():
         yield
 
 
@@ -237,7 +226,7 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     folder = tmp_path_factory.mktemp("tiny-store")
     context = context_of(folder / "root", tiny_corpus)
-    with no_ray(folder):
+    with no_ray():
         corpus = ingest(context, part_audio_s=5)
         backbone = finish(Backbone(ModelConfig(source="random:tiny")), context)
     return Tiny(tiny_corpus, context, corpus, backbone)

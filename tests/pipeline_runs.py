@@ -272,13 +272,12 @@ class Root:
         )
 
     def checkpoint_steps(self, kind: str) -> list[int]:
-        """Updates after which Ray recorded a complete checkpoint of this stage's training."""
+        """Updates after which a complete checkpoint of this stage's training was recorded, newest first."""
+        found: list[int] = []
         for folder in (self.folder / "artifacts" / kind).glob("*"):
-            record = self.folder / "checkpoints" / folder.name / "checkpoint_manager_snapshot.json"
-            with suppress(OSError, ValueError):
-                results = json.loads(record.read_text())["checkpoint_results"]
-                return [int(result["metrics"]["step"]) for result in results]
-        return []
+            records = (self.folder / "checkpoints" / folder.name).glob("*/_record.json")
+            found += [int(record.parent.name.partition("-")[0]) for record in records]
+        return sorted(found, reverse=True)
 
     def is_beyond_a_checkpoint(self, kind: str) -> bool:
         """Whether updates were taken that the newest checkpoint does not hold."""

@@ -222,7 +222,7 @@ def test_run_status_verify(gmp_atl: Run, config: Path, tmp_path: Path) -> None:
     assert code == 0
     assert "ingest" in out
     assert "waiting" in out
-    with no_ray(tmp_path / "gang"):
+    with no_ray():
         code, out, _ = gmp_atl("run", "-c", config)
         assert code == 0
         again_code, again, _ = gmp_atl("run", "-c", config)

@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -16,12 +15,10 @@ from gmp_atl_dist.config import (
     Json,
     RuntimeConfig,
     StreamWorkersConfig,
-    TrainWorkersConfig,
     WorkersConfig,
 )
 from gmp_atl_dist.config_file import parse_config
 from gmp_atl_dist.errors import (
-    CheckpointError,
     ConfigError,
     CorpusError,
     GmpAtlError,
@@ -30,7 +27,6 @@ from gmp_atl_dist.errors import (
 )
 from gmp_atl_dist.runtime.pools import _one_value, _only_value
 from gmp_atl_dist.runtime.wrapped import in_short, last_line, our_error
-from gmp_atl_dist.store.filesystem import Store
 
 
 class Wrapper(Exception):
@@ -233,14 +229,3 @@ def test_a_ray_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     cluster = runtime.Cluster(RuntimeConfig(ray_address="head:6379"))
     with pytest.raises(WorkerError, match=r"cannot reach Ray at head:6379: nobody .*RAY_ADDRESS"):
         cluster.open()
-
-
-def test_a_cut_record_of_checkpoints_is_named(tmp_path: Path) -> None:
-    store = Store.open(str(tmp_path))
-    store.put("checkpoints/abc/checkpoint_manager_snapshot.json", b'{"checkpoint_results": [{"ch')
-
-    def never(argument: None, gang: runtime.Gang) -> None:
-        raise AssertionError("must not be called")
-
-    with pytest.raises(CheckpointError, match=r"cut short.*delete checkpoints/abc"):
-        runtime.train(never, None, name="abc", store=store, config=TrainWorkersConfig())

@@ -172,6 +172,10 @@ class Hubert(HubertModel):
         """Leave the convolutional encoder as it is; it then keeps no activations either."""
         self.feature_extractor._freeze_parameters()
 
+    def checkpoint_gradients(self) -> None:
+        """Keep no activations of encoder layers while training, but compute them again."""
+        self.activation_checkpointing_enable({"use_reentrant": False})
+
     def freeze_mask_embedding(self) -> None:
         """For stages that mask nothing: parameters without gradient stall distributed training."""
         self.masked_spec_embed.requires_grad_(False)

@@ -10,6 +10,7 @@ from torch import nn
 
 from gmp_atl_dist.config import FinetuneConfig
 from gmp_atl_dist.models.emotion import EmotionModel
+from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.losses import weighted_cross_entropy_sum
 from gmp_atl_dist.models.source import hubert_from_files, model_to_files
 from gmp_atl_dist.recipes.class_weights import class_weights
@@ -78,6 +79,11 @@ class FinetuneRecipe(Recipe):
         logits_BK = _tensor(forward(batch.wave_BN, batch.num_samples_B))
         predicted = logits_BK.argmax(dim=-1).tolist()
         return self._targets(batch).tolist(), predicted, len(self._emotions)
+
+    def backbone(self, model: nn.Module) -> Hubert:
+        if not isinstance(model, EmotionModel):
+            raise TypeError(f"finetune trains a EmotionModel, got {type(model).__name__}")
+        return model.hubert
 
     def export(self, model: nn.Module) -> dict[str, bytes]:
         if not isinstance(model, EmotionModel):

@@ -18,6 +18,7 @@ from torch import nn
 from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.config import RetrainConfig
 from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.losses import IGNORED_LABEL, feature_penalty_sum, frame_prediction_sums
 from gmp_atl_dist.models.masking import span_mask
 from gmp_atl_dist.models.multitask import RetrainModel, RetrainOutput
@@ -115,10 +116,13 @@ class RetrainRecipe(Recipe):
         }
         return Losses((predicted.loss, penalty), measures)
 
-    def export(self, model: nn.Module) -> dict[str, bytes]:
+    def backbone(self, model: nn.Module) -> Hubert:
         if not isinstance(model, RetrainModel):
-            raise TypeError(f"retrain exports a RetrainModel, got {type(model).__name__}")
-        return model_to_files(model.hubert)
+            raise TypeError(f"retrain trains a RetrainModel, got {type(model).__name__}")
+        return model.hubert
+
+    def export(self, model: nn.Module) -> dict[str, bytes]:
+        return model_to_files(self.backbone(model))
 
     def _masks(self, batch: Batch, lengths: list[int]) -> list[np.ndarray]:
         """bool [T] an utterance: the frames to predict. The same for any number of workers."""
@@ -129,7 +133,7 @@ class RetrainRecipe(Recipe):
                 length,
                 prob=self._config.mask_prob,
                 length_frames=self._config.mask_length_frames,
-                rng=keyed_rng("mask", self._config.seed, batch.step, utterance.utterance_id),
+                rng=keyed_rng("mask", self._config.seed, batch.epoch, utterance.utterance_id),
             )
             for utterance, length in zip(batch.utterances, lengths, strict=True)
         ]

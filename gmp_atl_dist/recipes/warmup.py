@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gmp_atl_dist.config import WarmupConfig
+from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.losses import weighted_cross_entropy_sum
 from gmp_atl_dist.models.multitask import WarmupModel, WarmupOutput
 from gmp_atl_dist.models.source import hubert_from_files, model_to_files
@@ -79,10 +80,13 @@ class WarmupRecipe(Recipe):
             measures[f"{name}_accuracy"] = (float(hits_B.sum()), float(batch.weight_B.sum()))
         return Losses(tuple(sums), measures)
 
-    def export(self, model: nn.Module) -> dict[str, bytes]:
+    def backbone(self, model: nn.Module) -> Hubert:
         if not isinstance(model, WarmupModel):
-            raise TypeError(f"warmup exports a WarmupModel, got {type(model).__name__}")
-        return model_to_files(model.hubert)
+            raise TypeError(f"warmup trains a WarmupModel, got {type(model).__name__}")
+        return model.hubert
+
+    def export(self, model: nn.Module) -> dict[str, bytes]:
+        return model_to_files(self.backbone(model))
 
     def _targets(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         emotion_B = [self._emotions.index(u.emotion) for u in batch.utterances]

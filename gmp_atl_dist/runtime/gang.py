@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from gmp_atl_dist.config import TrainWorkersConfig
-from gmp_atl_dist.errors import CheckpointError, WorkerError
+from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.runtime.wrapped import last_line, our_error
 from gmp_atl_dist.store.filesystem import Store
 
 if TYPE_CHECKING:
-    import ray.train
+    pass
 
 ArgumentT = TypeVar("ArgumentT")
 
-_RECORD = "checkpoint_manager_snapshot.json"
+# Ray's own notes on a run. Checkpoints are not among them: see store/checkpoints.py.
+_RUNS = "checkpoints/_ray"
 
 
 class Gang(Protocol):
@@ -26,10 +24,10 @@ class Gang(Protocol):
 
     rank: int
     world_size: int
+    node: int
+    node_leader: bool
 
-    def restored(self) -> Path | None: ...
-
-    def save(self, metrics: dict[str, float], write: Callable[[Path], None]) -> None: ...
+    def report(self, step: int) -> None: ...
 
 
 def train(
@@ -42,8 +40,9 @@ def train(
 ) -> None:
     """Run ``loop(argument, gang)`` on a gang of workers until it returns on all of them.
 
-    Checkpoints lie in ``checkpoints/{name}`` of the store; with the same name, a run that was
-    stopped continues from its newest complete one.
+    When a worker or its node dies, all of the gang starts ``loop`` again, which goes on from its own
+    checkpoints. With ``[min, max]`` workers the gang is as large as there is room for at a start,
+    and starts anew when room comes (Ray Train's elastic scaling).
 
     Raises:
         GmpAtlError: raised by the loop, as it was.
@@ -53,23 +52,25 @@ def train(
     import ray.train.torch
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    _check_record(store, name)
+    elastic = (config.min_workers, config.max_workers)
+    num_workers = elastic if elastic[0] < elastic[1] else elastic[0]
     trainer = ray.train.torch.TorchTrainer(
         _gang_loop,
         train_loop_config={"loop": loop, "argument": argument, "threads": config.cpus},
-        torch_config=ray.train.torch.TorchConfig(backend="nccl" if config.gpus else "gloo"),
+        torch_config=ray.train.torch.TorchConfig(
+            backend="nccl" if config.gpus else "gloo", timeout_s=int(config.collective_timeout_s)
+        ),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.workers,
+            num_workers=num_workers,
             use_gpu=config.gpus > 0,
             resources_per_worker={"CPU": config.cpus}
             | ({"GPU": config.gpus} if config.gpus else {}),
         ),
         run_config=ray.train.RunConfig(
             name=name,
-            storage_path=store.absolute("checkpoints"),
+            storage_path=store.absolute(_RUNS),
             storage_filesystem=store.filesystem,
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
         ),
     )
@@ -85,23 +86,10 @@ def train(
         ) from e
 
 
-def _check_record(store: Store, name: str) -> None:
-    """Ray rewrites its record of checkpoints in place; on a folder a kill can cut it short."""
-    path = f"checkpoints/{name}/{_RECORD}"
-    if not store.exists(path):
-        return
-    try:
-        json.loads(store.read(path))
-    except ValueError as e:
-        raise CheckpointError(
-            f"{store.uri}/{path} was cut short when a run was killed ({e}); delete "
-            f"checkpoints/{name} to train this stage from its beginning"
-        ) from None
-
-
 def forget_checkpoints(store: Store, name: str) -> None:
     """Remove a finished training's checkpoints; its artefact holds what lasts."""
     store.delete(f"checkpoints/{name}")
+    store.delete(f"{_RUNS}/{name}")
 
 
 def _gang_loop(config: dict[str, object]) -> None:
@@ -111,34 +99,22 @@ def _gang_loop(config: dict[str, object]) -> None:
     if not isinstance(threads, int) or not callable(loop):
         raise TypeError(f"a gang needs a loop and a number of threads, got {loop!r}, {threads!r}")
     pin_threads(threads)
-    with tempfile.TemporaryDirectory(prefix="gmp-atl-") as folder:
-        loop(config["argument"], _RayGang(Path(folder)))
+    loop(config["argument"], _RayGang())
 
 
 class _RayGang:
-    """Ray Train's context behind our own three words."""
+    """Ray Train's context behind our own words."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         import ray.train
 
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
-        self._folder = folder
+        self.node = context.get_node_rank()
+        self.node_leader = context.get_local_rank() == 0
 
-    def restored(self) -> Path | None:
-        """The newest complete checkpoint, fetched into a folder of this process."""
+    def report(self, step: int) -> None:
         import ray.train
 
-        checkpoint: ray.train.Checkpoint | None = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return None
-        return Path(checkpoint.to_directory(str(self._folder / "restored")))
-
-    def save(self, metrics: dict[str, float], write: Callable[[Path], None]) -> None:
-        """Every rank writes its share into a folder; Ray merges them and records the whole last."""
-        import ray.train
-
-        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
-            write(Path(folder))
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        ray.train.report({"step": float(step)})

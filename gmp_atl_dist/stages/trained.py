@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gmp_atl_dist import runtime
+from gmp_atl_dist.errors import StoppedError
 from gmp_atl_dist.stages.base import Context, Seal, Stage
 from gmp_atl_dist.stages.progress import Pace, Snapshot, forget_progress, read_progress
 from gmp_atl_dist.store.artifact import ArtifactWriter
 
 if TYPE_CHECKING:
+    from gmp_atl_dist.training.loop import TrainJob
     from gmp_atl_dist.training.recipe import Recipe
 
 _POLL_S = 1.0
@@ -31,12 +36,37 @@ class TrainedStage(Stage):
         job = TrainJob(self.recipe(), context.store, out.key, workers)
         name = out.key.fingerprint
         context.cluster.open()
-        with _Watcher(context, out, self.label):
+        context.store.delete(job.leave_path)
+        with _Watcher(context, out, self.label), _asked_to_leave(job) as asked:
             runtime.train(run_training, job, name=name, store=context.store, config=workers)
+        if asked.is_set() and "parts/curves.parquet" not in out.done():
+            raise StoppedError(
+                f"{self.label} was asked to stop, saved a checkpoint and left; run the same command "
+                f"again to go on"
+            )
         runtime.forget_checkpoints(context.store, name)
         context.store.delete(f"{out.key.prefix}/candidates")
         forget_progress(context.store, out.key)
         return Seal()
+
+
+@contextmanager
+def _asked_to_leave(job: TrainJob) -> Iterator[threading.Event]:
+    """SIGTERM tells the gang to save and leave; by the store, since it may be on other machines."""
+    asked = threading.Event()
+
+    def leave(*_: object) -> None:
+        asked.set()
+        job.store.put(job.leave_path, b"")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Watcher:

@@ -1,9 +1,11 @@
 """Which utterances make up update ``n``: a pure function of the data, the seed, and ``n``.
 
 Parts are read in a shuffled order, a window of them at a time, so that a corpus larger than memory is
-read front to back once an epoch. Within a window utterances are shuffled and grouped by length. A rank
-takes its share of a batch, so the same utterances meet in an update whatever the number of workers,
-and a stopped run goes on at any update without reading what came before it.
+read front to back once an epoch. Within a window utterances are shuffled and grouped by length. A batch
+is cut into micro-batches whatever the number of workers, and a rank takes some of them. So every
+forward pass, with its crops, masks and dropout, is the same for any number of workers, and only the
+order in which gradients are added up differs. A stopped run goes on at any update without reading what
+came before it.
 
 Shape suffixes: B utterances, N samples.
 """
@@ -40,8 +42,11 @@ class BatchPlan:
 
     def batch(self, step: int) -> tuple[int, ...]:
         """Indices into the utterances for update ``step``, counted from 0."""
-        epoch, index = divmod(step, self.batches_per_epoch)
-        return self._epoch(epoch)[index]
+        return self._epoch(self.epoch(step))[step % self.batches_per_epoch]
+
+    def epoch(self, step: int) -> int:
+        """Of update ``step``, both counted from 0."""
+        return step // self.batches_per_epoch
 
     def _plan_epoch(self, epoch: int) -> tuple[tuple[int, ...], ...]:
         rng = keyed_rng("order", self._seed, epoch)
@@ -82,12 +87,15 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass sees. Rows of weight 0 fill up a short batch and count for nothing.
+    """What one forward pass sees. A row of weight 0 stands where a rank has none, and counts for nothing.
 
-    ``first_frames`` says where a cropped utterance was cut: its frame 0 is that frame of the whole.
+    ``micro`` is its number among the micro-batches of update ``step``. ``first_frames`` says where a
+    cropped utterance was cut: its frame 0 is that frame of the whole.
     """
 
     step: int
+    epoch: int
+    micro: int
     utterances: tuple[StoredUtterance, ...]
     first_frames: tuple[int, ...]
     wave_BN: torch.Tensor
@@ -97,6 +105,8 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         return Batch(
             self.step,
+            self.epoch,
+            self.micro,
             self.utterances,
             self.first_frames,
             self.wave_BN.to(device, non_blocking=True),
@@ -116,8 +126,7 @@ class BatchLoader:
         *,
         rank: int,
         world_size: int,
-        batch_size: int,
-        micro_batch_size: int | None,
+        micro_batches: int,
         max_samples: int,
         seed: int,
     ) -> None:
@@ -126,9 +135,8 @@ class BatchLoader:
         self._reader = reader
         self._rank = rank
         self._world_size = world_size
-        share = -(-batch_size // world_size)
-        self.micro_batch_size = min(micro_batch_size or share, share)
-        self.micro_batches = -(-share // self.micro_batch_size)
+        self._micro_batches = micro_batches
+        self.passes = -(-micro_batches // world_size)
         self._max_samples = max_samples
         self._seed = seed
 
@@ -147,46 +155,53 @@ class BatchLoader:
         waves = [pcm16_to_float(self._reader.samples(u)) for u in utterances]
         wave_BN, num_samples_B = pad_waves(waves)
         weight_B = torch.ones(len(waves))
-        return Batch(0, tuple(utterances), (0,) * len(waves), wave_BN, num_samples_B, weight_B)
+        return Batch(
+            0, 0, 0, tuple(utterances), (0,) * len(waves), wave_BN, num_samples_B, weight_B
+        )
 
     def _load(self, step: int) -> list[Batch]:
-        indices = self._plan.batch(step)
-        mine = list(indices[self._rank :: self._world_size])
-        rows = self.micro_batch_size * self.micro_batches
-        weights = [1.0] * len(mine) + [0.0] * (rows - len(mine))
-        # A rank may have nothing to do in a short batch; it still takes part in the update.
-        mine += [indices[0]] * (rows - len(mine))
-        size = self.micro_batch_size
-        return [
-            self._collate(step, mine[start : start + size], weights[start : start + size])
-            for start in range(0, rows, size)
-        ]
+        indices = sorted(
+            self._plan.batch(step),
+            key=lambda i: (self._utterances[i].num_samples, self._utterances[i].utterance_id),
+        )
+        cut = [c.tolist() for c in np.array_split(np.array(indices), self._micro_batches)]
+        found: list[Batch] = []
+        for i in range(self.passes):
+            micro = i * self._world_size + self._rank
+            mine = cut[micro] if micro < len(cut) else []
+            # A rank may have nothing to do in a pass; it still takes part in the update.
+            weight = 1.0 if mine else 0.0
+            found.append(self._collate(step, micro, mine or indices[:1], weight))
+        return found
 
-    def _collate(self, step: int, indices: Sequence[int], weights: Sequence[float]) -> Batch:
+    def _collate(self, step: int, micro: int, indices: Sequence[int], weight: float) -> Batch:
+        epoch = self._plan.epoch(step)
         utterances = tuple(self._utterances[i] for i in indices)
         waves: list[np.ndarray] = []
         first_frames: list[int] = []
         for utterance in utterances:
-            first, wave = self._crop(step, utterance)
+            first, wave = self._crop(epoch, utterance)
             first_frames.append(first)
             waves.append(wave)
         wave_BN, num_samples_B = pad_waves(waves)
         return Batch(
             step,
+            epoch,
+            micro,
             utterances,
             tuple(first_frames),
             wave_BN,
             num_samples_B,
-            torch.tensor(weights, dtype=torch.float32),
+            torch.full((len(waves),), weight),
         )
 
-    def _crop(self, step: int, utterance: StoredUtterance) -> tuple[int, np.ndarray]:
+    def _crop(self, epoch: int, utterance: StoredUtterance) -> tuple[int, np.ndarray]:
         """A random stretch of at most ``max_samples``, cut on a frame's border."""
         samples = self._reader.samples(utterance)
         spare_frames = (len(samples) - self._max_samples) // FRAME_HOP_SAMPLES
         if spare_frames <= 0:
             return 0, pcm16_to_float(samples[: max(self._max_samples, 0)])
-        rng = keyed_rng("crop", self._seed, step, utterance.utterance_id)
+        rng = keyed_rng("crop", self._seed, epoch, utterance.utterance_id)
         first = int(rng.integers(0, spare_frames + 1))
         start = first * FRAME_HOP_SAMPLES
         return first, pcm16_to_float(samples[start : start + self._max_samples])

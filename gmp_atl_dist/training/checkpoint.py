@@ -1,15 +1,32 @@
-"""Where a training stands, saved beside DeepSpeed's shards as plain JSON."""
+"""Where a training stands: saved beside DeepSpeed's shards, uploaded meanwhile, found again.
+
+There is no state of a random generator to save: order, crops, masks and dropout follow from the seed
+and the update's number alone.
+"""
 
 from __future__ import annotations
 
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from gmp_atl_dist.errors import CheckpointError
+from gmp_atl_dist.store.checkpoints import CheckpointRecord, Checkpoints
+from gmp_atl_dist.training.engine import make_universal
 
-_NAME = "progress.json"
+_log = logging.getLogger(__name__)
+
+_PROGRESS = "progress.json"
+_KEPT = 2
 _Totals = TypeAdapter(dict[str, tuple[float, float]])
+_Records = TypeAdapter(list[CheckpointRecord])
 
 
 class Point(BaseModel):
@@ -28,55 +45,189 @@ class Progress(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     step: int = 0
-    world_size: int
     curve: list[Point] = []
     best_epoch: int | None = None
     best_uar: float = -1.0
+    skipped_at: list[int] = []
     resumed_at: list[int] = []
 
 
-def save_totals(folder: Path, rank: int, totals: dict[str, tuple[float, float]]) -> None:
-    """What this rank has measured since the curve's last point."""
+def save_progress(
+    folder: Path, rank: int, progress: Progress, totals: dict[str, tuple[float, float]]
+) -> None:
+    """``totals`` is what this rank has measured since the curve's last point."""
     (folder / f"totals-{rank}.json").write_bytes(_Totals.dump_json(totals))
+    if rank == 0:
+        (folder / _PROGRESS).write_text(progress.model_dump_json(), encoding="utf-8")
 
 
-def load_totals(folder: Path, rank: int) -> dict[str, tuple[float, float]]:
-    """Read it back.
+def load_progress(
+    folder: Path, rank: int, world_size: int
+) -> tuple[Progress, dict[str, tuple[float, float]]]:
+    """Read it back: the totals of the ranks whose number is ``rank`` modulo ``world_size``, added up.
 
     Raises:
-        CheckpointError: it is missing or damaged.
+        CheckpointError: it is damaged.
     """
+    totals: dict[str, tuple[float, float]] = {}
     try:
-        return _Totals.validate_json((folder / f"totals-{rank}.json").read_bytes())
-    except (OSError, ValidationError) as e:
+        progress = Progress.model_validate_json((folder / _PROGRESS).read_bytes())
+        for path in sorted(folder.glob("totals-*.json")):
+            if int(path.stem.removeprefix("totals-")) % world_size != rank:
+                continue
+            for name, (total, count) in _Totals.validate_json(path.read_bytes()).items():
+                before = totals.get(name, (0.0, 0.0))
+                totals[name] = (before[0] + total, before[1] + count)
+    except (OSError, ValueError, ValidationError) as e:
         raise CheckpointError(
-            f"the checkpoint's totals of rank {rank} cannot be read ({type(e).__name__}); delete the "
+            f"the checkpoint's account of progress cannot be read ({type(e).__name__}); delete the "
             f"run's folder below checkpoints/ to train this stage from its beginning"
         ) from e
+    return progress, totals
 
 
-def save_progress(folder: Path, progress: Progress) -> None:
-    (folder / _NAME).write_text(progress.model_dump_json(), encoding="utf-8")
+def find_checkpoint(
+    checkpoints: Checkpoints, local: Path, *, rank: int, node_leader: bool, node: int
+) -> tuple[CheckpointRecord, Path] | None:
+    """The newest checkpoint that is whole, fetched once a node. Every rank must call it.
+
+    A torn or damaged one is passed over with a message. None where there is no whole one.
+    """
+    held: list[object] = [None]
+    if rank == 0:
+        held = [_Records.dump_json(checkpoints.sealed()).decode()]
+    dist.broadcast_object_list(held, src=0)
+    for record in _Records.validate_json(str(held[0])):
+        folder = local / "restored"
+        problem = ""
+        if node_leader:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            try:
+                checkpoints.fetch(record, folder)
+            except CheckpointError as e:
+                problem = str(e)
+        said = _gathered((node, str(folder) if node_leader else "", problem))
+        problems = [text for _, _, text in said if text]
+        if not problems:
+            return record, next(Path(path) for n, path, _ in said if n == node and path)
+        if rank == 0:
+            _log.warning("checkpoint %s is passed over: %s", record.folder, problems[0])
+    return None
 
 
-def load_progress(folder: Path, world_size: int) -> Progress:
-    """Read it back.
+def universal_form(folder: Path, local: Path, *, node_leader: bool, node: int) -> Path:
+    """The checkpoint for any number of ranks, made once a node. Every rank must call it.
 
     Raises:
-        CheckpointError: it is damaged, or was written by another number of workers, whose optimiser
-            shards do not fit this one's.
+        CheckpointError: it cannot be read; on every rank.
     """
-    try:
-        progress = Progress.model_validate_json((folder / _NAME).read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as e:
-        raise CheckpointError(
-            f"the checkpoint's {_NAME} cannot be read ({type(e).__name__}); delete the run's folder "
-            f"below checkpoints/ to train this stage from its beginning"
-        ) from e
-    if progress.world_size != world_size:
-        raise CheckpointError(
-            f"the checkpoint at step {progress.step} was written by {progress.world_size} workers and "
-            f"cannot be continued by {world_size}; set runtime.train.workers = "
-            f"{progress.world_size}, or delete the run's folder below checkpoints/"
-        )
-    return progress
+    out, problem = local / "universal", ""
+    if node_leader:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        try:
+            make_universal(folder, out)
+        except CheckpointError as e:
+            problem = e.message
+    said = _gathered((node, str(out) if node_leader else "", problem))
+    for _, _, text in said:
+        if text:
+            raise CheckpointError(text)
+    return next(Path(path) for n, path, _ in said if n == node and path)
+
+
+def _gathered(mine: tuple[int, str, str]) -> list[tuple[int, str, str]]:
+    said: list[tuple[int, str, str] | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(said, mine)
+    return [s for s in said if s is not None]
+
+
+class Uploader:
+    """Saves to a folder of this machine, and uploads while training goes on.
+
+    ``stalled_s`` is for how long training stood still for it.
+    """
+
+    def __init__(
+        self, checkpoints: Checkpoints, local: Path, *, rank: int, world_size: int, zero_stage: int
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._local = local
+        self._rank = rank
+        self._world_size = world_size
+        self._zero_stage = zero_stage
+        attempt: list[object] = [format(time.time_ns(), "x")]
+        dist.broadcast_object_list(attempt, src=0)
+        self._attempt = str(attempt[0])
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._upload: Future[None] | None = None
+        self._folder, self._step = "", 0
+        self.stalled_s = 0.0
+
+    @property
+    def uploading(self) -> bool:
+        """Whether a checkpoint is not sealed yet. The same on every rank."""
+        return bool(self._folder)
+
+    @property
+    def uploaded(self) -> bool:
+        """Whether this rank has done its share of it.
+
+        Raises:
+            ArtifactError: what the upload raised.
+        """
+        if self._upload is None or not self._upload.done():
+            return False
+        self._upload.result()
+        return True
+
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        """``write`` this rank's share into a folder, and begin to upload it. None may be under way."""
+        started_s = time.monotonic()
+        self._folder, self._step = f"{step:08d}-{self._attempt}", step
+        local = Path(tempfile.mkdtemp(dir=self._local, prefix="saved-"))
+        write(local)
+        self._upload = self._pool.submit(self._put, self._folder, local)
+        self.stalled_s += time.monotonic() - started_s
+
+    def seal(self) -> int:
+        """Every rank has uploaded: rank 0 writes the record, all go on. The checkpoint's update."""
+        folder, step = self._folder, self._step
+        self._folder, self._upload = "", None
+        if self._rank == 0:
+            self._pool.submit(self._seal, folder, step)
+        return step
+
+    def finish(self) -> int:
+        """As :meth:`seal`, after waiting for all ranks, and the record is there. All must call it."""
+        started_s = time.monotonic()
+        if self._upload is not None:
+            self._upload.result()
+        dist.barrier()
+        step = self.seal()
+        self._pool.submit(int).result()  # one thread: what was submitted before it is done
+        dist.barrier()
+        self.stalled_s += time.monotonic() - started_s
+        return step
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True)
+
+    def _put(self, folder: str, local: Path) -> None:
+        try:
+            self._checkpoints.upload(folder, local, rank=self._rank)
+        finally:
+            shutil.rmtree(local, ignore_errors=True)
+
+    def _seal(self, folder: str, step: int) -> None:
+        try:
+            self._checkpoints.seal(
+                folder,
+                step=step,
+                world_size=self._world_size,
+                zero_stage=self._zero_stage,
+                keep=_KEPT,
+            )
+        except Exception as e:  # the next one may succeed, and this one is not believed
+            _log.warning("checkpoint %s was not sealed: %s", folder, e)

@@ -7,10 +7,15 @@ the learning rate set from the step alone, so that a resumed schedule cannot dri
 
 from __future__ import annotations
 
+import argparse
+import io
 import logging
 import os
 import pickle
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -21,7 +26,7 @@ from gmp_atl_dist.device import accelerator, collective_backend, torch_device, u
 from gmp_atl_dist.errors import CheckpointError
 from gmp_atl_dist.training.ops import use_ops_folder
 
-_TAG = "state"
+TAG = "state"
 
 
 def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
@@ -41,12 +46,13 @@ class Engine:
         config: OptimConfig,
         workers: TrainWorkersConfig,
         *,
-        micro_batch_size: int,
-        micro_batches: int,
+        passes: int,
+        universal: bool = False,
     ) -> None:
-        use_ops_folder()
-        os.environ["DS_ACCELERATOR"] = accelerator()
-        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+        """``passes`` forward passes make an update. ``universal``: :meth:`restore` will be given what
+        :func:`make_universal` wrote.
+        """
+        _before_deepspeed()
         import deepspeed
         from deepspeed.utils import logger
 
@@ -54,7 +60,10 @@ class Engine:
         # torch deprecates a collective that DeepSpeed calls at every update.
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
         deepspeed.init_distributed(
-            dist_backend=collective_backend(), auto_mpi_discovery=False, verbose=False
+            dist_backend=collective_backend(),
+            auto_mpi_discovery=False,
+            verbose=False,
+            timeout=timedelta(seconds=workers.collective_timeout_s),
         )
         matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
         others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
@@ -73,14 +82,16 @@ class Engine:
             model=model,
             optimizer=optimizer,  # pyright: ignore[reportArgumentType]
             config={
-                "train_micro_batch_size_per_gpu": micro_batch_size,
-                "gradient_accumulation_steps": micro_batches,
+                # Of DeepSpeed's accounts alone; losses are normalised before they come here.
+                "train_micro_batch_size_per_gpu": 1,
+                "gradient_accumulation_steps": passes,
                 "gradient_clipping": config.clip_norm,
                 "zero_optimization": {"stage": workers.zero_stage},
                 "zero_allow_untested_optimizer": True,
                 "zero_force_ds_cpu_optimizer": False,
                 "torch_autocast": {"enabled": use_bf16(), "dtype": "bfloat16"},
                 "steps_per_print": 10**9,
+                "checkpoint": {"load_universal": universal},
             },
             dist_init_required=False,
         )
@@ -95,9 +106,26 @@ class Engine:
         return self._engine(*args, **kwargs)
 
     def backward_and_step(self, loss: torch.Tensor) -> None:
-        """Add this micro-batch's gradient; after an update's last one, take the update."""
+        """Add this micro-batch's gradient; after an update's last one, take the update.
+
+        Where the norm of the gradient over all ranks is not finite, DeepSpeed skips the update on
+        all of them. A loss that is not finite on one rank makes it so.
+        """
+        if not torch.isfinite(loss):
+            # Its own gradient might be finite all the same, e.g. where inf came from a constant.
+            loss = loss * float("nan")
         self._engine.backward(loss)
         self._engine.step()
+
+    @property
+    def skipped_updates(self) -> int:
+        """The same on every rank."""
+        return int(self._engine.skipped_steps)
+
+    @property
+    def gradient_norm(self) -> float:
+        """Of the last update, over all ranks, before clipping."""
+        return float(self._engine.get_global_grad_norm() or 0.0)
 
     def set_learning_rate(self, step: int, total_steps: int) -> float:
         rate = learning_rate(self._config, step, total_steps)
@@ -108,7 +136,7 @@ class Engine:
 
     def save(self, folder: Path) -> None:
         """This rank's share of model and optimiser."""
-        self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+        self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
 
     def restore(self, folder: Path) -> None:
         """Load what every rank saved; nothing but tensors and plain values is accepted.
@@ -116,27 +144,59 @@ class Engine:
         Raises:
             CheckpointError: it cannot be read.
         """
-        from deepspeed.runtime.fp16.loss_scaler import LossScaler
-        from deepspeed.runtime.zero.config import ZeroStageEnum
-        from deepspeed.utils.tensor_fragment import fragment_address
+        with _loading(folder):
+            path, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
+            if path is None:
+                raise FileNotFoundError(f"it holds no {TAG!r}")
 
-        try:
-            with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
-                path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
-        except pickle.UnpicklingError as e:
-            # torch's own text advises to load it all the same, which would execute it.
-            raise CheckpointError(
-                f"the checkpoint in {folder.name} is damaged or holds more than tensors and plain "
-                f"values, so it was not loaded; delete the run's folder below checkpoints/ to train "
-                f"this stage from its beginning"
-            ) from e
-        except Exception as e:
-            raise CheckpointError(
-                f"the checkpoint in {folder.name} cannot be read ({type(e).__name__}: {e}); delete "
-                f"the run's folder below checkpoints/ to train this stage from its beginning"
-            ) from e
-        if path is None:
-            raise CheckpointError(
-                f"the checkpoint in {folder.name} holds no {_TAG!r}; delete the run's folder below "
-                f"checkpoints/ to train this stage from its beginning"
-            )
+
+def make_universal(folder: Path, out: Path) -> None:
+    """DeepSpeed's universal form of the checkpoint in ``folder``, which any number of ranks can load.
+
+    https://www.deepspeed.ai/tutorials/universal-checkpointing/
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    _before_deepspeed()
+    from deepspeed.checkpoint import ds_to_universal
+
+    options = argparse.Namespace(
+        input_folder=str(folder / TAG),
+        output_folder=str(out / TAG),
+        num_extract_workers=1,  # more would be forked from a process that has threads
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    with _loading(folder), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        ds_to_universal.main(options)
+
+
+def _before_deepspeed() -> None:
+    use_ops_folder()
+    os.environ["DS_ACCELERATOR"] = accelerator()
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    advice = "delete the run's folder below checkpoints/ to train this stage from its beginning"
+    try:
+        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+            yield
+    except pickle.UnpicklingError as e:
+        # torch's own text advises to load it all the same, which would execute it.
+        raise CheckpointError(
+            f"the checkpoint in {folder.name} is damaged or holds more than tensors and plain "
+            f"values, so it was not loaded; {advice}"
+        ) from e
+    except Exception as e:
+        raise CheckpointError(
+            f"the checkpoint in {folder.name} cannot be read ({type(e).__name__}: {e}); {advice}"
+        ) from e

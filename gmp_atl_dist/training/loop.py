@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,29 +15,35 @@ import pyarrow as pa
 import torch
 import torch.distributed as dist
 
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import TrainWorkersConfig, canonical_json
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.metrics import confusion_matrix, scores_from_confusion
 from gmp_atl_dist.records import CURVE_SCHEMA, StoredUtterance
 from gmp_atl_dist.seeding import keyed_seed
 from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import AudioReader
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
 from gmp_atl_dist.training.checkpoint import (
     Point,
     Progress,
+    Uploader,
+    find_checkpoint,
     load_progress,
-    load_totals,
     save_progress,
-    save_totals,
+    universal_form,
 )
 from gmp_atl_dist.training.engine import Engine
 from gmp_atl_dist.training.meter import Meter
 from gmp_atl_dist.training.recipe import Recipe
 
+_log = logging.getLogger(__name__)
+
 _CURVE_POINTS = 200
 _PROGRESS_EVERY_S = 2.0
+_JUDGED_UTTERANCES = 16
 
 
 class Gang(Protocol):
@@ -42,10 +51,14 @@ class Gang(Protocol):
 
     rank: int
     world_size: int
+    node: int
+    """Which machine this rank is on, counted from 0."""
+    node_leader: bool
+    """Whether it fetches checkpoints for the others there."""
 
-    def restored(self) -> Path | None: ...
-
-    def save(self, metrics: dict[str, float], write: Callable[[Path], None]) -> None: ...
+    def report(self, step: int) -> None:
+        """A checkpoint of this update is safe. Every rank says so at the same update."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,19 +70,34 @@ class TrainJob:
     key: ArtifactKey
     workers: TrainWorkersConfig
 
+    @property
+    def leave_path(self) -> str:
+        """While this object exists, the gang saves a checkpoint and leaves."""
+        return f"checkpoints/{self.key.fingerprint}/_leave"
+
 
 def run_training(job: TrainJob, gang: Gang) -> None:
     """Train to the end from wherever the newest checkpoint stands; rank 0 writes the artefact's files.
 
+    It returns early, with a checkpoint saved, when it is asked to leave.
+
     Raises:
-        WorkerError: the loss is not finite; raised on every rank at the same update.
+        WorkerError: too many losses are not finite; raised on every rank at the same update.
         CheckpointError: the checkpoint does not fit.
     """
-    _Trainer(job, gang).run()
+    local = Path(tempfile.mkdtemp(prefix="gmp-atl-"))
+    try:
+        trainer = _Trainer(job, gang, local)
+        try:
+            trainer.run()
+        finally:
+            trainer.close()
+    finally:
+        shutil.rmtree(local, ignore_errors=True)
 
 
 class _Trainer:
-    def __init__(self, job: TrainJob, gang: Gang) -> None:
+    def __init__(self, job: TrainJob, gang: Gang, local: Path) -> None:
         self._job = job
         self._gang = gang
         self._recipe = recipe = job.recipe
@@ -88,87 +116,182 @@ class _Trainer:
             self._reader,
             rank=gang.rank,
             world_size=gang.world_size,
-            batch_size=self._config.batch_size,
-            micro_batch_size=job.workers.micro_batch_size,
+            micro_batches=self._config.micro_batches,
             max_samples=max_crop_samples(self._config.max_utterance_s),
             seed=self._config.seed,
         )
-        self._engine = Engine(
-            recipe.build(),
-            self._config,
-            job.workers,
-            micro_batch_size=self._loader.micro_batch_size,
-            micro_batches=self._loader.micro_batches,
-        )
         self._out = ArtifactWriter(job.store, job.key)
-        self._meter = Meter(gang.world_size)
-        self._shown_s = 0.0
-        self._progress = Progress(world_size=gang.world_size)
-        restored = gang.restored()
-        if restored is not None:
-            self._progress = load_progress(restored, gang.world_size)
-            self._progress.resumed_at.append(self._progress.step)
-            self._meter.add(load_totals(restored, gang.rank))
-            self._engine.restore(restored)
+        self._meter = Meter()
+        self._progress = Progress()
+        self._engine = self._begin(local)
+        self._began_s = self._saved_s = time.monotonic()
+        self._shown_s = float("-inf")
+        self._waited_s = self._heard_s = 0.0
+
+    def _begin(self, local: Path) -> Engine:
+        """The engine, where the newest whole checkpoint left it."""
+        gang, workers = self._gang, self._job.workers
+        checkpoints = Checkpoints(self._job.store, self._job.key.fingerprint)
+        self._uploader = Uploader(
+            checkpoints,
+            local,
+            rank=gang.rank,
+            world_size=gang.world_size,
+            zero_stage=workers.zero_stage,
+        )
+        where = {"node_leader": gang.node_leader, "node": gang.node}
+        found = find_checkpoint(checkpoints, local, rank=gang.rank, **where)
+        folder, reshape = None, False
+        if found is not None:
+            record, folder = found
+            self._progress, totals = load_progress(folder, gang.rank, gang.world_size)
+            self._progress.resumed_at.append(record.step)
+            self._meter.add(totals)
+            # DeepSpeed divides the optimiser by ranks, so others need it in another form.
+            shards = (record.world_size, record.zero_stage)
+            reshape = shards != (gang.world_size, workers.zero_stage)
+            if reshape:
+                folder = universal_form(folder, local, **where)
+        model = self._recipe.build()
+        if workers.gradient_checkpointing:
+            self._recipe.backbone(model).checkpoint_gradients()
+        engine = Engine(model, self._config, workers, passes=self._loader.passes, universal=reshape)
+        if folder is not None:
+            engine.restore(folder)
+        return engine
 
     def run(self) -> None:
-        progress, every = self._progress, self._job.workers.checkpoint_every_steps
+        progress = self._progress
         self._engine.module.train()
-        for step, batches in self._loader.updates(progress.step, self._total_steps):
-            self._update(step, batches)
+        updates = self._loader.updates(progress.step, self._total_steps)
+        while (found := self._next(updates)) is not None:
+            step, batches = found
+            asked_to_leave = self._update(step, batches)
             progress.step = step + 1
             self._log(step + 1)
             if self._recipe.selection and progress.step % self._batches_per_epoch == 0:
                 self._judge_epoch(progress.step // self._batches_per_epoch)
-            if progress.step % every == 0 and progress.step < self._total_steps:
-                self._gang.save({"step": float(progress.step)}, self._write_checkpoint)
+            if progress.step == self._total_steps:
+                break
+            due = progress.step % self._job.workers.checkpoint_every_steps == 0
+            if due or asked_to_leave:
+                self._save()
+            if asked_to_leave:
+                self._gang.report(self._uploader.finish())
+                return
         if self._gang.rank == 0:
             self._export()
         # Nobody leaves before the files are there: a gang is done when all of it is.
         dist.barrier()
 
-    def _update(self, step: int, batches: list[Batch]) -> None:
+    def close(self) -> None:
+        """Let what is being uploaded come to its end."""
+        self._uploader.close()
+
+    def _next(self, updates: Iterator[tuple[int, list[Batch]]]) -> tuple[int, list[Batch]] | None:
+        started_s = time.monotonic()
+        found = next(updates, None)
+        self._waited_s += time.monotonic() - started_s
+        return found
+
+    def _update(self, step: int, batches: list[Batch]) -> bool:
+        """Take the update; whether the gang is asked to save and leave after it."""
         engine, recipe = self._engine, self._recipe
         engine.set_learning_rate(step, self._total_steps)
-        counts = torch.tensor([recipe.counts(batch) for batch in batches], dtype=torch.float64)
-        counts = counts.sum(dim=0).to(engine.device)
-        dist.all_reduce(counts)
-        scale = self._gang.world_size * len(batches)  # DeepSpeed takes the mean over both
-        for i, batch in enumerate(batches):
-            torch.manual_seed(keyed_seed("dropout", self._config.seed, step, self._gang.rank, i))
+        counts, leave = self._agree([recipe.counts(batch) for batch in batches])
+        measures: list[dict[str, tuple[float, float]]] = []
+        bad: list[str] = []
+        skipped = engine.skipped_updates
+        for batch in batches:
+            torch.manual_seed(keyed_seed("dropout", self._config.seed, step, batch.micro))
             losses = recipe.losses(engine.forward, batch.to(engine.device))
             loss = torch.zeros((), device=engine.device)
-            for factor, total, count in zip(
-                recipe.factors, losses.sums, counts.tolist(), strict=True
-            ):
+            for factor, total, count in zip(recipe.factors, losses.sums, counts, strict=True):
                 loss = loss + total * (factor / max(count, 1e-12))
-            self._stop_unless_finite(step, loss, batch)
-            self._meter.add({**losses.measures, "loss": (float(loss.detach()), 0.0)})
-            engine.backward_and_step(loss * scale)
-        self._meter.count_update()
+            if not torch.isfinite(loss):
+                bad += [u.utterance_id for u in batch.utterances]
+            measures.append({**losses.measures, "loss": (float(loss.detach()), 0.0)})
+            self._heard_s += float((batch.num_samples_B * batch.weight_B.cpu()).sum())
+            # DeepSpeed takes the mean over ranks and passes; ours are shares of one sum.
+            engine.backward_and_step(loss * (self._gang.world_size * len(batches)))
+        if engine.skipped_updates > skipped:
+            self._skipped(step, bad)
+            return leave
+        for measured in measures:
+            self._meter.add(measured)
+        # Every rank has the same names, and one of them counts the update.
+        once = 1.0 if self._gang.rank == 0 else 0.0
+        norm = once * engine.gradient_norm
+        self._meter.add({"loss": (0.0, once), "gradient_norm": (norm, once)})
+        return leave
 
-    def _stop_unless_finite(self, step: int, loss: torch.Tensor, batch: Batch) -> None:
-        bad = torch.tensor([0.0 if torch.isfinite(loss) else 1.0], device=self._engine.device)
-        dist.all_reduce(bad)
-        if bad.item():
-            ids = ", ".join(u.utterance_id for u in batch.utterances[:8])
+    def _agree(self, counts: list[tuple[float, ...]]) -> tuple[list[float], bool]:
+        """One exchange an update: what losses are divided by, who has uploaded, whether to leave."""
+        uploader = self._uploader
+        leave = (
+            self._gang.rank == 0 and self._is_due() and self._job.store.exists(self._job.leave_path)
+        )
+        flags = [float(uploader.uploaded), float(leave), float(self._is_time_to_save())]
+        mine = torch.tensor(counts, dtype=torch.float64).sum(dim=0)
+        values = torch.cat([mine, torch.tensor(flags, dtype=torch.float64)])
+        values = values.to(self._engine.device)
+        dist.all_reduce(values)
+        *summed, uploaded, leaving, save = values.tolist()
+        if uploader.uploading and uploaded == self._gang.world_size:
+            self._gang.report(uploader.seal())
+        if save and self._progress.step:
+            self._save()
+        return summed, leaving > 0
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._shown_s >= _PROGRESS_EVERY_S
+
+    def _is_time_to_save(self) -> bool:
+        every_s = 60 * self._job.workers.checkpoint_every_min
+        return self._gang.rank == 0 and time.monotonic() - self._saved_s >= every_s
+
+    def _save(self) -> None:
+        """Begin a checkpoint of the updates taken so far; wait for the one before it, if need be."""
+        if self._uploader.uploading:
+            self._gang.report(self._uploader.finish())
+        self._uploader.save(self._progress.step, self._write_checkpoint)
+        self._saved_s = time.monotonic()
+
+    def _skipped(self, step: int, bad: list[str]) -> None:
+        """All ranks have skipped the update together; stop when it was one too many."""
+        name, progress = self._recipe.name, self._progress
+        progress.skipped_at.append(step)
+        ids = f"; this worker's batch: {', '.join(bad[:8])} ..." if bad else ""
+        said = f"{name}: the loss or its gradient is not finite at update {step}{ids}"
+        if len(progress.skipped_at) > self._config.max_skipped_updates:
             raise WorkerError(
-                f"{self._recipe.name}: the loss is not finite at update {step} on "
-                f"{int(bad.item())} of {self._gang.world_size} workers (this one's batch: {ids} ...); "
-                f"lower {self._recipe.name}.lr or raise {self._recipe.name}.warmup_fraction"
+                f"{said}; {len(progress.skipped_at)} updates were skipped for that, and "
+                f"{name}.max_skipped_updates = {self._config.max_skipped_updates}; lower {name}.lr or "
+                f"raise {name}.warmup_fraction"
             )
+        if bad or self._gang.rank == 0:
+            _log.warning("%s; it is skipped", said)
 
     def _log(self, step: int) -> None:
         every = max(1, self._total_steps // _CURVE_POINTS)
         if step % every == 0 or step == self._total_steps:
             for name, value in self._meter.means(self._engine.device).items():
                 self._progress.curve.append(Point(step=step, name=name, value=value))
-        now_s = time.monotonic()
-        if self._gang.rank == 0 and now_s - self._shown_s >= _PROGRESS_EVERY_S:
-            self._shown_s = now_s
-            last = {p.name: round(p.value, 4) for p in self._progress.curve[-6:]}
-            text = canonical_json({"done": step, "total": self._total_steps, "measures": {**last}})
-            self._job.store.put(f"{self._job.key.prefix}/_progress.json", text.encode())
+        if self._gang.rank == 0 and self._is_due():
+            now_s = self._shown_s = time.monotonic()
+            measures = {p.name: round(p.value, 4) for p in self._progress.curve[-6:]}
+            elapsed_s = now_s - self._began_s
+            measures["data_wait_share"] = round(self._waited_s / elapsed_s, 4)
+            measures["checkpoint_stall_share"] = round(self._uploader.stalled_s / elapsed_s, 4)
+            audio_s = self._gang.world_size * self._heard_s / SAMPLE_RATE_HZ
+            shown = {
+                "done": step,
+                "total": self._total_steps,
+                "audio_h_per_h": audio_s / elapsed_s,
+                "measures": measures,
+            }
+            path = f"{self._job.key.prefix}/_progress.json"
+            self._job.store.put(path, canonical_json(shown).encode())
 
     def _judge_epoch(self, epoch: int) -> None:
         """Score the selection utterances, a share on each rank; keep the weights if they are best."""
@@ -199,16 +322,14 @@ class _Trainer:
                     self._job.store.put(f"{self._candidate(epoch)}/{name}", data)
 
     def _judging_batches(self, utterances: Sequence[StoredUtterance]) -> Iterator[Batch]:
-        size = self._loader.micro_batch_size
+        size = _JUDGED_UTTERANCES
         ordered = sorted(utterances, key=lambda u: (u.num_samples, u.utterance_id))
         for start in range(0, len(ordered), size):
             yield self._loader.whole(ordered[start : start + size])
 
     def _write_checkpoint(self, folder: Path) -> None:
         self._engine.save(folder)
-        save_totals(folder, self._gang.rank, self._meter.totals)
-        if self._gang.rank == 0:
-            save_progress(folder, self._progress)
+        save_progress(folder, self._gang.rank, self._progress, self._meter.totals)
 
     def _export(self) -> None:
         best = self._progress.best_epoch
@@ -227,6 +348,7 @@ class _Trainer:
             "epochs": -(-self._total_steps // self._batches_per_epoch),
             "best_epoch": best,
             "resumed_at": list(self._progress.resumed_at),
+            "skipped_at": list(self._progress.skipped_at),
         }
         self._out.put_file("training.json", canonical_json({**summary}).encode())
 

@@ -11,18 +11,13 @@ import torch.distributed as dist
 class Meter:
     """Collects (sum, count) pairs by name until they are read."""
 
-    def __init__(self, world_size: int) -> None:
-        self._world_size = world_size
+    def __init__(self) -> None:
         self._totals: dict[str, tuple[float, float]] = {}
 
     def add(self, measures: Mapping[str, tuple[float, float]]) -> None:
         for name, (total, count) in measures.items():
             old_total, old_count = self._totals.get(name, (0.0, 0.0))
             self._totals[name] = (old_total + total, old_count + count)
-
-    def count_update(self) -> None:
-        """Each rank holds a share of the update's loss, so the update counts once over all."""
-        self.add({"loss": (0.0, 1.0 / self._world_size)})
 
     @property
     def totals(self) -> dict[str, tuple[float, float]]:

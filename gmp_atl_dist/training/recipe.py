@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gmp_atl_dist.config import OptimConfig
+from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.records import StoredUtterance
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.training.batches import Batch
@@ -47,6 +48,10 @@ class Recipe(ABC):
     @abstractmethod
     def build(self) -> nn.Module:
         """The model to train, with frozen parameters marked; the same bytes on every rank."""
+
+    @abstractmethod
+    def backbone(self, model: nn.Module) -> Hubert:
+        """The HuBERT within what :meth:`build` made."""
 
     @abstractmethod
     def counts(self, batch: Batch) -> tuple[float, ...]:

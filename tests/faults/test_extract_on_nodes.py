@@ -87,7 +87,7 @@ def extracted(tiny: Tiny, root: Path, workers: int) -> dict[str, str]:
 def expected(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """By one process without Ray."""
     folder = tmp_path_factory.mktemp("one")
-    with no_ray(folder):
+    with no_ray():
         return extracted(tiny, folder / "root", 1)
 
 

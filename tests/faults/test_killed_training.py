@@ -2,13 +2,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from pipeline_runs import RETRAIN_STEPS, STAGE_S, Interrupted, Reference, finished, started
 
 pytest_plugins = ["pipeline_runs"]
 pytestmark = pytest.mark.timeout(1200)
 
+GRACE_S = 30.0
+"""What Kubernetes gives a pod."""
+
 BEFORE_RETRAIN = ("ingest", "backbone", "warmup", "extract", "cluster", "label")
+
+
+def curves(artifact: Path) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for row in pq.read_table(artifact / "parts" / "curves.parquet").to_pylist():
+        found.setdefault(row["name"], []).append(row["value"])
+    return found
 
 
 def test_a_killed_driver_goes_on_at_the_checkpoint_to_the_same_bits(
@@ -40,19 +51,36 @@ def test_a_killed_worker_is_survived_to_the_same_bits(reference: Reference, tmp_
     assert root.learnt("retrain") == reference.root.learnt("retrain")
 
 
-def test_another_number_of_workers_is_refused(
+def test_a_stopped_run_goes_on_with_another_number_of_workers(
     reference: Reference, interrupted: Interrupted, tmp_path: Path
 ) -> None:
     root = interrupted.root.copy_to(tmp_path / "root")
-    fewer = ("--set=runtime.train.workers=1", "--set=runtime.train.max_failures=0")
-    command = reference.command("stage", "retrain", *fewer, root=root)
+    step = max(root.checkpoint_steps("retrain"))
 
-    output = finished(*command, log=tmp_path / "log", code=5)
+    command = reference.command("stage", "retrain", "--set=runtime.train.workers=1", root=root)
+    finished(*command, log=tmp_path / "log")
 
-    assert "was written by 2 workers and cannot be continued by 1" in output
-    assert "set runtime.train.workers = 2" in output
-    assert not root.is_sealed("retrain")
-    assert root.checkpoint_steps("retrain") == interrupted.root.checkpoint_steps("retrain")
+    assert root.resumed_at("retrain") == [step]
+    found, expected = (curves(r.artifact("retrain")) for r in (root, reference.root))
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert found[name] == pytest.approx(values, rel=1e-3), name
+
+
+def test_sigterm_saves_and_leaves(reference: Reference, tmp_path: Path) -> None:
+    root = reference.root.copy_to(tmp_path / "root", *BEFORE_RETRAIN)
+    never = "--set=runtime.train.checkpoint_every_steps=100000"
+    command = reference.command("stage", "retrain", never, root=root)
+    with started(*command, log=tmp_path / "log") as run:
+        run.until(lambda: list(root.folder.glob("artifacts/retrain/*/_progress.json")), "an update")
+        run.process.terminate()
+        assert run.wait(GRACE_S) == 143, run.output
+        assert "was asked to stop, saved a checkpoint and left" in run.output
+    (step,) = root.checkpoint_steps("retrain")
+
+    finished(*reference.command("stage", "retrain", root=root), log=tmp_path / "log")
+    assert root.resumed_at("retrain") == [step]
+    assert root.learnt("retrain") == reference.root.learnt("retrain")
 
 
 def test_a_killed_driver_leaves_no_process(interrupted: Interrupted) -> None:

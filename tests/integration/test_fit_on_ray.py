@@ -79,7 +79,7 @@ def fitted(
     learners = Learners(tiny.corpus, FOLD, False)
     sample = FrameSample(UtteranceSample(1.0, 0))
     codebooks = finish(Cluster(config, features, learners, sample), context)
-    with no_ray(root):
+    with no_ray():
         labels = finish(Label(features, codebooks, learners), context)
     return hashes(codebooks), hashes(labels)
 
@@ -94,7 +94,7 @@ def expected(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """By one process without Ray."""
     folder = tmp_path_factory.mktemp("one")
-    with no_ray(folder):
+    with no_ray():
         return fitted(tiny, folder / "root")
 
 
@@ -188,7 +188,7 @@ def test_a_killed_driver_goes_on_where_it_was(
         end_session(driver.pid)
     assert updates(root) == DIED_AT
 
-    with no_ray(tmp_path):
+    with no_ray():
         assert fitted(tiny, root) == expected
     said = capsys.readouterr().out
     assert said.count(f"goes on after update {DIED_AT}") == 2  # both scales of layer 2

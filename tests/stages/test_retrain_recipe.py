@@ -73,7 +73,7 @@ def loaded(
     *,
     rank: int = 0,
     world_size: int = 1,
-    micro_batch_size: int | None = None,
+    micro_batches: int = 1,
     max_samples: int = 3_000,
 ) -> list[Batch]:
     """This rank's micro-batches of the first three updates; crops are short."""
@@ -83,8 +83,7 @@ def loaded(
         AudioReader(tiny.corpus),
         rank=rank,
         world_size=world_size,
-        batch_size=8,
-        micro_batch_size=micro_batch_size,
+        micro_batches=micro_batches,
         max_samples=max_samples,
         seed=0,
     )
@@ -139,9 +138,9 @@ def test_labels_are_cropped_with_the_audio(tiny: Tiny, tmp_path: Path, masked: b
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
-@pytest.mark.parametrize("micro_batch_size", [None, 1])
+@pytest.mark.parametrize("micro_batches", [1, 4])
 def test_masks_and_counts_do_not_depend_on_workers(
-    tiny: Tiny, tmp_path: Path, world_size: int, micro_batch_size: int | None
+    tiny: Tiny, tmp_path: Path, world_size: int, micro_batches: int
 ) -> None:
     recipe = recipe_of(tiny, tmp_path)
 
@@ -159,7 +158,7 @@ def test_masks_and_counts_do_not_depend_on_workers(
         batch
         for rank in range(world_size)
         for batch in loaded(
-            tiny, recipe, rank=rank, world_size=world_size, micro_batch_size=micro_batch_size
+            tiny, recipe, rank=rank, world_size=world_size, micro_batches=micro_batches
         )
     ]
     masks, totals = seen(shared)
@@ -174,17 +173,10 @@ def all_losses(recipe: RetrainRecipe, batches: list[Batch], model: torch.nn.Modu
         recipe.losses(model or Oracle(batch), batch)
 
 
-def test_masks_change_from_update_to_update(tiny: Tiny, tmp_path: Path) -> None:
+def test_masks_change_from_epoch_to_epoch(tiny: Tiny, tmp_path: Path) -> None:
     recipe = recipe_of(tiny, tmp_path)
     (batch, *_) = loaded(tiny, recipe)
-    later = Batch(
-        batch.step + 1,
-        batch.utterances,
-        batch.first_frames,
-        batch.wave_BN,
-        batch.num_samples_B,
-        batch.weight_B,
-    )
+    later = replace(batch, epoch=batch.epoch + 1)
     now, then = Oracle(batch), Oracle(later)
     recipe.losses(now, batch)
     recipe.losses(then, later)
@@ -194,14 +186,7 @@ def test_masks_change_from_update_to_update(tiny: Tiny, tmp_path: Path) -> None:
 def test_rows_that_fill_up_count_for_nothing(tiny: Tiny, tmp_path: Path) -> None:
     recipe = recipe_of(tiny, tmp_path)
     (batch, *_) = loaded(tiny, recipe)
-    empty = Batch(
-        batch.step,
-        batch.utterances,
-        batch.first_frames,
-        batch.wave_BN,
-        batch.num_samples_B,
-        torch.zeros_like(batch.weight_B),
-    )
+    empty = replace(batch, weight_B=torch.zeros_like(batch.weight_B))
     losses = recipe.losses(Oracle(empty), empty)
     assert [float(s) for s in losses.sums] == [0.0, 0.0]
     assert recipe.counts(empty) == (0.0, 0.0)
@@ -256,9 +241,9 @@ def test_it_trains(tiny: Tiny, tmp_path: Path, masked: bool) -> None:
         recipe,
         tiny.with_root(tmp_path).store,
         ArtifactKey("retrain", "2" * 64),
-        TrainWorkersConfig(micro_batch_size=4),
+        TrainWorkersConfig(),
     )
-    train_here(job, OneRank(tmp_path))
+    train_here(job, OneRank())
     artifact = ArtifactWriter(job.store, job.key).seal(version=1, science={}, inputs={})
     losses = [value for _, value in read_curves(artifact)["loss"]]
 

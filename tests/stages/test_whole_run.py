@@ -54,7 +54,7 @@ def run(folder: Path, **sections: dict[str, object]) -> Ran:
         **sections,
     )
     context = context_of(folder / "root", folder / "corpus", config)
-    with no_ray(folder / "gang"):
+    with no_ray():
         report = pipeline.run_pipeline(config, context)
     ran = Ran(config, context, report)
     inputs = {name.rpartition("/")[2]: i for name, i in report.manifest.inputs.items()}

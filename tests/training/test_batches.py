@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from unittest import mock
 
 import numpy as np
@@ -60,7 +61,7 @@ def loader(
     rank: int = 0,
     world_size: int = 1,
     batch_size: int = 8,
-    micro_batch_size: int | None = None,
+    micro_batches: int = 1,
     max_samples: int = 4_000,
     seed: int = 0,
 ) -> BatchLoader:
@@ -70,8 +71,7 @@ def loader(
         Ramps(),
         rank=rank,
         world_size=world_size,
-        batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
+        micro_batches=micro_batches,
         max_samples=max_samples,
         seed=seed,
     )
@@ -145,37 +145,61 @@ def test_an_update_holds_similar_lengths() -> None:
     assert within < 0.3 * sum(max(u.num_samples for u in utterances) for _ in lengths)
 
 
+def passes(loaded: list[Batch]) -> dict[int, tuple[object, ...]]:
+    """All that the forward pass of a micro-batch depends on, by its number."""
+    return {
+        b.micro: (b.epoch, b.first_frames, b.utterances, b.wave_BN.tolist())
+        for b in loaded
+        if b.weight_B.any()
+    }
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-@pytest.mark.parametrize("micro_batch_size", [None, 1, 2, 5])
-def test_ranks_together_see_the_batch_of_one(world_size: int, micro_batch_size: int | None) -> None:
+@pytest.mark.parametrize("micro_batches", [1, 4, 5])
+def test_forward_passes_do_not_depend_on_the_number_of_ranks(
+    world_size: int, micro_batches: int
+) -> None:
     utterances = some(21)
-    alone = dict(loader(utterances).updates(0, 6))
+    alone = dict(loader(utterances, micro_batches=micro_batches).updates(0, 6))
     ranks = [
-        loader(utterances, rank=rank, world_size=world_size, micro_batch_size=micro_batch_size)
+        loader(utterances, rank=rank, world_size=world_size, micro_batches=micro_batches)
         for rank in range(world_size)
     ]
     shared = [dict(rank.updates(0, 6)) for rank in ranks]
 
     for step, whole in alone.items():
-        assert counted(whole) == counted([b for rank in shared for b in rank[step]])
-        shapes = {tuple(len(b.utterances) for b in rank[step]) for rank in shared}
-        assert shapes == {(ranks[0].micro_batch_size,) * ranks[0].micro_batches}, (
-            "all ranks take as many forward passes, of as many rows"
+        together = [b for rank in shared for b in rank[step]]
+        assert passes(whole) == passes(together)
+        assert counted(whole) == counted(together)
+        assert {len(rank[step]) for rank in shared} == {-(-micro_batches // world_size)}
+
+
+def test_every_utterance_is_seen_once_an_epoch_by_any_number_of_ranks() -> None:
+    utterances = some(21)
+    for world_size in (1, 2, 4):
+        seen = Counter(
+            u.utterance_id
+            for rank in range(world_size)
+            for _, step in loader(
+                utterances, rank=rank, world_size=world_size, micro_batches=4
+            ).updates(0, 6)
+            for b in step
+            for u in b.utterances
+            if b.weight_B.any()
         )
+        assert set(seen.values()) == {2}, "two epochs of three updates"
+        assert len(seen) == len(utterances)
 
 
-def test_a_short_batch_is_filled_with_rows_that_do_not_count() -> None:
-    utterances = some(9)
-    loaded = dict(loader(utterances, batch_size=8).updates(0, 2))
-    weights = sorted(sum(b.weight_B.tolist()) for step in loaded.values() for b in step)
-
-    assert weights == [1.0, 8.0]
-    assert all(len(b.utterances) == 8 for step in loaded.values() for b in step)
+def test_micro_batches_hold_similar_lengths() -> None:
+    (step,) = [b for _, b in loader(some(64), batch_size=64, micro_batches=4).updates(0, 1)]
+    ends = [(min(b.num_samples_B.tolist()), max(b.num_samples_B.tolist())) for b in step]
+    assert all(low[1] <= high[0] for low, high in pairwise(ends))
 
 
 def test_a_rank_without_work_still_has_a_batch() -> None:
-    loaded = dict(loader(some(5), rank=3, world_size=4, batch_size=4).updates(0, 2))
-    assert sorted(sum(step[0].weight_B.tolist()) for step in loaded.values()) == [0.0, 1.0]
+    found = loader(some(5), rank=3, world_size=4, batch_size=4, micro_batches=4).updates(0, 2)
+    assert sorted(sum(step[0].weight_B.tolist()) for _, step in found) == [0.0, 1.0]
 
 
 @given(n=st.integers(1, 12), max_samples=st.integers(400, 6_000), seed=seeds)
@@ -195,7 +219,7 @@ def test_crops_begin_on_a_frame_and_stay_inside(n: int, max_samples: int, seed: 
             assert first + num_frames(samples) <= num_frames(u.num_samples)
 
 
-def test_crops_move_between_updates() -> None:
+def test_crops_move_between_epochs() -> None:
     utterances = some(1)
     firsts = {
         batch.first_frames[0]
@@ -234,8 +258,7 @@ def test_real_audio_arrives(tiny: Tiny) -> None:
         AudioReader(tiny.corpus, cache_bytes=1),
         rank=0,
         world_size=1,
-        batch_size=4,
-        micro_batch_size=None,
+        micro_batches=1,
         max_samples=max_crop_samples(10.0),
         seed=0,
     )

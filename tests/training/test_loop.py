@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from gmp_atl_dist.recipes.finetune import FinetuneRecipe
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.records import CURVE_SCHEMA
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.checkpoints import CheckpointFile, CheckpointRecord
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import AudioReader, read_curves, read_emotions, read_utterances
 from gmp_atl_dist.training.batches import Batch
@@ -57,7 +60,7 @@ def sealed(done: TrainJob) -> Artifact:
 
 def trained(recipe: Recipe, folder: Path, **workers: Json) -> Artifact:
     made = job(recipe, folder, **workers)
-    train_here(made, OneRank(folder))
+    train_here(made, OneRank())
     return sealed(made)
 
 
@@ -78,11 +81,12 @@ def test_warmup_learns_its_training_set(tiny: Tiny, tmp_path: Path) -> None:
         "epochs": 8,
         "best_epoch": None,
         "resumed_at": [],
+        "skipped_at": [],
     }
     assert set(artifact.read_files()) == {"config.json", "model.safetensors", "training.json"}
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+@pytest.mark.parametrize("zero_stage", [1, 2])
 def test_a_resumed_training_ends_in_the_same_bytes(
     tiny: Tiny, tmp_path: Path, zero_stage: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,13 +98,14 @@ def test_a_resumed_training_ends_in_the_same_bytes(
     folder = tmp_path / "stopped"
     stopped = job(recipe, folder, zero_stage=zero_stage, checkpoint_every_steps=2)
     with pytest.raises(Stopped):
-        train_here(stopped, OneRank(folder, stop_after=2))
-    resumed = OneRank(folder)
+        train_here(stopped, OneRank(stop_after=2))
+    resumed = OneRank()
     train_here(stopped, resumed)
     artifact = sealed(stopped)
 
-    assert [p.name for p in resumed.saved] == ["checkpoint-000006", "checkpoint-000008"]
-    assert json.loads(artifact.read_file("training.json"))["resumed_at"] == [4]
+    (step,) = json.loads(artifact.read_file("training.json"))["resumed_at"]
+    assert step in (2, 4), "the newest that was sealed when it was killed"
+    assert 0 < step < 9
     for name in ("model.safetensors", "config.json"):
         assert artifact.read_file(name) == whole.read_file(name)
     assert read_curves(artifact) == read_curves(whole)
@@ -115,14 +120,12 @@ def test_twice_the_same_gives_the_same_bytes(tiny: Tiny, tmp_path: Path) -> None
     assert a.read_file("model.safetensors") != other.read_file("model.safetensors")
 
 
-@pytest.mark.parametrize("micro_batch_size", [1, 3])
-def test_micro_batches_add_up_to_the_batch(
-    tiny: Tiny, tmp_path: Path, micro_batch_size: int
-) -> None:
-    # 24 utterances in batches of 9: the third is short.
-    recipe = warmup(tiny, batch_size=9, epochs=1)
-    whole = trained(recipe, tmp_path / "whole")
-    cut = trained(recipe, tmp_path / "cut", micro_batch_size=micro_batch_size)
+@pytest.mark.parametrize("micro_batches", [3, 8])
+def test_micro_batches_add_up_to_the_batch(tiny: Tiny, tmp_path: Path, micro_batches: int) -> None:
+    # 24 utterances in batches of 9: the third is short, with fewer utterances than micro-batches.
+    whole = trained(warmup(tiny, batch_size=9, epochs=1, micro_batches=1), tmp_path / "whole")
+    recipe = warmup(tiny, batch_size=9, epochs=1, micro_batches=micro_batches)
+    cut = trained(recipe, tmp_path / "cut")
 
     for name, weight in weights(whole).items():
         torch.testing.assert_close(weights(cut)[name], weight, rtol=1e-5, atol=1e-5)
@@ -142,62 +145,105 @@ def test_the_frozen_encoder_stays_as_it_was(tiny: Tiny, tmp_path: Path) -> None:
 
 
 class Spoilt(WarmupRecipe):
-    """Its loss is not finite at one update."""
+    """Its loss is not finite at some updates."""
 
-    at = 2
+    at: tuple[int, ...] = (2,)
     value = float("nan")
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         found = super().losses(forward, batch)
-        if batch.step != self.at:
+        if batch.step not in self.at or batch.micro != 1:
             return found
         return replace(found, sums=tuple(s * self.value for s in found.sums))
 
 
+def spoilt(tiny: Tiny, **keys: Json) -> Spoilt:
+    config = WarmupConfig.model_validate({**SHORT, "epochs": 2, **keys})
+    training = FOLD.training(read_utterances(tiny.corpus))
+    return Spoilt(config, tiny.corpus, tiny.backbone, training)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_the_training(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+@pytest.mark.parametrize("zero_stage", [1, 2])
+def test_an_update_whose_loss_is_not_finite_is_skipped_and_counted(
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    value: float,
+    zero_stage: int,
 ) -> None:
     monkeypatch.setattr(Spoilt, "value", value)
-    plain = warmup(tiny)
-    recipe = Spoilt(
-        WarmupConfig.model_validate({**SHORT, "epochs": 2}),
-        tiny.corpus,
-        tiny.backbone,
-        FOLD.training(read_utterances(tiny.corpus)),
-    )
-    assert recipe.utterances == plain.utterances
-    made = job(recipe, tmp_path)
+    recipe = spoilt(tiny)
+    artifact = trained(recipe, tmp_path, zero_stage=zero_stage)
+    plain = trained(warmup(tiny), tmp_path / "plain", zero_stage=zero_stage)
+
+    assert json.loads(artifact.read_file("training.json"))["skipped_at"] == [2]
+    losses, expected = (read_curves(a)["loss"] for a in (artifact, plain))
+    assert [step for step, _ in losses] == [1, 2, 4, 5, 6], "of update 3 nothing was measured"
+    assert losses[:2] == expected[:2]
+    assert all(bool(torch.isfinite(w).all()) for w in weights(artifact).values())
+    (said,) = [r.getMessage() for r in caplog.records if "is skipped" in r.getMessage()]
+    assert "not finite at update 2" in said
+    assert any(u.utterance_id in said for u in recipe.utterances)
+
+
+def test_a_skipped_update_leaves_everything_as_it_was(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Spoilt, "at", (0, 1, 2, 3, 4, 5))
+    before, after = weights(tiny.backbone), weights(trained(spoilt(tiny), tmp_path))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_too_many_of_them_stop_the_training(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Spoilt, "at", (1, 2, 3))
+    made = job(spoilt(tiny, max_skipped_updates=2), tmp_path)
     with pytest.raises(
         WorkerError,
-        match=r"warmup: the loss is not finite at update 2 on 1 of 1 .*lower warmup\.lr",
-    ) as error:
-        train_here(made, OneRank(tmp_path))
-
-    assert any(u.utterance_id in error.value.message for u in recipe.utterances)
+        match=r"warmup: the loss .* not finite at update 3; .*3 updates .*lower warmup\.lr",
+    ):
+        train_here(made, OneRank())
     assert ArtifactWriter(made.store, made.key).done() == {}, "nothing of it is kept"
 
 
 def test_an_enormous_learning_rate_is_found_out(tiny: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(WorkerError, match=r"warmup: the loss is not finite at update"):
-        trained(warmup(tiny, lr=1e30, warmup_fraction=0.0), tmp_path)
+    with pytest.raises(WorkerError, match=r"not finite at update"):
+        trained(warmup(tiny, lr=1e30, warmup_fraction=0.0, max_skipped_updates=1), tmp_path)
 
 
 @pytest.fixture
 def checkpoint(tiny: Tiny, tmp_path: Path) -> tuple[TrainJob, Path]:
-    made = job(warmup(tiny), tmp_path, checkpoint_every_steps=1)
-    gang = OneRank(tmp_path, stop_after=1)
+    """A job that was killed, and the files of its only checkpoint."""
+    made = job(warmup(tiny, epochs=20), tmp_path, checkpoint_every_steps=1)
     with pytest.raises(Stopped):
-        train_here(made, gang)
-    return made, gang.saved[0]
+        train_here(made, OneRank(stop_after=1))
+    folders = sorted((tmp_path / "root" / "checkpoints" / made.key.fingerprint).iterdir())
+    for folder in folders[1:]:
+        shutil.rmtree(folder)
+    return made, folders[0] / "files"
 
 
-def test_a_checkpoint_of_other_workers_is_refused(checkpoint: tuple[TrainJob, Path]) -> None:
-    made, folder = checkpoint
-    path = folder / "progress.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"world_size": 2}))
-    with pytest.raises(CheckpointError, match=r"step 1 was written by 2 workers .* by 1"):
-        train_here(made, OneRank(folder.parent))
+def seal_again(files: Path) -> None:
+    """A record that believes what is there, as of one who can write to the store."""
+    record = CheckpointRecord.model_validate_json((files.parent / "_record.json").read_text())
+    found = [
+        CheckpointFile(
+            path=str(p.relative_to(files)),
+            bytes=p.stat().st_size,
+            sha256=hashlib.sha256(p.read_bytes()).hexdigest(),
+        )
+        for p in sorted(files.rglob("*"))
+        if p.is_file()
+    ]
+    text = record.model_copy(update={"files": tuple(found)}).model_dump_json()
+    (files.parent / "_record.json").write_text(text)
+
+
+def resumed_at(done: TrainJob) -> list[int]:
+    return json.loads(sealed(done).read_file("training.json"))["resumed_at"]
 
 
 class Trap:
@@ -229,28 +275,109 @@ def test_a_checkpoint_that_runs_code_is_refused(
     assert len(shards) == 2, "the model's and the optimiser's"
     for path in shards:
         write(Trap(sprung), path)
+        seal_again(folder)
         with pytest.raises(
             CheckpointError, match=r"holds more than tensors .* delete the run's folder"
         ):
-            train_here(made, OneRank(folder.parent))
+            train_here(made, OneRank())
         path.write_bytes(kept[path])
     assert not sprung.exists(), "what was in the checkpoint has been executed"
 
 
-def test_a_shard_that_is_cut_short_is_refused(checkpoint: tuple[TrainJob, Path]) -> None:
-    made, folder = checkpoint
-    for path in folder.rglob("*.pt"):
-        path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(CheckpointError, match="delete the run's folder below checkpoints/"):
-        train_here(made, OneRank(folder.parent))
+def cut_short(files: Path) -> None:
+    path = next(files.rglob("*optim_states.pt"))
+    path.write_bytes(path.read_bytes()[:-500])
 
 
-def test_a_checkpoint_without_shards_is_refused(checkpoint: tuple[TrainJob, Path]) -> None:
-    made, folder = checkpoint
-    for path in folder.rglob("*.pt"):
+def one_bit(files: Path) -> None:
+    path = next(files.rglob("*model_states.pt"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def one_missing(files: Path) -> None:
+    next(files.rglob("*optim_states.pt")).unlink()
+
+
+def record_cut(files: Path) -> None:
+    path = files.parent / "_record.json"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def no_record(files: Path) -> None:
+    (files.parent / "_record.json").unlink()
+
+
+@pytest.mark.parametrize("damage", [cut_short, one_bit, one_missing, record_cut, no_record])
+def test_a_torn_checkpoint_is_passed_over_for_the_one_before(
+    tiny: Tiny, tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = warmup(tiny, epochs=2, dropout=0.1)
+    whole = trained(recipe, tmp_path / "whole")
+    folder = tmp_path / "stopped"
+    stopped = job(recipe, folder, checkpoint_every_steps=1)
+    gang = OneRank(stop_after=2)
+    with pytest.raises(Stopped):
+        train_here(stopped, gang)
+    folders = sorted((folder / "root" / "checkpoints" / stopped.key.fingerprint).iterdir())
+    with_record = [f for f in folders if (f / "_record.json").exists()]
+    older, newest = with_record[-2:]
+    damage(newest / "files")
+    train_here(stopped, OneRank())
+
+    assert resumed_at(stopped) == [int(older.name.partition("-")[0])]
+    said = [r.getMessage() for r in caplog.records if "is passed over" in r.getMessage()]
+    assert len(said) == (0 if damage in (record_cut, no_record) else 1), "no record, no checkpoint"
+    assert all(newest.name in line for line in said)
+    assert weights(sealed(stopped)).keys() == weights(whole).keys()
+    assert sealed(stopped).read_file("model.safetensors") == whole.read_file("model.safetensors")
+
+
+def test_with_no_whole_checkpoint_it_begins_anew(checkpoint: tuple[TrainJob, Path]) -> None:
+    made, files = checkpoint
+    for path in files.rglob("*.pt"):
         path.unlink()
-    with pytest.raises(CheckpointError, match="delete the run's folder below checkpoints/"):
-        train_here(made, OneRank(folder.parent))
+    train_here(made, OneRank())
+    assert resumed_at(made) == []
+
+
+def test_old_checkpoints_and_those_of_killed_attempts_are_removed(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    made = job(warmup(tiny, epochs=4), tmp_path, checkpoint_every_steps=1)
+    left = f"checkpoints/{made.key.fingerprint}/00000001-dead/files/half"
+    made.store.put(left, b"half")
+    train_here(made, OneRank())
+    folder = tmp_path / "root" / "checkpoints" / made.key.fingerprint
+    names = sorted(f.name for f in folder.iterdir() if any(f.rglob("*")))
+
+    assert len([n for n in names if (folder / n / "_record.json").exists()]) == 2
+    assert "00000001-dead" not in names
+
+
+def test_asked_to_leave_it_saves_and_goes_on_later(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gmp_atl_dist.training.loop._PROGRESS_EVERY_S", 0.0)
+    recipe = warmup(tiny, epochs=2, dropout=0.1)
+    whole = trained(recipe, tmp_path / "whole")
+    made = job(recipe, tmp_path / "left")
+    made.store.put(made.leave_path, b"")
+    train_here(made, OneRank())
+    assert ArtifactWriter(made.store, made.key).done() == {}, "it is not finished"
+
+    made.store.delete(made.leave_path)
+    train_here(made, OneRank())
+    assert resumed_at(made) == [1]
+    assert sealed(made).read_file("model.safetensors") == whole.read_file("model.safetensors")
+
+
+def test_gradient_checkpointing_changes_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    recipe = warmup(tiny, epochs=1, dropout=0.1)
+    plain = trained(recipe, tmp_path / "plain")
+    spared = trained(recipe, tmp_path / "spared", gradient_checkpointing=True)
+    assert spared.read_file("model.safetensors") == plain.read_file("model.safetensors")
 
 
 class Scripted(FinetuneRecipe):
@@ -313,8 +440,8 @@ def test_a_best_epoch_before_the_stop_is_not_forgotten(tiny: Tiny, tmp_path: Pat
     folder = tmp_path / "stopped"
     first = job(scripted(0), folder, checkpoint_every_steps=4)
     with pytest.raises(Stopped):
-        train_here(first, OneRank(folder, stop_after=1))
-    train_here(job(scripted(1), folder, checkpoint_every_steps=4), OneRank(folder))
+        train_here(first, OneRank(stop_after=1))
+    train_here(job(scripted(1), folder, checkpoint_every_steps=4), OneRank())
     artifact = sealed(first)
 
     assert json.loads(artifact.read_file("training.json"))["best_epoch"] == 1
@@ -348,8 +475,9 @@ def test_progress_is_left_where_status_looks(tiny: Tiny, tmp_path: Path) -> None
 def test_curves_have_the_schema_that_readers_want(tiny: Tiny, tmp_path: Path) -> None:
     artifact = trained(warmup(tiny, epochs=1), tmp_path)
     table: pa.Table = artifact.read_part("curves", CURVE_SCHEMA)
-    assert table.num_rows == 9
-    assert set(table["name"].to_pylist()) == {"loss", "emotion_accuracy", "gender_accuracy"}
+    names = {"loss", "gradient_norm", "emotion_accuracy", "gender_accuracy"}
+    assert table.num_rows == 3 * len(names)
+    assert set(table["name"].to_pylist()) == names
 
 
 def test_the_environment_is_put_back() -> None:

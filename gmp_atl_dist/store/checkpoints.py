@@ -1,0 +1,153 @@
+"""Checkpoints of a training in the store: a folder each, and a record that is written last.
+
+``checkpoints/{name}/{step}-{attempt}/files/...`` are put by every rank, ``_record.json`` by one of
+them when all are there. **A checkpoint exists if and only if its record does**, and it is believed
+only while every file has the size and the digest that the record states. An attempt has folders of
+its own, so that what a killed one left is never mixed with what the next one writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gmp_atl_dist.errors import ArtifactError, CheckpointError
+from gmp_atl_dist.store.filesystem import Store
+
+_RECORD = "_record.json"
+_THREADS = 8
+
+
+class CheckpointFile(BaseModel):
+    """A file of a checkpoint, by its path below ``files/``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class CheckpointRecord(BaseModel):
+    """Proof that a checkpoint is whole. ``step`` updates were taken by ``world_size`` ranks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: str
+    step: int
+    world_size: int
+    zero_stage: int
+    files: tuple[CheckpointFile, ...]
+
+
+class Checkpoints:
+    """The checkpoints of the training ``name``, which is its artefact's fingerprint."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._prefix = f"checkpoints/{name}"
+
+    @property
+    def where(self) -> str:
+        return f"{self._store.uri}/{self._prefix}"
+
+    def upload(self, folder: str, local: Path, *, rank: int) -> None:
+        """Put this rank's files, and a list of them when all are there.
+
+        Raises:
+            ArtifactError: the store cannot be written.
+        """
+        paths = sorted(p for p in local.rglob("*") if p.is_file())
+        files: list[CheckpointFile] = []
+        for path in paths:
+            data = path.read_bytes()
+            name = path.relative_to(local).as_posix()
+            self._store.put(f"{self._prefix}/{folder}/files/{name}", data)
+            digest = hashlib.sha256(data).hexdigest()
+            files.append(CheckpointFile(path=name, bytes=len(data), sha256=digest))
+        listed = CheckpointRecord(
+            folder=folder, step=0, world_size=0, zero_stage=0, files=tuple(files)
+        )
+        self._store.put(_rank_path(self._prefix, folder, rank), listed.model_dump_json().encode())
+
+    def seal(self, folder: str, *, step: int, world_size: int, zero_stage: int, keep: int) -> None:
+        """Write the record, now that every rank has uploaded; then remove all but the ``keep`` newest."""
+        files: list[CheckpointFile] = []
+        for rank in range(world_size):
+            data = self._store.read(_rank_path(self._prefix, folder, rank))
+            files += CheckpointRecord.model_validate_json(data).files
+        record = CheckpointRecord(
+            folder=folder,
+            step=step,
+            world_size=world_size,
+            zero_stage=zero_stage,
+            files=tuple(files),
+        )
+        path = f"{self._prefix}/{folder}/{_RECORD}"
+        self._store.put(path, record.model_dump_json().encode())
+        self._retain(step, keep)
+
+    def sealed(self) -> list[CheckpointRecord]:
+        """Those with a readable record, the newest first."""
+        found: list[CheckpointRecord] = []
+        for entry in self._store.list(self._prefix):
+            folder, _, name = entry.path.removeprefix(f"{self._prefix}/").partition("/")
+            if name != _RECORD:
+                continue
+            try:
+                record = CheckpointRecord.model_validate_json(self._store.read(entry.path))
+            except (ValidationError, ArtifactError):
+                continue
+            if record.folder == folder:
+                found.append(record)
+        return sorted(found, key=lambda r: (r.step, r.folder), reverse=True)
+
+    def fetch(self, record: CheckpointRecord, local: Path) -> None:
+        """Its files, each checked against the record.
+
+        Raises:
+            CheckpointError: one is missing, or is not what was written; names it.
+        """
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(lambda file: self._fetch(record, file, local), record.files))
+
+    def _fetch(self, record: CheckpointRecord, file: CheckpointFile, local: Path) -> None:
+        path = f"{self._prefix}/{record.folder}/files/{file.path}"
+        target = (local / file.path).resolve()
+        if not target.is_relative_to(local.resolve()):
+            raise CheckpointError(f"{self.where}/{record.folder}: {file.path!r} leaves its folder")
+        try:
+            data = self._store.read(path)
+        except ArtifactError as e:
+            raise CheckpointError(f"{self._store.uri}/{path} cannot be read ({e})") from None
+        found = hashlib.sha256(data).hexdigest()
+        if found != file.sha256:
+            raise CheckpointError(
+                f"{self._store.uri}/{path} is damaged: {len(data)} bytes with sha256 {found[:12]}, "
+                f"its record states {file.bytes} and {file.sha256[:12]}"
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+
+    def _retain(self, step: int, keep: int) -> None:
+        sealed: Sequence[CheckpointRecord] = self.sealed()
+        kept = {record.folder for record in sealed[:keep]}
+        folders = {
+            entry.path.removeprefix(f"{self._prefix}/").partition("/")[0]
+            for entry in self._store.list(self._prefix)
+        }
+        for folder in sorted(folders - kept):
+            number, _, attempt = folder.partition("-")
+            # What has no record and is older than a sealed one was left by a killed attempt.
+            if attempt and number.isdigit() and int(number) <= step:
+                # The record first: without it nothing of the rest is believed.
+                self._store.delete(f"{self._prefix}/{folder}/{_RECORD}")
+                self._store.delete(f"{self._prefix}/{folder}")
+
+
+def _rank_path(prefix: str, folder: str, rank: int) -> str:
+    return f"{prefix}/{folder}/rank-{rank}.json"
