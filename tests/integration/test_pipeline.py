@@ -164,7 +164,7 @@ def test_another_k_redoes_cluster_and_what_follows(reference: Reference) -> None
         "runtime.ingest.workers=5",
         "runtime.extract.workers=7",
         "runtime.train.workers=3",
-        "runtime.train.micro_batch_size=2",
+        "runtime.train.workers=[1,4]",
         "runtime.train.zero_stage=2",
         "runtime.train.checkpoint_every_steps=1",
     ],

@@ -188,7 +188,7 @@ def test_runtime_settings_change_nothing(folder: Path, clean: Ran) -> None:
         runtime={
             "corpus": str(folder / "corpus"),
             "extract": {"workers": 7},
-            "train": {"workers": 3, "checkpoint_every_steps": 1, "micro_batch_size": 2},
+            "train": {"workers": 3, "checkpoint_every_steps": 1, "gradient_checkpointing": True},
         },
     )
     assert again.report.key == clean.report.key
