@@ -105,8 +105,10 @@ class OptimConfig(Section):
     epochs: PositiveInt | None = Field(
         default=None, description="passes over the data; or give steps"
     )
-    batch_size: PositiveInt = Field(
-        default=64, description="utterances an update, over all workers"
+    batch_s: PositiveFloat = Field(
+        default=300.0,
+        description="audio an update, over all workers; an epoch is cut into as many equal batches as "
+        "are at least so long",
     )
     micro_batches: PositiveInt = Field(
         default=4,
@@ -448,11 +450,11 @@ class RunConfig(Section):
         train = self.runtime.train
         for name in ("warmup", "retrain", "finetune"):
             optim: OptimConfig = getattr(self, name)
-            if min(optim.micro_batches, optim.batch_size) < train.max_workers:
+            if optim.micro_batches < train.max_workers:
                 raise ValueError(
-                    f"{name}: micro_batches = {optim.micro_batches} with batch_size = "
-                    f"{optim.batch_size} leave some of runtime.train.workers = {train.max_workers} "
-                    f"without anything to do; raise them, best to a multiple of the workers"
+                    f"{name}.micro_batches = {optim.micro_batches} leaves some of "
+                    f"runtime.train.workers = {train.max_workers} without anything to do; raise it, "
+                    f"best to a multiple of the workers"
                 )
         return self
 

@@ -168,7 +168,7 @@ PREDICTION_SCHEMA = pa.schema(
 class Fold:
     """Who is learnt from, who chooses, and who is tested on. Speakers are never shared.
 
-    Everything that is fitted takes a Fold and sees ``training`` of it only; that makes leakage an
+    Everything that is fitted takes a Fold and sees ``training_speakers`` of it only; that makes leakage an
     error at construction, not a habit.
 
     Raises:
@@ -213,7 +213,7 @@ class Fold:
         )
 
     def training_speakers(self) -> TrainingSpeakers:
-        """Whom a fitted stage may hear, where utterances are too many to hold one by one."""
+        """Whom a fitted stage may hear."""
         return TrainingSpeakers(self.train_speakers, self)
 
     def transductive_speakers(self) -> TrainingSpeakers:
@@ -221,55 +221,10 @@ class Fold:
         everybody = {*self.train_speakers, *self.valid_speakers, *self.test_speakers}
         return TrainingSpeakers(tuple(sorted(everybody)), self, transductive=True)
 
-    def training(self, utterances: Iterable[StoredUtterance]) -> TrainingSet:
-        """What a fitted stage may see: the training speakers' utterances, checked."""
-        return TrainingSet(self.select(utterances, "train"), self)
-
-    def transductive(self, utterances: Iterable[StoredUtterance]) -> TrainingSet:
-        """All utterances without their emotion labels, for the arm that says so by name."""
-        return TrainingSet(
-            self.select(utterances, "train", "valid", "test"), self, transductive=True
-        )
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Utterances that a fitted stage may learn from. Fitting functions take this type alone.
-
-    Raises:
-        CorpusError: an utterance's speaker is not a training speaker of the fold (unless the set
-            is transductive, the labelled arm in which unlabelled test audio is seen), or none is left.
-    """
-
-    utterances: tuple[StoredUtterance, ...]
-    fold: Fold
-    transductive: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.utterances:
-            raise CorpusError(
-                f"fold {self.fold.name!r} has no training utterance; check folds.held_out "
-                f"and the corpus's speakers"
-            )
-        if self.transductive:
-            return
-        allowed = set(self.fold.train_speakers)
-        leaks = [u for u in self.utterances if u.speaker not in allowed]
-        if leaks:
-            raise CorpusError.of_all(
-                f"fold {self.fold.name!r}: a stage that learns was given speakers it must not see; "
-                f"pass fold.training(utterances) to it:",
-                [f"utterance {u.utterance_id!r} of speaker {u.speaker!r}" for u in leaks],
-            )
-
-    @property
-    def ids(self) -> frozenset[str]:
-        return frozenset(u.utterance_id for u in self.utterances)
-
 
 @dataclass(frozen=True)
 class TrainingSpeakers:
-    """Speakers that a fitted stage may hear: a :class:`TrainingSet` without a list of utterances.
+    """Speakers that a fitted stage may learn from. Whatever fits takes this type alone.
 
     Raises:
         CorpusError: one is not a training speaker of the fold (unless it is the transductive arm).

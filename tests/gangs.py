@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from typing import Literal
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from gmp_atl_dist.recipes.retrain import RetrainRecipe
 from gmp_atl_dist.store.filesystem import Store
@@ -36,9 +38,20 @@ class Fault:
 
 
 class Witnessed(RetrainRecipe):
-    """Notes in the file ``seen`` which utterance every rank has heard at which update."""
+    """Notes in the file ``seen`` which utterance every rank has heard at which update.
+
+    Beside it, in ``worlds``, a line with the number of ranks for each start.
+    """
 
     seen: Path
+    pause_s = 0.0
+    """Before each forward pass, for a test that has to act meanwhile."""
+
+    def build(self) -> nn.Module:
+        if dist.get_rank() == 0:
+            with self.seen.with_name("worlds").open("a") as file:
+                file.write(f"{dist.get_world_size()}\n")
+        return super().build()
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         if batch.weight_B.any():
@@ -46,6 +59,7 @@ class Witnessed(RetrainRecipe):
             descriptor = os.open(self.seen, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             os.write(descriptor, text.encode())  # whole, whatever the others write
             os.close(descriptor)
+        time.sleep(self.pause_s)
         return super().losses(forward, batch)
 
 
@@ -58,6 +72,9 @@ class Rank:
 
     def report(self, step: int) -> None:
         return None
+
+    def loses_a_node(self) -> bool:
+        return False
 
 
 def train_by(job: TrainJob, world_size: int, fault: Fault | None = None) -> list[int]:

@@ -67,6 +67,9 @@ class OneRank:
         if len(self.reported) == self._stop_after:
             raise Stopped
 
+    def loses_a_node(self) -> bool:
+        return False
+
 
 @contextmanager
 def one_rank() -> Iterator[None]:
@@ -234,7 +237,7 @@ def tiny(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 def tiny_experiment(corpus: Path, root: Path, /, **sections: dict[str, object]) -> RunConfig:
     """One fold of the tiny corpus, every stage as short as can be."""
-    short = {"batch_size": 8, "lr": 1e-3, "dropout": 0.0}
+    short = {"batch_s": 3.0, "lr": 1e-3, "dropout": 0.0}
     raw: dict[str, dict[str, object]] = {
         "corpus": {"part_audio_s": 5},
         "folds": {"by": "session", "run": [1], "valid": "next"},

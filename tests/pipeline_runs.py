@@ -49,7 +49,7 @@ source = "random:tiny"
 
 [warmup]
 epochs = 1
-batch_size = 16
+batch_s = 20
 freeze_conv = false
 
 [extract]
@@ -62,11 +62,11 @@ sample_frames = 2000
 
 [retrain]
 steps = {RETRAIN_STEPS}
-batch_size = 16
+batch_s = 20
 
 [finetune]
 epochs = 1
-batch_size = 16
+batch_s = 20
 freeze_conv = false
 embedding_dim = 16
 

@@ -74,7 +74,7 @@ def test_a_section_is_read(write) -> None:
         ("[runtime.train]\nzero_stage = 3", ["zero_stage: ", "3 is not supported", "use 1 or 2"]),
         (
             "[runtime.train]\nworkers = 1000",
-            ["x.toml: warmup: micro_batches = 4", "some of runtime.train.workers = 1000"],
+            ["x.toml: warmup.micro_batches = 4", "some of runtime.train.workers = 1000"],
         ),
     ],
 )

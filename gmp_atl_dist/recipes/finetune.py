@@ -14,8 +14,9 @@ from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.losses import weighted_cross_entropy_sum
 from gmp_atl_dist.models.source import hubert_from_files, model_to_files
 from gmp_atl_dist.recipes.class_weights import class_weights
-from gmp_atl_dist.records import StoredUtterance, TrainingSet
+from gmp_atl_dist.records import TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.index import Utterances
 from gmp_atl_dist.store.readers import read_emotions
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
@@ -32,18 +33,18 @@ class FinetuneRecipe(Recipe):
         config: FinetuneConfig,
         corpus: Artifact,
         retrained: Artifact,
-        training: TrainingSet,
-        selection: tuple[StoredUtterance, ...],
+        training: TrainingSpeakers,
+        selection_speakers: tuple[str, ...],
     ) -> None:
         self.optim = config
         self._config = config
         self.corpus = corpus
-        self.utterances = training.utterances
-        self.selection = selection
+        self.utterances = Utterances(corpus, training.speakers)
+        self.selection = Utterances(corpus, selection_speakers)
         self._retrained = retrained
         self._emotions = read_emotions(corpus)
         balanced = config.class_weights == "balanced"
-        self._weights = class_weights(training, self._emotions, "emotion", balanced)
+        self._weights = class_weights(self.utterances, self._emotions, "emotion", balanced)
 
     def build(self) -> nn.Module:
         files = self._retrained.read_files()

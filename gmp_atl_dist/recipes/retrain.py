@@ -23,11 +23,12 @@ from gmp_atl_dist.models.losses import IGNORED_LABEL, feature_penalty_sum, frame
 from gmp_atl_dist.models.masking import span_mask
 from gmp_atl_dist.models.multitask import RetrainModel, RetrainOutput
 from gmp_atl_dist.models.source import hubert_from_files, model_to_files
-from gmp_atl_dist.records import TrainingSet
+from gmp_atl_dist.records import TrainingSpeakers
 from gmp_atl_dist.seeding import keyed_rng
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import Codebook, books_by_scale
-from gmp_atl_dist.store.labels import LabelCheck, stream_labels
+from gmp_atl_dist.store.index import Utterances
+from gmp_atl_dist.store.labels import LabelReader
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
 
@@ -44,12 +45,12 @@ class RetrainRecipe(Recipe):
         backbone: Artifact,
         labels: Artifact,
         codebooks: tuple[Codebook, ...],
-        training: TrainingSet,
+        training: TrainingSpeakers,
     ) -> None:
         self.optim = config
         self._config = config
         self.corpus = corpus
-        self.utterances = training.utterances
+        self.utterances = Utterances(corpus, training.speakers)
         self.factors = (1.0, config.feature_penalty)
         self._backbone = backbone
         self._labels = labels
@@ -72,15 +73,9 @@ class RetrainRecipe(Recipe):
             )
 
     @cached_property
-    def _label_ids(self) -> dict[str, tuple[np.ndarray, ...]]:
-        """Read once a worker, not sent to it; those of other codebooks are refused."""
-        wanted, check = {u.utterance_id for u in self.utterances}, LabelCheck(self._codebooks)
-        found: dict[str, tuple[np.ndarray, ...]] = {}
-        for row in stream_labels(self._labels):
-            if row.utterance_id in wanted:
-                check.add(row)
-                found[row.utterance_id] = row.ids
-        return found
+    def _reader(self) -> LabelReader:
+        """Of a worker, not sent to it; labels of other codebooks are refused."""
+        return LabelReader(self._labels, self._codebooks)
 
     def counts(self, batch: Batch) -> tuple[float, ...]:
         lengths = [num_frames(int(n)) for n in batch.num_samples_B]
@@ -146,12 +141,7 @@ class RetrainRecipe(Recipe):
         for row, (utterance, first, length) in enumerate(
             zip(batch.utterances, batch.first_frames, lengths, strict=True)
         ):
-            scales = self._label_ids.get(utterance.utterance_id)
-            if scales is None:
-                raise ModelError(
-                    f"utterance {utterance.utterance_id!r} has no labels in "
-                    f"{self._labels.key.fingerprint[:12]}; run gmp-atl verify"
-                )
+            scales = self._reader.ids(utterance.utterance_id)
             expected = num_frames(utterance.num_samples)
             for i, ids in enumerate(scales):
                 if len(ids) != expected:

@@ -14,8 +14,9 @@ from gmp_atl_dist.models.losses import weighted_cross_entropy_sum
 from gmp_atl_dist.models.multitask import WarmupModel, WarmupOutput
 from gmp_atl_dist.models.source import hubert_from_files, model_to_files
 from gmp_atl_dist.recipes.class_weights import class_weights
-from gmp_atl_dist.records import GENDERS, TrainingSet
+from gmp_atl_dist.records import GENDERS, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.index import Utterances
 from gmp_atl_dist.store.readers import read_emotions
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
@@ -27,18 +28,18 @@ class WarmupRecipe(Recipe):
     name = "warmup"
 
     def __init__(
-        self, config: WarmupConfig, corpus: Artifact, backbone: Artifact, training: TrainingSet
+        self, config: WarmupConfig, corpus: Artifact, backbone: Artifact, training: TrainingSpeakers
     ) -> None:
         self.optim = config
         self._config = config
         self.corpus = corpus
-        self.utterances = training.utterances
+        self.utterances = Utterances(corpus, training.speakers)
         self.factors = (1 - config.gender_weight, config.gender_weight)
         self._backbone = backbone
         self._emotions = read_emotions(corpus)
         balanced = config.class_weights == "balanced"
-        self._emotion_weights = class_weights(training, self._emotions, "emotion", balanced)
-        self._gender_weights = class_weights(training, GENDERS, "gender", balanced)
+        self._emotion_weights = class_weights(self.utterances, self._emotions, "emotion", balanced)
+        self._gender_weights = class_weights(self.utterances, GENDERS, "gender", balanced)
 
     def build(self) -> nn.Module:
         hubert = hubert_from_files(self._backbone.read_files())

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from gmp_atl_dist.config import TrainWorkersConfig
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.runtime.wrapped import last_line, our_error
 from gmp_atl_dist.store.filesystem import Store
 
-if TYPE_CHECKING:
-    pass
-
 ArgumentT = TypeVar("ArgumentT")
 
 # Ray's own notes on a run. Checkpoints are not among them: see store/checkpoints.py.
 _RUNS = "checkpoints/_ray"
+
+_RESIZE_EVERY_S = 60.0
+"""How often Ray looks whether there is room for more workers: to start anew costs seconds."""
 
 
 class Gang(Protocol):
@@ -28,6 +28,8 @@ class Gang(Protocol):
     node_leader: bool
 
     def report(self, step: int) -> None: ...
+
+    def loses_a_node(self) -> bool: ...
 
 
 def train(
@@ -65,6 +67,7 @@ def train(
             use_gpu=config.gpus > 0,
             resources_per_worker={"CPU": config.cpus}
             | ({"GPU": config.gpus} if config.gpus else {}),
+            elastic_resize_monitor_interval_s=_RESIZE_EVERY_S,
         ),
         run_config=ray.train.RunConfig(
             name=name,
@@ -118,3 +121,9 @@ class _RayGang:
         import ray.train
 
         ray.train.report({"step": float(step)})
+
+    def loses_a_node(self) -> bool:
+        import ray.train
+
+        # Ray drains a node that a spot notice or the autoscaler takes away; all ranks get one answer.
+        return ray.train.get_preemption_info() is not None

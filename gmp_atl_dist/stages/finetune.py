@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from gmp_atl_dist.config import FinetuneConfig, FoldsConfig, Json
-from gmp_atl_dist.records import Fold, Split, StoredUtterance
+from gmp_atl_dist.records import Fold
 from gmp_atl_dist.stages.base import Pending, sealed
 from gmp_atl_dist.stages.trained import TrainedStage
 from gmp_atl_dist.store.artifact import Artifact
-from gmp_atl_dist.store.readers import read_utterances
+
+SelectionSide: TypeAlias = Literal["valid", "test"]
 
 if TYPE_CHECKING:
     from gmp_atl_dist.training.recipe import Recipe
 
 
-def selection_side(config: FinetuneConfig, folds: FoldsConfig) -> Split | None:
+def selection_side(config: FinetuneConfig, folds: FoldsConfig) -> SelectionSide | None:
     """Whom the epoch is chosen on. The test speakers only in the arm that is called ``peek``."""
     if folds.protocol == "peek":
         return "test"
@@ -35,7 +36,7 @@ class Finetune(TrainedStage):
     corpus: Artifact
     retrained: Artifact | Pending
     fold: Fold
-    select_on: Split | None
+    select_on: SelectionSide | None
 
     kind: ClassVar[str] = "finetune"
 
@@ -48,7 +49,7 @@ class Finetune(TrainedStage):
             "finetune": self.config.model_dump(mode="json"),
             "train_speakers": list(self.fold.train_speakers),
             "select_on": self.select_on,
-            "selection_speakers": list(dict.fromkeys(u.speaker for u in self._selection())),
+            "selection_speakers": list(self._selection_speakers()),
         }
 
     def inputs(self) -> Mapping[str, Artifact | Pending]:
@@ -57,12 +58,14 @@ class Finetune(TrainedStage):
     def recipe(self) -> Recipe:
         from gmp_atl_dist.recipes.finetune import FinetuneRecipe
 
-        training = self.fold.training(read_utterances(self.corpus))
         return FinetuneRecipe(
-            self.config, self.corpus, sealed(self.retrained), training, self._selection()
+            self.config,
+            self.corpus,
+            sealed(self.retrained),
+            self.fold.training_speakers(),
+            self._selection_speakers(),
         )
 
-    def _selection(self) -> tuple[StoredUtterance, ...]:
-        if self.select_on is None:
-            return ()
-        return self.fold.select(read_utterances(self.corpus), self.select_on)
+    def _selection_speakers(self) -> tuple[str, ...]:
+        sides = {"valid": self.fold.valid_speakers, "test": self.fold.test_speakers}
+        return sides[self.select_on] if self.select_on else ()

@@ -14,17 +14,10 @@ from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample, plan_sa
 from gmp_atl_dist.config import ClusterConfig, LabelConfig
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.inference.audio_slices import AudioSlice
-from gmp_atl_dist.records import EVERYBODY, Fold, TrainingSet, TrainingSpeakers
+from gmp_atl_dist.records import EVERYBODY, Fold, TrainingSpeakers
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import read_index
-from gmp_atl_dist.store.readers import read_utterances
-
-
-def learning_set(corpus: Artifact, fold: Fold, transductive: bool) -> TrainingSet:
-    """The utterances, one object each; with what is fitted on them."""
-    utterances = read_utterances(corpus)
-    return fold.transductive(utterances) if transductive else fold.training(utterances)
 
 
 @dataclass(frozen=True)

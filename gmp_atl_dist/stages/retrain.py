@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from gmp_atl_dist.config import Json, RetrainConfig
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.stages.base import Pending, sealed
-from gmp_atl_dist.stages.learners import learning_set
+from gmp_atl_dist.stages.learners import Learners
 from gmp_atl_dist.stages.trained import TrainedStage
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import read_codebooks
@@ -58,7 +58,7 @@ class Retrain(TrainedStage):
         from gmp_atl_dist.recipes.retrain import RetrainRecipe
 
         labels, codebooks = sealed(self.labels), sealed(self.codebooks)
-        training = learning_set(self.corpus, self.fold, self.transductive)
+        speakers = Learners(self.corpus, self.fold, self.transductive).listeners
         return RetrainRecipe(
-            self.config, self.corpus, self.backbone, labels, read_codebooks(codebooks), training
+            self.config, self.corpus, self.backbone, labels, read_codebooks(codebooks), speakers
         )

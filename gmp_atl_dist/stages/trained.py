@@ -37,6 +37,7 @@ class TrainedStage(Stage):
         name = out.key.fingerprint
         context.cluster.open()
         context.store.delete(job.leave_path)
+        forget_progress(context.store, out.key)  # an earlier attempt's pace is not this one's
         with _Watcher(context, out, self.label), _asked_to_leave(job) as asked:
             runtime.train(run_training, job, name=name, store=context.store, config=workers)
         if asked.is_set() and "parts/curves.parquet" not in out.done():

@@ -15,7 +15,6 @@ from gmp_atl_dist.records import Fold
 from gmp_atl_dist.stages.base import Pending, sealed
 from gmp_atl_dist.stages.trained import TrainedStage
 from gmp_atl_dist.store.artifact import Artifact
-from gmp_atl_dist.store.readers import read_utterances
 
 if TYPE_CHECKING:
     from gmp_atl_dist.training.recipe import Recipe
@@ -48,6 +47,5 @@ class Warmup(TrainedStage):
     def recipe(self) -> Recipe:
         from gmp_atl_dist.recipes.warmup import WarmupRecipe
 
-        corpus = sealed(self.corpus)
-        training = self.fold.training(read_utterances(corpus))
-        return WarmupRecipe(self.config, corpus, sealed(self.backbone), training)
+        speakers = self.fold.training_speakers()
+        return WarmupRecipe(self.config, self.corpus, sealed(self.backbone), speakers)

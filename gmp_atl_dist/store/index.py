@@ -7,7 +7,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gmp_atl_dist.records import UTTERANCE_SCHEMA, StoredUtterance, utterances_from_table
 from gmp_atl_dist.store.artifact import Artifact
@@ -70,6 +72,60 @@ def index_rows(index: pa.Table, utterance_ids: Sequence[str]) -> dict[str, Index
     wanted = set(utterance_ids)
     rows = index.slice(start, stop - start).select([*_COLUMNS]).to_pylist()
     return {row["utterance_id"]: IndexRow(**row) for row in rows if row["utterance_id"] in wanted}
+
+
+class Utterances(Sequence[IndexRow]):
+    """The utterances of some speakers, by id: a row each of the index, an object only when it is asked for.
+
+    Pickled it is a corpus and a list of speakers; whoever gets it reads the index anew.
+    """
+
+    def __init__(self, corpus: Artifact, speakers: Sequence[str]) -> None:
+        self._corpus = corpus
+        self.speakers = tuple(speakers)
+        index = read_index(corpus)
+        mine = pc.field("speaker").isin(pa.array(self.speakers, pa.string()))
+        self._table = index.filter(mine).combine_chunks()
+
+    def __reduce__(self) -> tuple[type[Utterances], tuple[Artifact, tuple[str, ...]]]:
+        return Utterances, (self._corpus, self.speakers)
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def __getitem__(self, i):  # pyright: ignore[reportIncompatibleMethodOverride]
+        if isinstance(i, slice):
+            return self.rows(range(*i.indices(len(self))))
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        return self.rows([i % len(self)])[0]
+
+    def rows(self, numbers: Sequence[int] | np.ndarray) -> tuple[IndexRow, ...]:
+        """Those with these numbers, in this order."""
+        taken = self._table.take(pa.array(numbers, type=pa.int64())).select([*_COLUMNS])
+        return tuple(IndexRow(**row) for row in taken.to_pylist())
+
+    @property
+    def num_samples(self) -> np.ndarray:
+        """int64 [utterances]."""
+        return self._table["num_samples"].to_numpy()
+
+    @property
+    def part_numbers(self) -> np.ndarray:
+        """int64 [utterances]: parts of the corpus, counted in the order of their names."""
+        coded = self._table["part"].combine_chunks()
+        if isinstance(coded, pa.ChunkedArray):
+            coded = coded.chunk(0)
+        names = coded.dictionary.to_pylist()
+        ranks = np.empty(len(names), np.int64)
+        ranks[np.argsort(np.array(names, dtype=object), kind="stable")] = np.arange(len(names))
+        return ranks[coded.indices.to_numpy()]
+
+    def counts(self, attribute: str, values: Sequence[str]) -> list[int]:
+        """How many utterances have each value of a column: speaker, gender, emotion or part."""
+        counted = self._table[attribute].value_counts().to_pylist()
+        found = {row["values"]: row["counts"] for row in counted}
+        return [found.get(value, 0) for value in values]
 
 
 def one_of_each_group(corpus: Artifact) -> tuple[StoredUtterance, ...]:

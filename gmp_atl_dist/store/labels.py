@@ -5,6 +5,8 @@ Shape suffixes: T frames.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,12 +15,15 @@ import pyarrow as pa
 
 from gmp_atl_dist.errors import ArtifactError, ModelError
 from gmp_atl_dist.records import LABEL_SCHEMA
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, Receipt
+from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, Receipt, part_path
 from gmp_atl_dist.store.codebooks import Codebook, books_by_scale
 
 _MAX_INT16 = 2**15 - 1
 _COMPRESSION = "zstd"
 """Ids need few of their bits and fingerprints repeat: a fifth of the bytes, at no cost that shows."""
+
+_CACHE_BYTES = 256 << 20
+"""A hundred hours at three scales."""
 
 IMPORTED = ""
 """Fingerprint of the codebook of labels that came without one."""
@@ -70,11 +75,14 @@ def stream_labels(labels: Artifact) -> Iterator[UtteranceLabels]:
         ArtifactError: ids are not one a frame.
     """
     for name in labels.part_names:
-        table = labels.read_part(name, LABEL_SCHEMA)
-        for row in table.to_pylist():
-            frames, utterance_id = row["num_frames"], row["utterance_id"]
-            ids = tuple(_ids(data, frames, utterance_id, name) for data in row["labels"])
-            yield UtteranceLabels(utterance_id, tuple(row["codebooks"]), ids)
+        yield from _rows(labels, name)
+
+
+def _rows(labels: Artifact, name: str) -> Iterator[UtteranceLabels]:
+    for row in labels.read_part(name, LABEL_SCHEMA).to_pylist():
+        frames, utterance_id = row["num_frames"], row["utterance_id"]
+        ids = tuple(_ids(data, frames, utterance_id, name) for data in row["labels"])
+        yield UtteranceLabels(utterance_id, tuple(row["codebooks"]), ids)
 
 
 def _ids(data: bytes, frames: int, utterance_id: str, part: str) -> np.ndarray:
@@ -95,6 +103,60 @@ def read_labels(
         for row in stream_labels(labels)
         if wanted is None or row.utterance_id in wanted
     }
+
+
+class LabelReader:
+    """Labels by utterance; the last parts used stay in memory up to a budget.
+
+    Args:
+        labels: rows in utterance-id order, part by part.
+        books: whose labels they must be.
+    """
+
+    def __init__(
+        self, labels: Artifact, books: Sequence[Codebook], cache_bytes: int = _CACHE_BYTES
+    ) -> None:
+        self._labels = labels
+        self._books = books
+        self._cache_bytes = cache_bytes
+        parts = sorted((labels.receipts[part_path(name)].first, name) for name in labels.part_names)
+        self._firsts = [first for first, _ in parts]
+        self._names = [name for _, name in parts]
+        self._parts: OrderedDict[str, dict[str, tuple[np.ndarray, ...]]] = OrderedDict()
+
+    def ids(self, utterance_id: str) -> tuple[np.ndarray, ...]:
+        """int16 or int32 ids [T] of every scale; read-only.
+
+        Raises:
+            ModelError: it has none, or they are not of these codebooks.
+        """
+        number = bisect_right(self._firsts, utterance_id) - 1
+        found = self._part(self._names[number]).get(utterance_id) if number >= 0 else None
+        if found is None:
+            raise ModelError(
+                f"utterance {utterance_id!r} has no labels in {self._labels.key.fingerprint[:12]}; "
+                f"run gmp-atl verify"
+            )
+        return found
+
+    def _part(self, name: str) -> dict[str, tuple[np.ndarray, ...]]:
+        if name not in self._parts:
+            self._parts[name] = self._read(name)
+            while len(self._parts) > 1 and self._held_bytes() > self._cache_bytes:
+                self._parts.popitem(last=False)
+        self._parts.move_to_end(name)
+        return self._parts[name]
+
+    def _read(self, name: str) -> dict[str, tuple[np.ndarray, ...]]:
+        check = LabelCheck(self._books)
+        found: dict[str, tuple[np.ndarray, ...]] = {}
+        for row in _rows(self._labels, name):
+            check.add(row)
+            found[row.utterance_id] = row.ids
+        return found
+
+    def _held_bytes(self) -> int:
+        return sum(i.nbytes for part in self._parts.values() for ids in part.values() for i in ids)
 
 
 class LabelCheck:

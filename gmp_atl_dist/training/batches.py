@@ -1,19 +1,20 @@
 """Which utterances make up update ``n``: a pure function of the data, the seed, and ``n``.
 
-Parts are read in a shuffled order, a window of them at a time, so that a corpus larger than memory is
-read front to back once an epoch. Within a window utterances are shuffled and grouped by length. A batch
-is cut into micro-batches whatever the number of workers, and a rank takes some of them. So every
-forward pass, with its crops, masks and dropout, is the same for any number of workers, and only the
-order in which gradients are added up differs. A stopped run goes on at any update without reading what
-came before it.
+An update hears about as many seconds as any other. Parts are read in a shuffled order, a few hours of
+them at a time, so that a corpus larger than memory is read front to back once an epoch. Within such a
+window utterances are shuffled and grouped by length. A batch is cut into micro-batches whatever the
+number of workers, and a rank takes some of them. So every forward pass, with its crops, masks and
+dropout, is the same for any number of workers, and only the order in which gradients are added up
+differs. A stopped run goes on at any update without reading what came before it.
 
-Shape suffixes: B utterances, N samples.
+Shape suffixes: B utterances, N samples, U utterances of the corpus.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,67 +23,102 @@ import torch
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ, pcm16_to_float
 from gmp_atl_dist.models.padding import pad_waves
-from gmp_atl_dist.records import StoredUtterance
 from gmp_atl_dist.seeding import keyed_rng
+from gmp_atl_dist.store.index import IndexRow
 from gmp_atl_dist.store.readers import AudioReader
 
-_WINDOW_UTTERANCES = 20_000
+_WINDOW_S = 3 * 3600.0
+"""Shuffled together: 350 MB of samples, which a reader's cache holds."""
 _BATCHES_A_BUCKET = 8
+_UPDATES_AHEAD = 4
 
 
 class BatchPlan:
-    """Batches of utterance indices; every utterance once an epoch, one batch of it may be short."""
+    """Batches of utterance numbers; every utterance once an epoch, in one of equally many batches.
 
-    def __init__(self, utterances: Sequence[StoredUtterance], batch_size: int, seed: int) -> None:
-        self._utterances = utterances
-        self._batch_size = batch_size
+    Batches are cut at even distances along an epoch's audio, and an utterance belongs to where its
+    middle lies. None is empty, because none is shorter than the longest utterance.
+
+    Args:
+        num_samples_U: of each utterance, int64.
+        part_U: the part in which each lies, int64.
+        batch_s: audio in a batch; at least so much, and less than twice as much where an epoch has few.
+        max_samples: what is heard of an utterance at most.
+    """
+
+    def __init__(
+        self,
+        num_samples_U: np.ndarray,
+        part_U: np.ndarray,
+        *,
+        batch_s: float,
+        max_samples: int,
+        seed: int,
+    ) -> None:
+        self._heard_U = np.minimum(num_samples_U, max_samples)
+        self._part_U = part_U
         self._seed = seed
-        self.batches_per_epoch = -(-len(utterances) // batch_size)
+        self._total = int(self._heard_U.sum())
+        batch_samples = max(batch_s * SAMPLE_RATE_HZ, int(self._heard_U.max()))
+        self.batches_per_epoch = max(1, int(self._total // batch_samples))
         self._epoch = lru_cache(maxsize=2)(self._plan_epoch)
 
-    def batch(self, step: int) -> tuple[int, ...]:
-        """Indices into the utterances for update ``step``, counted from 0."""
-        return self._epoch(self.epoch(step))[step % self.batches_per_epoch]
+    def batch(self, step: int) -> np.ndarray:
+        """int64 numbers of the utterances of update ``step``, counted from 0; the shortest first."""
+        order_U, starts, sequence = self._epoch(self.epoch(step))
+        number = sequence[step % self.batches_per_epoch]
+        return self._by_length(order_U[starts[number] : starts[number + 1]])
+
+    def micro_batches(self, step: int, count: int) -> list[np.ndarray]:
+        """The same, cut into ``count`` of about the same audio and of similar lengths; some may be empty."""
+        batch = self.batch(step)
+        starts = _cut_evenly(self._heard_U[batch], count)
+        return [batch[starts[i] : starts[i + 1]] for i in range(count)]
 
     def epoch(self, step: int) -> int:
         """Of update ``step``, both counted from 0."""
         return step // self.batches_per_epoch
 
-    def _plan_epoch(self, epoch: int) -> tuple[tuple[int, ...], ...]:
-        rng = keyed_rng("order", self._seed, epoch)
-        by_part: dict[str, list[int]] = {}
-        for i, utterance in enumerate(self._utterances):
-            by_part.setdefault(utterance.part, []).append(i)
-        parts = sorted(by_part)
-        batches: list[tuple[int, ...]] = []
-        window: list[int] = []
-        for n, part in enumerate(rng.permutation(len(parts))):
-            window += by_part[parts[part]]
-            last = n == len(parts) - 1
-            if len(window) < _WINDOW_UTTERANCES and not last:
-                continue
-            # All but the epoch's last window leave their short batch to the next one.
-            keep = 0 if last else len(window) % self._batch_size
-            order = [window[i] for i in rng.permutation(len(window))]
-            window = order[len(order) - keep :]
-            batches += self._cut(order[: len(order) - keep], rng)
-        return tuple(batches)
+    def _by_length(self, numbers: np.ndarray) -> np.ndarray:
+        # The number breaks ties, so that equal lengths do not depend on the order of rows.
+        return numbers[np.lexsort((numbers, self._heard_U[numbers]))]
 
-    def _cut(self, order: list[int], rng: np.random.Generator) -> list[tuple[int, ...]]:
-        """Batches of similar lengths, in random order. A short batch can only be the window's last."""
-        size = self._batch_size
-        bucket = size * _BATCHES_A_BUCKET
-        for start in range(0, len(order), bucket):
-            # The id breaks ties, so that equal lengths do not depend on the order of rows.
-            order[start : start + bucket] = sorted(
-                order[start : start + bucket],
-                key=lambda i: (
-                    self._utterances[i].num_samples,
-                    self._utterances[i].utterance_id,
-                ),
-            )
-        batches = [tuple(order[start : start + size]) for start in range(0, len(order), size)]
-        return [batches[i] for i in rng.permutation(len(batches))]
+    def _plan_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(utterances in order [U], where batches start in it [batches + 1], their sequence [batches])."""
+        rng = keyed_rng("order", self._seed, epoch)
+        order_U, window_U = self._shuffled(rng)
+        starts = _cut_evenly(self._heard_U[order_U], self.batches_per_epoch)
+        # Batches of a window are short and long in turn; their lengths must not tell the time.
+        window = window_U[starts[:-1]]
+        sequence = np.lexsort((rng.random(self.batches_per_epoch), window))
+        return order_U, starts, sequence
+
+    def _shuffled(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """(utterances, the window of each): windows of whole parts; in one, similar lengths are close."""
+        parts, part_U = np.unique(self._part_U, return_inverse=True)
+        audio = np.bincount(part_U, weights=self._heard_U)
+        part_order = rng.permutation(len(parts))
+        before = np.cumsum(audio[part_order]) - audio[part_order]
+        part_window = np.empty(len(parts), np.int64)
+        part_window[part_order] = before // (_WINDOW_S * SAMPLE_RATE_HZ)
+        window_U = part_window[part_U]
+        order_U = np.lexsort((rng.random(len(window_U)), window_U))
+        heard_U = self._heard_U[order_U]
+        bucket_audio = _BATCHES_A_BUCKET * self._total / self.batches_per_epoch
+        bucket_U = ((np.cumsum(heard_U) - heard_U) // bucket_audio).astype(np.int64)
+        # Every other bucket falls in length, so that a batch between two of them is not a mixed one.
+        rising_U = np.where(bucket_U % 2, -heard_U, heard_U)
+        within = np.lexsort((order_U, rising_U, bucket_U, window_U[order_U]))
+        order_U = order_U[within]
+        return order_U, window_U[order_U]
+
+
+def _cut_evenly(lengths: np.ndarray, count: int) -> np.ndarray:
+    """int64 [count + 1]: where pieces of equal total length start; an item lies where its middle does."""
+    total = int(lengths.sum())
+    twice_middle = 2 * np.cumsum(lengths) - lengths
+    edges = [-(-2 * total * i // count) for i in range(count + 1)]
+    return np.searchsorted(twice_middle, np.array(edges, np.int64), side="left")
 
 
 @dataclass(frozen=True)
@@ -96,7 +132,7 @@ class Batch:
     step: int
     epoch: int
     micro: int
-    utterances: tuple[StoredUtterance, ...]
+    utterances: tuple[IndexRow, ...]
     first_frames: tuple[int, ...]
     wave_BN: torch.Tensor
     num_samples_B: torch.Tensor
@@ -116,12 +152,16 @@ class Batch:
 
 
 class BatchLoader:
-    """A rank's micro-batches of every update, read one update ahead."""
+    """A rank's micro-batches of every update, read some updates ahead.
+
+    Args:
+        rows: the utterances of these numbers of the plan.
+    """
 
     def __init__(
         self,
         plan: BatchPlan,
-        utterances: Sequence[StoredUtterance],
+        rows: Callable[[Sequence[int] | np.ndarray], tuple[IndexRow, ...]],
         reader: AudioReader,
         *,
         rank: int,
@@ -131,7 +171,7 @@ class BatchLoader:
         seed: int,
     ) -> None:
         self._plan = plan
-        self._utterances = utterances
+        self._rows = rows
         self._reader = reader
         self._rank = rank
         self._world_size = world_size
@@ -143,14 +183,17 @@ class BatchLoader:
     def updates(self, first: int, end: int) -> Iterator[tuple[int, list[Batch]]]:
         """(update, this rank's micro-batches) for updates ``first`` to ``end`` - 1."""
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            pending = pool.submit(self._load, first) if first < end else None
-            for step in range(first, end):
-                assert pending is not None  # the loop body ran for every step before
-                batches = pending.result()
-                pending = pool.submit(self._load, step + 1) if step + 1 < end else None
-                yield step, batches
+            ahead: deque[Future[list[Batch]]] = deque()
+            try:
+                for step in range(first, end):
+                    while step + len(ahead) < min(end, step + _UPDATES_AHEAD):
+                        ahead.append(pool.submit(self._load, step + len(ahead)))
+                    yield step, ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
 
-    def whole(self, utterances: Sequence[StoredUtterance]) -> Batch:
+    def whole(self, utterances: Sequence[IndexRow]) -> Batch:
         """A batch to judge by: whole utterances, each counted once."""
         waves = [pcm16_to_float(self._reader.samples(u)) for u in utterances]
         wave_BN, num_samples_B = pad_waves(waves)
@@ -160,23 +203,20 @@ class BatchLoader:
         )
 
     def _load(self, step: int) -> list[Batch]:
-        indices = sorted(
-            self._plan.batch(step),
-            key=lambda i: (self._utterances[i].num_samples, self._utterances[i].utterance_id),
-        )
-        cut = [c.tolist() for c in np.array_split(np.array(indices), self._micro_batches)]
+        cut = self._plan.micro_batches(step, self._micro_batches)
+        shortest = self._plan.batch(step)[:1]
         found: list[Batch] = []
         for i in range(self.passes):
             micro = i * self._world_size + self._rank
-            mine = cut[micro] if micro < len(cut) else []
+            mine = cut[micro] if micro < len(cut) else shortest[:0]
             # A rank may have nothing to do in a pass; it still takes part in the update.
-            weight = 1.0 if mine else 0.0
-            found.append(self._collate(step, micro, mine or indices[:1], weight))
+            weight = 1.0 if len(mine) else 0.0
+            found.append(self._collate(step, micro, mine if len(mine) else shortest, weight))
         return found
 
-    def _collate(self, step: int, micro: int, indices: Sequence[int], weight: float) -> Batch:
+    def _collate(self, step: int, micro: int, numbers: np.ndarray, weight: float) -> Batch:
         epoch = self._plan.epoch(step)
-        utterances = tuple(self._utterances[i] for i in indices)
+        utterances = self._rows(numbers)
         waves: list[np.ndarray] = []
         first_frames: list[int] = []
         for utterance in utterances:
@@ -195,7 +235,7 @@ class BatchLoader:
             torch.full((len(waves),), weight),
         )
 
-    def _crop(self, epoch: int, utterance: StoredUtterance) -> tuple[int, np.ndarray]:
+    def _crop(self, epoch: int, utterance: IndexRow) -> tuple[int, np.ndarray]:
         """A random stretch of at most ``max_samples``, cut on a frame's border."""
         samples = self._reader.samples(utterance)
         spare_frames = (len(samples) - self._max_samples) // FRAME_HOP_SAMPLES

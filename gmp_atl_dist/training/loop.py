@@ -19,11 +19,12 @@ from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import TrainWorkersConfig, canonical_json
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.metrics import confusion_matrix, scores_from_confusion
-from gmp_atl_dist.records import CURVE_SCHEMA, StoredUtterance
+from gmp_atl_dist.records import CURVE_SCHEMA
 from gmp_atl_dist.seeding import keyed_seed
 from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.index import IndexRow
 from gmp_atl_dist.store.readers import AudioReader
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
 from gmp_atl_dist.training.checkpoint import (
@@ -43,6 +44,8 @@ _log = logging.getLogger(__name__)
 
 _CURVE_POINTS = 200
 _PROGRESS_EVERY_S = 2.0
+_LOOK_EVERY_S = 1.0
+_ASK_EVERY_S = 5.0
 _JUDGED_UTTERANCES = 16
 
 
@@ -58,6 +61,10 @@ class Gang(Protocol):
 
     def report(self, step: int) -> None:
         """A checkpoint of this update is safe. Every rank says so at the same update."""
+        ...
+
+    def loses_a_node(self) -> bool:
+        """Whether a machine of the gang will soon be taken away. Every rank asks at the same update."""
         ...
 
 
@@ -103,7 +110,14 @@ class _Trainer:
         self._recipe = recipe = job.recipe
         self._config = recipe.optim
         self._reader = AudioReader(recipe.corpus)
-        plan = BatchPlan(recipe.utterances, self._config.batch_size, self._config.seed)
+        max_samples = max_crop_samples(self._config.max_utterance_s)
+        plan = BatchPlan(
+            recipe.utterances.num_samples,
+            recipe.utterances.part_numbers,
+            batch_s=self._config.batch_s,
+            max_samples=max_samples,
+            seed=self._config.seed,
+        )
         self._batches_per_epoch = plan.batches_per_epoch
         self._total_steps = (
             self._config.steps
@@ -112,12 +126,12 @@ class _Trainer:
         )
         self._loader = BatchLoader(
             plan,
-            recipe.utterances,
+            recipe.utterances.rows,
             self._reader,
             rank=gang.rank,
             world_size=gang.world_size,
             micro_batches=self._config.micro_batches,
-            max_samples=max_crop_samples(self._config.max_utterance_s),
+            max_samples=max_samples,
             seed=self._config.seed,
         )
         self._out = ArtifactWriter(job.store, job.key)
@@ -125,7 +139,8 @@ class _Trainer:
         self._progress = Progress()
         self._engine = self._begin(local)
         self._began_s = self._saved_s = time.monotonic()
-        self._shown_s = float("-inf")
+        self._shown_s = self._looked_s = self._asked_s = float("-inf")
+        self._noticed = False
         self._waited_s = self._heard_s = 0.0
 
     def _begin(self, local: Path) -> Engine:
@@ -228,27 +243,44 @@ class _Trainer:
     def _agree(self, counts: list[tuple[float, ...]]) -> tuple[list[float], bool]:
         """One exchange an update: what losses are divided by, who has uploaded, whether to leave."""
         uploader = self._uploader
-        leave = (
-            self._gang.rank == 0 and self._is_due() and self._job.store.exists(self._job.leave_path)
-        )
-        flags = [float(uploader.uploaded), float(leave), float(self._is_time_to_save())]
+        leave = self._gang.rank == 0 and self._sees_leave()
+        look = self._gang.rank == 0 and self._is_time_to_ask()
+        save = self._gang.rank == 0 and self._is_time_to_save()
+        flags = [float(uploader.uploaded), float(leave), float(look), float(save)]
         mine = torch.tensor(counts, dtype=torch.float64).sum(dim=0)
         values = torch.cat([mine, torch.tensor(flags, dtype=torch.float64)])
         values = values.to(self._engine.device)
         dist.all_reduce(values)
-        *summed, uploaded, leaving, save = values.tolist()
+        *summed, uploaded, leaving, look, save = values.tolist()
         if uploader.uploading and uploaded == self._gang.world_size:
             self._gang.report(uploader.seal())
-        if save and self._progress.step:
+        # A spot machine's notice: save now, and train on until it is gone and the gang starts anew.
+        noticed = look > 0 and not self._noticed and self._gang.loses_a_node()
+        self._noticed = self._noticed or noticed
+        if (save or noticed) and self._progress.step:
             self._save()
         return summed, leaving > 0
+
+    def _sees_leave(self) -> bool:
+        """Whether the gang is asked to leave; the store is asked now and then."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s < _LOOK_EVERY_S:
+            return False
+        self._looked_s = now_s
+        return self._job.store.exists(self._job.leave_path)
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._shown_s >= _PROGRESS_EVERY_S
 
     def _is_time_to_save(self) -> bool:
         every_s = 60 * self._job.workers.checkpoint_every_min
-        return self._gang.rank == 0 and time.monotonic() - self._saved_s >= every_s
+        return time.monotonic() - self._saved_s >= every_s
+
+    def _is_time_to_ask(self) -> bool:
+        now_s = time.monotonic()
+        due = now_s - self._asked_s >= _ASK_EVERY_S
+        self._asked_s = now_s if due else self._asked_s
+        return due
 
     def _save(self) -> None:
         """Begin a checkpoint of the updates taken so far; wait for the one before it, if need be."""
@@ -321,7 +353,7 @@ class _Trainer:
                 for name, data in recipe.export(engine.module).items():
                     self._job.store.put(f"{self._candidate(epoch)}/{name}", data)
 
-    def _judging_batches(self, utterances: Sequence[StoredUtterance]) -> Iterator[Batch]:
+    def _judging_batches(self, utterances: Sequence[IndexRow]) -> Iterator[Batch]:
         size = _JUDGED_UTTERANCES
         ordered = sorted(utterances, key=lambda u: (u.num_samples, u.utterance_id))
         for start in range(0, len(ordered), size):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,8 +11,8 @@ from torch import nn
 
 from gmp_atl_dist.config import OptimConfig
 from gmp_atl_dist.models.hubert import Hubert
-from gmp_atl_dist.records import StoredUtterance
 from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.index import IndexRow, Utterances
 from gmp_atl_dist.training.batches import Batch
 
 
@@ -40,8 +40,8 @@ class Recipe(ABC):
     name: str
     optim: OptimConfig
     corpus: Artifact
-    utterances: tuple[StoredUtterance, ...]
-    selection: tuple[StoredUtterance, ...] = ()
+    utterances: Utterances
+    selection: Sequence[IndexRow] = ()
     """Utterances on which each epoch is judged; empty keeps the last."""
     factors: tuple[float, ...] = (1.0,)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gmp_atl_dist.config import FoldsConfig
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.errors import ConfigError, CorpusError
-from gmp_atl_dist.records import Fold, StoredUtterance, TrainingSet
+from gmp_atl_dist.records import Fold, StoredUtterance, TrainingSpeakers
 
 
 def said(name: str, speaker: str, session: str = "", split: str = "") -> StoredUtterance:
@@ -169,14 +169,13 @@ def test_planted_leaks_cannot_be_constructed() -> None:
             Fold("leaky", **sides)
 
 
-def test_a_training_set_refuses_test_and_valid_speakers() -> None:
+def test_learners_refuse_test_and_valid_speakers() -> None:
     fold = Fold("f", ("a",), ("b",), ("c",))
-    utterances = tuple(said(s, s) for s in "abc")
-    assert fold.training(utterances).ids == {"a"}
-    for leak in utterances[1:]:
-        with pytest.raises(CorpusError, match=f"utterance '{leak.utterance_id}' of speaker"):
-            TrainingSet((utterances[0], leak), fold)
-    assert fold.transductive(utterances).ids == {"a", "b", "c"}
+    assert fold.training_speakers().speakers == ("a",)
+    for leak in "bc":
+        with pytest.raises(CorpusError, match=f"must not hear.*\n.*speaker '{leak}'"):
+            TrainingSpeakers(("a", leak), fold)
+    assert fold.transductive_speakers().speakers == ("a", "b", "c")
 
 
 @st.composite

@@ -204,7 +204,7 @@ def test_folds_by_session_are_the_published_lists(listing: CorpusListing) -> Non
     assert len(folds) == 5
     for session, fold in enumerate(folds, 1):
         test = {by_id[u.utterance_id] for u in fold.select(stored, "test")}
-        train = {by_id[u.utterance_id] for u in fold.training(stored).utterances}
+        train = {by_id[u.utterance_id] for u in fold.select(stored, "train")}
         assert test == published(session, "test")
         assert train == published(session, "train")
 

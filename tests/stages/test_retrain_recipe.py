@@ -60,11 +60,11 @@ def stored(tiny: Tiny, root: Path, labels: Labels, books: tuple[Codebook, ...] =
 
 def recipe_of(tiny: Tiny, root: Path, labels: Labels | None = None, **keys: Json) -> RetrainRecipe:
     config = RetrainConfig.model_validate(
-        {"steps": 3, "batch_size": 8, "lr": 1e-3, "dropout": 0.0, "projection_dim": 16, **keys}
+        {"steps": 3, "batch_s": 3.0, "lr": 1e-3, "dropout": 0.0, "projection_dim": 16, **keys}
     )
     artifact = stored(tiny, root, counted_up(tiny) if labels is None else labels)
-    training = FOLD.training(read_utterances(tiny.corpus))
-    return RetrainRecipe(config, tiny.corpus, tiny.backbone, artifact, BOOKS, training)
+    speakers = FOLD.training_speakers()
+    return RetrainRecipe(config, tiny.corpus, tiny.backbone, artifact, BOOKS, speakers)
 
 
 def loaded(
@@ -78,8 +78,14 @@ def loaded(
 ) -> list[Batch]:
     """This rank's micro-batches of the first three updates; crops are short."""
     made = BatchLoader(
-        BatchPlan(recipe.utterances, 8, 0),
-        recipe.utterances,
+        BatchPlan(
+            recipe.utterances.num_samples,
+            recipe.utterances.part_numbers,
+            batch_s=1.3,
+            max_samples=max_samples,
+            seed=0,
+        ),
+        recipe.utterances.rows,
         AudioReader(tiny.corpus),
         rank=rank,
         world_size=world_size,
@@ -265,7 +271,7 @@ def test_labels_that_name_another_codebook_stop_the_training(tiny: Tiny, tmp_pat
     artifact = stored(tiny, tmp_path, counted_up(tiny), other)
     recipe = recipe_of(tiny, tmp_path / "unused")
     recipe = RetrainRecipe(
-        recipe._config, tiny.corpus, tiny.backbone, artifact, BOOKS, FOLD.training(learnt(tiny))
+        recipe._config, tiny.corpus, tiny.backbone, artifact, BOOKS, FOLD.training_speakers()
     )
     with pytest.raises(ModelError, match=f"are of codebook {other[1].fingerprint[:12]}, expected"):
         all_losses(recipe, loaded(tiny, recipe), recipe.build())

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from one_process import Tiny
+from one_process import FOLD, Tiny
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, num_frames
-from gmp_atl_dist.records import StoredUtterance
 from gmp_atl_dist.seeding import keyed_rng, keyed_seed
+from gmp_atl_dist.store.index import IndexRow, Utterances
 from gmp_atl_dist.store.readers import AudioReader, InPart
 from gmp_atl_dist.training import batches
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
@@ -22,7 +22,7 @@ from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_cro
 pytest_plugins = ["one_process"]
 
 counts = st.integers(1, 60)
-sizes = st.integers(1, 17)
+sizes_s = st.floats(0.05, 4.0)
 seeds = st.integers(0, 2**31)
 
 
@@ -36,38 +36,51 @@ class Ramps(AudioReader):
         return np.arange(utterance.num_samples, dtype="<i2")
 
 
-def some(count: int, parts: int = 3) -> tuple[StoredUtterance, ...]:
+def some(count: int, parts: int = 3) -> tuple[IndexRow, ...]:
     rng = np.random.default_rng(count)
     return tuple(
-        StoredUtterance(
+        IndexRow(
             utterance_id=f"u{i:03d}",
             speaker="s",
             gender="female",
             emotion="sad",
-            session="",
-            split="",
-            num_samples=int(rng.integers(400, 12_000)),
-            audio_sha256="",
             part=f"part-{i % parts}",
+            num_samples=int(rng.integers(400, 12_000)),
             row=i // parts,
         )
         for i in range(count)
     )
 
 
+def plan_of(
+    utterances: tuple[IndexRow, ...],
+    batch_s: float = 2.0,
+    seed: int = 0,
+    max_samples: int = 16_000,
+) -> BatchPlan:
+    names = sorted({u.part for u in utterances})
+    return BatchPlan(
+        np.array([u.num_samples for u in utterances]),
+        np.array([names.index(u.part) for u in utterances]),
+        batch_s=batch_s,
+        max_samples=max_samples,
+        seed=seed,
+    )
+
+
 def loader(
-    utterances: tuple[StoredUtterance, ...],
+    utterances: tuple[IndexRow, ...],
     *,
     rank: int = 0,
     world_size: int = 1,
-    batch_size: int = 8,
+    batch_s: float = 1.6,
     micro_batches: int = 1,
     max_samples: int = 4_000,
     seed: int = 0,
 ) -> BatchLoader:
     return BatchLoader(
-        BatchPlan(utterances, batch_size, seed),
-        utterances,
+        plan_of(utterances, batch_s, seed, max_samples),
+        lambda numbers: tuple(utterances[i] for i in numbers),
         Ramps(),
         rank=rank,
         world_size=world_size,
@@ -94,55 +107,93 @@ def counted(loaded: list[Batch]) -> list[tuple[str, int, tuple[float, ...]]]:
     )
 
 
-@given(n=counts, size=sizes, parts=st.integers(1, 6), window=st.integers(1, 40), seed=seeds)
-def test_an_epoch_has_every_utterance_once(
-    n: int, size: int, parts: int, window: int, seed: int
+@given(n=counts, batch_s=sizes_s, parts=st.integers(1, 6), window_s=st.floats(0.1, 20), seed=seeds)
+def test_an_epoch_has_every_utterance_once_in_batches_of_equal_audio(
+    n: int, batch_s: float, parts: int, window_s: float, seed: int
 ) -> None:
-    with mock.patch.object(batches, "_WINDOW_UTTERANCES", window):
-        plan = BatchPlan(some(n, parts), size, seed)
+    utterances = some(n, parts)
+    lengths = np.array([u.num_samples for u in utterances])
+    with mock.patch.object(batches, "_WINDOW_S", window_s):
+        plan = plan_of(utterances, batch_s, seed)
+        mean = lengths.sum() / plan.batches_per_epoch
+        assert plan.batches_per_epoch == 1 or mean >= batch_s * 16_000
         for epoch in range(2):
             first = epoch * plan.batches_per_epoch
             found = [plan.batch(first + i) for i in range(plan.batches_per_epoch)]
-            assert Counter(i for batch in found for i in batch) == dict.fromkeys(range(n), 1)
-            short = [batch for batch in found if len(batch) != size]
-            assert len(short) == (n % size > 0)
+            assert Counter(i for b in found for i in b.tolist()) == dict.fromkeys(range(n), 1)
+            for batch in found:
+                assert len(batch), "none is empty"
+                assert abs(lengths[batch].sum() - mean) <= lengths.max()
 
 
-@given(n=counts, size=sizes, seed=seeds, step=st.integers(0, 200))
-def test_a_batch_depends_on_seed_and_update_alone(n: int, size: int, seed: int, step: int) -> None:
+@given(n=counts, count=st.integers(1, 9), seed=seeds)
+def test_micro_batches_are_the_batch_cut_at_equal_audio(n: int, count: int, seed: int) -> None:
     utterances = some(n)
-    walked = BatchPlan(utterances, size, seed)
+    lengths = np.array([u.num_samples for u in utterances])
+    plan = plan_of(utterances, seed=seed)
+    cut = plan.micro_batches(0, count)
+
+    assert len(cut) == count
+    assert np.concatenate(cut).tolist() == plan.batch(0).tolist()
+    share = lengths[plan.batch(0)].sum() / count
+    assert all(abs(lengths[c].sum() - share) <= lengths.max() for c in cut)
+
+
+def test_what_is_cropped_counts_as_it_is_heard() -> None:
+    utterances = some(40)
+    whole, cropped = plan_of(utterances, 1.0), plan_of(utterances, 1.0, max_samples=800)
+    assert whole.batches_per_epoch > 4 * cropped.batches_per_epoch
+
+
+@given(n=counts, batch_s=sizes_s, seed=seeds, step=st.integers(0, 200))
+def test_a_batch_depends_on_seed_and_update_alone(
+    n: int, batch_s: float, seed: int, step: int
+) -> None:
+    utterances = some(n)
+    walked = plan_of(utterances, batch_s, seed)
     for i in range(step):
         walked.batch(i)
 
-    assert BatchPlan(utterances, size, seed).batch(step) == walked.batch(step)
+    expected = walked.batch(step).tolist()
+    assert plan_of(utterances, batch_s, seed).batch(step).tolist() == expected
 
 
 def test_epochs_and_seeds_differ() -> None:
     utterances = some(50)
-    plan, other = BatchPlan(utterances, 5, 0), BatchPlan(utterances, 5, 1)
-    epochs = [[plan.batch(e * 10 + i) for i in range(10)] for e in range(3)]
+    plan, other = plan_of(utterances, 2.0, 0), plan_of(utterances, 2.0, 1)
+    n = plan.batches_per_epoch
+    assert n > 5
+    epochs = [[plan.batch(e * n + i).tolist() for i in range(n)] for e in range(3)]
 
     assert epochs[0] != epochs[1] != epochs[2]
-    assert epochs[0] != [other.batch(i) for i in range(10)]
+    assert epochs[0] != [other.batch(i).tolist() for i in range(n)]
 
 
 def test_a_part_is_read_once_an_epoch() -> None:
-    utterances = some(40, parts=8)
-    with mock.patch.object(batches, "_WINDOW_UTTERANCES", 10):
-        plan = BatchPlan(utterances, 5, 0)
-        order = [utterances[i].part for step in range(8) for i in plan.batch(step)]
+    utterances = some(80, parts=8)
+    a_part_s = sum(u.num_samples for u in utterances) / 16_000 / 8
+    with mock.patch.object(batches, "_WINDOW_S", 2 * a_part_s):
+        plan = plan_of(utterances, a_part_s / 2)
+        steps = range(plan.batches_per_epoch)
+        order = [utterances[i].part for step in steps for i in plan.batch(step)]
     for part in {u.part for u in utterances}:
         rows = [i for i, p in enumerate(order) if p == part]
-        assert rows[-1] - rows[0] < 10, f"{part} is not read front to back"
+        assert rows[-1] - rows[0] < 40, f"{part} is not read front to back"
 
 
 def test_an_update_holds_similar_lengths() -> None:
-    utterances = some(64)
-    plan = BatchPlan(utterances, 8, 0)
-    lengths = [[utterances[i].num_samples for i in plan.batch(step)] for step in range(8)]
-    within = sum(max(batch) - min(batch) for batch in lengths)
-    assert within < 0.3 * sum(max(u.num_samples for u in utterances) for _ in lengths)
+    utterances = some(640)
+    plan = plan_of(utterances, 6.0)
+    steps = range(plan.batches_per_epoch)
+    lengths = [[utterances[i].num_samples for i in plan.batch(step)] for step in steps]
+    useful = sum(map(sum, lengths)) / sum(max(b) * len(b) for b in lengths)
+    assert useful > 0.85, "of what padding makes of it"
+
+
+def test_lengths_do_not_tell_the_time() -> None:
+    plan = plan_of(some(600), 2.0)
+    sizes = [len(plan.batch(step)) for step in range(plan.batches_per_epoch)]
+    assert abs(np.corrcoef(np.arange(len(sizes)), sizes)[0, 1]) < 0.3
 
 
 def passes(loaded: list[Batch]) -> dict[int, tuple[object, ...]]:
@@ -161,6 +212,7 @@ def test_forward_passes_do_not_depend_on_the_number_of_ranks(
 ) -> None:
     utterances = some(21)
     alone = dict(loader(utterances, micro_batches=micro_batches).updates(0, 6))
+    assert plan_of(utterances, 1.6, max_samples=4_000).batches_per_epoch == 3
     ranks = [
         loader(utterances, rank=rank, world_size=world_size, micro_batches=micro_batches)
         for rank in range(world_size)
@@ -192,20 +244,22 @@ def test_every_utterance_is_seen_once_an_epoch_by_any_number_of_ranks() -> None:
 
 
 def test_micro_batches_hold_similar_lengths() -> None:
-    (step,) = [b for _, b in loader(some(64), batch_size=64, micro_batches=4).updates(0, 1)]
+    (step,) = [b for _, b in loader(some(64), batch_s=64, micro_batches=4).updates(0, 1)]
     ends = [(min(b.num_samples_B.tolist()), max(b.num_samples_B.tolist())) for b in step]
     assert all(low[1] <= high[0] for low, high in pairwise(ends))
 
 
 def test_a_rank_without_work_still_has_a_batch() -> None:
-    found = loader(some(5), rank=3, world_size=4, batch_size=4, micro_batches=4).updates(0, 2)
-    assert sorted(sum(step[0].weight_B.tolist()) for _, step in found) == [0.0, 1.0]
+    ranks = [loader(some(2), rank=rank, world_size=4, micro_batches=4) for rank in range(4)]
+    found = [batches for rank in ranks for _, batches in rank.updates(0, 1)]
+    assert [len(batches) for batches in found] == [1, 1, 1, 1]
+    assert sorted(float(batches[0].weight_B.sum()) for batches in found) == [0.0, 0.0, 1.0, 1.0]
 
 
 @given(n=st.integers(1, 12), max_samples=st.integers(400, 6_000), seed=seeds)
 def test_crops_begin_on_a_frame_and_stay_inside(n: int, max_samples: int, seed: int) -> None:
     utterances = some(n)
-    made = loader(utterances, batch_size=4, max_samples=max_samples, seed=seed)
+    made = loader(utterances, batch_s=0.5, max_samples=max_samples, seed=seed)
     for _, (batch,) in made.updates(0, 3):
         for u, first, wave_N, samples in zip(
             batch.utterances,
@@ -223,7 +277,7 @@ def test_crops_move_between_epochs() -> None:
     utterances = some(1)
     firsts = {
         batch.first_frames[0]
-        for _, (batch,) in loader(utterances, batch_size=1, max_samples=400).updates(0, 30)
+        for _, (batch,) in loader(utterances, batch_s=1, max_samples=400).updates(0, 30)
     }
     assert len(firsts) > 5
 
@@ -249,12 +303,17 @@ def test_whole_utterances_are_not_cropped() -> None:
 
 def test_real_audio_arrives(tiny: Tiny) -> None:
     from gmp_atl_dist.audio import decode_pcm16, pcm16_to_float
-    from gmp_atl_dist.store.readers import read_utterances
 
-    utterances = read_utterances(tiny.corpus)
+    utterances = Utterances(tiny.corpus, FOLD.train_speakers)
     made = BatchLoader(
-        BatchPlan(utterances, 4, 0),
-        utterances,
+        BatchPlan(
+            utterances.num_samples,
+            utterances.part_numbers,
+            batch_s=2.0,
+            max_samples=max_crop_samples(10.0),
+            seed=0,
+        ),
+        utterances.rows,
         AudioReader(tiny.corpus, cache_bytes=1),
         rank=0,
         world_size=1,

@@ -1,0 +1,157 @@
+"""Training on nodes that come and go: the curve does not know it.
+
+Nodes are raylets of this machine (``ray.cluster_utils.Cluster``); removing one kills it and its workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+from one_process import Tiny
+from ray._private.node import Node
+from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
+from ray.cluster_utils import Cluster
+from ray.core.generated import autoscaler_pb2
+from retrain_case import OTHER_ORDER_OF_SUMS, STEPS, Case, case
+
+from gmp_atl_dist import runtime
+from gmp_atl_dist.config import TrainWorkersConfig
+from gmp_atl_dist.runtime import gang
+from gmp_atl_dist.training.loop import run_training
+
+pytest_plugins = ["one_process"]
+pytestmark = pytest.mark.timeout(420)
+
+PAUSE_S = 0.1
+NOTICE_S = 12.0
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Cluster]:
+    """A head without cores, and two nodes with room for one worker each."""
+    noticed_soon = {"health_check_failure_threshold": 3, "health_check_period_ms": 500}
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "_system_config": noticed_soon, "include_dashboard": False},
+    )
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    here = os.pathsep.join(
+        [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    ray.init(
+        address=cluster.address,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": here}},
+    )
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    made = case(tiny, tmp_path_factory.mktemp("undisturbed"))
+    assert made.by(2) == [0, 0]
+    return made
+
+
+def train(made: Case, **workers: int) -> None:
+    """By Ray, on one or two workers as there is room for."""
+    made.recipe.pause_s = PAUSE_S
+    config = TrainWorkersConfig.model_validate({"workers": [1, 2], "max_failures": 3, **workers})
+    job = made.with_workers(config)
+    runtime.train(run_training, job, name=job.key.fingerprint, store=made.job.store, config=config)
+
+
+def meanwhile(act: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    return thread
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline_s, f"no {what} after two minutes"
+        time.sleep(0.1)
+
+
+def a_node_with_a_worker(cluster: Cluster) -> Node:
+    """Not that of the controller, which is on any."""
+    for node in cluster.worker_nodes:
+        raylet = node.all_processes["raylet"][0].process.pid
+        for child in psutil.Process(raylet).children():
+            if child.cmdline() and child.cmdline()[0].startswith("ray::RayTrainWorker"):
+                return node
+    raise LookupError("no worker on any node")
+
+
+def drain(node_id: str | None, cluster: Cluster, in_s: float) -> None:
+    """What a spot notice makes of a node."""
+    accepted, why = GcsClient(address=cluster.address).drain_node(
+        node_id,
+        autoscaler_pb2.DRAIN_NODE_REASON_PREEMPTION,  # pyright: ignore[reportAttributeAccessIssue]
+        "spot notice",
+        int((time.time() + in_s) * 1000),
+    )
+    assert accepted, why
+
+
+def test_a_removed_node_leaves_the_same_curve(
+    nodes: Cluster, tiny: Tiny, undisturbed: Case, tmp_path: Path
+) -> None:
+    made = case(tiny, tmp_path)
+
+    def remove() -> None:
+        until(lambda: bool(made.checkpoint_steps()), "checkpoint")
+        nodes.remove_node(a_node_with_a_worker(nodes), allow_graceful=False)
+
+    thread = meanwhile(remove)
+    train(made, checkpoint_every_steps=10)
+    thread.join()
+
+    assert made.resumed_at, "it was not disturbed"
+    assert all(0 < step < STEPS for step in made.resumed_at)
+    made.check_like(undisturbed, OTHER_ORDER_OF_SUMS)
+    made.check_samples()
+    nodes.add_node(num_cpus=1)
+
+
+def test_a_notice_saves_and_a_new_node_is_taken_in(
+    nodes: Cluster,
+    tiny: Tiny,
+    undisturbed: Case,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gang, "_RESIZE_EVERY_S", 2.0)
+    made = case(tiny, tmp_path)
+
+    def take_and_give() -> None:
+        until(lambda: made.progress() > 3, "update")
+        node = a_node_with_a_worker(nodes)
+        drain(node.node_id, nodes, NOTICE_S)
+        until(lambda: bool(made.checkpoint_steps()), "checkpoint")
+        nodes.remove_node(node, allow_graceful=False)
+        until(lambda: made.world_sizes()[-1:] == [1], "training on what is left")
+        nodes.add_node(num_cpus=1)
+
+    thread = meanwhile(take_and_give)
+    # No checkpoint but what a notice, or the clock, asks for.
+    train(made, checkpoint_every_steps=100_000)
+    thread.join()
+
+    assert made.world_sizes() == [2, 1, 2]
+    assert len(made.resumed_at) == 2
+    made.check_like(undisturbed, OTHER_ORDER_OF_SUMS)
+    made.check_samples()
