@@ -31,8 +31,11 @@ class TrainedStage(Stage):
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         from gmp_atl_dist.training.loop import TrainJob, run_training
+        from gmp_atl_dist.training.mlflow_log import check_mlflow
 
         workers = context.settings.train
+        if workers.mlflow_uri is not None:
+            check_mlflow()  # here, before the cluster is asked for anything
         job = TrainJob(self.recipe(), context.store, out.key, workers)
         name = out.key.fingerprint
         context.cluster.open()
