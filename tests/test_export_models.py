@@ -1,4 +1,4 @@
-"""Exported models in a Python that has no gmp_atl_dist: the same logits and frames, and what the card says."""
+"""Exported models in a Python without gmp_atl_dist: the same logits and frames; and the card."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
-from one_process import context_of, no_ray, tiny_experiment
+from one_process import context_of, finish, no_ray, tiny_experiment
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from transformers import HubertConfig
 
 from gmp_atl_dist import cli, pipeline
 from gmp_atl_dist.audio import pcm16_to_float
 from gmp_atl_dist.config import ModelConfig, RunConfig
+from gmp_atl_dist.corpora.base import read_corpus
+from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.exchange.models import EXPORTED_NAMES, export_model
 from gmp_atl_dist.inference.predictor import probabilities_of
 from gmp_atl_dist.models.emotion import EmotionModel
@@ -30,8 +33,12 @@ from gmp_atl_dist.models.sizes import NAMED_SIZES
 from gmp_atl_dist.models.source import hubert_from_files, load_source, model_to_files
 from gmp_atl_dist.models.stored import emotion_model_from_files, load_emotion_model
 from gmp_atl_dist.predict import predict_files
+from gmp_atl_dist.report.protocol import Protocol
+from gmp_atl_dist.stages.backbone import Backbone
 from gmp_atl_dist.stages.base import Pending, sealed
-from gmp_atl_dist.stages.report import FoldArtifacts
+from gmp_atl_dist.stages.evaluate import read_predictions
+from gmp_atl_dist.stages.ingest import Ingest
+from gmp_atl_dist.stages.report import FoldArtifacts, outcome_of
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import AudioReader, read_utterances
@@ -73,8 +80,8 @@ for name, folder in job["classifiers"].items():
     )
     assert not any(info.values()), info
     assert not model.training
+    padded = extractor(waves, sampling_rate=16000, padding=True, return_tensors="pt")
     with torch.inference_mode():
-        padded = extractor(waves, sampling_rate=16000, padding=True, return_tensors="pt")
         found[name + "/padded"] = model(**padded).logits.numpy()
         singles = [extractor(w, sampling_rate=16000, return_tensors="pt") for w in waves]
         found[name + "/single"] = torch.cat([model(**x).logits for x in singles]).numpy()
@@ -86,7 +93,7 @@ for name, folder in job["classifiers"].items():
     assert model.classifier.weight.grad.abs().sum() > 0
     classify = pipeline("audio-classification", model=folder, trust_remote_code=True)
     answers = classify([{"raw": w, "sampling_rate": 16000} for w in waves], top_k=None)
-    order = list(model.config.label2id)
+    order = [model.config.id2label[i] for i in range(model.config.num_labels)]
     found[name + "/pipeline"] = np.array(
         [[next(a["score"] for a in one if a["label"] == label) for label in order] for one in answers]
     )
@@ -175,7 +182,10 @@ def ran(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
     (folder / "x.toml").write_text(toml_of(config))
     context = context_of(folder / "root", tiny_corpus, config)
     with no_ray():
-        pipeline.run_pipeline(config, context)
+        corpus = finish(Ingest(config.corpus, read_corpus(config.corpus, context.source)), context)
+        backbone = finish(Backbone(config.model), context)
+        (fold,) = plan_folds(read_utterances(corpus), config.folds)
+        pipeline.one_fold(config, corpus, backbone, fold, lambda stage: finish(stage, context))
     corpus, backbone, made = pipeline.find_fold(config, context.store, context.source, 1)
     reader = AudioReader(corpus)
     utterances = sorted(read_utterances(corpus), key=lambda u: u.num_samples)
@@ -243,7 +253,8 @@ def test_logits_are_ours(exports: Exports, name: str) -> None:
     np.testing.assert_allclose(found[f"{name}/pipeline"], probabilities, rtol=0, atol=TOLERANCE)
 
     labels = torch.arange(len(exports.waves)) % len(model.config.emotions)
-    loss = torch.nn.functional.cross_entropy(model(wave_BN, num_samples_B, labels), labels)
+    with torch.inference_mode():
+        loss = torch.nn.functional.cross_entropy(model(wave_BN, num_samples_B, labels), labels)
     assert float(found[f"{name}/loss"]) == pytest.approx(float(loss), abs=1e-3)
 
 
@@ -303,37 +314,30 @@ def test_an_exported_model_comes_back(exports: Exports, tiny_corpus: Path) -> No
 
 def test_the_card_says_what_there_was(exports: Exports) -> None:
     text = (exports.folder / "classifier" / "README.md").read_text()
-    report = json.loads(sealed_report(exports).read_file("report.json"))
-    (fold,) = report["folds"]
-    scores, intervals = (fold["outcome"][k] for k in ("scores", "intervals"))
+    predictions = read_predictions(sealed(exports.made.predictions))
+    true, predicted = [p.emotion for p in predictions], [p.predicted for p in predictions]
+    war, uar = accuracy_score(true, predicted), balanced_accuracy_score(true, predicted)
+    outcome = outcome_of(predictions, read_emotions(exports.corpus), exports.config.evaluate)
     header = yaml.safe_load(text.split("---")[1])
 
     assert header["license"] == "unknown"
     assert header["pipeline_tag"] == "audio-classification"
     assert "base_model" not in header, "random weights have none"
     (result,) = header["model-index"][0]["results"]
-    assert [m["value"] for m in result["metrics"]] == [scores["war"], scores["uar"]]
+    assert [m["value"] for m in result["metrics"]] == pytest.approx([war, uar])
     assert ModelCard(text).data.eval_results, "as the hub reads it"
-    for measure in ("war", "uar"):
-        low, high = (100 * x for x in intervals[measure])
-        assert f"| {100 * scores[measure]:.1f} % | {low:.1f} to {high:.1f} % |" in text
+    for value, (low, high) in ((war, outcome.intervals.war), (uar, outcome.intervals.uar)):
+        assert f"| {100 * value:.1f} % | {100 * low:.1f} to {100 * high:.1f} % |" in text
     assert "licence of the corpus is not known" in text
-    assert report["protocol"]["statement"] in text
+    assert Protocol.of("clean", "last").statement in text
     assert "Warning" not in text
     assert "**random weights** of size tiny" in text
     assert "`fold1`" in text
     assert "24 utterances of 6 speakers" in text
-    for kind in ("warmup", "extract", "cluster", "label", "retrain", "finetune", "evaluate"):
-        assert f"| `{kind}` | `{fold['artefacts'][kind]}` |" in text
+    for kind, handle in exports.made.handles().items():
+        assert f"| `{kind}` | `{handle.identity}` |" in text
     assert exports.corpus.identity in text
     assert "transformers 5." in text
-
-
-def sealed_report(exports: Exports) -> Artifact:
-    store = Store.open(exports.config.runtime.root)
-    (entry,) = [e for e in store.list("artifacts/report") if e.path.endswith("/_manifest.json")]
-    key = ArtifactKey(*entry.path.split("/")[1:3])
-    return sealed(pipeline.find_artifact(store, key) or Pending(key))
 
 
 def test_a_backbones_card_has_no_score_of_its_own(exports: Exports) -> None:
@@ -371,6 +375,35 @@ def test_a_peeking_run_warns_and_is_in_no_table(exports: Exports, tmp_path: Path
     text = (tmp_path / "peek" / "README.md").read_text()
     assert "> **Warning.** Not a valid estimate of performance" in text
     assert "model-index" not in yaml.safe_load(text.split("---")[1])
+
+
+@pytest.mark.parametrize(
+    ("source", "listing", "base_model"),
+    [
+        ("facebook/hubert-base-ls960", None, "facebook/hubert-base-ls960"),
+        ("/home/somebody/hubert", [["config.json", 1, 2]], None),
+        ("models/hubert", [["config.json", 1, 2]], None),
+    ],
+)
+def test_a_base_model_is_named_where_its_name_means_something_elsewhere(
+    ran: Exports, tmp_path: Path, source: str, listing: object, base_model: str | None
+) -> None:
+    config = ran.config.model_copy(update={"model": ModelConfig(source=source)})
+    manifest = ran.backbone.manifest.model_copy(update={"science": {"listing": listing}})
+    backbone = replace(ran.backbone, manifest=manifest)
+    export_model(config, ran.corpus, backbone, ran.made, tmp_path / "out", what="classifier")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert yaml.safe_load(text.split("---")[1]).get("base_model") == base_model
+    assert (source in text) == (base_model is not None)
+
+
+def test_an_unevaluated_fold_has_no_scores(ran: Exports, tmp_path: Path) -> None:
+    made = replace(ran.made, predictions=Pending(ArtifactKey("evaluate", "b" * 64)))
+    export_model(ran.config, ran.corpus, ran.backbone, made, tmp_path / "out", what="classifier")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "The fold was not evaluated when this card was written" in text
+    assert "b" * 64 not in text
+    assert "model-index" not in text
 
 
 def run_cli(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
