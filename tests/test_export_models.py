@@ -327,7 +327,10 @@ def test_the_card_says_what_there_was(exports: Exports) -> None:
     assert [m["value"] for m in result["metrics"]] == pytest.approx([war, uar])
     assert len(vars(ModelCard(text).data)["eval_results"]) == 2, "as the hub reads it"
     for value, (low, high) in ((war, outcome.intervals.war), (uar, outcome.intervals.uar)):
-        assert f"| {100 * value:.1f} % | {100 * low:.1f} to {100 * high:.1f} % |" in text
+        assert (
+            f"| {100 * value:.1f} % | {100 * low:.1f} to {100 * high:.1f} % | 95 % over utterances |"
+            in text
+        )
     assert "licence of the corpus is not known" in text
     assert Protocol.of("clean", "last").statement in text
     assert "Warning" not in text

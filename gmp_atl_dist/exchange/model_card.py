@@ -50,7 +50,7 @@ class Audience:
 
     def words(self) -> str:
         return (
-            f"{self.num_utterances} utterances of {self.num_speakers} speakers, {self.hours:.2f} h"
+            f"{self.num_utterances} utterances of {self.num_speakers} speakers, {self.hours:.3g} h"
         )
 
 
@@ -241,7 +241,7 @@ def _data(facts: CardFacts) -> str:
     return (
         "## Data\n\n"
         f"Corpus adapter `{corpus.adapter}`: {corpus.num_utterances} utterances of "
-        f"{corpus.num_speakers} speakers, {corpus.hours:.2f} h in all ({classes}; {genders}); "
+        f"{corpus.num_speakers} speakers, {corpus.hours:.3g} h in all ({classes}; {genders}); "
         f"{len(corpus.dropped)} recordings were left out as unusable. Of these, the stage that made this "
         f"model learnt from {facts.heard.words()}.\n\n"
         "**The licence of the corpus is not known to the software that wrote this card**, and neither is "
@@ -272,24 +272,30 @@ def _results(facts: CardFacts) -> str:
         if facts.stage == "finetune"
         else "Of the classifier that was fine-tuned from this backbone, not of the backbone itself.\n\n"
     )
-    scores, intervals = facts.outcome.scores, facts.outcome.intervals
-    rows = [
-        _score_row("WAR (accuracy)", scores.war, intervals.war),
-        _score_row("UAR (mean recall)", scores.uar, intervals.uar),
-    ]
+    scores = facts.outcome.scores
+    rows: list[str] = []
+    # Over speakers only where there are enough of them to resample.
+    for unit, found in (
+        ("utterances", facts.outcome.intervals),
+        ("speakers", facts.outcome.speaker_intervals),
+    ):
+        if found is not None:
+            confidence = f"{100 * found.confidence:g} % over {unit}"
+            rows.append(_score_row("WAR (accuracy)", scores.war, found.war, confidence))
+            rows.append(_score_row("UAR (mean recall)", scores.uar, found.uar, confidence))
     return (
         f"## Results\n\n{whose}On the {scores.num_utterances} test utterances of {facts.tested.num_speakers} "
         f"speakers of `{facts.fold}`, one fold alone:\n\n"
-        f"| measure | value | {100 * intervals.confidence:g} % interval |\n|---|---|---|\n"
+        "| measure | value | interval | of |\n|---|---|---|---|\n"
         + "\n".join(rows)
-        + "\n\nIntervals are bootstrapped over utterances: they do not tell how far other speakers would "
-        "differ, which is more."
+        + "\n\nIntervals are bootstrapped. Over utterances they do not tell how far other speakers would "
+        "differ, which is usually further."
     )
 
 
-def _score_row(name: str, value: float, interval: tuple[float, float]) -> str:
+def _score_row(name: str, value: float, interval: tuple[float, float], of: str) -> str:
     low, high = interval
-    return f"| {name} | {100 * value:.1f} % | {100 * low:.1f} to {100 * high:.1f} % |"
+    return f"| {name} | {100 * value:.1f} % | {100 * low:.1f} to {100 * high:.1f} % | {of} |"
 
 
 def _limits(facts: CardFacts) -> str:

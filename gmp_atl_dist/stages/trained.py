@@ -7,7 +7,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from gmp_atl_dist import runtime
 from gmp_atl_dist.errors import StoppedError
@@ -24,6 +24,9 @@ _POLL_S = 1.0
 
 class TrainedStage(Stage):
     """A stage whose result is learnt by gradient descent."""
+
+    # 2: curves hold the learning rate, and retrain's the loss of each scale.
+    version: ClassVar[int] = 2
 
     @abstractmethod
     def recipe(self) -> Recipe:

@@ -6,13 +6,14 @@ import importlib.util
 import logging
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from one_process import FOLD, OneRank, Stopped, Tiny, train_here
+from one_process import FOLD, OneRank, Stopped, Tiny, finish, no_ray, train_here
 from tensorboardX.proto import event_pb2
 
 from gmp_atl_dist.config import Json, TrainWorkersConfig, WarmupConfig
@@ -20,6 +21,7 @@ from gmp_atl_dist.config_file import parse_config
 from gmp_atl_dist.errors import ArtifactError, ConfigError
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.records import StoredUtterance
+from gmp_atl_dist.stages.warmup import Warmup
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import read_curves, read_utterances
@@ -192,6 +194,17 @@ def test_without_mlflow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
     workers = TrainWorkersConfig(mlflow_uri="https://mlflow.example.org")
     with pytest.raises(ConfigError, match=r"mlflow_uri is set.*install gmp_atl_dist\[mlflow\]"):
         open_logs(Store.open(str(tmp_path)), KEY, workers, tmp_path, rank=0, after_step=0)
+
+
+def test_the_driver_misses_mlflow_before_anything_is_started(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_log, "find_spec", lambda _: None)
+    train = TrainWorkersConfig(mlflow_uri="https://mlflow.example.org")
+    settings = tiny.context.settings.model_copy(update={"train": train})
+    stage = Warmup(WarmupConfig(), tiny.corpus, tiny.backbone, FOLD)
+    with no_ray(), pytest.raises(ConfigError, match=r"install gmp_atl_dist\[mlflow\]"):
+        finish(stage, replace(tiny.context, settings=settings))
 
 
 @pytest.mark.parametrize("uri", ["https://me:secret@host/x", "http://token-secret@host"])
