@@ -16,8 +16,9 @@ from typing import Literal, cast
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.errors import ArtifactError, ModelError
+from gmp_atl_dist.exchange.card_facts import CardFacts
 from gmp_atl_dist.exchange.folders import check_folder, write_folder
-from gmp_atl_dist.exchange.model_card import CardFacts, render_card
+from gmp_atl_dist.exchange.model_card import render_card
 from gmp_atl_dist.stages.base import Pending
 from gmp_atl_dist.stages.report import FoldArtifacts
 from gmp_atl_dist.store.artifact import Artifact
