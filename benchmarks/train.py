@@ -367,7 +367,7 @@ class _Recordings(torch.utils.data.Dataset[dict[str, np.ndarray]]):
         return len(self._rows)
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        row = self._rows[i]
+        (row,) = self._rows.rows([i])
         return {
             "input_values": pcm16_to_float(self._audio.samples(row)),
             "labels": self._labels.ids(row.utterance_id)[0].astype(np.int64),

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -383,6 +384,12 @@ class TrainWorkersConfig(WorkersConfig):
     collective_timeout_s: PositiveFloat = Field(
         default=600.0, description="a worker that waits for the others for so long gives up"
     )
+    mlflow_uri: str | None = Field(
+        default=None,
+        description="MLflow tracking server that gets all measures as well, e.g. https://host; needs "
+        "the extra mlflow. Credentials: MLFLOW_TRACKING_TOKEN in the workers' environment",
+    )
+    mlflow_experiment: str = Field(default="gmp_atl_dist", min_length=1)
 
     @field_validator("zero_stage", mode="before")
     @classmethod
@@ -393,6 +400,16 @@ class TrainWorkersConfig(WorkersConfig):
                 "divide already; ZeRO 3 would gather every layer anew; use 1 or 2"
             )
         return raw
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> Self:
+        """Configurations are printed and shared. Of the section, so that the value is not quoted."""
+        if self.mlflow_uri is not None and "@" in urlsplit(self.mlflow_uri).netloc:
+            raise ValueError(
+                "mlflow_uri: holds a user or a password; leave them out and set "
+                "MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN, in the workers' environment"
+            )
+        return self
 
 
 class RuntimeConfig(Section):

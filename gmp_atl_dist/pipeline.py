@@ -113,6 +113,36 @@ def survey(config: RunConfig, context: Context) -> list[StageStatus]:
     return looker.found
 
 
+def find_fold(
+    config: RunConfig, store: Store, source: Store, number: int
+) -> tuple[Artifact, Artifact, FoldArtifacts]:
+    """Corpus, stock backbone, and what there is of fold ``number`` (from 1), without running any.
+
+    Raises:
+        ConfigError: there is no such fold.
+        ArtifactError: not even the corpus or the backbone is done.
+    """
+
+    def look(stage: Stage) -> Handle:
+        artifact = find_artifact(store, stage.key)
+        if artifact is None and not stage.identity_is_fingerprint:
+            raise ArtifactError(
+                f"{stage.label} is not done below {store.uri} as this configuration has it; run "
+                f"gmp-atl run with it first"
+            )
+        return artifact or Pending(stage.key)
+
+    corpus = sealed(look(Ingest(config.corpus, read_corpus(config.corpus, source))))
+    backbone = sealed(look(Backbone(config.model)))
+    every = config.folds.model_copy(update={"run": ()})
+    folds = plan_folds(one_of_each_group(corpus), every)
+    if not 1 <= number <= len(folds):
+        raise ConfigError(
+            f"--fold {number}: there is no such fold; this corpus has 1 to {len(folds)}"
+        )
+    return corpus, backbone, one_fold(config, corpus, backbone, folds[number - 1], look)
+
+
 class _EnoughError(Exception):
     """The walk cannot, or need not, go on."""
 

@@ -106,8 +106,9 @@ class RetrainRecipe(Recipe):
         penalty, _ = feature_penalty_sum(frames.conv_features_BTC, frames.valid_BT, batch.weight_B)
         tries = float((mask_BT * batch.weight_B[:, None]).sum())
         measures = {
-            f"accuracy_scale{i}": (hits, tries)
-            for i, hits in enumerate(predicted.correct_S.tolist())
+            f"{name}_scale{i}": (total, tries)
+            for name, sum_S in (("accuracy", predicted.correct_S), ("loss", predicted.loss_S))
+            for i, total in enumerate(sum_S.tolist())
         }
         return Losses((predicted.loss, penalty), measures)
 

@@ -6,14 +6,14 @@ Everything is computed again from the artefacts, so a report can be made anew at
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import ClassVar
 
 from gmp_atl_dist import __version__
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
-from gmp_atl_dist.config import Json, RunConfig
+from gmp_atl_dist.config import CorpusConfig, EvaluateConfig, Json, RunConfig
 from gmp_atl_dist.records import GENDERS, Fold, Split, StoredUtterance
 from gmp_atl_dist.report.content import (
     CorpusContent,
@@ -99,14 +99,13 @@ class Report(Stage):
         utterances = read_utterances(self.corpus)
         folds = [self._fold(f, utterances) for f in self.folds]
         everything = [p for f in self.folds for p in read_predictions(sealed(f.predictions))]
-        side = selection_side(config.finetune, config.folds)
         return ReportContent(
             title=f"GMP-ATL on {config.corpus.adapter}",
-            protocol=Protocol.of(config.folds.protocol, _rule(side)),
+            protocol=protocol_of(config),
             classes=read_emotions(self.corpus),
             folds=tuple(folds),
             pooled=PooledContent.of(self._outcome(everything), [f.outcome for f in folds]),
-            corpus=self._corpus(utterances),
+            corpus=corpus_content(config.corpus, self.corpus),
             configuration=config.science(),
             seeds={
                 "model": config.model.seed,
@@ -151,17 +150,7 @@ class Report(Stage):
         )
 
     def _outcome(self, predictions: list[Prediction] | tuple[Prediction, ...]) -> Outcome:
-        classes = read_emotions(self.corpus)
-        config = self.config.evaluate
-        return Outcome.of(
-            [classes.index(p.emotion) for p in predictions],
-            [classes.index(p.predicted) for p in predictions],
-            len(classes),
-            speakers=[p.speaker for p in predictions],
-            samples=config.bootstrap_samples,
-            confidence=config.confidence,
-            seed=config.seed,
-        )
+        return outcome_of(predictions, read_emotions(self.corpus), self.config.evaluate)
 
     def _selection(self, finetuned: Artifact) -> Selection:
         summary = json.loads(finetuned.read_file("training.json"))
@@ -177,21 +166,42 @@ class Report(Stage):
             value=points[best - 1][1] if points and best else None,
         )
 
-    def _corpus(self, utterances: tuple[StoredUtterance, ...]) -> CorpusContent:
-        return CorpusContent(
-            adapter=self.config.corpus.adapter,
-            num_utterances=len(utterances),
-            hours=sum(u.num_samples for u in utterances) / SAMPLE_RATE_HZ / 3600,
-            num_speakers=len({u.speaker for u in utterances}),
-            per_class={
-                name: sum(u.emotion == name for u in utterances)
-                for name in read_emotions(self.corpus)
-            },
-            per_gender={name: sum(u.gender == name for u in utterances) for name in GENDERS},
-            dropped=tuple(
-                DroppedItem(item=p.item, reason=p.reason) for p in self.corpus.manifest.problems
-            ),
-        )
+
+def outcome_of(
+    predictions: Sequence[Prediction], classes: Sequence[str], config: EvaluateConfig
+) -> Outcome:
+    """Predictions, scored; ``classes`` is the fold's fixed class list."""
+    return Outcome.of(
+        [classes.index(p.emotion) for p in predictions],
+        [classes.index(p.predicted) for p in predictions],
+        len(classes),
+        speakers=[p.speaker for p in predictions],
+        samples=config.bootstrap_samples,
+        confidence=config.confidence,
+        seed=config.seed,
+    )
+
+
+def corpus_content(config: CorpusConfig, corpus: Artifact) -> CorpusContent:
+    """What an ``ingest`` artefact holds."""
+    utterances = read_utterances(corpus)
+    return CorpusContent(
+        adapter=config.adapter,
+        num_utterances=len(utterances),
+        hours=sum(u.num_samples for u in utterances) / SAMPLE_RATE_HZ / 3600,
+        num_speakers=len({u.speaker for u in utterances}),
+        per_class={
+            name: sum(u.emotion == name for u in utterances) for name in read_emotions(corpus)
+        },
+        per_gender={name: sum(u.gender == name for u in utterances) for name in GENDERS},
+        dropped=tuple(DroppedItem(item=p.item, reason=p.reason) for p in corpus.manifest.problems),
+    )
+
+
+def protocol_of(config: RunConfig) -> Protocol:
+    """The arm that a configuration runs."""
+    side = selection_side(config.finetune, config.folds)
+    return Protocol.of(config.folds.protocol, _rule(side))
 
 
 def _rule(side: Split | None) -> SelectionRule:

@@ -7,7 +7,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from gmp_atl_dist import runtime
 from gmp_atl_dist.errors import StoppedError
@@ -25,14 +25,20 @@ _POLL_S = 1.0
 class TrainedStage(Stage):
     """A stage whose result is learnt by gradient descent."""
 
+    # 2: curves hold the learning rate, and retrain's the loss of each scale.
+    version: ClassVar[int] = 2
+
     @abstractmethod
     def recipe(self) -> Recipe:
         """What to train, from the sealed inputs."""
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         from gmp_atl_dist.training.loop import TrainJob, run_training
+        from gmp_atl_dist.training.mlflow_log import check_mlflow
 
         workers = context.settings.train
+        if workers.mlflow_uri is not None:
+            check_mlflow()  # here, before the cluster is asked for anything
         job = TrainJob(self.recipe(), context.store, out.key, workers)
         name = out.key.fingerprint
         context.cluster.open()

@@ -38,6 +38,7 @@ from gmp_atl_dist.training.checkpoint import (
 )
 from gmp_atl_dist.training.engine import Engine
 from gmp_atl_dist.training.meter import Meter
+from gmp_atl_dist.training.metrics_log import open_logs
 from gmp_atl_dist.training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
@@ -142,6 +143,8 @@ class _Trainer:
         self._shown_s = self._looked_s = self._asked_s = float("-inf")
         self._noticed = False
         self._waited_s = self._heard_s = 0.0
+        where = {"rank": gang.rank, "after_step": self._progress.step}
+        self._logs = open_logs(job.store, job.key, job.workers, local, **where)
 
     def _begin(self, local: Path) -> Engine:
         """The engine, where the newest whole checkpoint left it."""
@@ -202,6 +205,7 @@ class _Trainer:
     def close(self) -> None:
         """Let what is being uploaded come to its end."""
         self._uploader.close()
+        self._logs.close()
 
     def _next(self, updates: Iterator[tuple[int, list[Batch]]]) -> tuple[int, list[Batch]] | None:
         started_s = time.monotonic()
@@ -212,7 +216,7 @@ class _Trainer:
     def _update(self, step: int, batches: list[Batch]) -> bool:
         """Take the update; whether the gang is asked to save and leave after it."""
         engine, recipe = self._engine, self._recipe
-        engine.set_learning_rate(step, self._total_steps)
+        rate = engine.set_learning_rate(step, self._total_steps)
         counts, leave = self._agree([recipe.counts(batch) for batch in batches])
         measures: list[dict[str, tuple[float, float]]] = []
         bad: list[str] = []
@@ -238,6 +242,7 @@ class _Trainer:
         once = 1.0 if self._gang.rank == 0 else 0.0
         norm = once * engine.gradient_norm
         self._meter.add({"loss": (0.0, once), "gradient_norm": (norm, once)})
+        self._meter.add({"learning_rate": (once * rate, once)})
         return leave
 
     def _agree(self, counts: list[tuple[float, ...]]) -> tuple[list[float], bool]:
@@ -284,6 +289,7 @@ class _Trainer:
 
     def _save(self) -> None:
         """Begin a checkpoint of the updates taken so far; wait for the one before it, if need be."""
+        self._logs.flush()  # what goes on from it logs nothing again of what came before
         if self._uploader.uploading:
             self._gang.report(self._uploader.finish())
         self._uploader.save(self._progress.step, self._write_checkpoint)
@@ -307,23 +313,33 @@ class _Trainer:
     def _log(self, step: int) -> None:
         every = max(1, self._total_steps // _CURVE_POINTS)
         if step % every == 0 or step == self._total_steps:
-            for name, value in self._meter.means(self._engine.device).items():
+            means = self._meter.means(self._engine.device)
+            for name, value in means.items():
                 self._progress.curve.append(Point(step=step, name=name, value=value))
+            self._logs.log(step, {**means, **self._pace()})
         if self._gang.rank == 0 and self._is_due():
-            now_s = self._shown_s = time.monotonic()
-            measures = {p.name: round(p.value, 4) for p in self._progress.curve[-6:]}
-            elapsed_s = now_s - self._began_s
-            measures["data_wait_share"] = round(self._waited_s / elapsed_s, 4)
-            measures["checkpoint_stall_share"] = round(self._uploader.stalled_s / elapsed_s, 4)
-            audio_s = self._gang.world_size * self._heard_s / SAMPLE_RATE_HZ
+            self._shown_s = time.monotonic()
+            pace = self._pace()
+            audio_h_per_h = pace.pop("audio_h_per_h")
+            measures = {p.name: p.value for p in self._progress.curve} | pace
             shown = {
                 "done": step,
                 "total": self._total_steps,
-                "audio_h_per_h": audio_s / elapsed_s,
-                "measures": measures,
+                "audio_h_per_h": audio_h_per_h,
+                "measures": {name: float(f"{value:.4g}") for name, value in measures.items()},
             }
             path = f"{self._job.key.prefix}/_progress.json"
             self._job.store.put(path, canonical_json(shown).encode())
+
+    def _pace(self) -> dict[str, float]:
+        """Of this attempt so far: how fast it learns, and for which share of the time it waited."""
+        elapsed_s = time.monotonic() - self._began_s
+        audio_s = self._gang.world_size * self._heard_s / SAMPLE_RATE_HZ
+        return {
+            "audio_h_per_h": audio_s / elapsed_s,
+            "data_wait_share": self._waited_s / elapsed_s,
+            "checkpoint_stall_share": self._uploader.stalled_s / elapsed_s,
+        }
 
     def _judge_epoch(self, epoch: int) -> None:
         """Score the selection utterances, a share on each rank; keep the weights if they are best."""
@@ -346,6 +362,7 @@ class _Trainer:
         self._progress.curve.append(
             Point(step=self._progress.step, name="selection_uar", value=uar)
         )
+        self._logs.log(self._progress.step, {"selection_uar": uar})
         if uar > self._progress.best_uar:
             self._progress.best_uar = uar
             self._progress.best_epoch = epoch

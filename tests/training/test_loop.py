@@ -472,7 +472,7 @@ def test_progress_is_left_where_status_looks(tiny: Tiny, tmp_path: Path) -> None
 def test_curves_have_the_schema_that_readers_want(tiny: Tiny, tmp_path: Path) -> None:
     artifact = trained(warmup(tiny, epochs=1), tmp_path)
     table: pa.Table = artifact.read_part("curves", CURVE_SCHEMA)
-    names = {"loss", "gradient_norm", "emotion_accuracy", "gender_accuracy"}
+    names = {"loss", "gradient_norm", "learning_rate", "emotion_accuracy", "gender_accuracy"}
     assert table.num_rows == 3 * len(names)
     assert set(table["name"].to_pylist()) == names
 
