@@ -201,6 +201,16 @@ class Scale(Section):
         description="fingerprint of an imported codebook that is used as it is, instead of a fit",
     )
 
+    @field_validator("k", mode="before")
+    @classmethod
+    def _two_or_more(cls, raw: object) -> object:
+        if isinstance(raw, int) and raw < 2:
+            raise ValueError(
+                "fewer than two clusters give every frame the same label, which teaches nothing; "
+                "give 2 or more, e.g. 50"
+            )
+        return raw
+
 
 class ClusterConfig(Section):
     """k-means per scale, on training speakers' frames alone."""

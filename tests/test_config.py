@@ -56,6 +56,10 @@ def test_a_section_is_read(write) -> None:
             "[[cluster.scales]]\nlayer = 9\nk = 50\nkay = 1",
             ["x.toml: cluster.scales[0].kay: unknown key; known here: codebook, k, layer, seed"],
         ),
+        (
+            "[[cluster.scales]]\nlayer = 9\nk = 1",
+            ["x.toml: cluster.scales[0].k: fewer than two", "give 2 or more, e.g. 50 (found 1)"],
+        ),
         ("[runtime.train]\nworker = 2", ["x.toml: runtime.train.worker: unknown key; known "]),
         ("[warmup]\nlr = 'fast'", ["x.toml: warmup.lr: ", "(found 'fast')"]),
         ("[warmup]\nlr = -1", ["x.toml: warmup.lr: ", "(found -1)"]),

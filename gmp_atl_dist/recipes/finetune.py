@@ -13,7 +13,7 @@ from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.losses import weighted_cross_entropy_sum
 from gmp_atl_dist.models.source import hubert_from_files, model_to_files
-from gmp_atl_dist.recipes.class_weights import class_weights
+from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
 from gmp_atl_dist.records import StoredUtterance, TrainingSet
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import read_emotions
@@ -42,6 +42,7 @@ class FinetuneRecipe(Recipe):
         self.selection = selection
         self._retrained = retrained
         self._emotions = read_emotions(corpus)
+        check_emotions(training, self._emotions, self.name)
         balanced = config.class_weights == "balanced"
         self._weights = class_weights(training, self._emotions, "emotion", balanced)
 

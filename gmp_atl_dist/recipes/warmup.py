@@ -13,7 +13,7 @@ from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.losses import weighted_cross_entropy_sum
 from gmp_atl_dist.models.multitask import WarmupModel, WarmupOutput
 from gmp_atl_dist.models.source import hubert_from_files, model_to_files
-from gmp_atl_dist.recipes.class_weights import class_weights
+from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
 from gmp_atl_dist.records import GENDERS, TrainingSet
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import read_emotions
@@ -36,6 +36,8 @@ class WarmupRecipe(Recipe):
         self.factors = (1 - config.gender_weight, config.gender_weight)
         self._backbone = backbone
         self._emotions = read_emotions(corpus)
+        if config.gender_weight < 1:
+            check_emotions(training, self._emotions, self.name)
         balanced = config.class_weights == "balanced"
         self._emotion_weights = class_weights(training, self._emotions, "emotion", balanced)
         self._gender_weights = class_weights(training, GENDERS, "gender", balanced)

@@ -23,7 +23,7 @@ from torch import nn
 
 from gmp_atl_dist.config import OptimConfig, TrainWorkersConfig
 from gmp_atl_dist.device import accelerator, collective_backend, torch_device, use_bf16
-from gmp_atl_dist.errors import CheckpointError
+from gmp_atl_dist.errors import CheckpointError, ModelError
 from gmp_atl_dist.training.ops import use_ops_folder
 
 TAG = "state"
@@ -51,7 +51,16 @@ class Engine:
     ) -> None:
         """``passes`` forward passes make an update. ``universal``: :meth:`restore` will be given what
         :func:`make_universal` wrote.
+
+        Raises:
+            ModelError: every parameter of the model is frozen.
         """
+        if not any(p.requires_grad for p in model.parameters()):
+            raise ModelError(
+                f"all {sum(1 for _ in model.parameters())} parameters of the "
+                f"{type(model).__name__} are frozen, so there is nothing to train; leave its head "
+                f"unfrozen (requires_grad) in the recipe's build"
+            )
         _before_deepspeed()
         import deepspeed
         from deepspeed.utils import logger

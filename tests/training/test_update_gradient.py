@@ -223,9 +223,10 @@ def of_the_loop(recipe: Recipe, folder: Path, ranks: int) -> dict[str, Tensor]:
     ("stage", "cuts"),
     [
         (warmup, [(3, 1)]),
-        (finetune, [(3, 1)]),
-        # 30 are more than there are utterances, so that some have nothing to do.
-        (retrain, [(1, 1), (2, 1), (4, 1), (30, 1), (3, 2)]),
+        # One pass by two ranks: the second has nothing to do.
+        (finetune, [(3, 1), (1, 2)]),
+        # 12 are more than there are utterances, so that some have nothing to do.
+        (retrain, [(1, 1), (2, 1), (4, 1), (12, 1), (3, 2)]),
     ],
 )
 def test_it_is_that_of_the_formula_over_all_masked_frames_or_weighted_utterances(
