@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gmp_atl_dist.config import OptimConfig, TrainWorkersConfig
+from gmp_atl_dist.config import Json, OptimConfig, TrainWorkersConfig
 from gmp_atl_dist.device import accelerator, collective_backend, torch_device, use_bf16
 from gmp_atl_dist.errors import CheckpointError, ModelError
 from gmp_atl_dist.training.ops import use_ops_folder
@@ -35,6 +35,24 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
     if step < warmup_steps:
         return config.lr * (step + 1) / warmup_steps
     return config.lr * max(total_steps - step, 1) / max(total_steps - warmup_steps, 1)
+
+
+def deepspeed_config(
+    config: OptimConfig, workers: TrainWorkersConfig, *, passes: int, universal: bool
+) -> dict[str, Json]:
+    """What DeepSpeed is told. Weights and the optimiser are fp32; a GPU's products are bf16."""
+    return {
+        # Of DeepSpeed's accounts alone; losses are normalised before they come here.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": passes,
+        "gradient_clipping": config.clip_norm,
+        "zero_optimization": {"stage": workers.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "torch_autocast": {"enabled": use_bf16(), "dtype": "bfloat16"},
+        "steps_per_print": 10**9,
+        "checkpoint": {"load_universal": universal},
+    }
 
 
 class Engine:
@@ -90,18 +108,7 @@ class Engine:
         self._engine, _, _, _ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,  # pyright: ignore[reportArgumentType]
-            config={
-                # Of DeepSpeed's accounts alone; losses are normalised before they come here.
-                "train_micro_batch_size_per_gpu": 1,
-                "gradient_accumulation_steps": passes,
-                "gradient_clipping": config.clip_norm,
-                "zero_optimization": {"stage": workers.zero_stage},
-                "zero_allow_untested_optimizer": True,
-                "zero_force_ds_cpu_optimizer": False,
-                "torch_autocast": {"enabled": use_bf16(), "dtype": "bfloat16"},
-                "steps_per_print": 10**9,
-                "checkpoint": {"load_universal": universal},
-            },
+            config=deepspeed_config(config, workers, passes=passes, universal=universal),
             dist_init_required=False,
         )
         self.device = torch_device()

@@ -78,7 +78,7 @@ def finetune(tiny: Tiny, corpus: Artifact) -> FinetuneRecipe:
     return FinetuneRecipe(config, corpus, tiny.backbone, training, ())
 
 
-def retrain(tiny: Tiny, corpus: Artifact) -> RetrainRecipe:
+def retrain(tiny: Tiny, corpus: Artifact, **keys: Json) -> RetrainRecipe:
     """Of utterances of one frame each."""
     books = (Codebook(0, 2, "all", 0, np.arange(3, dtype=np.float32)[:, None]),)
     training = FOLD.training(read_utterances(corpus))
@@ -90,7 +90,7 @@ def retrain(tiny: Tiny, corpus: Artifact) -> RetrainRecipe:
     ]
     put_labels(labels, "part", rows)
     artifact = labels.seal(version=1, science={}, inputs={})
-    config = RetrainConfig.model_validate({**SHORT, "projection_dim": 16})
+    config = RetrainConfig.model_validate({**SHORT, "projection_dim": 16, **keys})
     return RetrainRecipe(config, corpus, tiny.backbone, artifact, books, training)
 
 
@@ -150,6 +150,14 @@ def test_a_class_that_no_training_speaker_has_is_said_and_nothing_else(
     recipe = stage(tiny, corpus)
     (said,) = [r.getMessage() for r in caplog.records if "no training utterance" in r.getMessage()]
     assert "fold 'split' is 'glad'" in said
+    check_learnt(recipe, trained(recipe, tmp_path))
+
+
+def test_a_penalty_on_frozen_features_has_no_gradient_and_does_no_harm(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    corpus = corpus_of(tmp_path, ["sad", "glad"], ONE_FRAME_SAMPLES)
+    recipe = retrain(tiny, corpus, freeze_conv=True)
     check_learnt(recipe, trained(recipe, tmp_path))
 
 

@@ -16,12 +16,14 @@ import pytest
 import torch
 from one_process import FOLD, OneRank, Stopped, Tiny, one_rank, train_here
 from safetensors.torch import load as load_tensors
+from transformers.models.hubert.modeling_hubert import HubertFeedForward
 
 from gmp_atl_dist.audio import pcm16_to_float
 from gmp_atl_dist.config import FinetuneConfig, Json, TrainWorkersConfig, WarmupConfig
 from gmp_atl_dist.errors import CheckpointError, WorkerError
 from gmp_atl_dist.inference.predictor import probabilities_of
 from gmp_atl_dist.metrics import confusion_matrix, scores_from_confusion
+from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.stored import emotion_model_from_files
 from gmp_atl_dist.recipes.finetune import FinetuneRecipe
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
@@ -142,6 +144,28 @@ def test_the_frozen_encoder_stays_as_it_was(tiny: Tiny, tmp_path: Path) -> None:
     assert moved
     assert not any(name.startswith("feature_extractor.") for name in moved)
     assert "masked_spec_embed" not in moved
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_no_backward_pass_runs_through_a_frozen_encoder(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool
+) -> None:
+    """What has no ``grad_fn`` was built without a graph, so that nothing of it is kept either."""
+    built: list[bool] = []
+    features = Hubert._conv_features
+
+    def watched(self: Hubert, *args: object) -> torch.Tensor:
+        found = features(self, *args)  # pyright: ignore[reportArgumentType]
+        built.append(found.grad_fn is not None)
+        return found
+
+    monkeypatch.setattr(Hubert, "_conv_features", watched)
+    trained(warmup(tiny, epochs=1, freeze_conv=frozen), tmp_path / "warmup")
+    recipe = finetune(tiny, epochs=1, freeze_conv=frozen)
+    recipe.selection = ()
+    trained(recipe, tmp_path / "finetune")
+    assert len(built) == 2 * 3 * 4, "of stages, updates and micro-batches"
+    assert set(built) == {not frozen}
 
 
 class Spoilt(WarmupRecipe):
@@ -373,10 +397,22 @@ def test_asked_to_leave_it_saves_and_goes_on_later(
     assert sealed(made).read_file("model.safetensors") == whole.read_file("model.safetensors")
 
 
-def test_gradient_checkpointing_changes_nothing(tiny: Tiny, tmp_path: Path) -> None:
+def test_gradient_checkpointing_computes_again_and_changes_nothing(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    forward = HubertFeedForward.forward
+
+    def counted(self: HubertFeedForward, *args: torch.Tensor) -> torch.Tensor:
+        calls.append("")
+        return forward(self, *args)
+
+    monkeypatch.setattr(HubertFeedForward, "forward", counted)
     recipe = warmup(tiny, epochs=1, dropout=0.1)
     plain = trained(recipe, tmp_path / "plain")
+    once = len(calls)
     spared = trained(recipe, tmp_path / "spared", gradient_checkpointing=True)
+    assert len(calls) - once == 2 * once > 0
     assert spared.read_file("model.safetensors") == plain.read_file("model.safetensors")
 
 
