@@ -376,7 +376,10 @@ class TrainWorkersConfig(WorkersConfig):
         description="processes at once; [1, 4]: as many as there is room for, and others when nodes "
         "come or go",
     )
-    zero_stage: Literal[1, 2] = Field(default=1, description="DeepSpeed ZeRO")
+    zero_stage: Literal[1, 2, 3] = Field(
+        default=1,
+        description="DeepSpeed ZeRO: divides the optimiser; 2: gradients as well; 3: and weights",
+    )
     gradient_checkpointing: bool = Field(
         default=False,
         description="compute activations of encoder layers again: less memory, more time",
@@ -391,16 +394,6 @@ class TrainWorkersConfig(WorkersConfig):
     collective_timeout_s: PositiveFloat = Field(
         default=600.0, description="a worker that waits for the others for so long gives up"
     )
-
-    @field_validator("zero_stage", mode="before")
-    @classmethod
-    def _not_3(cls, raw: object) -> object:
-        if raw == 3:
-            raise ValueError(
-                "3 is not supported: HuBERT-large and its optimiser are 5 GB, which ZeRO 1 or 2 "
-                "divide already; ZeRO 3 would gather every layer anew; use 1 or 2"
-            )
-        return raw
 
 
 class RuntimeConfig(Section):

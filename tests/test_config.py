@@ -75,7 +75,7 @@ def test_a_section_is_read(write) -> None:
             "[finetune]\nselect = 'valid'",
             ["x.toml: finetune.select: 'valid' needs speakers", "set folds.valid = 'next'"],
         ),
-        ("[runtime.train]\nzero_stage = 3", ["zero_stage: ", "3 is not supported", "use 1 or 2"]),
+        ("[runtime.train]\nzero_stage = 4", ["zero_stage: Input should be 1, 2 or 3 (found 4)"]),
         (
             "[runtime.train]\nworkers = 1000",
             ["x.toml: warmup: micro_batches = 4", "some of runtime.train.workers = 1000"],

@@ -13,7 +13,7 @@ import logging
 import os
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
@@ -113,10 +113,29 @@ class Engine:
         )
         self.device = torch_device()
 
-    @property
-    def module(self) -> nn.Module:
-        """The model itself, for evaluation and export. ZeRO up to 2 keeps it whole on each rank."""
-        return self._model
+    def train(self) -> None:
+        """Dropout on."""
+        self._model.train()
+
+    @contextmanager
+    def whole(self, build: Callable[[], nn.Module]) -> Iterator[nn.Module]:
+        """The model in evaluation mode, for judging and export. Every rank must ask for it.
+
+        ZeRO 3 leaves a rank a share of it, and gathers layers as a forward pass meets them, which all
+        ranks must do alike. So there it is a copy, of what ``build`` makes.
+        """
+        if self._engine.zero_optimization_stage() < 3:
+            self._model.eval()
+            yield self._model
+            self._model.train()
+            return
+        from deepspeed.runtime.zero import GatheredParameters
+
+        with GatheredParameters(list(self._model.parameters())):
+            weights = {n: w.detach().clone() for n, w in self._model.state_dict().items()}
+        copy = build().to(self.device)
+        copy.load_state_dict(weights)
+        yield copy.eval()
 
     def forward(self, *args: object, **kwargs: object) -> object:
         return self._engine(*args, **kwargs)

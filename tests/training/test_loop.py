@@ -88,7 +88,7 @@ def test_warmup_learns_its_training_set(tiny: Tiny, tmp_path: Path) -> None:
     assert set(artifact.read_files()) == {"config.json", "model.safetensors", "training.json"}
 
 
-@pytest.mark.parametrize("zero_stage", [1, 2])
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
 def test_a_resumed_training_ends_in_the_same_bytes(
     tiny: Tiny, tmp_path: Path, zero_stage: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +188,7 @@ def spoilt(tiny: Tiny, **keys: Json) -> Spoilt:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("zero_stage", [1, 2])
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
 def test_an_update_whose_loss_is_not_finite_is_skipped_and_counted(
     tiny: Tiny,
     tmp_path: Path,
@@ -497,6 +497,29 @@ def test_selection_looks_without_margin_and_without_dropout(tiny: Tiny, tmp_path
     true = [emotions.index(u.emotion) for u in recipe.selection]
     expected = scores_from_confusion(confusion_matrix(true, predicted, 4)).uar
     assert read_curves(artifact)["selection_uar"] == [(3, pytest.approx(expected))]
+
+
+def test_zero_3_learns_judges_and_exports_as_zero_1(tiny: Tiny, tmp_path: Path) -> None:
+    recipe = finetune(tiny, epochs=2, dropout=0.1)
+    one = trained(recipe, tmp_path / "1")
+    three = trained(recipe, tmp_path / "3", zero_stage=3, gradient_checkpointing=True)
+    expected = read_curves(one)
+    for name, points in read_curves(three).items():
+        assert points == [(step, pytest.approx(v, rel=1e-4)) for step, v in expected[name]], name
+    for name, weight in weights(one).items():
+        torch.testing.assert_close(weights(three)[name], weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("saved", "asked"), [(3, 1), (2, 3)])
+def test_zero_3_does_not_go_on_from_others_nor_they_from_it(
+    tiny: Tiny, tmp_path: Path, saved: int, asked: int
+) -> None:
+    recipe = warmup(tiny)
+    stopped = job(recipe, tmp_path, zero_stage=saved, checkpoint_every_steps=1)
+    with pytest.raises(Stopped):
+        train_here(stopped, OneRank(stop_after=1))
+    with pytest.raises(CheckpointError, match=f"zero_stage = {saved}.* go on with {asked}; set it"):
+        train_here(job(recipe, tmp_path, zero_stage=asked), OneRank())
 
 
 def test_progress_is_left_where_status_looks(tiny: Tiny, tmp_path: Path) -> None:
