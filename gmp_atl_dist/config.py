@@ -395,6 +395,16 @@ class TrainWorkersConfig(WorkersConfig):
         default=600.0, description="a worker that waits for the others for so long gives up"
     )
 
+    @model_validator(mode="after")
+    def _fixed_workers_of_zero_3(self) -> Self:
+        if self.zero_stage == 3 and self.min_workers != self.max_workers:
+            raise ValueError(
+                f"zero_stage = 3 with workers = [{self.min_workers}, {self.max_workers}]: its "
+                f"checkpoints go on with the same number of workers alone; give one number, or use "
+                f"zero_stage = 2"
+            )
+        return self
+
 
 class RuntimeConfig(Section):
     """Where and on what. Nothing here changes what is produced, so nothing here is hashed."""

@@ -75,6 +75,10 @@ def test_a_section_is_read(write) -> None:
             "[finetune]\nselect = 'valid'",
             ["x.toml: finetune.select: 'valid' needs speakers", "set folds.valid = 'next'"],
         ),
+        (
+            "[runtime.train]\nzero_stage = 3\nworkers = [1, 2]",
+            ["x.toml: runtime.train: zero_stage = 3 with workers = [1, 2]", "give one number"],
+        ),
         ("[runtime.train]\nzero_stage = 4", ["zero_stage: Input should be 1, 2 or 3 (found 4)"]),
         (
             "[runtime.train]\nworkers = 1000",

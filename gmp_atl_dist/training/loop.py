@@ -23,7 +23,7 @@ from gmp_atl_dist.metrics import confusion_matrix, scores_from_confusion
 from gmp_atl_dist.records import CURVE_SCHEMA, StoredUtterance
 from gmp_atl_dist.seeding import keyed_seed
 from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
-from gmp_atl_dist.store.checkpoints import Checkpoints
+from gmp_atl_dist.store.checkpoints import CheckpointRecord, Checkpoints
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import AudioReader
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
@@ -151,7 +151,8 @@ class _Trainer:
             # DeepSpeed divides the optimiser by ranks, so others need it in another form.
             shards = (record.world_size, record.zero_stage)
             reshape = shards != (gang.world_size, workers.zero_stage)
-            _refuse_other_weights(self._recipe.name, record.zero_stage, workers.zero_stage)
+            if reshape and 3 in (record.zero_stage, workers.zero_stage):
+                raise _other_shards(self._recipe.name, record, gang.world_size, workers.zero_stage)
             if reshape:
                 folder = universal_form(folder, local, **where)
         model = self._recipe.build()
@@ -361,11 +362,13 @@ class _Trainer:
         return f"{self._job.key.prefix}/candidates/{epoch:04d}"
 
 
-def _refuse_other_weights(name: str, saved: int, asked: int) -> None:
-    """DeepSpeed's universal form of ZeRO 3, which divides the weights, is not that of ZeRO 1 and 2."""
-    if (saved == 3) != (asked == 3):
-        raise CheckpointError(
-            f"{name}: the newest checkpoint was saved with runtime.train.zero_stage = {saved}, which "
-            f"cannot go on with {asked}; set it back for this stage, or delete the run's folder below "
-            f"checkpoints/ to train it from its beginning"
-        )
+def _other_shards(
+    name: str, record: CheckpointRecord, world_size: int, zero_stage: int
+) -> CheckpointError:
+    """DeepSpeed's universal form of ZeRO 3 is none for ZeRO 1 and 2, and its optimiser differs after it."""
+    return CheckpointError(
+        f"{name}: the newest checkpoint was saved by {record.world_size} workers with "
+        f"runtime.train.zero_stage = {record.zero_stage}, which cannot go on by {world_size} with "
+        f"{zero_stage}; with 3 both must stay: set them back for this stage, or delete the run's folder "
+        f"below checkpoints/ to train it from its beginning"
+    )

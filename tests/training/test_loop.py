@@ -507,18 +507,26 @@ def test_zero_3_learns_judges_and_exports_as_zero_1(tiny: Tiny, tmp_path: Path) 
     for name, points in read_curves(three).items():
         assert points == [(step, pytest.approx(v, rel=1e-4)) for step, v in expected[name]], name
     for name, weight in weights(one).items():
-        torch.testing.assert_close(weights(three)[name], weight, rtol=1e-4, atol=1e-5)
+        # AdamW makes a step of the learning rate out of a gradient that is only rounding.
+        torch.testing.assert_close(weights(three)[name], weight, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize(("saved", "asked"), [(3, 1), (2, 3)])
-def test_zero_3_does_not_go_on_from_others_nor_they_from_it(
-    tiny: Tiny, tmp_path: Path, saved: int, asked: int
+@pytest.mark.parametrize(("saved", "workers", "asked"), [(3, 1, 1), (2, 1, 3), (3, 2, 3)], ids=str)
+def test_zero_3_goes_on_as_it_was_or_not_at_all(
+    tiny: Tiny, tmp_path: Path, saved: int, workers: int, asked: int
 ) -> None:
+    """``workers`` is who saved it, as its record says."""
     recipe = warmup(tiny)
     stopped = job(recipe, tmp_path, zero_stage=saved, checkpoint_every_steps=1)
     with pytest.raises(Stopped):
         train_here(stopped, OneRank(stop_after=1))
-    with pytest.raises(CheckpointError, match=f"zero_stage = {saved}.* go on with {asked}; set it"):
+    for path in (tmp_path / "root").rglob("_record.json"):
+        record = CheckpointRecord.model_validate_json(path.read_text())
+        path.write_text(record.model_copy(update={"world_size": workers}).model_dump_json())
+    with pytest.raises(
+        CheckpointError,
+        match=rf"by {workers} workers with .*zero_stage = {saved}, .* by 1 with {asked}; .* set them",
+    ):
         train_here(job(recipe, tmp_path, zero_stage=asked), OneRank())
 
 

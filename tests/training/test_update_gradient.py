@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -204,9 +205,11 @@ def retrain(tiny: Tiny, folder: Path) -> Reference:
     return Reference(recipe, terms)
 
 
-def of_the_loop(recipe: Recipe, folder: Path, ranks: int) -> dict[str, Tensor]:
+def of_the_loop(
+    recipe: Recipe, folder: Path, ranks: int, zero_stage: Literal[1, 2, 3]
+) -> dict[str, Tensor]:
     """The first update's gradient, as the optimiser got it."""
-    workers = TrainWorkersConfig(workers=ranks, checkpoint_every_steps=1)
+    workers = TrainWorkersConfig(workers=ranks, zero_stage=zero_stage, checkpoint_every_steps=1)
     store = Store.open(str(folder / "root"))
     job = TrainJob(recipe, store, ArtifactKey(recipe.name, "f" * 64), workers)
     if ranks == 1:
@@ -216,32 +219,34 @@ def of_the_loop(recipe: Recipe, folder: Path, ranks: int) -> dict[str, Tensor]:
     (saved,) = (folder / "root" / "checkpoints" / job.key.fingerprint).glob("00000001-*/files")
     make_universal(saved, folder / "universal")
     found = sorted((folder / "universal" / TAG / "zero").glob("*/exp_avg.pt"))
-    return {p.parent.name: torch.load(p, weights_only=True)["param"] for p in found}
+    moments = {p.parent.name: torch.load(p, weights_only=True) for p in found}
+    # ZeRO 3 leaves it flat, with what makes it divisible by the ranks behind it.
+    return {name: m["param"] if isinstance(m, dict) else m for name, m in moments.items()}
 
 
 @pytest.mark.parametrize(
     ("stage", "cuts"),
     [
-        (warmup, [(3, 1)]),
+        (warmup, [(3, 1, 2)]),
         # One pass by two ranks: the second has nothing to do.
-        (finetune, [(3, 1), (1, 2)]),
+        (finetune, [(3, 1, 1), (1, 2, 3)]),
         # 12 are more than there are utterances, so that some have nothing to do.
-        (retrain, [(1, 1), (2, 1), (4, 1), (12, 1), (3, 2)]),
+        (retrain, [(1, 1, 1), (2, 1, 1), (4, 1, 1), (12, 1, 1), (3, 2, 1)]),
     ],
 )
 def test_it_is_that_of_the_formula_over_all_masked_frames_or_weighted_utterances(
     tiny: Tiny,
     tmp_path: Path,
     stage: Callable[[Tiny, Path], Reference],
-    cuts: list[tuple[int, int]],
+    cuts: list[tuple[int, int, Literal[1, 2, 3]]],
 ) -> None:
     reference = stage(tiny, tmp_path)
     expected = reference.gradient()
-    for micro_batches, ranks in cuts:
+    for micro_batches, ranks, zero_stage in cuts:
         folder = tmp_path / f"{micro_batches}-by-{ranks}"
-        found = of_the_loop(reference.recipe(micro_batches), folder, ranks)
+        found = of_the_loop(reference.recipe(micro_batches), folder, ranks, zero_stage)
         assert found.keys() == expected.keys()
         for name, gradient in expected.items():
             atol = 1e-4 * float(gradient.abs().max()) + 1e-6
-            mine = found[name].view_as(gradient)
+            mine = found[name].flatten()[: gradient.numel()].view_as(gradient)
             torch.testing.assert_close(mine, gradient, rtol=1e-3, atol=atol)
