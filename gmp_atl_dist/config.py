@@ -204,6 +204,16 @@ class Scale(Section):
         description="fingerprint of an imported codebook that is used as it is, instead of a fit",
     )
 
+    @field_validator("k", mode="before")
+    @classmethod
+    def _two_or_more(cls, raw: object) -> object:
+        if isinstance(raw, int) and raw < 2:
+            raise ValueError(
+                "fewer than two clusters give every frame the same label, which teaches nothing; "
+                "give 2 or more, e.g. 50"
+            )
+        return raw
+
 
 class ClusterConfig(Section):
     """k-means per scale, on training speakers' frames alone."""
@@ -369,7 +379,10 @@ class TrainWorkersConfig(WorkersConfig):
         description="processes at once; [1, 4]: as many as there is room for, and others when nodes "
         "come or go",
     )
-    zero_stage: Literal[1, 2] = Field(default=1, description="DeepSpeed ZeRO")
+    zero_stage: Literal[1, 2, 3] = Field(
+        default=1,
+        description="DeepSpeed ZeRO: divides the optimiser; 2: gradients as well; 3: and weights",
+    )
     gradient_checkpointing: bool = Field(
         default=False,
         description="compute activations of encoder layers again: less memory, more time",
@@ -391,15 +404,15 @@ class TrainWorkersConfig(WorkersConfig):
     )
     mlflow_experiment: str = Field(default="gmp_atl_dist", min_length=1)
 
-    @field_validator("zero_stage", mode="before")
-    @classmethod
-    def _not_3(cls, raw: object) -> object:
-        if raw == 3:
+    @model_validator(mode="after")
+    def _fixed_workers_of_zero_3(self) -> Self:
+        if self.zero_stage == 3 and self.min_workers != self.max_workers:
             raise ValueError(
-                "3 is not supported: HuBERT-large and its optimiser are 5 GB, which ZeRO 1 or 2 "
-                "divide already; ZeRO 3 would gather every layer anew; use 1 or 2"
+                f"zero_stage = 3 with workers = [{self.min_workers}, {self.max_workers}]: its "
+                f"checkpoints go on with the same number of workers alone; give one number, or use "
+                f"zero_stage = 2"
             )
-        return raw
+        return self
 
     @model_validator(mode="after")
     def _no_credentials(self) -> Self:

@@ -56,6 +56,10 @@ def test_a_section_is_read(write) -> None:
             "[[cluster.scales]]\nlayer = 9\nk = 50\nkay = 1",
             ["x.toml: cluster.scales[0].kay: unknown key; known here: codebook, k, layer, seed"],
         ),
+        (
+            "[[cluster.scales]]\nlayer = 9\nk = 1",
+            ["x.toml: cluster.scales[0].k: fewer than two", "give 2 or more, e.g. 50 (found 1)"],
+        ),
         ("[runtime.train]\nworker = 2", ["x.toml: runtime.train.worker: unknown key; known "]),
         ("[warmup]\nlr = 'fast'", ["x.toml: warmup.lr: ", "(found 'fast')"]),
         ("[warmup]\nlr = -1", ["x.toml: warmup.lr: ", "(found -1)"]),
@@ -71,7 +75,11 @@ def test_a_section_is_read(write) -> None:
             "[finetune]\nselect = 'valid'",
             ["x.toml: finetune.select: 'valid' needs speakers", "set folds.valid = 'next'"],
         ),
-        ("[runtime.train]\nzero_stage = 3", ["zero_stage: ", "3 is not supported", "use 1 or 2"]),
+        (
+            "[runtime.train]\nzero_stage = 3\nworkers = [1, 2]",
+            ["x.toml: runtime.train: zero_stage = 3 with workers = [1, 2]", "give one number"],
+        ),
+        ("[runtime.train]\nzero_stage = 4", ["zero_stage: Input should be 1, 2 or 3 (found 4)"]),
         (
             "[runtime.train]\nworkers = 1000",
             ["x.toml: warmup.micro_batches = 4", "some of runtime.train.workers = 1000"],

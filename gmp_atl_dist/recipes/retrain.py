@@ -27,7 +27,7 @@ from gmp_atl_dist.records import TrainingSpeakers
 from gmp_atl_dist.seeding import keyed_rng
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import Codebook, books_by_scale
-from gmp_atl_dist.store.index import Utterances
+from gmp_atl_dist.store.index import training_utterances
 from gmp_atl_dist.store.labels import LabelReader
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
@@ -50,7 +50,7 @@ class RetrainRecipe(Recipe):
         self.optim = config
         self._config = config
         self.corpus = corpus
-        self.utterances = Utterances(corpus, training.speakers)
+        self.utterances = training_utterances(corpus, training)
         self.factors = (1.0, config.feature_penalty)
         self._backbone = backbone
         self._labels = labels

@@ -14,15 +14,16 @@ from typing import Protocol
 import pyarrow as pa
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import TrainWorkersConfig, canonical_json
-from gmp_atl_dist.errors import WorkerError
+from gmp_atl_dist.errors import CheckpointError, WorkerError
 from gmp_atl_dist.metrics import confusion_matrix, scores_from_confusion
 from gmp_atl_dist.records import CURVE_SCHEMA
 from gmp_atl_dist.seeding import keyed_seed
 from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
-from gmp_atl_dist.store.checkpoints import Checkpoints
+from gmp_atl_dist.store.checkpoints import CheckpointRecord, Checkpoints
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import IndexRow
 from gmp_atl_dist.store.readers import AudioReader
@@ -168,6 +169,8 @@ class _Trainer:
             # DeepSpeed divides the optimiser by ranks, so others need it in another form.
             shards = (record.world_size, record.zero_stage)
             reshape = shards != (gang.world_size, workers.zero_stage)
+            if reshape and 3 in (record.zero_stage, workers.zero_stage):
+                raise _other_shards(self._recipe.name, record, gang.world_size, workers.zero_stage)
             if reshape:
                 folder = universal_form(folder, local, **where)
         model = self._recipe.build()
@@ -180,7 +183,7 @@ class _Trainer:
 
     def run(self) -> None:
         progress = self._progress
-        self._engine.module.train()
+        self._engine.train()
         updates = self._loader.updates(progress.step, self._total_steps)
         while (found := self._next(updates)) is not None:
             step, batches = found
@@ -197,8 +200,9 @@ class _Trainer:
             if asked_to_leave:
                 self._gang.report(self._uploader.finish())
                 return
-        if self._gang.rank == 0:
-            self._export()
+        with self._engine.whole(self._recipe.build) as model:
+            if self._gang.rank == 0:
+                self._export(model)
         # Nobody leaves before the files are there: a gang is done when all of it is.
         dist.barrier()
 
@@ -343,32 +347,34 @@ class _Trainer:
 
     def _judge_epoch(self, epoch: int) -> None:
         """Score the selection utterances, a share on each rank; keep the weights if they are best."""
-        engine, recipe = self._engine, self._recipe
-        engine.module.eval()
+        with self._engine.whole(self._recipe.build) as model:
+            uar = self._judge(model)
+            self._progress.curve.append(
+                Point(step=self._progress.step, name="selection_uar", value=uar)
+            )
+            self._logs.log(self._progress.step, {"selection_uar": uar})
+            if uar > self._progress.best_uar:
+                self._progress.best_uar = uar
+                self._progress.best_epoch = epoch
+                if self._gang.rank == 0:
+                    for name, data in self._recipe.export(model).items():
+                        self._job.store.put(f"{self._candidate(epoch)}/{name}", data)
+
+    def _judge(self, model: nn.Module) -> float:
+        recipe, device = self._recipe, self._engine.device
         mine = recipe.selection[self._gang.rank :: self._gang.world_size]
         confusion = None
         with torch.inference_mode():
             for batch in self._judging_batches(mine):
-                true, predicted, classes = recipe.predict(engine.module, batch.to(engine.device))
+                true, predicted, classes = recipe.predict(model, batch.to(device))
                 part = torch.from_numpy(confusion_matrix(true, predicted, classes))
                 confusion = part if confusion is None else confusion + part
-        engine.module.train()
         gathered: list[torch.Tensor | None] = [None] * self._gang.world_size
         dist.all_gather_object(gathered, confusion)
         total = sum(part for part in gathered if part is not None)
         if not isinstance(total, torch.Tensor):
             raise WorkerError(f"{recipe.name}: no utterance to select an epoch on")
-        uar = scores_from_confusion(total.numpy()).uar
-        self._progress.curve.append(
-            Point(step=self._progress.step, name="selection_uar", value=uar)
-        )
-        self._logs.log(self._progress.step, {"selection_uar": uar})
-        if uar > self._progress.best_uar:
-            self._progress.best_uar = uar
-            self._progress.best_epoch = epoch
-            if self._gang.rank == 0:
-                for name, data in recipe.export(engine.module).items():
-                    self._job.store.put(f"{self._candidate(epoch)}/{name}", data)
+        return scores_from_confusion(total.numpy()).uar
 
     def _judging_batches(self, utterances: Sequence[IndexRow]) -> Iterator[Batch]:
         size = _JUDGED_UTTERANCES
@@ -380,10 +386,10 @@ class _Trainer:
         self._engine.save(folder)
         save_progress(folder, self._gang.rank, self._progress, self._meter.totals)
 
-    def _export(self) -> None:
+    def _export(self, model: nn.Module) -> None:
         best = self._progress.best_epoch
         if best is None:
-            files = self._recipe.export(self._engine.module)
+            files = self._recipe.export(model)
         else:
             prefix = self._candidate(best)
             names = [e.path.removeprefix(f"{prefix}/") for e in self._job.store.list(prefix)]
@@ -403,3 +409,15 @@ class _Trainer:
 
     def _candidate(self, epoch: int) -> str:
         return f"{self._job.key.prefix}/candidates/{epoch:04d}"
+
+
+def _other_shards(
+    name: str, record: CheckpointRecord, world_size: int, zero_stage: int
+) -> CheckpointError:
+    """DeepSpeed's universal form of ZeRO 3 is none for ZeRO 1 and 2, and its optimiser differs after it."""
+    return CheckpointError(
+        f"{name}: the newest checkpoint was saved by {record.world_size} workers with "
+        f"runtime.train.zero_stage = {record.zero_stage}, which cannot go on by {world_size} with "
+        f"{zero_stage}; with 3 both must stay: set them back for this stage, or delete the run's folder "
+        f"below checkpoints/ to train it from its beginning"
+    )

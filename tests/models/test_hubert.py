@@ -189,6 +189,42 @@ def test_frozen_convolutions_get_no_gradient() -> None:
         assert (p.grad is None) == frozen, name
 
 
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_checkpointed_gradients_are_computed_again_to_the_same_bits(
+    norm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout: the second forward pass must draw what the first one drew."""
+    calls: list[HubertAttention] = []
+    forward = HubertAttention.forward
+
+    def counted(self: HubertAttention, *args: object, **kwargs: object) -> object:
+        calls.append(self)
+        return forward(self, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(HubertAttention, "forward", counted)
+
+    def learn(checkpointed: bool) -> tuple[Tensor, dict[str, Tensor], int]:
+        model = build(norm).train()
+        model.freeze_mask_embedding()
+        model.set_dropout(0.2)
+        if checkpointed:
+            model.checkpoint_gradients()
+        calls.clear()
+        torch.manual_seed(1)
+        loss = model.forward_frames(*pad_waves(clips())).hidden[3].square().mean()
+        loss.backward()
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        return loss.detach(), gradients, len(calls)
+
+    plain_loss, plain, once = learn(False)
+    loss, gradients, twice = learn(True)
+
+    assert (once, twice) == (3, 6), "calls of three layers"
+    assert torch.equal(loss, plain_loss)
+    assert gradients.keys() == plain.keys()
+    assert all(torch.equal(gradients[name], plain[name]) for name in plain)
+
+
 def test_gradients_do_not_depend_on_the_batch() -> None:
     model = build("group", normalize=True)
     waves = clips([3000, 8000, 5000])
