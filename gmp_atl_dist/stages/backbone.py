@@ -51,9 +51,7 @@ class Backbone(Stage):
         return Seal(digest(hashes), notes={"source": self.config.source, "num_layers": depth})
 
 
-def check_layers(
-    backbone: Artifact, layers: tuple[int, ...], key: str = "extract.layers"
-) -> None:
+def check_layers(backbone: Artifact, layers: tuple[int, ...], key: str = "extract.layers") -> None:
     """Every layer that the configuration asks for at ``key`` is one that the model has.
 
     Raises:

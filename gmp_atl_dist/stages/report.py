@@ -27,6 +27,7 @@ from gmp_atl_dist.report.content import (
 from gmp_atl_dist.report.protocol import Protocol, SelectionRule
 from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, sealed
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
+from gmp_atl_dist.stages.pretrain import Pretraining
 from gmp_atl_dist.stages.finetune import selection_side
 from gmp_atl_dist.stages.report_codebooks import codebook_contents, timelines
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
@@ -50,9 +51,11 @@ class FoldArtifacts:
     retrained: Artifact | Pending
     finetuned: Artifact | Pending
     predictions: Artifact | Pending
+    pretraining: tuple[Pretraining, ...] = ()
 
     def handles(self) -> dict[str, Artifact | Pending]:
-        return {
+        pretraining = [iteration.handles() for iteration in self.pretraining]
+        return {name: handle for handles in pretraining for name, handle in handles.items()} | {
             "warmup": self.warmup,
             "extract": self.features,
             "cluster": self.codebooks,
