@@ -82,8 +82,8 @@ def _window() -> _Floats:
 @cache
 def _mel_bands() -> _Floats:
     """[B, M]: triangles that are even in mel, half overlapping, from 20 Hz to half the sample rate."""
-    ends_mel = _mel(np.array([_LOWEST_HZ, SAMPLE_RATE_HZ / 2]))
-    edges_mel = np.linspace(*ends_mel, _NUM_BANDS + 2)
+    low_mel, high_mel = _mel(np.array([_LOWEST_HZ, SAMPLE_RATE_HZ / 2])).tolist()
+    edges_mel = np.linspace(low_mel, high_mel, _NUM_BANDS + 2)
     bins_hz = np.fft.rfftfreq(_FFT_SAMPLES, 1 / SAMPLE_RATE_HZ).astype(np.float64)
     bins_B1 = _mel(bins_hz)[:, None]
     low_M, middle_M, high_M = edges_mel[:-2], edges_mel[1:-1], edges_mel[2:]

@@ -27,8 +27,8 @@ from gmp_atl_dist.report.content import (
 from gmp_atl_dist.report.protocol import Protocol, SelectionRule
 from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, sealed
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
-from gmp_atl_dist.stages.pretrain import Pretraining
 from gmp_atl_dist.stages.finetune import selection_side
+from gmp_atl_dist.stages.pretrain import Pretraining
 from gmp_atl_dist.stages.report_codebooks import codebook_contents, timelines
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.codebooks import read_codebooks
