@@ -22,6 +22,8 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 MAX_UTTERANCE_S = 60.0
+RANDOM_SOURCE = "random:"
+"""What ``model.source`` begins with where there is no checkpoint; the name of a size follows."""
 
 
 class Section(BaseModel):
@@ -87,7 +89,7 @@ class ModelConfig(Section):
 
     source: str = Field(
         default="facebook/hubert-base-ls960",
-        description="hub id, local folder, store URI, or random:tiny|small|base|large",
+        description="hub id, local folder, store URI, or random:tiny|mini|small|base|large",
     )
     revision: str = Field(
         default="dba3bb02fda4248b6e082697eee756de8fe8aa8a", description="pinned commit of a hub id"
@@ -195,7 +197,9 @@ class ExtractConfig(Section):
 class Scale(Section):
     """One set of pseudo-labels: ``k`` clusters of layer ``layer``."""
 
-    layer: PositiveInt
+    layer: Annotated[int, Field(ge=0)] = Field(
+        description="one of extract.layers; 0 are the MFCCs that pretraining begins with"
+    )
     k: Annotated[int, Field(ge=2)]
     seed: int | None = Field(default=None, description="of this scale; none: cluster.seed")
     codebook: str | None = Field(
@@ -274,10 +278,9 @@ class LabelConfig(Section):
     )
 
 
-class RetrainConfig(OptimConfig):
-    """The stock HuBERT, retrained on the frame labels."""
+class FramePredictionConfig(OptimConfig):
+    """What the two stages share that learn to predict frame labels."""
 
-    steps: PositiveInt | None = 20_000
     masked: bool = Field(default=True, description="masked prediction; false: plain cross-entropy")
     mask_prob: Fraction = 0.8
     mask_length_frames: PositiveInt = 10
@@ -285,6 +288,52 @@ class RetrainConfig(OptimConfig):
     feature_penalty: Annotated[float, Field(ge=0)] = 10.0
     projection_dim: PositiveInt = 256
     freeze_conv: bool = False
+
+
+class RetrainConfig(FramePredictionConfig):
+    """The stock HuBERT, retrained on the frame labels."""
+
+    steps: PositiveInt | None = 20_000
+
+
+class PretrainConfig(FramePredictionConfig):
+    """HuBERT from random weights, for sites without a checkpoint (arXiv 2106.07447, section IV).
+
+    Iteration 1 predicts clusters of MFCC, iteration 2 clusters of a layer of iteration 1's model; both
+    begin with the same random weights, and hear the fold's training speakers alone.
+    """
+
+    iterations: Literal[0, 1, 2] = Field(
+        default=0, description="0: no pretraining, and nothing else here matters"
+    )
+    steps: PositiveInt | None = Field(
+        default=250_000, description="updates of an iteration; give this or epochs"
+    )
+    second_steps: PositiveInt | None = Field(
+        default=None, description="updates of iteration 2; none: as many as iteration 1"
+    )
+    lr: PositiveFloat = 5e-4
+    k: tuple[Annotated[int, Field(ge=2)], Annotated[int, Field(ge=2)]] = Field(
+        default=(100, 500), description="clusters of MFCC, and of iteration 1's layer"
+    )
+    layer: PositiveInt = Field(
+        default=6, description="of iteration 1's model, that iteration 2 clusters"
+    )
+    sample_frames: PositiveInt | Literal["all"] = Field(
+        default=2_000_000, description="most frames that either codebook is fitted on"
+    )
+
+    def clusters(self, iteration: int) -> ClusterConfig:
+        """How the labels of an iteration are made: one codebook, for everybody."""
+        scale = Scale(layer=0 if iteration == 1 else self.layer, k=self.k[iteration - 1])
+        return ClusterConfig(scales=(scale,), sample_frames=self.sample_frames, seed=self.seed)
+
+    def training(self, iteration: int) -> FramePredictionConfig:
+        """What an iteration's training depends on beside its labels: nothing of the other one's."""
+        shared = {name: getattr(self, name) for name in FramePredictionConfig.model_fields}
+        if iteration == 2 and self.second_steps is not None:
+            shared |= {"steps": self.second_steps, "epochs": None}
+        return FramePredictionConfig.model_validate(shared)
 
 
 class FinetuneConfig(OptimConfig):
@@ -449,6 +498,7 @@ class RunConfig(Section):
     corpus: CorpusConfig = CorpusConfig()
     folds: FoldsConfig = FoldsConfig()
     model: ModelConfig = ModelConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     warmup: WarmupConfig = WarmupConfig()
     extract: ExtractConfig = ExtractConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -477,8 +527,10 @@ class RunConfig(Section):
             raise ValueError(
                 "finetune.select: 'valid' needs speakers to select on; set folds.valid = 'next'"
             )
+        self._check_pretraining()
         train = self.runtime.train
-        for name in ("warmup", "retrain", "finetune"):
+        trained = ("pretrain", "warmup", "retrain", "finetune")
+        for name in trained if self.pretrain.iterations else trained[1:]:
             optim: OptimConfig = getattr(self, name)
             if optim.micro_batches < train.max_workers:
                 raise ValueError(
@@ -488,9 +540,26 @@ class RunConfig(Section):
                 )
         return self
 
+    def _check_pretraining(self) -> None:
+        if not self.pretrain.iterations:
+            return
+        if not self.model.source.startswith(RANDOM_SOURCE):
+            raise ValueError(
+                f"pretrain.iterations: {self.pretrain.iterations} with model.source = "
+                f"{self.model.source!r}: pretraining begins with random weights, and those of a "
+                f"checkpoint would be lost; set model.source = 'random:small' (or tiny, mini, base, "
+                f"large), or pretrain.iterations = 0"
+            )
+        if self.pretrain.freeze_conv:
+            raise ValueError(
+                "pretrain.freeze_conv: true would leave the convolutions random for good; set it to "
+                "false"
+            )
+
     def science(self) -> dict[str, Json]:
-        """All that is hashed."""
-        return self.model_dump(mode="json", exclude={"runtime"})
+        """All that is hashed: without pretraining, nothing that is said of it."""
+        left_out = {"runtime"} if self.pretrain.iterations else {"runtime", "pretrain"}
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 def canonical_json(value: Json) -> str:

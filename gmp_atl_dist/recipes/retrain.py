@@ -1,4 +1,4 @@
-"""What ``retrain`` learns: the frame labels of every scale, one head each.
+"""What ``retrain`` and ``pretrain`` learn: the frame labels of every scale, one head each.
 
 Masked prediction (HuBERT, arXiv 2106.07447, eq. 1-3): cross-entropy over masked frames of cosine
 logits divided by a temperature, plus a penalty on the convolutional features; scales weigh the same.
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from gmp_atl_dist.audio import num_frames
-from gmp_atl_dist.config import RetrainConfig
+from gmp_atl_dist.config import FramePredictionConfig
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.losses import IGNORED_LABEL, feature_penalty_sum, frame_prediction_sums
@@ -36,17 +36,17 @@ from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
 class RetrainRecipe(Recipe):
     """Masked (or plain) prediction of frame labels at every scale."""
 
-    name = "retrain"
-
     def __init__(
         self,
-        config: RetrainConfig,
+        config: FramePredictionConfig,
         corpus: Artifact,
         backbone: Artifact,
         labels: Artifact,
         codebooks: tuple[Codebook, ...],
         training: TrainingSpeakers,
+        name: str = "retrain",
     ) -> None:
+        self.name = name
         self.optim = config
         self._config = config
         self.corpus = corpus
@@ -98,7 +98,7 @@ class RetrainRecipe(Recipe):
             batch.wave_BN, batch.num_samples_B, mask_BT if self._config.masked else None
         )
         if not isinstance(output, RetrainOutput):
-            raise TypeError(f"retrain expects a RetrainOutput, got {type(output).__name__}")
+            raise TypeError(f"{self.name} expects a RetrainOutput, got {type(output).__name__}")
         frames = output.frames
         predicted = frame_prediction_sums(
             output.logits, labels_SBT, mask_BT & frames.valid_BT, batch.weight_B
@@ -114,7 +114,7 @@ class RetrainRecipe(Recipe):
 
     def backbone(self, model: nn.Module) -> Hubert:
         if not isinstance(model, RetrainModel):
-            raise TypeError(f"retrain trains a RetrainModel, got {type(model).__name__}")
+            raise TypeError(f"{self.name} trains a RetrainModel, got {type(model).__name__}")
         return model.hubert
 
     def export(self, model: nn.Module) -> dict[str, bytes]:

@@ -16,10 +16,12 @@ from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import CorpusConfig, EvaluateConfig, Json, RunConfig
 from gmp_atl_dist.records import GENDERS, Fold, Split, StoredUtterance
 from gmp_atl_dist.report.content import (
+    LARGEST_CLUSTER_SHARE,
     CorpusContent,
     DroppedItem,
     FoldContent,
     Outcome,
+    Point,
     PooledContent,
     ReportContent,
     Selection,
@@ -28,6 +30,7 @@ from gmp_atl_dist.report.protocol import Protocol, SelectionRule
 from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, sealed
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
 from gmp_atl_dist.stages.finetune import selection_side
+from gmp_atl_dist.stages.pretrain import LARGEST_CLUSTER_NOTE, Pretraining
 from gmp_atl_dist.stages.report_codebooks import codebook_contents, timelines
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.codebooks import read_codebooks
@@ -50,9 +53,11 @@ class FoldArtifacts:
     retrained: Artifact | Pending
     finetuned: Artifact | Pending
     predictions: Artifact | Pending
+    pretraining: tuple[Pretraining, ...] = ()
 
     def handles(self) -> dict[str, Artifact | Pending]:
-        return {
+        pretraining = [iteration.handles() for iteration in self.pretraining]
+        return {name: handle for handles in pretraining for name, handle in handles.items()} | {
             "warmup": self.warmup,
             "extract": self.features,
             "cluster": self.codebooks,
@@ -109,6 +114,7 @@ class Report(Stage):
             configuration=config.science(),
             seeds={
                 "model": config.model.seed,
+                **({"pretrain": config.pretrain.seed} if config.pretrain.iterations else {}),
                 "warmup": config.warmup.seed,
                 "cluster": config.cluster.seed,
                 "retrain": config.retrain.seed,
@@ -141,8 +147,8 @@ class Report(Stage):
             outcome=self._outcome(predictions),
             selection=self._selection(sealed(artifacts.finetuned)),
             curves={
-                stage: {name: tuple(points) for name, points in read_curves(sealed(h)).items()}
-                for stage, h in trained.items()
+                **{f"pretrain{p.iteration}": _pretrain_curves(p) for p in artifacts.pretraining},
+                **{stage: _curves(sealed(h)) for stage, h in trained.items()},
             },
             codebooks=codebook_contents(self.corpus, labels, books),
             timelines=timelines(self.corpus, labels, books),
@@ -201,7 +207,21 @@ def corpus_content(config: CorpusConfig, corpus: Artifact) -> CorpusContent:
 def protocol_of(config: RunConfig) -> Protocol:
     """The arm that a configuration runs."""
     side = selection_side(config.finetune, config.folds)
-    return Protocol.of(config.folds.protocol, _rule(side))
+    pretrained = config.pretrain.iterations > 0
+    return Protocol.of(config.folds.protocol, _rule(side), pretrained=pretrained)
+
+
+def _curves(trained: Artifact) -> dict[str, tuple[Point, ...]]:
+    return {name: tuple(points) for name, points in read_curves(trained).items()}
+
+
+def _pretrain_curves(pretraining: Pretraining) -> dict[str, tuple[Point, ...]]:
+    """With what always saying the commonest label would score, at every point of the accuracy."""
+    model = sealed(pretraining.model)
+    curves = _curves(model)
+    share = float(model.manifest.notes[LARGEST_CLUSTER_NOTE])
+    chance = tuple((step, share) for step, _ in curves["accuracy_scale0"])
+    return {**curves, LARGEST_CLUSTER_SHARE: chance}
 
 
 def _rule(side: Split | None) -> SelectionRule:

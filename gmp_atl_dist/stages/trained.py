@@ -1,4 +1,4 @@
-"""What the three trained stages share: a recipe, run by the one loop on a gang of workers."""
+"""What the trained stages share: a recipe, run by the one loop on a gang of workers."""
 
 from __future__ import annotations
 

@@ -304,8 +304,18 @@ def test_random_weights_follow_the_seed_and_leave_the_global_state_alone() -> No
     assert not first.training
     assert first.config.normalize_waveform is False
     assert build_random("tiny", 0, normalize=True).config.normalize_waveform is True
-    with pytest.raises(ModelError, match="tiny, small, base, large"):
+    with pytest.raises(ModelError, match="tiny, mini, small, base, large"):
         build_random("huge", 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"), [("tiny", 0.15), ("mini", 1.2), ("small", 10.4), ("base", 94.4)]
+)
+def test_named_sizes_have_so_many_parameters(size: str, millions: float) -> None:
+    with torch.device("meta"):
+        hubert = Hubert(HubertConfig.from_dict(dict(NAMED_SIZES[size])))
+    count = sum(p.numel() for p in hubert.parameters())
+    assert count / 1e6 == pytest.approx(millions, rel=0.02)
 
 
 @pytest.mark.parametrize("size", NAMED_SIZES)

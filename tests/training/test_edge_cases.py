@@ -33,6 +33,7 @@ from gmp_atl_dist.records import Fold
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.codebooks import Codebook
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.index import Utterances
 from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
 from gmp_atl_dist.store.readers import read_curves
 from gmp_atl_dist.training.loop import TrainJob

@@ -39,7 +39,7 @@ from gmp_atl_dist.recipes.retrain import RetrainRecipe
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.seeding import keyed_rng
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.codebooks import Codebook
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import IndexRow, Utterances
