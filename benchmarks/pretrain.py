@@ -4,8 +4,8 @@
 
 Pretrains on the fold's training speakers as the configuration says, then fine-tunes and tests, from the
 pretrained and from the random weights, once a seed, by the same updates and batches. Held-out speakers
-are unheard by everything. The interval of the difference is a bootstrap over test utterances, the same ones in both
-arms, of the mean over seeds. A run that was stopped goes on where it was.
+are unheard by everything. The interval of the difference is a bootstrap over test utterances, the same
+ones in both arms, of the mean over seeds. A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
