@@ -16,9 +16,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gmp_atl_dist import __version__, cli_codebooks
+from gmp_atl_dist import __version__, cli_codebooks, cli_models
+from gmp_atl_dist.cli_options import ConfigOption, RootOption, SetOption, load_experiment
 from gmp_atl_dist.config import RunConfig
-from gmp_atl_dist.config_file import load_config
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import GmpAtlError
 
@@ -37,14 +37,7 @@ app.add_typer(corpora_app, name="corpora")
 app.add_typer(config_app, name="config")
 app.add_typer(features_app, name="features")
 app.add_typer(cli_codebooks.app, name="codebook")
-
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="TOML file of the experiment")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", "-s", help="override a key: a.b=c; repeatable")
-]
-RootOption = Annotated[
-    str | None, typer.Option(help="folder or s3:// URI of all artefacts; over runtime.root")
-]
+app.add_typer(cli_models.app, name="model")
 
 _INTERRUPTED = 130
 
@@ -73,11 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _load(config: Path, overrides: list[str] | None, root: str | None) -> RunConfig:
-    rooted = [] if root is None else [f"runtime.root={json.dumps(root)}"]
-    return load_config(config, [*(overrides or []), *rooted])
-
-
 @contextmanager
 def _context(config: RunConfig) -> Iterator[Context]:
     from gmp_atl_dist.runtime import Cluster
@@ -100,7 +88,7 @@ def run(config: ConfigOption, set_: SetOption = None, root: RootOption = None) -
     from gmp_atl_dist.pipeline import run_pipeline
     from gmp_atl_dist.stages.report import HTML_NAME, JSON_NAME
 
-    experiment = _load(config, set_, root)
+    experiment = load_experiment(config, set_, root)
     with _context(experiment) as context:
         report = run_pipeline(experiment, context)
     pooled = json.loads(report.read_file(JSON_NAME))["pooled"]["outcome"]
@@ -125,7 +113,7 @@ def stage(
     """Run one stage for every fold; the stages before it must be done."""
     from gmp_atl_dist.pipeline import run_stage
 
-    experiment = _load(config, set_, root)
+    experiment = load_experiment(config, set_, root)
     with _context(experiment) as context:
         run_stage(experiment, context, name)
     return 0
@@ -136,7 +124,7 @@ def status(config: ConfigOption, set_: SetOption = None, root: RootOption = None
     """Show where every stage stands. Runs nothing."""
     from gmp_atl_dist.pipeline import survey
 
-    experiment = _load(config, set_, root)
+    experiment = load_experiment(config, set_, root)
     with _context(experiment) as context:
         rows = survey(experiment, context)
     table = Table("stage", "state", "artefact", "detail")
@@ -158,7 +146,7 @@ def verify(
     from gmp_atl_dist.store.filesystem import Store
 
     if config is not None:
-        root = _load(config, set_, root).runtime.root
+        root = load_experiment(config, set_, root).runtime.root
     if root is None:
         raise ConfigError("nothing to verify; give --root or --config")
     store, reporter = Store.open(root), Reporter()
@@ -204,7 +192,7 @@ def corpora_check(config: ConfigOption, set_: SetOption = None) -> int:
     from gmp_atl_dist.corpora.base import read_corpus
     from gmp_atl_dist.store.filesystem import Store
 
-    experiment = _load(config, set_, None)
+    experiment = load_experiment(config, set_, None)
     listing = read_corpus(experiment.corpus, Store.open(experiment.runtime.corpus))
     table = Table("emotion", "female", "male", "speakers")
     for emotion in listing.emotions:
@@ -239,7 +227,7 @@ def corpora_synth(
 @config_app.command("check")
 def config_check(config: ConfigOption, set_: SetOption = None) -> int:
     """Check a configuration and print all of it, defaults included, as JSON."""
-    print(_load(config, set_, None).model_dump_json(indent=2))
+    print(load_experiment(config, set_, None).model_dump_json(indent=2))
     return 0
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -21,6 +22,8 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 MAX_UTTERANCE_S = 60.0
+RANDOM_SOURCE = "random:"
+"""What ``model.source`` begins with where there is no checkpoint; the name of a size follows."""
 
 
 class Section(BaseModel):
@@ -86,7 +89,7 @@ class ModelConfig(Section):
 
     source: str = Field(
         default="facebook/hubert-base-ls960",
-        description="hub id, local folder, store URI, or random:tiny|small|base|large",
+        description="hub id, local folder, store URI, or random:tiny|mini|small|base|large",
     )
     revision: str = Field(
         default="dba3bb02fda4248b6e082697eee756de8fe8aa8a", description="pinned commit of a hub id"
@@ -194,7 +197,9 @@ class ExtractConfig(Section):
 class Scale(Section):
     """One set of pseudo-labels: ``k`` clusters of layer ``layer``."""
 
-    layer: PositiveInt
+    layer: Annotated[int, Field(ge=0)] = Field(
+        description="one of extract.layers; 0 are the MFCCs that pretraining begins with"
+    )
     k: Annotated[int, Field(ge=2)]
     seed: int | None = Field(default=None, description="of this scale; none: cluster.seed")
     codebook: str | None = Field(
@@ -202,6 +207,16 @@ class Scale(Section):
         min_length=6,
         description="fingerprint of an imported codebook that is used as it is, instead of a fit",
     )
+
+    @field_validator("k", mode="before")
+    @classmethod
+    def _two_or_more(cls, raw: object) -> object:
+        if isinstance(raw, int) and raw < 2:
+            raise ValueError(
+                "fewer than two clusters give every frame the same label, which teaches nothing; "
+                "give 2 or more, e.g. 50"
+            )
+        return raw
 
 
 class ClusterConfig(Section):
@@ -263,10 +278,9 @@ class LabelConfig(Section):
     )
 
 
-class RetrainConfig(OptimConfig):
-    """The stock HuBERT, retrained on the frame labels."""
+class FramePredictionConfig(OptimConfig):
+    """What the two stages share that learn to predict frame labels."""
 
-    steps: PositiveInt | None = 20_000
     masked: bool = Field(default=True, description="masked prediction; false: plain cross-entropy")
     mask_prob: Fraction = 0.8
     mask_length_frames: PositiveInt = 10
@@ -274,6 +288,52 @@ class RetrainConfig(OptimConfig):
     feature_penalty: Annotated[float, Field(ge=0)] = 10.0
     projection_dim: PositiveInt = 256
     freeze_conv: bool = False
+
+
+class RetrainConfig(FramePredictionConfig):
+    """The stock HuBERT, retrained on the frame labels."""
+
+    steps: PositiveInt | None = 20_000
+
+
+class PretrainConfig(FramePredictionConfig):
+    """HuBERT from random weights, for sites without a checkpoint (arXiv 2106.07447, section IV).
+
+    Iteration 1 predicts clusters of MFCC, iteration 2 clusters of a layer of iteration 1's model; both
+    begin with the same random weights, and hear the fold's training speakers alone.
+    """
+
+    iterations: Literal[0, 1, 2] = Field(
+        default=0, description="0: no pretraining, and nothing else here matters"
+    )
+    steps: PositiveInt | None = Field(
+        default=250_000, description="updates of an iteration; give this or epochs"
+    )
+    second_steps: PositiveInt | None = Field(
+        default=None, description="updates of iteration 2; none: as many as iteration 1"
+    )
+    lr: PositiveFloat = 5e-4
+    k: tuple[Annotated[int, Field(ge=2)], Annotated[int, Field(ge=2)]] = Field(
+        default=(100, 500), description="clusters of MFCC, and of iteration 1's layer"
+    )
+    layer: PositiveInt = Field(
+        default=6, description="of iteration 1's model, that iteration 2 clusters"
+    )
+    sample_frames: PositiveInt | Literal["all"] = Field(
+        default=2_000_000, description="most frames that either codebook is fitted on"
+    )
+
+    def clusters(self, iteration: int) -> ClusterConfig:
+        """How the labels of an iteration are made: one codebook, for everybody."""
+        scale = Scale(layer=0 if iteration == 1 else self.layer, k=self.k[iteration - 1])
+        return ClusterConfig(scales=(scale,), sample_frames=self.sample_frames, seed=self.seed)
+
+    def training(self, iteration: int) -> FramePredictionConfig:
+        """What an iteration's training depends on beside its labels: nothing of the other one's."""
+        shared = {name: getattr(self, name) for name in FramePredictionConfig.model_fields}
+        if iteration == 2 and self.second_steps is not None:
+            shared |= {"steps": self.second_steps, "epochs": None}
+        return FramePredictionConfig.model_validate(shared)
 
 
 class FinetuneConfig(OptimConfig):
@@ -368,7 +428,10 @@ class TrainWorkersConfig(WorkersConfig):
         description="processes at once; [1, 4]: as many as there is room for, and others when nodes "
         "come or go",
     )
-    zero_stage: Literal[1, 2] = Field(default=1, description="DeepSpeed ZeRO")
+    zero_stage: Literal[1, 2, 3] = Field(
+        default=1,
+        description="DeepSpeed ZeRO: divides the optimiser; 2: gradients as well; 3: and weights",
+    )
     gradient_checkpointing: bool = Field(
         default=False,
         description="compute activations of encoder layers again: less memory, more time",
@@ -388,16 +451,32 @@ class TrainWorkersConfig(WorkersConfig):
     collective_timeout_s: PositiveFloat = Field(
         default=600.0, description="a worker that waits for the others for so long gives up"
     )
+    mlflow_uri: str | None = Field(
+        default=None,
+        description="MLflow tracking server that gets all measures as well, e.g. https://host; needs "
+        "the extra mlflow. Credentials: MLFLOW_TRACKING_TOKEN in the workers' environment",
+    )
+    mlflow_experiment: str = Field(default="gmp_atl_dist", min_length=1)
 
-    @field_validator("zero_stage", mode="before")
-    @classmethod
-    def _not_3(cls, raw: object) -> object:
-        if raw == 3:
+    @model_validator(mode="after")
+    def _fixed_workers_of_zero_3(self) -> Self:
+        if self.zero_stage == 3 and self.min_workers != self.max_workers:
             raise ValueError(
-                "3 is not supported: HuBERT-large and its optimiser are 5 GB, which ZeRO 1 or 2 "
-                "divide already; ZeRO 3 would gather every layer anew; use 1 or 2"
+                f"zero_stage = 3 with workers = [{self.min_workers}, {self.max_workers}]: its "
+                f"checkpoints go on with the same number of workers alone; give one number, or use "
+                f"zero_stage = 2"
             )
-        return raw
+        return self
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> Self:
+        """Configurations are printed and shared. Of the section, so that the value is not quoted."""
+        if self.mlflow_uri is not None and "@" in urlsplit(self.mlflow_uri).netloc:
+            raise ValueError(
+                "mlflow_uri: holds a user or a password; leave them out and set "
+                "MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN, in the workers' environment"
+            )
+        return self
 
 
 class RuntimeConfig(Section):
@@ -424,6 +503,7 @@ class RunConfig(Section):
     corpus: CorpusConfig = CorpusConfig()
     folds: FoldsConfig = FoldsConfig()
     model: ModelConfig = ModelConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     warmup: WarmupConfig = WarmupConfig()
     extract: ExtractConfig = ExtractConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -452,8 +532,10 @@ class RunConfig(Section):
             raise ValueError(
                 "finetune.select: 'valid' needs speakers to select on; set folds.valid = 'next'"
             )
+        self._check_pretraining()
         train = self.runtime.train
-        for name in ("warmup", "retrain", "finetune"):
+        trained = ("pretrain", "warmup", "retrain", "finetune")
+        for name in trained if self.pretrain.iterations else trained[1:]:
             optim: OptimConfig = getattr(self, name)
             if optim.micro_batches < train.max_workers:
                 raise ValueError(
@@ -463,9 +545,26 @@ class RunConfig(Section):
                 )
         return self
 
+    def _check_pretraining(self) -> None:
+        if not self.pretrain.iterations:
+            return
+        if not self.model.source.startswith(RANDOM_SOURCE):
+            raise ValueError(
+                f"pretrain.iterations: {self.pretrain.iterations} with model.source = "
+                f"{self.model.source!r}: pretraining begins with random weights, and those of a "
+                f"checkpoint would be lost; set model.source = 'random:small' (or tiny, mini, base, "
+                f"large), or pretrain.iterations = 0"
+            )
+        if self.pretrain.freeze_conv:
+            raise ValueError(
+                "pretrain.freeze_conv: true would leave the convolutions random for good; set it to "
+                "false"
+            )
+
     def science(self) -> dict[str, Json]:
-        """All that is hashed."""
-        return self.model_dump(mode="json", exclude={"runtime"})
+        """All that is hashed: without pretraining, nothing that is said of it."""
+        left_out = {"runtime"} if self.pretrain.iterations else {"runtime", "pretrain"}
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 def canonical_json(value: Json) -> str:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.config import ClusterConfig, ExtractConfig, LabelConfig, RunConfig
 from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.errors import ArtifactError, ConfigError
@@ -26,6 +26,8 @@ from gmp_atl_dist.stages.finetune import Finetune, selection_side
 from gmp_atl_dist.stages.ingest import Ingest
 from gmp_atl_dist.stages.label import FusedLabel, Label
 from gmp_atl_dist.stages.learners import Learners, plan_labels
+from gmp_atl_dist.stages.mfcc import Mfcc
+from gmp_atl_dist.stages.pretrain import Pretrain, Pretraining
 from gmp_atl_dist.stages.progress import read_progress
 from gmp_atl_dist.stages.report import FoldArtifacts, Report
 from gmp_atl_dist.stages.retrain import Retrain
@@ -44,6 +46,8 @@ def method(config: RunConfig, source: Store, ensure: Ensure) -> Handle:
     corpus = sealed(ensure(Ingest(config.corpus, listing)))
     backbone = sealed(ensure(Backbone(config.model)))
     check_layers(backbone, config.extract.layers)
+    if config.pretrain.iterations == 2:
+        check_layers(backbone, (config.pretrain.layer,), "pretrain.layer")
     folds = plan_folds(one_of_each_group(corpus), config.folds)
     results = [one_fold(config, corpus, backbone, fold, ensure) for fold in folds]
     return ensure(Report(config, corpus, backbone, tuple(results)))
@@ -53,32 +57,81 @@ def one_fold(
     config: RunConfig, corpus: Artifact, backbone: Artifact, fold: Fold, ensure: Ensure
 ) -> FoldArtifacts:
     """Everything that is fitted, for one held-out group: nothing here sees its labels."""
-    # Transductive: clustering and retraining hear the test speakers; the report says so.
+    # Transductive: pretraining, clustering and retraining hear the test speakers; the report says so.
     hears_all = config.folds.protocol != "clean"
-    warmup = ensure(Warmup(config.warmup, corpus, backbone, fold))
     learners = Learners(corpus, fold, hears_all)
-    plan = plan_labels(config.label, config.cluster, learners)
-    features = ensure(Extract(config.extract, warmup, learners, plan))
-    codebooks = ensure(Cluster(config.cluster, features, learners, plan.frames))
-    if plan.fused:
-        labels = ensure(FusedLabel(config.extract, warmup, codebooks, learners))
-    else:
-        labels = ensure(Label(features, codebooks, learners))
-    retrained = ensure(
-        Retrain(config.retrain, corpus, backbone, codebooks, labels, fold, hears_all)
-    )
+    pretraining = pretrain(config, backbone, learners, ensure)
+    start = pretraining[-1].model if pretraining else backbone
+    warmup = ensure(Warmup(config.warmup, corpus, start, fold))
+    made = pseudo_labels(config, config.cluster, config.extract, warmup, learners, ensure)
+    features, codebooks, labels = made
+    retrained = ensure(Retrain(config.retrain, corpus, start, codebooks, labels, fold, hears_all))
     select_on = selection_side(config.finetune, config.folds)
     finetuned = ensure(Finetune(config.finetune, corpus, retrained, fold, select_on))
     predictions = ensure(Evaluate(corpus, finetuned, fold))
     return FoldArtifacts(
-        fold, warmup, features, codebooks, labels, retrained, finetuned, predictions
+        fold, warmup, features, codebooks, labels, retrained, finetuned, predictions, pretraining
     )
 
 
+def pretrain(
+    config: RunConfig, backbone: Artifact, learners: Learners, ensure: Ensure
+) -> tuple[Pretraining, ...]:
+    """HuBERT from random weights, where there is no checkpoint; the last iteration's is used."""
+    done: list[Pretraining] = []
+    extract = config.extract.model_copy(update={"layers": (config.pretrain.layer,)})
+    for number in range(1, config.pretrain.iterations + 1):
+        model = done[-1].model if done else None
+        clusters = config.pretrain.clusters(number)
+        made = pseudo_labels(config, clusters, extract, model, learners, ensure, number)
+        features, codebooks, labels = made
+        training = config.pretrain.training(number)
+        # From random weights each time: what goes on to the next iteration are labels.
+        trained = ensure(Pretrain(training, backbone, codebooks, labels, learners, number))
+        done.append(Pretraining(number, features, codebooks, labels, trained))
+    return tuple(done)
+
+
+def pseudo_labels(
+    config: RunConfig,
+    clusters: ClusterConfig,
+    extract: ExtractConfig,
+    model: Handle | None,
+    learners: Learners,
+    ensure: Ensure,
+    iteration: int = 0,
+) -> tuple[Handle, Handle, Handle]:
+    """Features of a model, or MFCC where there is none yet; their codebooks; labels of every frame."""
+    # MFCC are small, so that they are stored whatever is said of features.
+    plan = plan_labels(config.label if model else LabelConfig(), clusters, learners)
+    if model is None:
+        features = ensure(Mfcc(extract, learners))
+    else:
+        features = ensure(Extract(extract, model, learners, plan, iteration))
+    codebooks = ensure(Cluster(clusters, features, learners, plan.frames, iteration))
+    if model is not None and plan.fused:
+        labels = ensure(FusedLabel(extract, model, codebooks, learners, iteration))
+    else:
+        labels = ensure(Label(features, codebooks, learners, iteration))
+    return features, codebooks, labels
+
+
+PRETRAIN_NAMES = (
+    *("mfcc", "cluster1", "label1", "pretrain1"),
+    *("extract2", "cluster2", "label2", "pretrain2"),
+)
+"""Stages of the two iterations of pretraining."""
 STAGE_NAMES = (
-    *("ingest", "backbone", "warmup", "extract", "cluster", "label"),
+    *("ingest", "backbone", *PRETRAIN_NAMES, "warmup", "extract", "cluster", "label"),
     *("retrain", "finetune", "evaluate", "report"),
 )
+
+
+def stage_names(config: RunConfig) -> tuple[str, ...]:
+    """The stages of a configuration, in order."""
+    an_iteration = len(PRETRAIN_NAMES) // 2
+    left_out = PRETRAIN_NAMES[config.pretrain.iterations * an_iteration :]
+    return tuple(name for name in STAGE_NAMES if name not in left_out)
 
 
 def run_pipeline(config: RunConfig, context: Context) -> Artifact:
@@ -95,11 +148,16 @@ def run_stage(config: RunConfig, context: Context, name: str) -> None:
     """Run stage ``name`` for every fold; the stages before it must be done.
 
     Raises:
-        ConfigError: there is no such stage.
+        ConfigError: there is no such stage, or not in this configuration.
         ArtifactError: a stage before it is not done; names it.
     """
     if name not in STAGE_NAMES:
         raise ConfigError(f"stage {name!r} is not known; known: {', '.join(STAGE_NAMES)}")
+    if name not in stage_names(config):
+        raise ConfigError(
+            f"stage {name!r} is not a part of this experiment: pretrain.iterations = "
+            f"{config.pretrain.iterations}; raise it"
+        )
     context.store.check_writable()
     with suppress(_EnoughError):
         method(config, context.source, _Runner(context, only=name))
@@ -111,6 +169,36 @@ def survey(config: RunConfig, context: Context) -> list[StageStatus]:
     with suppress(_EnoughError):
         method(config, context.source, looker)
     return looker.found
+
+
+def find_fold(
+    config: RunConfig, store: Store, source: Store, number: int
+) -> tuple[Artifact, Artifact, FoldArtifacts]:
+    """Corpus, stock backbone, and what there is of fold ``number`` (from 1), without running any.
+
+    Raises:
+        ConfigError: there is no such fold.
+        ArtifactError: not even the corpus or the backbone is done.
+    """
+
+    def look(stage: Stage) -> Handle:
+        artifact = find_artifact(store, stage.key)
+        if artifact is None and not stage.identity_is_fingerprint:
+            raise ArtifactError(
+                f"{stage.label} is not done below {store.uri} as this configuration has it; run "
+                f"gmp-atl run with it first"
+            )
+        return artifact or Pending(stage.key)
+
+    corpus = sealed(look(Ingest(config.corpus, read_corpus(config.corpus, source))))
+    backbone = sealed(look(Backbone(config.model)))
+    every = config.folds.model_copy(update={"run": ()})
+    folds = plan_folds(one_of_each_group(corpus), every)
+    if not 1 <= number <= len(folds):
+        raise ConfigError(
+            f"--fold {number}: there is no such fold; this corpus has 1 to {len(folds)}"
+        )
+    return corpus, backbone, one_fold(config, corpus, backbone, folds[number - 1], look)
 
 
 class _EnoughError(Exception):
@@ -130,11 +218,11 @@ class _Runner:
         if found is not None:
             reporter.line(f"{stage.label}: done before, {key.fingerprint[:12]}")
             return found
-        if self.only is not None and stage.kind != self.only:
-            if STAGE_NAMES.index(stage.kind) < STAGE_NAMES.index(self.only):
+        if self.only is not None and stage.name != self.only:
+            if STAGE_NAMES.index(stage.name) < STAGE_NAMES.index(self.only):
                 raise ArtifactError(
                     f"{stage.label} is not done, and {self.only} needs it; run gmp-atl stage "
-                    f"{stage.kind} with the same configuration first"
+                    f"{stage.name} with the same configuration first"
                 )
             if not stage.identity_is_fingerprint:
                 raise _EnoughError

@@ -182,7 +182,7 @@ def test_an_adapter_that_is_not_known(gmp_atl: Run, config: Path) -> None:
 def test_an_unknown_stage(gmp_atl: Run, config: Path) -> None:
     code, _, err = gmp_atl("stage", "cook", "-c", config)
     assert code == 2
-    assert "stage 'cook' is not known; known: ingest, backbone, warmup" in err
+    assert "stage 'cook' is not known; known: ingest, backbone, mfcc, cluster1" in err
 
 
 def test_a_stage_out_of_turn(gmp_atl: Run, config: Path) -> None:

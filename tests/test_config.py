@@ -56,6 +56,10 @@ def test_a_section_is_read(write) -> None:
             "[[cluster.scales]]\nlayer = 9\nk = 50\nkay = 1",
             ["x.toml: cluster.scales[0].kay: unknown key; known here: codebook, k, layer, seed"],
         ),
+        (
+            "[[cluster.scales]]\nlayer = 9\nk = 1",
+            ["x.toml: cluster.scales[0].k: fewer than two", "give 2 or more, e.g. 50 (found 1)"],
+        ),
         ("[runtime.train]\nworker = 2", ["x.toml: runtime.train.worker: unknown key; known "]),
         ("[warmup]\nlr = 'fast'", ["x.toml: warmup.lr: ", "(found 'fast')"]),
         ("[warmup]\nlr = -1", ["x.toml: warmup.lr: ", "(found -1)"]),
@@ -71,7 +75,30 @@ def test_a_section_is_read(write) -> None:
             "[finetune]\nselect = 'valid'",
             ["x.toml: finetune.select: 'valid' needs speakers", "set folds.valid = 'next'"],
         ),
-        ("[runtime.train]\nzero_stage = 3", ["zero_stage: ", "3 is not supported", "use 1 or 2"]),
+        (
+            "[runtime.train]\nzero_stage = 3\nworkers = [1, 2]",
+            ["x.toml: runtime.train: zero_stage = 3 with workers = [1, 2]", "give one number"],
+        ),
+        ("[runtime.train]\nzero_stage = 4", ["zero_stage: Input should be 1, 2 or 3 (found 4)"]),
+        (
+            "[pretrain]\niterations = 1",
+            [
+                "pretrain.iterations: 1 with model.source = 'facebook/",
+                "set model.source = 'random:",
+            ],
+        ),
+        ("[pretrain]\niterations = 3", ["x.toml: pretrain.iterations: ", "0, 1 or 2"]),
+        ("[pretrain]\nk = [100]", ["x.toml: pretrain.k"]),
+        (
+            "[model]\nsource = 'random:tiny'\n[pretrain]\niterations = 1\nfreeze_conv = true",
+            ["x.toml: pretrain.freeze_conv: true would leave", "set it to false"],
+        ),
+        (
+            "[model]\nsource = 'random:tiny'\n[pretrain]\niterations = 1\nmicro_batches = 1\n"
+            "[runtime.train]\nworkers = 2",
+            ["x.toml: pretrain: micro_batches = 1", "some of runtime.train.workers = 2"],
+        ),
+        ("[cluster]\nscales = [{ layer = 0, k = 5 }]", ["layer: 0 is not in extract.layers"]),
         (
             "[runtime.train]\nworkers = 1000",
             ["x.toml: warmup.micro_batches = 4", "some of runtime.train.workers = 1000"],
@@ -187,7 +214,26 @@ def test_runtime_is_no_science(write) -> None:
 
 
 def test_every_other_section_is_science() -> None:
-    assert set(RunConfig().science()) == set(RunConfig.model_fields) - {"runtime"}
+    pretrained = {"model": {"source": "random:small"}, "pretrain": {"iterations": 1}}
+    science = parse_config(pretrained, "x.toml").science()
+    assert set(science) == set(RunConfig.model_fields) - {"runtime"}
+    assert set(RunConfig().science()) == set(science) - {"pretrain"}, "off, it is none"
+
+
+def test_pretraining_shares_what_frame_prediction_has(write) -> None:
+    config = load_config(
+        write(
+            "[model]\nsource = 'random:small'\n[retrain]\nmask_prob = 0.5\n"
+            "[pretrain]\niterations = 2\nepochs = 3\nsecond_steps = 7\nmask_prob = 0.6"
+        )
+    )
+    assert (config.retrain.mask_prob, config.pretrain.mask_prob) == (0.5, 0.6)
+    first, second = (config.pretrain.training(n) for n in (1, 2))
+    assert (first.epochs, first.steps) == (3, None)
+    assert (second.epochs, second.steps) == (None, 7)
+    assert {first.freeze_conv, second.freeze_conv} == {False}
+    scales = [config.pretrain.clusters(n).scales for n in (1, 2)]
+    assert [[(s.layer, s.k) for s in found] for found in scales] == [[(0, 100)], [(6, 500)]]
 
 
 def test_science_is_json_with_one_spelling() -> None:

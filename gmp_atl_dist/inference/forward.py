@@ -80,7 +80,7 @@ class Forward:
         pending = list(cost_batches(lengths, self.budget_samples))[::-1]
         while pending:
             batch = pending.pop()
-            waves = [_wave(pcm16[row], ids[row], lengths[row]) for row in batch]
+            waves = [stored_wave(pcm16[row], ids[row], lengths[row]) for row in batch]
             try:
                 frames.update(self._run(waves, batch, ids))
             except torch.OutOfMemoryError as e:
@@ -125,7 +125,7 @@ class Forward:
         self.budget_samples = smaller
 
 
-def _wave(value: pa.BinaryScalar, utterance_id: str, num_samples: int) -> np.ndarray:
+def stored_wave(value: pa.BinaryScalar, utterance_id: str, num_samples: int) -> np.ndarray:
     samples = np.frombuffer(value.as_buffer(), dtype="<i2")
     if len(samples) != num_samples:
         raise ModelError(

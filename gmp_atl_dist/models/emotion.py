@@ -123,12 +123,7 @@ class EmotionModel(HubertPreTrainedModel):
             target_B: classes; given for the training loss alone, they take the margin off the
                 target's cosine, so that those logits tell nothing about what is predicted.
         """
-        x_BE = self.embed(wave_BN, num_samples_B)
-        return (
-            self.classifier(x_BE)
-            if target_B is None
-            else self.classifier.loss_logits(x_BE, target_B)
-        )
+        return self.classifier(self.embed(wave_BN, num_samples_B), target_B)
 
 
 AutoConfig.register(EmotionConfig.model_type, EmotionConfig, exist_ok=True)

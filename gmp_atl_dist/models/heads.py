@@ -62,8 +62,13 @@ class AmSoftmax(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.xavier_normal_(self.weight)
 
-    def forward(self, x_BD: Tensor) -> Tensor:
-        """Logits (B, K): cosines times the scale, without margin."""
+    def forward(self, x_BD: Tensor, target_B: Tensor | None = None) -> Tensor:
+        """Logits (B, K): cosines times the scale, without margin unless targets are given.
+
+        By the module's call alone, at which DeepSpeed's ZeRO 3 gathers the weights.
+        """
+        if target_B is not None:
+            return self.loss_logits(x_BD, target_B)
         return self.scale * _cosines(x_BD, self.weight)
 
     def loss_logits(self, x_BD: Tensor, target_B: Tensor) -> Tensor:

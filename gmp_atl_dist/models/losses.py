@@ -26,11 +26,13 @@ class FrameSums:
     Attributes:
         loss: cross-entropy, the mean of the scales' sums: every scale counts alike, whatever its k.
         count: frames.
+        loss_S: cross-entropy per scale, without a gradient.
         correct_S: frames whose most likely cluster is the label, per scale.
     """
 
     loss: Tensor
     count: Tensor
+    loss_S: Tensor
     correct_S: Tensor
 
 
@@ -89,7 +91,8 @@ def frame_prediction_sums(
         _check_labels(labels_M, logits_MK.shape[-1], scale)
         losses.append((weight_M * F.cross_entropy(logits_MK, labels_M, reduction="none")).sum())
         correct.append((weight_M * (logits_MK.detach().argmax(-1) == labels_M)).sum())
-    return FrameSums(torch.stack(losses).mean(), weight_M.sum(), torch.stack(correct))
+    loss_S = torch.stack(losses)
+    return FrameSums(loss_S.mean(), weight_M.sum(), loss_S.detach(), torch.stack(correct))
 
 
 def feature_penalty_sum(

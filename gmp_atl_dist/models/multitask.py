@@ -9,8 +9,7 @@ Shapes: B batch, N samples, T frames, D hidden size, K classes or clusters, G ge
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +19,11 @@ from gmp_atl_dist.models.hubert import FrameOutput, Hubert
 from gmp_atl_dist.records import GENDERS
 
 
-@dataclass(frozen=True, slots=True)
-class WarmupOutput:
-    """Logits (B, K) of emotions and (B, G) of genders, in the order of ``records.GENDERS``."""
+class WarmupOutput(NamedTuple):
+    """Logits (B, K) of emotions and (B, G) of genders, in the order of ``records.GENDERS``.
+
+    A tuple, as all outputs: DeepSpeed's ZeRO 3 has to find the tensors in them.
+    """
 
     emotion_BK: Tensor
     gender_BG: Tensor
@@ -64,8 +65,7 @@ class WarmupModel(nn.Module):
         return WarmupOutput(self.emotion(x_BD), self.gender(x_BD))
 
 
-@dataclass(frozen=True, slots=True)
-class RetrainOutput:
+class RetrainOutput(NamedTuple):
     """Logits (B, T, K) per scale, and the frames that they come from."""
 
     logits: list[Tensor]

@@ -22,11 +22,10 @@ from safetensors import SafetensorError
 from transformers import HubertConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from gmp_atl_dist.config import ModelConfig
+from gmp_atl_dist.config import RANDOM_SOURCE, ModelConfig
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.hubert import Hubert, build_random, seeded, set_normalize_waveform
 
-_RANDOM = "random:"
 _CONFIG = "config.json"
 _SAFETENSORS = "model.safetensors"
 _PICKLED = "pytorch_model.bin"
@@ -52,8 +51,8 @@ def load_source(
     """
     normalize = {"yes": True, "no": False, "auto": None}[config.normalize_waveform]
     source = config.source
-    if source.startswith(_RANDOM):
-        return build_random(source.removeprefix(_RANDOM), config.seed, normalize=normalize)
+    if source.startswith(RANDOM_SOURCE):
+        return build_random(source.removeprefix(RANDOM_SOURCE), config.seed, normalize=normalize)
     if "://" in source:
         if read_uri is None:
             raise ModelError(f"model.source: {source} is a store URI, and no store was given")
@@ -66,7 +65,7 @@ def load_source(
         raise ModelError(
             f"model.source: {source!r} is neither a folder nor a hub id such as "
             f"facebook/hubert-base-ls960; give an existing folder, a hub id, a store URI or "
-            f"random:tiny|small|base|large"
+            f"random:tiny|mini|small|base|large"
         )
     if normalize is not None:
         set_normalize_waveform(hubert.config, normalize)

@@ -13,10 +13,10 @@ from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.losses import weighted_cross_entropy_sum
 from gmp_atl_dist.models.source import hubert_from_files, model_to_files
-from gmp_atl_dist.recipes.class_weights import class_weights
+from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
 from gmp_atl_dist.records import TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
-from gmp_atl_dist.store.index import Utterances
+from gmp_atl_dist.store.index import Utterances, training_utterances
 from gmp_atl_dist.store.readers import read_emotions
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
@@ -39,10 +39,11 @@ class FinetuneRecipe(Recipe):
         self.optim = config
         self._config = config
         self.corpus = corpus
-        self.utterances = Utterances(corpus, training.speakers)
+        self.utterances = training_utterances(corpus, training)
         self.selection = Utterances(corpus, selection_speakers)
         self._retrained = retrained
         self._emotions = read_emotions(corpus)
+        check_emotions(self.utterances, self._emotions, self.name, training.fold.name)
         balanced = config.class_weights == "balanced"
         self._weights = class_weights(self.utterances, self._emotions, "emotion", balanced)
 

@@ -1,4 +1,4 @@
-"""What ``retrain`` learns: the frame labels of every scale, one head each.
+"""What ``retrain`` and ``pretrain`` learn: the frame labels of every scale, one head each.
 
 Masked prediction (HuBERT, arXiv 2106.07447, eq. 1-3): cross-entropy over masked frames of cosine
 logits divided by a temperature, plus a penalty on the convolutional features; scales weigh the same.
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from gmp_atl_dist.audio import num_frames
-from gmp_atl_dist.config import RetrainConfig
+from gmp_atl_dist.config import FramePredictionConfig
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.losses import IGNORED_LABEL, feature_penalty_sum, frame_prediction_sums
@@ -27,7 +27,7 @@ from gmp_atl_dist.records import TrainingSpeakers
 from gmp_atl_dist.seeding import keyed_rng
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import Codebook, books_by_scale
-from gmp_atl_dist.store.index import Utterances
+from gmp_atl_dist.store.index import training_utterances
 from gmp_atl_dist.store.labels import LabelReader
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
@@ -36,21 +36,21 @@ from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
 class RetrainRecipe(Recipe):
     """Masked (or plain) prediction of frame labels at every scale."""
 
-    name = "retrain"
-
     def __init__(
         self,
-        config: RetrainConfig,
+        config: FramePredictionConfig,
         corpus: Artifact,
         backbone: Artifact,
         labels: Artifact,
         codebooks: tuple[Codebook, ...],
         training: TrainingSpeakers,
+        name: str = "retrain",
     ) -> None:
+        self.name = name
         self.optim = config
         self._config = config
         self.corpus = corpus
-        self.utterances = Utterances(corpus, training.speakers)
+        self.utterances = training_utterances(corpus, training)
         self.factors = (1.0, config.feature_penalty)
         self._backbone = backbone
         self._labels = labels
@@ -96,7 +96,7 @@ class RetrainRecipe(Recipe):
         labels_SBT = self._targets(batch, lengths).to(device)
         output = forward(batch.heard, batch.num_samples_B, mask_BT if self._config.masked else None)
         if not isinstance(output, RetrainOutput):
-            raise TypeError(f"retrain expects a RetrainOutput, got {type(output).__name__}")
+            raise TypeError(f"{self.name} expects a RetrainOutput, got {type(output).__name__}")
         frames = output.frames
         predicted = frame_prediction_sums(
             output.logits, labels_SBT, mask_BT & frames.valid_BT, batch.weight_B
@@ -104,14 +104,15 @@ class RetrainRecipe(Recipe):
         penalty, _ = feature_penalty_sum(frames.conv_features_BTC, frames.valid_BT, batch.weight_B)
         tries = float((mask_BT * batch.weight_B[:, None]).sum())
         measures = {
-            f"accuracy_scale{i}": (hits, tries)
-            for i, hits in enumerate(predicted.correct_S.tolist())
+            f"{name}_scale{i}": (total, tries)
+            for name, sum_S in (("accuracy", predicted.correct_S), ("loss", predicted.loss_S))
+            for i, total in enumerate(sum_S.tolist())
         }
         return Losses((predicted.loss, penalty), measures)
 
     def backbone(self, model: nn.Module) -> Hubert:
         if not isinstance(model, RetrainModel):
-            raise TypeError(f"retrain trains a RetrainModel, got {type(model).__name__}")
+            raise TypeError(f"{self.name} trains a RetrainModel, got {type(model).__name__}")
         return model.hubert
 
     def export(self, model: nn.Module) -> dict[str, bytes]:

@@ -13,10 +13,10 @@ from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.losses import weighted_cross_entropy_sum
 from gmp_atl_dist.models.multitask import WarmupModel, WarmupOutput
 from gmp_atl_dist.models.source import hubert_from_files, model_to_files
-from gmp_atl_dist.recipes.class_weights import class_weights
+from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
 from gmp_atl_dist.records import GENDERS, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
-from gmp_atl_dist.store.index import Utterances
+from gmp_atl_dist.store.index import training_utterances
 from gmp_atl_dist.store.readers import read_emotions
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
@@ -33,10 +33,12 @@ class WarmupRecipe(Recipe):
         self.optim = config
         self._config = config
         self.corpus = corpus
-        self.utterances = Utterances(corpus, training.speakers)
+        self.utterances = training_utterances(corpus, training)
         self.factors = (1 - config.gender_weight, config.gender_weight)
         self._backbone = backbone
         self._emotions = read_emotions(corpus)
+        if config.gender_weight < 1:
+            check_emotions(self.utterances, self._emotions, self.name, training.fold.name)
         balanced = config.class_weights == "balanced"
         self._emotion_weights = class_weights(self.utterances, self._emotions, "emotion", balanced)
         self._gender_weights = class_weights(self.utterances, GENDERS, "gender", balanced)

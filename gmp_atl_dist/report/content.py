@@ -30,6 +30,9 @@ Point = tuple[int, float]
 Curves = dict[str, dict[str, tuple[Point, ...]]]
 """Stage -> measure -> points."""
 
+LARGEST_CLUSTER_SHARE = "largest_cluster_share"
+"""A measure of pretraining: the accuracy of who always says the commonest label."""
+
 _FEWEST_SPEAKERS = 5
 """Resampling fewer speakers says next to nothing: IEMOCAP's two a fold have three resamples."""
 

@@ -13,6 +13,7 @@ from gmp_atl_dist.report.codebook_content import (
     CodebookContent,
 )
 from gmp_atl_dist.report.content import (
+    LARGEST_CLUSTER_SHARE,
     Matrix,
     Point,
 )
@@ -65,11 +66,14 @@ def confusion_svg(confusion: Matrix, classes: Sequence[str]) -> bytes:
 def curves_svg(measures: Mapping[str, Mapping[str, Sequence[Point]]]) -> bytes:
     """Learning curves of one stage: a panel a measure, a line a fold.
 
+    A dotted line in the accuracy's panel is the largest cluster's share, of stages that know it.
+
     Args:
         measures: measure -> fold -> (step, value) points; long lines are averaged in stretches.
     """
     folds = sorted({fold for lines in measures.values() for fold in lines}, key=_natural)
-    names = sorted(measures)
+    names = sorted(set(measures) - {LARGEST_CLUSTER_SHARE})
+    chance = [points[-1][1] for points in measures.get(LARGEST_CLUSTER_SHARE, {}).values()]
     with style():
         figure, axes_of = panels(len(names))
         for axes, name in zip(axes_of, names, strict=True):
@@ -81,6 +85,8 @@ def curves_svg(measures: Mapping[str, Mapping[str, Sequence[Point]]]) -> bytes:
                 axes.add_line(line)
             axes.autoscale_view()
             axes.set_title(name)
+            for share in chance if name.startswith("accuracy") else ():
+                axes.axhline(share, color="#666666", linewidth=0.9, linestyle=":")
             axes.set_xlabel("step (updates)")
             axes.set_ylabel(name)
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

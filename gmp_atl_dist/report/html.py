@@ -26,7 +26,10 @@ from gmp_atl_dist.report.content import (
     ReportContent,
 )
 
-_STAGES = ("pretrain", "warmup", "extract", "cluster", "label", "retrain", "finetune", "evaluate")
+_STAGES = (
+    *("mfcc", "cluster1", "label1", "pretrain1", "extract2", "cluster2", "label2", "pretrain2"),
+    *("warmup", "extract", "cluster", "label", "retrain", "finetune", "evaluate"),
+)
 _MOST_NAMES = 8
 _MOST_DROPPED = 200
 _NOTHING = "–"  # noqa: RUF001 - an en dash fills empty cells

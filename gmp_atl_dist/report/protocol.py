@@ -17,6 +17,11 @@ _TRANSDUCTIVE = (
     "Clustering and retraining saw the audio of the test speakers, without their emotion labels. "
     "Warm-up and fine-tuning learnt from the training speakers of each fold alone."
 )
+_PRETRAINED: dict[ProtocolName, str] = {
+    "clean": "So did the pretraining that they start from.",
+    "transductive": "The pretraining that they start from heard the test speakers as well.",
+    "peek": "The pretraining that they start from heard the test speakers as well.",
+}
 _CHOSEN: dict[SelectionRule, str] = {
     "last": "No epoch was chosen: the last one is reported.",
     "valid": "The epoch was chosen on validation speakers, who are neither trained nor tested on.",
@@ -55,8 +60,12 @@ class Protocol(Content):
         return self
 
     @classmethod
-    def of(cls, name: ProtocolName, selection: SelectionRule) -> Protocol:
+    def of(
+        cls, name: ProtocolName, selection: SelectionRule, *, pretrained: bool = False
+    ) -> Protocol:
         """The protocol in plain words; ``selection`` says how the epoch was chosen.
+
+        ``pretrained``: the model was, from random weights, in this run.
 
         Raises:
             ValueError: an epoch chosen on test speakers is not called ``peek``, or the reverse.
@@ -67,5 +76,7 @@ class Protocol(Content):
                 f"together"
             )
         seen = _CLEAN if name == "clean" else _TRANSDUCTIVE
+        if pretrained:
+            seen = f"{seen} {_PRETRAINED[name]}"
         warnings = {"clean": None, "transductive": _AUDIO_SEEN, "peek": _CHOSEN_ON_TEST}
         return cls(name=name, statement=f"{seen} {_CHOSEN[selection]}", warning=warnings[name])

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from gmp_atl_dist.config import Json, ModelConfig, digest
+from gmp_atl_dist.config import RANDOM_SOURCE, Json, ModelConfig, digest
 from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.models.sizes import SIZE_VERSIONS
 from gmp_atl_dist.stages.base import Context, Seal, Stage
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
@@ -29,6 +30,9 @@ class Backbone(Stage):
 
     def science(self) -> dict[str, Json]:
         science: dict[str, Json] = {"model": self.config.model_dump(mode="json")}
+        version = SIZE_VERSIONS.get(self.config.source.removeprefix(RANDOM_SOURCE))
+        if version is not None:
+            science["size_version"] = version
         return science | {"listing": _listing(self.config.source)}
 
     def inputs(self) -> Mapping[str, Artifact]:
@@ -47,8 +51,8 @@ class Backbone(Stage):
         return Seal(digest(hashes), notes={"source": self.config.source, "num_layers": depth})
 
 
-def check_layers(backbone: Artifact, layers: tuple[int, ...]) -> None:
-    """Every layer asked for is one that the model has.
+def check_layers(backbone: Artifact, layers: tuple[int, ...], key: str = "extract.layers") -> None:
+    """Every layer that the configuration asks for at ``key`` is one that the model has.
 
     Raises:
         ModelError: it lacks one; names all that it lacks.
@@ -56,9 +60,10 @@ def check_layers(backbone: Artifact, layers: tuple[int, ...]) -> None:
     depth = int(backbone.manifest.notes["num_layers"])
     lacking = [layer for layer in layers if layer > depth]
     if lacking:
+        also = " and cluster.scales" if key == "extract.layers" else ""
         raise ModelError(
-            f"extract.layers: {lacking} of {list(layers)} are not in {backbone.manifest.notes['source']}, "
-            f"which has layers 1 to {depth}; choose from those in extract.layers and cluster.scales"
+            f"{key}: {lacking} of {list(layers)} are not in {backbone.manifest.notes['source']}, "
+            f"which has layers 1 to {depth}; choose from those in {key}{also}"
         )
 
 
@@ -68,7 +73,7 @@ def _is_uri(source: str) -> bool:
 
 def _listing(source: str) -> Json:
     """What tells that a folder or URI was changed; names that carry their version need none."""
-    if source.startswith("random:") or not (_is_uri(source) or Path(source).is_dir()):
+    if source.startswith(RANDOM_SOURCE) or not (_is_uri(source) or Path(source).is_dir()):
         return None
     entries = Store.open(source).list()
     if not entries:

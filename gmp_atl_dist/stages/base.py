@@ -62,6 +62,8 @@ class Stage(ABC):
     version: ClassVar[int] = 1
     identity_is_fingerprint: ClassVar[bool] = True
     """False where inputs lie outside the store, so that identity is known only after a look."""
+    iteration: int = 0
+    """Of pretraining, counted from 1; 0 outside it. Part of the name alone."""
 
     @abstractmethod
     def science(self) -> dict[str, Json]:
@@ -76,9 +78,14 @@ class Stage(ABC):
         """Write parts and files; what has a receipt already is not done again."""
 
     @property
+    def name(self) -> str:
+        """What ``gmp-atl stage`` calls it; pretraining has stages of kinds that come again later."""
+        return f"{self.kind}{self.iteration or ''}"
+
+    @property
     def label(self) -> str:
         """What a person calls it."""
-        return self.kind
+        return self.name
 
     @property
     def key(self) -> ArtifactKey:

@@ -48,13 +48,14 @@ class Cluster(Stage):
     features: Artifact | Pending
     learners: Learners
     sample: FrameSample
+    iteration: int = 0
 
     kind: ClassVar[str] = "cluster"
     version: ClassVar[int] = 2
 
     @property
     def label(self) -> str:
-        return f"cluster {self.learners.fold.name}"
+        return f"{self.name} {self.learners.fold.name}"
 
     def science(self) -> dict[str, Json]:
         return {"cluster": self.config.model_dump(mode="json")}
@@ -67,7 +68,7 @@ class Cluster(Stage):
         missing: list[ScaleFit] = []
         inputs = {name: handle.identity for name, handle in self.inputs().items()}
         for number, scale in enumerate(self.config.scales):
-            fit = ScaleFit.of(number, scale, self.config, inputs)
+            fit = ScaleFit.of(number, scale, self.config, inputs, self._called(number))
             given = self._given(context, number, scale)
             artifact = given or find_artifact(context.store, fit.key)
             if artifact is None:
@@ -75,7 +76,7 @@ class Cluster(Stage):
                 continue
             found[number] = artifact
             context.reporter.line(
-                f"{self.label}: scales[{number}] is codebook {artifact.key.fingerprint[:12]}, "
+                f"{self.label}: {self._called(number)} is codebook {artifact.key.fingerprint[:12]}, "
                 f"{'as imported' if given else 'fitted before'}"
             )
         if missing:
@@ -86,6 +87,12 @@ class Cluster(Stage):
         put_codebooks(out, books)
         forget_progress(context.store, out.key)
         return Seal()
+
+    def _called(self, number: int) -> str:
+        """What of the configuration asks for a scale."""
+        if self.iteration:
+            return f"pretrain.k[{self.iteration - 1}]"
+        return f"cluster.scales[{number}]"
 
     def _given(self, context: Context, number: int, scale: Scale) -> Artifact | None:
         """The imported codebook that a scale asks for.

@@ -1,4 +1,4 @@
-"""Stage ``extract``: frame features of chosen layers of the warmed-up model.
+"""Stage ``extract``: frame features of chosen layers of the warmed-up model, or of a pretraining's.
 
 The model is in ``eval()``, nothing is masked, and an utterance's features do not depend on the batch
 that it fell into. Parts are planned over the utterances to an even number of frames; each becomes one
@@ -31,16 +31,17 @@ class Extract(Stage):
     """fp16 features of ``config.layers`` for the utterances that clustering may see."""
 
     config: ExtractConfig
-    warmup: Artifact | Pending
+    model: Artifact | Pending
     learners: Learners
     plan: LabelPlan
+    iteration: int = 0
 
     kind: ClassVar[str] = "extract"
     version: ClassVar[int] = 2
 
     @property
     def label(self) -> str:
-        return f"extract {self.learners.fold.name}"
+        return f"{self.name} {self.learners.fold.name}"
 
     def science(self) -> dict[str, Json]:
         science: dict[str, Json] = {
@@ -55,20 +56,18 @@ class Extract(Stage):
         return science
 
     def inputs(self) -> Mapping[str, Artifact | Pending]:
-        return {"corpus": self.learners.corpus, "warmup": self.warmup}
+        return {"corpus": self.learners.corpus, self.model.key.kind: self.model}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         from gmp_atl_dist.inference.audio_slices import AudioSlices
         from gmp_atl_dist.inference.extractor import Extractor, ExtractorArgument
 
         layers = tuple(sorted(self.config.layers))
-        warmup = sealed(self.warmup)
-        costs = self.plan.words(self.learners, hidden_size(warmup), len(layers))
+        model = sealed(self.model)
+        costs = self.plan.words(self.learners, hidden_size(model), len(layers))
         context.reporter.line(f"{self.label}: {costs}")
         workers = context.settings.extract
-        forward = forward_argument(
-            self.config, warmup, self.learners, layers, workers, self._sample
-        )
+        forward = forward_argument(self.config, model, self.learners, layers, workers, self._sample)
         map_parts(
             context,
             out,
@@ -88,7 +87,7 @@ class Extract(Stage):
 
 
 def hidden_size(model: Artifact) -> int:
-    """Of the HuBERT in a ``warmup`` or ``backbone`` artefact."""
+    """Of the HuBERT in a ``warmup``, ``pretrain`` or ``backbone`` artefact."""
     return int(json.loads(model.read_file("config.json"))["hidden_size"])
 
 

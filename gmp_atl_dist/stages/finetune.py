@@ -43,7 +43,7 @@ class Finetune(TrainedStage):
 
     @property
     def label(self) -> str:
-        return f"{self.kind} {self.fold.name}"
+        return f"{self.name} {self.fold.name}"
 
     def science(self) -> dict[str, Json]:
         return {

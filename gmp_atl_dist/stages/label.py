@@ -35,13 +35,14 @@ class Label(Stage):
     features: Artifact | Pending
     codebooks: Artifact | Pending
     learners: Learners
+    iteration: int = 0
 
     kind: ClassVar[str] = "label"
     version: ClassVar[int] = 2
 
     @property
     def label(self) -> str:
-        return f"label {self.learners.fold.name}"
+        return f"{self.name} {self.learners.fold.name}"
 
     def science(self) -> dict[str, Json]:
         return {}
@@ -85,16 +86,17 @@ class FusedLabel(Stage):
     """Compute features and assign labels in one place; the workers are those of ``extract``."""
 
     config: ExtractConfig
-    warmup: Artifact | Pending
+    model: Artifact | Pending
     codebooks: Artifact | Pending
     learners: Learners
+    iteration: int = 0
 
     kind: ClassVar[str] = "label"
     version: ClassVar[int] = 2
 
     @property
     def label(self) -> str:
-        return f"label {self.learners.fold.name}"
+        return f"{self.name} {self.learners.fold.name}"
 
     def science(self) -> dict[str, Json]:
         extract = self.config.model_dump(mode="json", exclude={"layers", "compression"})
@@ -102,7 +104,7 @@ class FusedLabel(Stage):
 
     def inputs(self) -> Mapping[str, Artifact | Pending]:
         corpus = self.learners.corpus
-        return {"corpus": corpus, "warmup": self.warmup, "codebooks": self.codebooks}
+        return {"corpus": corpus, self.model.key.kind: self.model, "codebooks": self.codebooks}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         from gmp_atl_dist.inference.audio_slices import AudioSlices
@@ -112,7 +114,7 @@ class FusedLabel(Stage):
         layers = tuple(sorted({book.layer for book in read_codebooks(codebooks)}))
         workers = context.settings.extract
         forward = forward_argument(
-            self.config, sealed(self.warmup), self.learners, layers, workers, None
+            self.config, sealed(self.model), self.learners, layers, workers, None
         )
         map_parts(
             context,

@@ -42,10 +42,17 @@ class ScaleFit:
     key: ArtifactKey
     science: Mapping[str, Json]
     inputs: Mapping[str, str]
+    called: str
+    """What of the configuration asks for it."""
 
     @classmethod
     def of(
-        cls, number: int, scale: Scale, config: ClusterConfig, inputs: Mapping[str, str]
+        cls,
+        number: int,
+        scale: Scale,
+        config: ClusterConfig,
+        inputs: Mapping[str, str],
+        called: str,
     ) -> ScaleFit:
         shared = config.model_dump(mode="json", exclude={"scales", "gender", "seed"})
         science: dict[str, Json] = {
@@ -56,7 +63,8 @@ class ScaleFit:
             "by_gender": config.gender == "by_gender",
             "fit": shared,
         }
-        return cls(number, scale, ArtifactKey.of(KIND, VERSION, science, inputs), science, inputs)
+        key = ArtifactKey.of(KIND, VERSION, science, inputs)
+        return cls(number, scale, key, science, inputs, called)
 
     def fits(self, config: ClusterConfig, groups: Sequence[str]) -> list[Fit]:
         from gmp_atl_dist.clustering.lloyd import Fit
@@ -64,7 +72,7 @@ class ScaleFit:
         scale = self.scale
         return [
             Fit(
-                what=f"cluster.scales[{self.number}] (layer {scale.layer}, {group})",
+                what=f"{self.called} (layer {scale.layer}, {group})",
                 k=scale.k,
                 seed=config.seed if scale.seed is None else scale.seed,
                 group=group,

@@ -6,20 +6,22 @@ Everything is computed again from the artefacts, so a report can be made anew at
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import ClassVar
 
 from gmp_atl_dist import __version__
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
-from gmp_atl_dist.config import Json, RunConfig
+from gmp_atl_dist.config import CorpusConfig, EvaluateConfig, Json, RunConfig
 from gmp_atl_dist.records import GENDERS, Fold, Split, StoredUtterance
 from gmp_atl_dist.report.content import (
+    LARGEST_CLUSTER_SHARE,
     CorpusContent,
     DroppedItem,
     FoldContent,
     Outcome,
+    Point,
     PooledContent,
     ReportContent,
     Selection,
@@ -28,6 +30,7 @@ from gmp_atl_dist.report.protocol import Protocol, SelectionRule
 from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, sealed
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
 from gmp_atl_dist.stages.finetune import selection_side
+from gmp_atl_dist.stages.pretrain import LARGEST_CLUSTER_NOTE, Pretraining
 from gmp_atl_dist.stages.report_codebooks import codebook_contents, timelines
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.codebooks import read_codebooks
@@ -50,9 +53,11 @@ class FoldArtifacts:
     retrained: Artifact | Pending
     finetuned: Artifact | Pending
     predictions: Artifact | Pending
+    pretraining: tuple[Pretraining, ...] = ()
 
     def handles(self) -> dict[str, Artifact | Pending]:
-        return {
+        pretraining = [iteration.handles() for iteration in self.pretraining]
+        return {name: handle for handles in pretraining for name, handle in handles.items()} | {
             "warmup": self.warmup,
             "extract": self.features,
             "cluster": self.codebooks,
@@ -99,17 +104,17 @@ class Report(Stage):
         utterances = read_utterances(self.corpus)
         folds = [self._fold(f, utterances) for f in self.folds]
         everything = [p for f in self.folds for p in read_predictions(sealed(f.predictions))]
-        side = selection_side(config.finetune, config.folds)
         return ReportContent(
             title=f"GMP-ATL on {config.corpus.adapter}",
-            protocol=Protocol.of(config.folds.protocol, _rule(side)),
+            protocol=protocol_of(config),
             classes=read_emotions(self.corpus),
             folds=tuple(folds),
             pooled=PooledContent.of(self._outcome(everything), [f.outcome for f in folds]),
-            corpus=self._corpus(utterances),
+            corpus=corpus_content(config.corpus, self.corpus),
             configuration=config.science(),
             seeds={
                 "model": config.model.seed,
+                **({"pretrain": config.pretrain.seed} if config.pretrain.iterations else {}),
                 "warmup": config.warmup.seed,
                 "cluster": config.cluster.seed,
                 "retrain": config.retrain.seed,
@@ -142,8 +147,8 @@ class Report(Stage):
             outcome=self._outcome(predictions),
             selection=self._selection(sealed(artifacts.finetuned)),
             curves={
-                stage: {name: tuple(points) for name, points in read_curves(sealed(h)).items()}
-                for stage, h in trained.items()
+                **{f"pretrain{p.iteration}": _pretrain_curves(p) for p in artifacts.pretraining},
+                **{stage: _curves(sealed(h)) for stage, h in trained.items()},
             },
             codebooks=codebook_contents(self.corpus, labels, books),
             timelines=timelines(self.corpus, labels, books),
@@ -151,17 +156,7 @@ class Report(Stage):
         )
 
     def _outcome(self, predictions: list[Prediction] | tuple[Prediction, ...]) -> Outcome:
-        classes = read_emotions(self.corpus)
-        config = self.config.evaluate
-        return Outcome.of(
-            [classes.index(p.emotion) for p in predictions],
-            [classes.index(p.predicted) for p in predictions],
-            len(classes),
-            speakers=[p.speaker for p in predictions],
-            samples=config.bootstrap_samples,
-            confidence=config.confidence,
-            seed=config.seed,
-        )
+        return outcome_of(predictions, read_emotions(self.corpus), self.config.evaluate)
 
     def _selection(self, finetuned: Artifact) -> Selection:
         summary = json.loads(finetuned.read_file("training.json"))
@@ -177,21 +172,56 @@ class Report(Stage):
             value=points[best - 1][1] if points and best else None,
         )
 
-    def _corpus(self, utterances: tuple[StoredUtterance, ...]) -> CorpusContent:
-        return CorpusContent(
-            adapter=self.config.corpus.adapter,
-            num_utterances=len(utterances),
-            hours=sum(u.num_samples for u in utterances) / SAMPLE_RATE_HZ / 3600,
-            num_speakers=len({u.speaker for u in utterances}),
-            per_class={
-                name: sum(u.emotion == name for u in utterances)
-                for name in read_emotions(self.corpus)
-            },
-            per_gender={name: sum(u.gender == name for u in utterances) for name in GENDERS},
-            dropped=tuple(
-                DroppedItem(item=p.item, reason=p.reason) for p in self.corpus.manifest.problems
-            ),
-        )
+
+def outcome_of(
+    predictions: Sequence[Prediction], classes: Sequence[str], config: EvaluateConfig
+) -> Outcome:
+    """Predictions, scored; ``classes`` is the fold's fixed class list."""
+    return Outcome.of(
+        [classes.index(p.emotion) for p in predictions],
+        [classes.index(p.predicted) for p in predictions],
+        len(classes),
+        speakers=[p.speaker for p in predictions],
+        samples=config.bootstrap_samples,
+        confidence=config.confidence,
+        seed=config.seed,
+    )
+
+
+def corpus_content(config: CorpusConfig, corpus: Artifact) -> CorpusContent:
+    """What an ``ingest`` artefact holds."""
+    utterances = read_utterances(corpus)
+    return CorpusContent(
+        adapter=config.adapter,
+        num_utterances=len(utterances),
+        hours=sum(u.num_samples for u in utterances) / SAMPLE_RATE_HZ / 3600,
+        num_speakers=len({u.speaker for u in utterances}),
+        per_class={
+            name: sum(u.emotion == name for u in utterances) for name in read_emotions(corpus)
+        },
+        per_gender={name: sum(u.gender == name for u in utterances) for name in GENDERS},
+        dropped=tuple(DroppedItem(item=p.item, reason=p.reason) for p in corpus.manifest.problems),
+    )
+
+
+def protocol_of(config: RunConfig) -> Protocol:
+    """The arm that a configuration runs."""
+    side = selection_side(config.finetune, config.folds)
+    pretrained = config.pretrain.iterations > 0
+    return Protocol.of(config.folds.protocol, _rule(side), pretrained=pretrained)
+
+
+def _curves(trained: Artifact) -> dict[str, tuple[Point, ...]]:
+    return {name: tuple(points) for name, points in read_curves(trained).items()}
+
+
+def _pretrain_curves(pretraining: Pretraining) -> dict[str, tuple[Point, ...]]:
+    """With what always saying the commonest label would score, at every point of the accuracy."""
+    model = sealed(pretraining.model)
+    curves = _curves(model)
+    share = float(model.manifest.notes[LARGEST_CLUSTER_NOTE])
+    chance = tuple((step, share) for step, _ in curves["accuracy_scale0"])
+    return {**curves, LARGEST_CLUSTER_SHARE: chance}
 
 
 def _rule(side: Split | None) -> SelectionRule:

@@ -31,7 +31,7 @@ class Retrain(TrainedStage):
 
     config: RetrainConfig
     corpus: Artifact
-    backbone: Artifact
+    backbone: Artifact | Pending
     codebooks: Artifact | Pending
     labels: Artifact | Pending
     fold: Fold
@@ -41,7 +41,7 @@ class Retrain(TrainedStage):
 
     @property
     def label(self) -> str:
-        return f"{self.kind} {self.fold.name}"
+        return f"{self.name} {self.fold.name}"
 
     def science(self) -> dict[str, Json]:
         return {"retrain": self.config.model_dump(mode="json")}
@@ -57,8 +57,8 @@ class Retrain(TrainedStage):
     def recipe(self) -> Recipe:
         from gmp_atl_dist.recipes.retrain import RetrainRecipe
 
-        labels, codebooks = sealed(self.labels), sealed(self.codebooks)
+        backbone, labels, codebooks = map(sealed, (self.backbone, self.labels, self.codebooks))
         speakers = Learners(self.corpus, self.fold, self.transductive).listeners
         return RetrainRecipe(
-            self.config, self.corpus, self.backbone, labels, read_codebooks(codebooks), speakers
+            self.config, self.corpus, backbone, labels, read_codebooks(codebooks), speakers
         )

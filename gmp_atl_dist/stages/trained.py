@@ -1,4 +1,4 @@
-"""What the three trained stages share: a recipe, run by the one loop on a gang of workers."""
+"""What the trained stages share: a recipe, run by the one loop on a gang of workers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _POLL_S = 1.0
 class TrainedStage(Stage):
     """A stage whose result is learnt by gradient descent."""
 
-    # 2: a frozen convolutional encoder computes a clip at a time, which tells in the last bit.
+    # 2: curves hold the learning rate, and retrain's the loss of each scale; a frozen convolutional
+    # encoder computes a clip at a time, which tells in the last bit.
     version: ClassVar[int] = 2
     begins_with: ClassVar[str] = "backbone"
     """Which of the inputs is the HuBERT that it trains."""
@@ -37,8 +38,11 @@ class TrainedStage(Stage):
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         from gmp_atl_dist.training.loop import TrainJob, run_training
+        from gmp_atl_dist.training.mlflow_log import check_mlflow
 
         workers = context.settings.train
+        if workers.mlflow_uri is not None:
+            check_mlflow()  # here, before the cluster is asked for anything
         recipe = self.recipe()
         context.cluster.open()
         frontend = frontend_of(context, self.label, recipe, sealed(self.inputs()[self.begins_with]))

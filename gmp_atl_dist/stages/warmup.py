@@ -26,14 +26,14 @@ class Warmup(TrainedStage):
 
     config: WarmupConfig
     corpus: Artifact
-    backbone: Artifact
+    backbone: Artifact | Pending
     fold: Fold
 
     kind: ClassVar[str] = "warmup"
 
     @property
     def label(self) -> str:
-        return f"{self.kind} {self.fold.name}"
+        return f"{self.name} {self.fold.name}"
 
     def science(self) -> dict[str, Json]:
         return {

@@ -11,7 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gmp_atl_dist.records import UTTERANCE_SCHEMA, StoredUtterance, utterances_from_table
+from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist.records import (
+    UTTERANCE_SCHEMA,
+    StoredUtterance,
+    TrainingSpeakers,
+    utterances_from_table,
+)
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import INDEX_PART
 
@@ -126,6 +132,21 @@ class Utterances(Sequence[IndexRow]):
         counted = self._table[attribute].value_counts().to_pylist()
         found = {row["values"]: row["counts"] for row in counted}
         return [found.get(value, 0) for value in values]
+
+
+def training_utterances(corpus: Artifact, learners: TrainingSpeakers) -> Utterances:
+    """The utterances of those whom a fitted stage may hear.
+
+    Raises:
+        CorpusError: there is none.
+    """
+    found = Utterances(corpus, learners.speakers)
+    if not found:
+        raise CorpusError(
+            f"fold {learners.fold.name!r} has no training utterance; check folds.held_out and the "
+            f"corpus's speakers"
+        )
+    return found
 
 
 def one_of_each_group(corpus: Artifact) -> tuple[StoredUtterance, ...]:

@@ -13,7 +13,7 @@ import logging
 import os
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gmp_atl_dist.config import OptimConfig, TrainWorkersConfig
+from gmp_atl_dist.config import Json, OptimConfig, TrainWorkersConfig
 from gmp_atl_dist.device import accelerator, collective_backend, torch_device, use_bf16
-from gmp_atl_dist.errors import CheckpointError
+from gmp_atl_dist.errors import CheckpointError, ModelError
 from gmp_atl_dist.training.ops import use_ops_folder
 
 TAG = "state"
@@ -35,6 +35,24 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
     if step < warmup_steps:
         return config.lr * (step + 1) / warmup_steps
     return config.lr * max(total_steps - step, 1) / max(total_steps - warmup_steps, 1)
+
+
+def deepspeed_config(
+    config: OptimConfig, workers: TrainWorkersConfig, *, passes: int, universal: bool
+) -> dict[str, Json]:
+    """What DeepSpeed is told. Weights and the optimiser are fp32; a GPU's products are bf16."""
+    return {
+        # Of DeepSpeed's accounts alone; losses are normalised before they come here.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": passes,
+        "gradient_clipping": config.clip_norm,
+        "zero_optimization": {"stage": workers.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "torch_autocast": {"enabled": use_bf16(), "dtype": "bfloat16"},
+        "steps_per_print": 10**9,
+        "checkpoint": {"load_universal": universal},
+    }
 
 
 class Engine:
@@ -51,7 +69,16 @@ class Engine:
     ) -> None:
         """``passes`` forward passes make an update. ``universal``: :meth:`restore` will be given what
         :func:`make_universal` wrote.
+
+        Raises:
+            ModelError: every parameter of the model is frozen.
         """
+        if not any(p.requires_grad for p in model.parameters()):
+            raise ModelError(
+                f"all {sum(1 for _ in model.parameters())} parameters of the "
+                f"{type(model).__name__} are frozen, so there is nothing to train; leave its head "
+                f"unfrozen (requires_grad) in the recipe's build"
+            )
         _before_deepspeed()
         import deepspeed
         from deepspeed.utils import logger
@@ -81,26 +108,34 @@ class Engine:
         self._engine, _, _, _ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,  # pyright: ignore[reportArgumentType]
-            config={
-                # Of DeepSpeed's accounts alone; losses are normalised before they come here.
-                "train_micro_batch_size_per_gpu": 1,
-                "gradient_accumulation_steps": passes,
-                "gradient_clipping": config.clip_norm,
-                "zero_optimization": {"stage": workers.zero_stage},
-                "zero_allow_untested_optimizer": True,
-                "zero_force_ds_cpu_optimizer": False,
-                "torch_autocast": {"enabled": use_bf16(), "dtype": "bfloat16"},
-                "steps_per_print": 10**9,
-                "checkpoint": {"load_universal": universal},
-            },
+            config=deepspeed_config(config, workers, passes=passes, universal=universal),
             dist_init_required=False,
         )
         self.device = torch_device()
 
-    @property
-    def module(self) -> nn.Module:
-        """The model itself, for evaluation and export. ZeRO up to 2 keeps it whole on each rank."""
-        return self._model
+    def train(self) -> None:
+        """Dropout on."""
+        self._model.train()
+
+    @contextmanager
+    def whole(self, build: Callable[[], nn.Module]) -> Iterator[nn.Module]:
+        """The model in evaluation mode, for judging and export. Every rank must ask for it.
+
+        ZeRO 3 leaves a rank a share of it, and gathers layers as a forward pass meets them, which all
+        ranks must do alike. So there it is a copy, of what ``build`` makes.
+        """
+        if self._engine.zero_optimization_stage() < 3:
+            self._model.eval()
+            yield self._model
+            self._model.train()
+            return
+        from deepspeed.runtime.zero import GatheredParameters
+
+        with GatheredParameters(list(self._model.parameters())):
+            weights = {n: w.detach().clone() for n, w in self._model.state_dict().items()}
+        copy = build().to(self.device)
+        copy.load_state_dict(weights)
+        yield copy.eval()
 
     def forward(self, *args: object, **kwargs: object) -> object:
         return self._engine(*args, **kwargs)

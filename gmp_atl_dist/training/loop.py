@@ -14,15 +14,16 @@ from typing import Protocol
 import pyarrow as pa
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import TrainWorkersConfig, canonical_json
-from gmp_atl_dist.errors import WorkerError
+from gmp_atl_dist.errors import CheckpointError, WorkerError
 from gmp_atl_dist.metrics import confusion_matrix, scores_from_confusion
 from gmp_atl_dist.records import CURVE_SCHEMA
 from gmp_atl_dist.seeding import keyed_seed
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
-from gmp_atl_dist.store.checkpoints import Checkpoints
+from gmp_atl_dist.store.checkpoints import CheckpointRecord, Checkpoints
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.frontend import FrontendReader
 from gmp_atl_dist.store.index import IndexRow
@@ -39,6 +40,7 @@ from gmp_atl_dist.training.checkpoint import (
 )
 from gmp_atl_dist.training.engine import Engine
 from gmp_atl_dist.training.meter import Meter
+from gmp_atl_dist.training.metrics_log import open_logs
 from gmp_atl_dist.training.recipe import Recipe
 
 _log = logging.getLogger(__name__)
@@ -149,6 +151,8 @@ class _Trainer:
         self._shown_s = self._looked_s = self._asked_s = float("-inf")
         self._noticed = False
         self._waited_s = self._heard_s = 0.0
+        where = {"rank": gang.rank, "after_step": self._progress.step}
+        self._logs = open_logs(job.store, job.key, job.workers, local, **where)
 
     def _begin(self, local: Path) -> Engine:
         """The engine, where the newest whole checkpoint left it."""
@@ -172,6 +176,8 @@ class _Trainer:
             # DeepSpeed divides the optimiser by ranks, so others need it in another form.
             shards = (record.world_size, record.zero_stage)
             reshape = shards != (gang.world_size, workers.zero_stage)
+            if reshape and 3 in (record.zero_stage, workers.zero_stage):
+                raise _other_shards(self._recipe.name, record, gang.world_size, workers.zero_stage)
             if reshape:
                 folder = universal_form(folder, local, **where)
         model = self._recipe.build()
@@ -184,7 +190,7 @@ class _Trainer:
 
     def run(self) -> None:
         progress = self._progress
-        self._engine.module.train()
+        self._engine.train()
         updates = self._loader.updates(progress.step, self._total_steps)
         while (found := self._next(updates)) is not None:
             step, batches = found
@@ -201,14 +207,16 @@ class _Trainer:
             if asked_to_leave:
                 self._gang.report(self._uploader.finish())
                 return
-        if self._gang.rank == 0:
-            self._export()
+        with self._engine.whole(self._recipe.build) as model:
+            if self._gang.rank == 0:
+                self._export(model)
         # Nobody leaves before the files are there: a gang is done when all of it is.
         dist.barrier()
 
     def close(self) -> None:
         """Let what is being uploaded come to its end."""
         self._uploader.close()
+        self._logs.close()
 
     def _next(self, updates: Iterator[tuple[int, list[Batch]]]) -> tuple[int, list[Batch]] | None:
         started_s = time.monotonic()
@@ -219,7 +227,7 @@ class _Trainer:
     def _update(self, step: int, batches: list[Batch]) -> bool:
         """Take the update; whether the gang is asked to save and leave after it."""
         engine, recipe = self._engine, self._recipe
-        engine.set_learning_rate(step, self._total_steps)
+        rate = engine.set_learning_rate(step, self._total_steps)
         counts, leave = self._agree([recipe.counts(batch) for batch in batches])
         measures: list[dict[str, tuple[float, float]]] = []
         bad: list[str] = []
@@ -245,6 +253,7 @@ class _Trainer:
         once = 1.0 if self._gang.rank == 0 else 0.0
         norm = once * engine.gradient_norm
         self._meter.add({"loss": (0.0, once), "gradient_norm": (norm, once)})
+        self._meter.add({"learning_rate": (once * rate, once)})
         return leave
 
     def _agree(self, counts: list[tuple[float, ...]]) -> tuple[list[float], bool]:
@@ -291,6 +300,7 @@ class _Trainer:
 
     def _save(self) -> None:
         """Begin a checkpoint of the updates taken so far; wait for the one before it, if need be."""
+        self._logs.flush()  # what goes on from it logs nothing again of what came before
         if self._uploader.uploading:
             self._gang.report(self._uploader.finish())
         self._uploader.save(self._progress.step, self._write_checkpoint)
@@ -314,51 +324,64 @@ class _Trainer:
     def _log(self, step: int) -> None:
         every = max(1, self._total_steps // _CURVE_POINTS)
         if step % every == 0 or step == self._total_steps:
-            for name, value in self._meter.means(self._engine.device).items():
+            means = self._meter.means(self._engine.device)
+            for name, value in means.items():
                 self._progress.curve.append(Point(step=step, name=name, value=value))
+            self._logs.log(step, {**means, **self._pace()})
         if self._gang.rank == 0 and self._is_due():
-            now_s = self._shown_s = time.monotonic()
-            measures = {p.name: round(p.value, 4) for p in self._progress.curve[-6:]}
-            elapsed_s = now_s - self._began_s
-            measures["data_wait_share"] = round(self._waited_s / elapsed_s, 4)
-            measures["checkpoint_stall_share"] = round(self._uploader.stalled_s / elapsed_s, 4)
-            audio_s = self._gang.world_size * self._heard_s / SAMPLE_RATE_HZ
+            self._shown_s = time.monotonic()
+            pace = self._pace()
+            audio_h_per_h = pace.pop("audio_h_per_h")
+            measures = {p.name: p.value for p in self._progress.curve} | pace
             shown = {
                 "done": step,
                 "total": self._total_steps,
-                "audio_h_per_h": audio_s / elapsed_s,
-                "measures": measures,
+                "audio_h_per_h": audio_h_per_h,
+                "measures": {name: float(f"{value:.4g}") for name, value in measures.items()},
             }
             path = f"{self._job.key.prefix}/_progress.json"
             self._job.store.put(path, canonical_json(shown).encode())
 
+    def _pace(self) -> dict[str, float]:
+        """Of this attempt so far: how fast it learns, and for which share of the time it waited."""
+        elapsed_s = time.monotonic() - self._began_s
+        audio_s = self._gang.world_size * self._heard_s / SAMPLE_RATE_HZ
+        return {
+            "audio_h_per_h": audio_s / elapsed_s,
+            "data_wait_share": self._waited_s / elapsed_s,
+            "checkpoint_stall_share": self._uploader.stalled_s / elapsed_s,
+        }
+
     def _judge_epoch(self, epoch: int) -> None:
         """Score the selection utterances, a share on each rank; keep the weights if they are best."""
-        engine, recipe = self._engine, self._recipe
-        engine.module.eval()
+        with self._engine.whole(self._recipe.build) as model:
+            uar = self._judge(model)
+            self._progress.curve.append(
+                Point(step=self._progress.step, name="selection_uar", value=uar)
+            )
+            self._logs.log(self._progress.step, {"selection_uar": uar})
+            if uar > self._progress.best_uar:
+                self._progress.best_uar = uar
+                self._progress.best_epoch = epoch
+                if self._gang.rank == 0:
+                    for name, data in self._recipe.export(model).items():
+                        self._job.store.put(f"{self._candidate(epoch)}/{name}", data)
+
+    def _judge(self, model: nn.Module) -> float:
+        recipe, device = self._recipe, self._engine.device
         mine = recipe.selection[self._gang.rank :: self._gang.world_size]
         confusion = None
         with torch.inference_mode():
             for batch in self._judging_batches(mine):
-                true, predicted, classes = recipe.predict(engine.module, batch.to(engine.device))
+                true, predicted, classes = recipe.predict(model, batch.to(device))
                 part = torch.from_numpy(confusion_matrix(true, predicted, classes))
                 confusion = part if confusion is None else confusion + part
-        engine.module.train()
         gathered: list[torch.Tensor | None] = [None] * self._gang.world_size
         dist.all_gather_object(gathered, confusion)
         total = sum(part for part in gathered if part is not None)
         if not isinstance(total, torch.Tensor):
             raise WorkerError(f"{recipe.name}: no utterance to select an epoch on")
-        uar = scores_from_confusion(total.numpy()).uar
-        self._progress.curve.append(
-            Point(step=self._progress.step, name="selection_uar", value=uar)
-        )
-        if uar > self._progress.best_uar:
-            self._progress.best_uar = uar
-            self._progress.best_epoch = epoch
-            if self._gang.rank == 0:
-                for name, data in recipe.export(engine.module).items():
-                    self._job.store.put(f"{self._candidate(epoch)}/{name}", data)
+        return scores_from_confusion(total.numpy()).uar
 
     def _judging_batches(self, utterances: Sequence[IndexRow]) -> Iterator[Batch]:
         size = _JUDGED_UTTERANCES
@@ -370,10 +393,10 @@ class _Trainer:
         self._engine.save(folder)
         save_progress(folder, self._gang.rank, self._progress, self._meter.totals)
 
-    def _export(self) -> None:
+    def _export(self, model: nn.Module) -> None:
         best = self._progress.best_epoch
         if best is None:
-            files = self._recipe.export(self._engine.module)
+            files = self._recipe.export(model)
         else:
             prefix = self._candidate(best)
             names = [e.path.removeprefix(f"{prefix}/") for e in self._job.store.list(prefix)]
@@ -393,3 +416,15 @@ class _Trainer:
 
     def _candidate(self, epoch: int) -> str:
         return f"{self._job.key.prefix}/candidates/{epoch:04d}"
+
+
+def _other_shards(
+    name: str, record: CheckpointRecord, world_size: int, zero_stage: int
+) -> CheckpointError:
+    """DeepSpeed's universal form of ZeRO 3 is none for ZeRO 1 and 2, and its optimiser differs after it."""
+    return CheckpointError(
+        f"{name}: the newest checkpoint was saved by {record.world_size} workers with "
+        f"runtime.train.zero_stage = {record.zero_stage}, which cannot go on by {world_size} with "
+        f"{zero_stage}; with 3 both must stay: set them back for this stage, or delete the run's folder "
+        f"below checkpoints/ to train it from its beginning"
+    )

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -73,10 +74,13 @@ def train(made: Case, **workers: int) -> None:
     runtime.train(run_training, job, name=job.key.fingerprint, store=made.job.store, config=config)
 
 
-def meanwhile(act: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=act, daemon=True)
-    thread.start()
-    return thread
+@contextmanager
+def under_way(made: Case, **workers: int) -> Iterator[None]:
+    """Nodes come and go in the main thread, which is the one that Ray starts them from."""
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(train, made, **workers)
+        yield
+        training.result()
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -89,8 +93,9 @@ def until(condition: Callable[[], bool], what: str) -> None:
 def a_node_with_a_worker(cluster: Cluster) -> Node:
     """Not that of the controller, which is on any."""
     for node in cluster.worker_nodes:
-        raylet = node.all_processes["raylet"][0].process.pid
-        for child in psutil.Process(raylet).children():
+        raylet = node.all_processes.get("raylet")
+        children = psutil.Process(raylet[0].process.pid).children() if raylet else []
+        for child in children:
             if child.cmdline() and child.cmdline()[0].startswith("ray::RayTrainWorker"):
                 return node
     raise LookupError("no worker on any node")
@@ -112,13 +117,9 @@ def test_a_removed_node_leaves_the_same_curve(
 ) -> None:
     made = case(tiny, tmp_path)
 
-    def remove() -> None:
+    with under_way(made, checkpoint_every_steps=10):
         until(lambda: bool(made.checkpoint_steps()), "checkpoint")
         nodes.remove_node(a_node_with_a_worker(nodes), allow_graceful=False)
-
-    thread = meanwhile(remove)
-    train(made, checkpoint_every_steps=10)
-    thread.join()
 
     assert made.resumed_at, "it was not disturbed"
     assert all(0 < step < STEPS for step in made.resumed_at)
@@ -137,7 +138,8 @@ def test_a_notice_saves_and_a_new_node_is_taken_in(
     monkeypatch.setattr(gang, "_RESIZE_EVERY_S", 2.0)
     made = case(tiny, tmp_path)
 
-    def take_and_give() -> None:
+    # No checkpoint but what a notice, or the clock, asks for.
+    with under_way(made, checkpoint_every_steps=100_000):
         until(lambda: made.progress() > 3, "update")
         node = a_node_with_a_worker(nodes)
         drain(node.node_id, nodes, NOTICE_S)
@@ -145,11 +147,6 @@ def test_a_notice_saves_and_a_new_node_is_taken_in(
         nodes.remove_node(node, allow_graceful=False)
         until(lambda: made.world_sizes()[-1:] == [1], "training on what is left")
         nodes.add_node(num_cpus=1)
-
-    thread = meanwhile(take_and_give)
-    # No checkpoint but what a notice, or the clock, asks for.
-    train(made, checkpoint_every_steps=100_000)
-    thread.join()
 
     assert made.world_sizes() == [2, 1, 2]
     assert len(made.resumed_at) == 2

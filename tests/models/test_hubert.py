@@ -221,6 +221,42 @@ def test_what_the_convolutions_give_may_be_given() -> None:
         model.forward_frames(heard.conv_features_BTC, num_samples_B.clamp(max=15_000))
 
 
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_checkpointed_gradients_are_computed_again_to_the_same_bits(
+    norm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout: the second forward pass must draw what the first one drew."""
+    calls: list[HubertAttention] = []
+    forward = HubertAttention.forward
+
+    def counted(self: HubertAttention, *args: object, **kwargs: object) -> object:
+        calls.append(self)
+        return forward(self, *args, **kwargs)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(HubertAttention, "forward", counted)
+
+    def learn(checkpointed: bool) -> tuple[Tensor, dict[str, Tensor], int]:
+        model = build(norm).train()
+        model.freeze_mask_embedding()
+        model.set_dropout(0.2)
+        if checkpointed:
+            model.checkpoint_gradients()
+        calls.clear()
+        torch.manual_seed(1)
+        loss = model.forward_frames(*pad_waves(clips())).hidden[3].square().mean()
+        loss.backward()
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        return loss.detach(), gradients, len(calls)
+
+    plain_loss, plain, once = learn(False)
+    loss, gradients, twice = learn(True)
+
+    assert (once, twice) == (3, 6), "calls of three layers"
+    assert torch.equal(loss, plain_loss)
+    assert gradients.keys() == plain.keys()
+    assert all(torch.equal(gradients[name], plain[name]) for name in plain)
+
+
 def test_gradients_do_not_depend_on_the_batch() -> None:
     model = build("group", normalize=True)
     waves = clips([3000, 8000, 5000])
@@ -300,8 +336,18 @@ def test_random_weights_follow_the_seed_and_leave_the_global_state_alone() -> No
     assert not first.training
     assert first.config.normalize_waveform is False
     assert build_random("tiny", 0, normalize=True).config.normalize_waveform is True
-    with pytest.raises(ModelError, match="tiny, small, base, large"):
+    with pytest.raises(ModelError, match="tiny, mini, small, base, large"):
         build_random("huge", 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "millions"), [("tiny", 0.15), ("mini", 1.2), ("small", 10.4), ("base", 94.4)]
+)
+def test_named_sizes_have_so_many_parameters(size: str, millions: float) -> None:
+    with torch.device("meta"):
+        hubert = Hubert(HubertConfig.from_dict(dict(NAMED_SIZES[size])))
+    count = sum(p.numel() for p in hubert.parameters())
+    assert count / 1e6 == pytest.approx(millions, rel=0.02)
 
 
 @pytest.mark.parametrize("size", NAMED_SIZES)

@@ -56,6 +56,8 @@ def test_masked_prediction_is_torchs_over_masked_valid_frames() -> None:
         F.cross_entropy(logits[s][chosen], labels[s][chosen], reduction="sum") for s in range(2)
     ]
     torch.testing.assert_close(sums.loss, (expected[0] + expected[1]) / 2)
+    torch.testing.assert_close(sums.loss_S, torch.stack(expected))
+    assert not sums.loss_S.requires_grad
     assert sums.count == chosen.sum()
     for s in range(2):
         assert sums.correct_S[s] == (logits[s][chosen].argmax(-1) == labels[s][chosen]).sum()

@@ -79,7 +79,7 @@ def test_an_empty_folder_or_uri_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["random:huge", "random:", "/no/such/folder", "./neither"])
 def test_an_unknown_source_is_refused(tmp_path: Path, source: str) -> None:
-    with pytest.raises(ModelError, match=r"choose from tiny, small|neither a folder nor a hub id"):
+    with pytest.raises(ModelError, match=r"choose from tiny, mini|neither a folder nor a hub id"):
         backbone(tmp_path / "root", source)
 
 

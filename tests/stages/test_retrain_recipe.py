@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,17 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from one_process import FOLD, OneRank, Tiny, train_here
+from one_process import FOLD, OneRank, Stopped, Tiny, train_here
 
 from gmp_atl_dist.audio import num_frames
-from gmp_atl_dist.config import Json, RetrainConfig, TrainWorkersConfig
-from gmp_atl_dist.errors import ArtifactError, ModelError
+from gmp_atl_dist.config import Json, RetrainConfig, TrainWorkersConfig, digest
+from gmp_atl_dist.errors import ArtifactError, CheckpointError, ModelError
 from gmp_atl_dist.models.hubert import FrameOutput
 from gmp_atl_dist.models.multitask import RetrainOutput
 from gmp_atl_dist.recipes.retrain import RetrainRecipe
 from gmp_atl_dist.records import StoredUtterance
+from gmp_atl_dist.stages.retrain import Retrain
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
-from gmp_atl_dist.store.codebooks import Codebook
+from gmp_atl_dist.store.checkpoints import Checkpoints
+from gmp_atl_dist.store.codebooks import Codebook, put_codebooks
 from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
 from gmp_atl_dist.store.readers import AudioReader, read_curves, read_utterances
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan
@@ -137,6 +140,8 @@ def test_labels_are_cropped_with_the_audio(tiny: Tiny, tmp_path: Path, masked: b
         assert losses.measures == {
             "accuracy_scale0": (predicted, predicted),
             "accuracy_scale1": (predicted, predicted),
+            "loss_scale0": (pytest.approx(0, abs=1e-6), predicted),
+            "loss_scale1": (pytest.approx(0, abs=1e-6), predicted),
         }
         # The penalty of features that are all 1 is 1 a frame.
         assert float(losses.sums[1]) == pytest.approx(frames)
@@ -284,3 +289,68 @@ def test_scales_of_different_lengths_are_named(tiny: Tiny, tmp_path: Path) -> No
     recipe = recipe_of(tiny, tmp_path, labels)
     with pytest.raises(ArtifactError, match=rf"labels of utterance '{name}' in part 'part' are"):
         all_losses(recipe, loaded(tiny, recipe), None)
+
+
+def retrain_stage(tiny: Tiny, root: Path, k: int) -> tuple[Retrain, RetrainRecipe]:
+    """The stage on ``k`` clusters, and its recipe."""
+    store = tiny.with_root(root).store
+    book = Codebook(0, 2, "all", 0, np.arange(k, dtype=np.float32)[:, None])
+    out = ArtifactWriter(store, ArtifactKey("cluster", digest(k)))
+    put_codebooks(out, [book])
+    codebooks = out.seal(version=1, science={}, inputs={})
+    rows = [
+        UtteranceLabels(name, (book.fingerprint,), ((ids % np.int32(k)).astype("<i4"),))
+        for name, (ids, _) in sorted(counted_up(tiny).items())
+    ]
+    out = ArtifactWriter(store, ArtifactKey("label", digest([k])))
+    put_labels(out, "part", rows)
+    labels = out.seal(version=1, science={}, inputs={})
+    config = RetrainConfig.model_validate({"steps": 3, "dropout": 0.0, "projection_dim": 16})
+    stage = Retrain(config, tiny.corpus, tiny.backbone, codebooks, labels, FOLD, False)
+    recipe = stage.recipe()
+    assert isinstance(recipe, RetrainRecipe)
+    return stage, recipe
+
+
+def heads_of(recipe: RetrainRecipe) -> dict[str, torch.Tensor]:
+    return {n: t for n, t in recipe.build().state_dict().items() if n.startswith("heads.")}
+
+
+def test_another_k_begins_with_heads_of_its_own(tiny: Tiny, tmp_path: Path) -> None:
+    """Not from what was learnt for the k before, whose checkpoint is there and whole."""
+    (five, five_recipe), (seven, seven_recipe) = (retrain_stage(tiny, tmp_path, k) for k in (5, 7))
+    assert five.key != seven.key
+    store = tiny.with_root(tmp_path).store
+    workers = TrainWorkersConfig(checkpoint_every_steps=1)
+    with pytest.raises(Stopped):
+        train_here(TrainJob(five_recipe, store, five.key, workers), OneRank(stop_after=1))
+    assert Checkpoints(store, five.key.fingerprint).sealed()
+    fresh = heads_of(seven_recipe)
+    assert fresh["heads.0.label_embeddings"].shape == (7, 16)
+
+    resumed: dict[int, list[int]] = {}
+    for k, stage, recipe in ((7, seven, seven_recipe), (5, five, five_recipe)):
+        train_here(TrainJob(recipe, store, stage.key, workers), OneRank())
+        artifact = ArtifactWriter(store, stage.key).seal(version=1, science={}, inputs={})
+        resumed[k] = json.loads(artifact.read_file("training.json"))["resumed_at"]
+    assert resumed[7] == []
+    assert resumed[5], "the same k does go on"
+
+    torch.manual_seed(3)  # and whatever was drawn before
+    for name, head in heads_of(seven_recipe).items():
+        assert torch.equal(head, fresh[name])
+
+
+def test_a_checkpoint_of_another_k_under_this_ones_name_is_refused(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    (five, recipe), (seven, other) = (retrain_stage(tiny, tmp_path, k) for k in (5, 7))
+    store = tiny.with_root(tmp_path).store
+    workers = TrainWorkersConfig(checkpoint_every_steps=1)
+    with pytest.raises(Stopped):
+        train_here(TrainJob(recipe, store, five.key, workers), OneRank(stop_after=1))
+    for entry in store.list(f"checkpoints/{five.key.fingerprint}"):
+        path = entry.path.replace(five.key.fingerprint, seven.key.fingerprint)
+        store.put(path, store.read(entry.path))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        train_here(TrainJob(other, store, seven.key, workers), OneRank())

@@ -16,12 +16,14 @@ import pytest
 import torch
 from one_process import FOLD, OneRank, Stopped, Tiny, one_rank, train_here
 from safetensors.torch import load as load_tensors
+from transformers.models.hubert.modeling_hubert import HubertFeedForward
 
 from gmp_atl_dist.audio import pcm16_to_float
 from gmp_atl_dist.config import FinetuneConfig, Json, TrainWorkersConfig, WarmupConfig
 from gmp_atl_dist.errors import CheckpointError, WorkerError
 from gmp_atl_dist.inference.predictor import probabilities_of
 from gmp_atl_dist.metrics import confusion_matrix, scores_from_confusion
+from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.stored import emotion_model_from_files
 from gmp_atl_dist.recipes.finetune import FinetuneRecipe
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
@@ -85,7 +87,7 @@ def test_warmup_learns_its_training_set(tiny: Tiny, tmp_path: Path) -> None:
     assert set(artifact.read_files()) == {"config.json", "model.safetensors", "training.json"}
 
 
-@pytest.mark.parametrize("zero_stage", [1, 2])
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
 def test_a_resumed_training_ends_in_the_same_bytes(
     tiny: Tiny, tmp_path: Path, zero_stage: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +145,28 @@ def test_the_frozen_encoder_stays_as_it_was(tiny: Tiny, tmp_path: Path) -> None:
     assert "masked_spec_embed" not in moved
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_no_backward_pass_runs_through_a_frozen_encoder(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool
+) -> None:
+    """What has no ``grad_fn`` was built without a graph, so that nothing of it is kept either."""
+    built: list[bool] = []
+    features = Hubert._conv_features
+
+    def watched(self: Hubert, *args: object) -> torch.Tensor:
+        found = features(self, *args)  # pyright: ignore[reportArgumentType]
+        built.append(found.grad_fn is not None)
+        return found
+
+    monkeypatch.setattr(Hubert, "_conv_features", watched)
+    trained(warmup(tiny, epochs=1, freeze_conv=frozen), tmp_path / "warmup")
+    recipe = finetune(tiny, epochs=1, freeze_conv=frozen)
+    recipe.selection = ()
+    trained(recipe, tmp_path / "finetune")
+    assert len(built) == 2 * 3 * 4, "of stages, updates and micro-batches"
+    assert set(built) == {not frozen}
+
+
 class Spoilt(WarmupRecipe):
     """Its loss is not finite at some updates."""
 
@@ -162,7 +186,7 @@ def spoilt(tiny: Tiny, **keys: Json) -> Spoilt:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("zero_stage", [1, 2])
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
 def test_an_update_whose_loss_is_not_finite_is_skipped_and_counted(
     tiny: Tiny,
     tmp_path: Path,
@@ -371,10 +395,22 @@ def test_asked_to_leave_it_saves_and_goes_on_later(
     assert sealed(made).read_file("model.safetensors") == whole.read_file("model.safetensors")
 
 
-def test_gradient_checkpointing_changes_nothing(tiny: Tiny, tmp_path: Path) -> None:
+def test_gradient_checkpointing_computes_again_and_changes_nothing(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    forward = HubertFeedForward.forward
+
+    def counted(self: HubertFeedForward, *args: torch.Tensor) -> torch.Tensor:
+        calls.append("")
+        return forward(self, *args)
+
+    monkeypatch.setattr(HubertFeedForward, "forward", counted)
     recipe = warmup(tiny, epochs=1, dropout=0.1)
     plain = trained(recipe, tmp_path / "plain")
+    once = len(calls)
     spared = trained(recipe, tmp_path / "spared", gradient_checkpointing=True)
+    assert len(calls) - once == 2 * once > 0
     assert spared.read_file("model.safetensors") == plain.read_file("model.safetensors")
 
 
@@ -460,6 +496,37 @@ def test_selection_looks_without_margin_and_without_dropout(tiny: Tiny, tmp_path
     assert read_curves(artifact)["selection_uar"] == [(3, pytest.approx(expected))]
 
 
+def test_zero_3_learns_judges_and_exports_as_zero_1(tiny: Tiny, tmp_path: Path) -> None:
+    recipe = finetune(tiny, epochs=2, dropout=0.1)
+    one = trained(recipe, tmp_path / "1")
+    three = trained(recipe, tmp_path / "3", zero_stage=3, gradient_checkpointing=True)
+    expected = read_curves(one)
+    for name, points in read_curves(three).items():
+        assert points == [(step, pytest.approx(v, rel=1e-4)) for step, v in expected[name]], name
+    for name, weight in weights(one).items():
+        # AdamW makes a step of the learning rate out of a gradient that is only rounding.
+        torch.testing.assert_close(weights(three)[name], weight, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("saved", "workers", "asked"), [(3, 1, 1), (2, 1, 3), (3, 2, 3)], ids=str)
+def test_zero_3_goes_on_as_it_was_or_not_at_all(
+    tiny: Tiny, tmp_path: Path, saved: int, workers: int, asked: int
+) -> None:
+    """``workers`` is who saved it, as its record says."""
+    recipe = warmup(tiny)
+    stopped = job(recipe, tmp_path, zero_stage=saved, checkpoint_every_steps=1)
+    with pytest.raises(Stopped):
+        train_here(stopped, OneRank(stop_after=1))
+    for path in (tmp_path / "root").rglob("_record.json"):
+        record = CheckpointRecord.model_validate_json(path.read_text())
+        path.write_text(record.model_copy(update={"world_size": workers}).model_dump_json())
+    with pytest.raises(
+        CheckpointError,
+        match=rf"by {workers} workers with .*zero_stage = {saved}, .* by 1 with {asked}; .* set them",
+    ):
+        train_here(job(recipe, tmp_path, zero_stage=asked), OneRank())
+
+
 def test_progress_is_left_where_status_looks(tiny: Tiny, tmp_path: Path) -> None:
     artifact = trained(warmup(tiny, epochs=1), tmp_path)
     raw = json.loads(artifact.store.read(f"{artifact.key.prefix}/_progress.json"))
@@ -472,7 +539,7 @@ def test_progress_is_left_where_status_looks(tiny: Tiny, tmp_path: Path) -> None
 def test_curves_have_the_schema_that_readers_want(tiny: Tiny, tmp_path: Path) -> None:
     artifact = trained(warmup(tiny, epochs=1), tmp_path)
     table: pa.Table = artifact.read_part("curves", CURVE_SCHEMA)
-    names = {"loss", "gradient_norm", "emotion_accuracy", "gender_accuracy"}
+    names = {"loss", "gradient_norm", "learning_rate", "emotion_accuracy", "gender_accuracy"}
     assert table.num_rows == 3 * len(names)
     assert set(table["name"].to_pylist()) == names
 

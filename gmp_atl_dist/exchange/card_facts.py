@@ -1,0 +1,135 @@
+"""What a model card states, gathered from the artefacts of a fold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Self
+
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ
+from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.records import StoredUtterance
+from gmp_atl_dist.report.content import CorpusContent, Outcome
+from gmp_atl_dist.report.protocol import Protocol
+from gmp_atl_dist.stages.base import Pending
+from gmp_atl_dist.stages.evaluate import read_predictions
+from gmp_atl_dist.stages.report import FoldArtifacts, corpus_content, outcome_of, protocol_of
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.readers import read_emotions, read_utterances
+
+_VERSIONS_OF = ("torch", "transformers", "safetensors")
+
+
+@dataclass(frozen=True)
+class Audience:
+    """One side of a fold: how much, of how many."""
+
+    num_utterances: int
+    num_speakers: int
+    hours: float
+
+    @classmethod
+    def of(cls, utterances: tuple[StoredUtterance, ...]) -> Self:
+        samples = sum(u.num_samples for u in utterances)
+        speakers = len({u.speaker for u in utterances})
+        return cls(len(utterances), speakers, samples / SAMPLE_RATE_HZ / 3600)
+
+    def words(self) -> str:
+        return (
+            f"{self.num_utterances} utterances of {self.num_speakers} speakers, {self.hours:.3g} h"
+        )
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """All that a card says. ``outcome`` is None where the fold was not evaluated."""
+
+    stage: str
+    fold: str
+    base_model: str | None
+    """A hub id; None where the stock model came from elsewhere."""
+    base_words: str
+    corpus: CorpusContent
+    emotions: tuple[str, ...]
+    protocol: Protocol
+    heard: Audience
+    tested: Audience
+    outcome: Outcome | None
+    max_utterance_s: float
+    pads_exactly: bool
+    fingerprints: Mapping[str, str]
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        config: RunConfig,
+        corpus: Artifact,
+        backbone: Artifact,
+        made: FoldArtifacts,
+        artifact: Artifact,
+        model_config: Mapping[str, object],
+    ) -> Self:
+        """Those of ``artifact``, one of ``made`` or the backbone."""
+        stage, utterances = artifact.key.kind, read_utterances(corpus)
+        emotions = read_emotions(corpus)
+        hears_all = stage == "retrain" and config.folds.protocol != "clean"
+        sides = ("train", "valid", "test") if hears_all else ("train",)
+        outcome = None
+        if stage in ("finetune", "retrain") and not isinstance(made.predictions, Pending):
+            outcome = outcome_of(read_predictions(made.predictions), emotions, config.evaluate)
+        base_model, base_words = _base(config, backbone)
+        optim = {"finetune": config.finetune, "retrain": config.retrain, "warmup": config.warmup}
+        packages = {name: version(name) for name in ("gmp_atl_dist", *_VERSIONS_OF)}
+        return cls(
+            stage=stage,
+            fold=made.fold.name,
+            base_model=base_model,
+            base_words=base_words,
+            corpus=corpus_content(config.corpus, corpus),
+            emotions=emotions,
+            protocol=protocol_of(config),
+            heard=Audience.of(made.fold.select(utterances, *sides)),
+            tested=Audience.of(made.fold.select(utterances, "test")),
+            outcome=outcome,
+            max_utterance_s=optim[stage].max_utterance_s if stage in optim else 0.0,
+            pads_exactly=stage == "finetune" or model_config["feat_extract_norm"] == "layer",
+            fingerprints=_fingerprints(corpus, backbone, made, artifact),
+            versions=packages,
+        )
+
+    @property
+    def title(self) -> str:
+        fold = "" if self.stage == "backbone" else f"-{self.fold}"
+        return f"gmp-atl-{self.corpus.adapter}-{self.stage}{fold}"
+
+
+def _base(config: RunConfig, backbone: Artifact) -> tuple[str | None, str]:
+    source = config.model.source
+    # Only what was read from a folder or a URI has a listing; such a path is nobody's business.
+    if backbone.manifest.science.get("listing") is not None:
+        return None, (
+            "It started from a HuBERT in a folder of whoever trained it, which is known here by its "
+            "fingerprint alone."
+        )
+    if source.startswith("random:"):
+        return None, (
+            f"It started from **random weights** of size {source.removeprefix('random:')}, seed "
+            f"{config.model.seed}, not from a pre-trained HuBERT."
+        )
+    return source, f"It started from {source}, revision {config.model.revision}."
+
+
+def _fingerprints(
+    corpus: Artifact, backbone: Artifact, made: FoldArtifacts, artifact: Artifact
+) -> dict[str, str]:
+    """Of the artefact, all that it was made from, and the evaluation of its fold."""
+    shared = {"ingest": corpus.identity, "backbone": backbone.identity}
+    own = {name: handle.identity for name, handle in made.handles().items()}
+    order = [*shared, *own]
+    last = order.index(artifact.key.kind)
+    found = {name: (shared | own)[name] for name in order[: last + 1]}
+    if artifact.key.kind == "finetune" and not isinstance(made.predictions, Pending):
+        found["evaluate"] = own["evaluate"]
+    return {"backbone": backbone.identity} if artifact.key.kind == "backbone" else found

@@ -1,0 +1,155 @@
+"""GMP-ATL's emotion classifier for transformers alone: HuBERT, attentive pooling, AM-Softmax.
+
+This file travels with an exported classifier and is what ``trust_remote_code=True`` runs; it imports
+torch and transformers and nothing else. Logits are cosines times ``am_scale``; their softmax are the
+probabilities. Padding changes nothing, given the attention mask: what HuBERT-base's first convolution
+normalises over time, it normalises over each clip's own samples.
+
+Method: Pan et al., GMP-ATL, arXiv 2405.02151. Pooling: Zhu et al. 2018 (Interspeech), equations 1-3.
+AM-Softmax: Wang et al. 2018, arXiv 1801.05599, equation 6.
+
+Shapes: B batch, N samples, T frames, C channels, D hidden size, E embedding size, K emotions.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import HubertConfig, HubertModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.models.hubert.modeling_hubert import HubertPreTrainedModel
+
+# Vectors shorter than this get a smaller cosine, so that one of zero length has a finite gradient.
+_MIN_NORM = 1e-4
+
+
+class GmpAtlConfig(HubertConfig):
+    """HuBERT's configuration, and the head's; classes are those of ``id2label``."""
+
+    model_type = "gmp_atl"
+
+    embedding_dim: int = 256
+    am_scale: float = 30.0
+    am_margin: float = 0.2
+
+
+class ClipGroupNorm(nn.GroupNorm):
+    """GroupNorm over time with the statistics of each clip's own steps; zero behind them."""
+
+    def forward(self, input: Tensor, num_steps: list[int] | None = None) -> Tensor:
+        total = input.shape[-1]
+        if num_steps is None or min(num_steps) == total:
+            return super().forward(input)
+        clips = [
+            F.pad(super(ClipGroupNorm, self).forward(clip_CT[None, :, :n]), (0, total - n))
+            for clip_CT, n in zip(input.unbind(0), num_steps, strict=True)
+        ]
+        return torch.cat(clips)
+
+
+class AttentivePooling(nn.Module):
+    """Mean over the valid frames, weighted by softmax(v . tanh(W x + b))."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(dim, dim)
+        self.score = nn.Linear(dim, 1, bias=False)
+
+    def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        score_BT = self.score(torch.tanh(self.hidden(x_BTD))).squeeze(-1).float()
+        weight_BT = score_BT.masked_fill(~valid_BT, float("-inf")).softmax(-1)
+        x_BTD = x_BTD.masked_fill(~valid_BT[..., None], 0.0)
+        return torch.einsum("bt,btd->bd", weight_BT.to(x_BTD.dtype), x_BTD)
+
+
+class GmpAtlForAudioClassification(HubertPreTrainedModel):
+    """Utterance to emotion."""
+
+    config_class = GmpAtlConfig
+
+    def __init__(self, config: GmpAtlConfig) -> None:
+        super().__init__(config)
+        self.hubert = HubertModel(config)
+        if config.feat_extract_norm == "group":
+            channels = int(config.conv_dim[0])
+            setattr(self._first_conv, "layer_norm", ClipGroupNorm(channels, channels))  # noqa: B010
+        self.pooling = AttentivePooling(config.hidden_size)
+        self.embedding = nn.Linear(config.hidden_size, config.embedding_dim)
+        self.classifier = nn.Linear(config.embedding_dim, len(config.id2label or {}), bias=False)
+        self.post_init()
+
+    @property
+    def _first_conv(self) -> nn.Module:
+        return self.hubert.feature_extractor.conv_layers[0]
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+        **_: object,
+    ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
+        """Logits (B, K), and with ``labels`` the AM-Softmax loss that the model was trained by.
+
+        Args:
+            input_values: (B, N), 16 kHz mono as the feature extractor yields it.
+            attention_mask: (B, N), 1 on a clip's own samples and 0 behind them; None: no padding.
+            labels: (B,) classes.
+        """
+        lengths = [input_values.shape[1]] * len(input_values)
+        if attention_mask is not None:
+            lengths = [int(n) for n in attention_mask.long().sum(-1).tolist()]
+        num_frames = [self._steps(n, len(self.config.conv_kernel)) for n in lengths]
+        if min(num_frames) < 1:
+            raise ValueError(
+                f"clips of {lengths} samples at 16 kHz: one is too short, 25 ms is least"
+            )
+        features_BTC = self._conv_features(input_values, lengths)
+        steps_T = torch.arange(features_BTC.shape[1], device=features_BTC.device)
+        valid_BT = steps_T < torch.tensor(num_frames, device=features_BTC.device)[:, None]
+        x_BTD = self.hubert.feature_projection(features_BTC)
+        x_BTD = self.hubert.encoder(x_BTD, attention_mask=valid_BT)[0]
+        x_BE = torch.tanh(self.embedding(self.pooling(x_BTD, valid_BT)))
+        with torch.autocast(x_BE.device.type, enabled=False):  # bf16 would move a logit by 0.1
+            cosine_BK = F.linear(
+                F.normalize(x_BE.float(), dim=-1, eps=_MIN_NORM),
+                F.normalize(self.classifier.weight.float(), dim=-1, eps=_MIN_NORM),
+            )
+        logits_BK = self.config.am_scale * cosine_BK
+        loss = None
+        if labels is not None:
+            margin_BK = self.config.am_margin * F.one_hot(labels, cosine_BK.shape[-1])
+            loss = F.cross_entropy(self.config.am_scale * (cosine_BK - margin_BK), labels)
+        if return_dict is False:
+            return (logits_BK,) if loss is None else (loss, logits_BK)
+        return SequenceClassifierOutput(
+            loss=cast("torch.FloatTensor | None", loss), logits=cast("torch.FloatTensor", logits_BK)
+        )
+
+    def _steps(self, num_samples: int, num_layers: int) -> int:
+        """What so many convolutions make of so many samples."""
+        kernels, strides = self.config.conv_kernel, self.config.conv_stride
+        for kernel, stride in list(zip(kernels, strides, strict=True))[:num_layers]:
+            num_samples = (num_samples - kernel) // stride + 1
+        return num_samples
+
+    def _conv_features(self, wave_BN: Tensor, lengths: list[int]) -> Tensor:
+        """HuBERT's feature encoder, whose group norm is told the clips' lengths."""
+        layers = list(self.hubert.feature_extractor.conv_layers)
+        first = self._first_conv
+        conv = cast(nn.Conv1d, first.conv)
+        x_BCT = wave_BN[:, None].to(conv.weight.dtype)
+        if self.config.feat_extract_norm == "group":
+            norm, activation = (
+                cast(ClipGroupNorm, first.layer_norm),
+                cast(nn.Module, first.activation),
+            )
+            x_BCT = activation(norm(conv(x_BCT), [self._steps(n, 1) for n in lengths]))
+            layers = layers[1:]
+        for layer in layers:
+            x_BCT = layer(x_BCT)
+        return x_BCT.transpose(1, 2)

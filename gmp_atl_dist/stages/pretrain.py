@@ -1,0 +1,101 @@
+"""Stage ``pretrain``: HuBERT from random weights on frame labels, for sites without a checkpoint.
+
+HuBERT, arXiv 2106.07447: iteration 1 predicts clusters of MFCC, iteration 2 clusters of a layer of the
+first iteration's model. Both begin with the random weights of ``backbone``; what the second takes over from
+the first are its labels. Everything is fitted on the fold's training speakers, for warm-up and retraining
+start from the result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from gmp_atl_dist.config import FramePredictionConfig, Json
+from gmp_atl_dist.stages.base import Context, Pending, Seal, sealed
+from gmp_atl_dist.stages.label import HISTOGRAM_NAME
+from gmp_atl_dist.stages.learners import Learners
+from gmp_atl_dist.stages.trained import TrainedStage
+from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.codebooks import read_codebooks
+
+if TYPE_CHECKING:
+    from gmp_atl_dist.training.recipe import Recipe
+
+LARGEST_CLUSTER_NOTE = "largest_cluster_share"
+"""Of all training frames: the accuracy of who always says the commonest label."""
+
+
+@dataclass(frozen=True)
+class Pretrain(TrainedStage):
+    """One iteration of masked prediction, from random weights."""
+
+    config: FramePredictionConfig
+    backbone: Artifact
+    codebooks: Artifact | Pending
+    labels: Artifact | Pending
+    learners: Learners
+    iteration: int = 1
+
+    kind: ClassVar[str] = "pretrain"
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.learners.fold.name}"
+
+    def science(self) -> dict[str, Json]:
+        return {"pretrain": self.config.model_dump(mode="json")}
+
+    def inputs(self) -> Mapping[str, Artifact | Pending]:
+        return {
+            "corpus": self.learners.corpus,
+            "backbone": self.backbone,
+            "codebooks": self.codebooks,
+            "labels": self.labels,
+        }
+
+    def recipe(self) -> Recipe:
+        from gmp_atl_dist.recipes.retrain import RetrainRecipe
+
+        learners = self.learners
+        return RetrainRecipe(
+            self.config,
+            learners.corpus,
+            self.backbone,
+            sealed(self.labels),
+            read_codebooks(sealed(self.codebooks)),
+            learners.listeners,
+            name=self.kind,
+        )
+
+    def run(self, context: Context, out: ArtifactWriter) -> Seal:
+        super().run(context, out)
+        return Seal(notes={LARGEST_CLUSTER_NOTE: str(_largest_share(sealed(self.labels)))})
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """All that one iteration produced; ``features`` are MFCC in the first."""
+
+    iteration: int
+    features: Artifact | Pending
+    codebooks: Artifact | Pending
+    labels: Artifact | Pending
+    model: Artifact | Pending
+
+    def handles(self) -> dict[str, Artifact | Pending]:
+        """By the names of the stages."""
+        number = self.iteration
+        return {
+            "mfcc" if number == 1 else f"extract{number}": self.features,
+            f"cluster{number}": self.codebooks,
+            f"label{number}": self.labels,
+            f"pretrain{number}": self.model,
+        }
+
+
+def _largest_share(labels: Artifact) -> float:
+    (counts,) = json.loads(labels.read_file(HISTOGRAM_NAME))["counts"]
+    return max(counts) / sum(counts)

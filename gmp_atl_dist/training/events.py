@@ -1,0 +1,86 @@
+"""What a training measures as TensorBoard event files in the store.
+
+An event file is a TFRecord of ``Event`` messages (tensorflow/core/util/event.proto); tensorboardX
+writes both. It grows on this machine and goes up whole, since objects cannot be appended to. Each
+attempt writes a file of its own, which begins with a ``SessionLog.START`` at the first step that it
+will write: from there on TensorBoard forgets what a killed attempt had written, so that curves go on
+without a fold.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import (  # made when it is imported, out of pyright's sight
+    Event,  # pyright: ignore[reportAttributeAccessIssue]
+    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from tensorboardX.summary import scalar
+
+from gmp_atl_dist.store.artifact import ArtifactKey
+from gmp_atl_dist.store.filesystem import Store
+
+_log = logging.getLogger(__name__)
+
+FLUSH_EVERY_S = 30.0
+
+
+def event_prefix(key: ArtifactKey) -> str:
+    """Where the event files of the training that makes ``key`` lie. Not part of the artefact."""
+    return f"logs/{key.kind}/{key.fingerprint}"
+
+
+class EventLog:
+    """Event files below ``logs/{kind}/{fingerprint}``. A store that refuses them costs a warning."""
+
+    def __init__(self, store: Store, key: ArtifactKey, local: Path, *, after_step: int) -> None:
+        """``local`` is a folder of this machine; steps up to ``after_step`` were logged before."""
+        self._store = store
+        folder = local / "events"
+        folder.mkdir()
+        # Names begin with the second, by which TensorBoard orders them; two may share one.
+        self._writer = EventsWriter(str(folder / "events"), f".{uuid.uuid4().hex[:8]}")
+        (self._path,) = folder.iterdir()
+        self._target = f"{event_prefix(key)}/{self._path.name}"
+        start = SessionLog(status=SessionLog.START)
+        self._writer.write_event(
+            Event(wall_time=time.time(), step=after_step + 1, session_log=start)
+        )
+        self._uploads = ThreadPoolExecutor(1, thread_name_prefix="events")
+        self._flushed_s = time.monotonic()
+        self._refused = False
+
+    def log(self, step: int, measures: Mapping[str, float]) -> None:
+        now_s = time.time()
+        for name, value in measures.items():
+            self._writer.write_event(Event(wall_time=now_s, step=step, summary=scalar(name, value)))
+        if time.monotonic() - self._flushed_s >= FLUSH_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Upload what there is so far, in the background."""
+        self._flushed_s = time.monotonic()
+        self._writer.flush()
+        self._uploads.submit(self._upload, self._path.read_bytes())
+
+    def close(self) -> None:
+        """Upload the rest, and wait for it."""
+        self.flush()
+        self._uploads.shutdown(wait=True)
+        self._writer.close()
+
+    def _upload(self, data: bytes) -> None:
+        try:
+            self._store.put(self._target, data)
+        except Exception as e:  # curves to look at are not worth a training
+            if not self._refused:
+                _log.warning("events cannot be stored, training goes on without: %s", e)
+            self._refused = True
+        else:
+            self._refused = False

@@ -1,0 +1,79 @@
+"""Where a training's measures go besides its artefact: event files in the store, and MLflow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from gmp_atl_dist.config import TrainWorkersConfig
+from gmp_atl_dist.store.artifact import ArtifactKey
+from gmp_atl_dist.store.filesystem import Store
+
+_log = logging.getLogger(__name__)
+
+
+class MetricsLog(Protocol):
+    """Takes measures by name. None of its methods waits for a network, but for :meth:`close`."""
+
+    def log(self, step: int, measures: Mapping[str, float]) -> None:
+        """``measures`` as of update ``step``, counted from 1."""
+        ...
+
+    def flush(self) -> None:
+        """Let others see what was logged so far."""
+        ...
+
+    def close(self) -> None:
+        """Flush, and wait for it; nothing is logged afterwards."""
+        ...
+
+
+class MetricsLogs:
+    """All of them as one; none of them, on ranks that log nothing. No log ever stops a training."""
+
+    def __init__(self, logs: Sequence[MetricsLog] = ()) -> None:
+        self._logs = logs
+
+    def log(self, step: int, measures: Mapping[str, float]) -> None:
+        self._each(lambda log: log.log(step, measures))
+
+    def flush(self) -> None:
+        self._each(lambda log: log.flush())
+
+    def close(self) -> None:
+        self._each(lambda log: log.close())
+
+    def _each(self, do: Callable[[MetricsLog], None]) -> None:
+        for log in self._logs:
+            try:
+                do(log)
+            except Exception as e:  # e.g. a full disk
+                _log.warning("%s: %s, training goes on", type(log).__name__, type(e).__name__)
+
+
+def open_logs(
+    store: Store,
+    key: ArtifactKey,
+    workers: TrainWorkersConfig,
+    local: Path,
+    *,
+    rank: int,
+    after_step: int,
+) -> MetricsLogs:
+    """The logs of this rank, of which only the first has any.
+
+    Raises:
+        ConfigError: MLflow is configured and not installed.
+    """
+    if rank != 0:
+        return MetricsLogs()
+    from gmp_atl_dist.training.events import EventLog
+
+    logs: list[MetricsLog] = [EventLog(store, key, local, after_step=after_step)]
+    if workers.mlflow_uri is not None:
+        from gmp_atl_dist.training.mlflow_log import MlflowLog
+
+        logs.append(MlflowLog(workers.mlflow_uri, workers.mlflow_experiment, key))
+    return MetricsLogs(logs)

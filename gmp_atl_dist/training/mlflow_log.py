@@ -1,0 +1,114 @@
+"""What a training measures on an MLflow tracking server, where one is configured.
+
+One MLflow run a training, found again by its fingerprint, so that a resumed attempt goes on in it.
+Credentials are MLflow's own business: it reads MLFLOW_TRACKING_TOKEN, or _USERNAME and _PASSWORD, from
+the environment. Errors are told by their type alone, because their texts may quote a request.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from gmp_atl_dist.errors import ConfigError
+from gmp_atl_dist.store.artifact import ArtifactKey
+
+_log = logging.getLogger(__name__)
+
+FLUSH_EVERY_S = 30.0
+_FINGERPRINT_TAG = "gmp_atl_dist.fingerprint"
+_MOST_METRICS = 1000  # of one request of MLflow's REST API, runs/log-batch
+
+
+def check_mlflow() -> None:
+    """Raises ConfigError where mlflow is not installed."""
+    if find_spec("mlflow") is None:
+        raise ConfigError(
+            "runtime.train.mlflow_uri is set, and mlflow is not installed here; install "
+            "gmp_atl_dist[mlflow] on the driver and the workers, or leave the key out"
+        )
+
+
+class MlflowLog:
+    """Metrics of one MLflow run. A server that does not answer costs a warning."""
+
+    def __init__(self, uri: str, experiment: str, key: ArtifactKey) -> None:
+        """Connects at the first :meth:`flush`.
+
+        Raises:
+            ConfigError: mlflow is not installed.
+        """
+        check_mlflow()
+        self._uri = uri
+        self._experiment = experiment
+        self._key = key
+        self._run: tuple[Any, str] | None = None  # the client, as mlflow types it, and the run's id
+        self._waiting: list[tuple[str, float, int, int]] = []
+        self._requests = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
+        self._flushed_s = time.monotonic()
+        self._refused = False
+
+    def log(self, step: int, measures: Mapping[str, float]) -> None:
+        now_ms = round(1000 * time.time())
+        self._waiting += [(name, value, now_ms, step) for name, value in measures.items()]
+        if time.monotonic() - self._flushed_s >= FLUSH_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what there is so far, in the background."""
+        self._flushed_s = time.monotonic()
+        metrics, self._waiting = self._waiting, []
+        self._requests.submit(self._guarded, metrics, end=False)
+
+    def close(self) -> None:
+        """Send the rest, and end the MLflow run; a resumed attempt opens it again."""
+        metrics, self._waiting = self._waiting, []
+        self._requests.submit(self._guarded, metrics, end=True)
+        self._requests.shutdown(wait=True)
+
+    def _guarded(self, metrics: list[tuple[str, float, int, int]], *, end: bool) -> None:
+        try:
+            client, run_id = self._run = self._run or self._connect()
+            entities = import_module("mlflow.entities")
+            for first in range(0, len(metrics), _MOST_METRICS):
+                batch = [entities.Metric(*m) for m in metrics[first : first + _MOST_METRICS]]
+                client.log_batch(run_id, metrics=batch)
+            if end:
+                client.set_terminated(run_id, status="FINISHED")
+        except Exception as e:
+            if not self._refused:
+                _log.warning(
+                    "MLflow does not take measures (%s), training goes on without; check "
+                    "runtime.train.mlflow_uri and MLFLOW_TRACKING_* of the workers",
+                    type(e).__name__,
+                )
+            self._refused = True
+        else:
+            self._refused = False
+
+    def _connect(self) -> tuple[Any, str]:
+        """The client, and the id of this training's run: the one there was, or a new one."""
+        client = import_module("mlflow").MlflowClient(tracking_uri=self._uri)
+        found = client.get_experiment_by_name(self._experiment)
+        experiment_id = (
+            client.create_experiment(self._experiment) if found is None else found.experiment_id
+        )
+        fingerprint = self._key.fingerprint
+        runs = client.search_runs(
+            [experiment_id], f"tags.`{_FINGERPRINT_TAG}` = '{fingerprint}'", max_results=1
+        )
+        if runs:
+            run = runs[0]
+            client.update_run(run.info.run_id, status="RUNNING")
+        else:
+            run = client.create_run(
+                experiment_id,
+                run_name=f"{self._key.kind} {fingerprint[:12]}",
+                tags={_FINGERPRINT_TAG: fingerprint, "gmp_atl_dist.stage": self._key.kind},
+            )
+        return client, run.info.run_id
