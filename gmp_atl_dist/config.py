@@ -436,6 +436,11 @@ class TrainWorkersConfig(WorkersConfig):
         default=False,
         description="compute activations of encoder layers again: less memory, more time",
     )
+    frontend_cache: bool = Field(
+        default=False,
+        description="keep what a frozen convolutional encoder gives, once for all epochs and folds; "
+        "before each stage it is said what that takes and saves",
+    )
     checkpoint_every_steps: PositiveInt = 200
     checkpoint_every_min: PositiveFloat = Field(
         default=10.0, description="or after so long, whichever comes first"

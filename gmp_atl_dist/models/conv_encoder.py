@@ -11,18 +11,17 @@ Shapes: N samples, T frames or time steps, C channels, K taps, B clips.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import HubertModel
 from transformers.activations import ACT2FN
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, num_frames
-
-if TYPE_CHECKING:
-    from gmp_atl_dist.models.hubert import Hubert
 
 Activation: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -77,7 +76,7 @@ class _RowConv:
     def __init__(self, conv: nn.Conv1d, norm: nn.LayerNorm | None, dtype: torch.dtype) -> None:
         weight_OCK = conv.weight.detach()
         self.kernel, self.stride = int(conv.kernel_size[0]), int(conv.stride[0])
-        self._norm = norm
+        self._norm = deepcopy(norm)
         self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         # Taps that fall into one stride, as one (taps x C, O) matrix each.
         self._weights = [
@@ -113,16 +112,21 @@ class _RowConv:
 class ConvEncoder:
     """Waves to convolutional features, a batch of clips at a time, no clip seeing another.
 
+    Weights are copied as they are now. Waves are normalised where ``config.normalize_waveform`` says so.
+    On a CPU each clip is computed in tensors of its own size, so its features have the same bits in
+    every batch.
+
     HuBERT-base normalises its first convolution over time. Mean and variance of its output follow
     from the mean and the covariance of the wave's patches of ten samples, so they are known before
     it is computed, and the norm becomes part of its weights. They are summed in float64, in which sums
     of products of 16-bit samples are exact, so that they do not depend on the batch either.
     """
 
-    def __init__(self, model: Hubert, dtype: torch.dtype) -> None:
+    def __init__(self, model: HubertModel, dtype: torch.dtype) -> None:
         layers = list(model.feature_extractor.conv_layers)
         first, config = layers[0], model.config
         self._dtype = dtype
+        self._normalize = bool(config.normalize_waveform)
         self._channels = int(config.conv_dim[-1])
         self._activation = activation_in_place(config.feat_extract_activation)
         self._kernel, self._stride = int(config.conv_kernel[0]), int(config.conv_stride[0])
@@ -133,7 +137,7 @@ class ConvEncoder:
         self._bias_C = (
             torch.zeros_like(self._weight_KC[0]) if bias is None else bias.detach().float()
         )
-        norm = getattr(first, "layer_norm", None)
+        norm = deepcopy(getattr(first, "layer_norm", None))
         self._group_norm = norm if isinstance(norm, nn.GroupNorm) else None
         self._row_norm = norm if isinstance(norm, nn.LayerNorm) else None
         self._rest = [
@@ -142,8 +146,11 @@ class ConvEncoder:
         ]
         self._rows_a_frame = FRAME_HOP_SAMPLES // self._stride
 
+    @torch.no_grad()
     def __call__(self, waves: Sequence[Tensor]) -> list[Tensor]:
         """(T, C) of each clip, in the compute dtype; ``waves`` are float32 (N,) on the device."""
+        if self._normalize:
+            waves = [_normalized(wave_N) for wave_N in waves]
         counts = [num_frames(len(wave)) for wave in waves]
         out = [waves[0].new_empty(n, self._channels, dtype=self._dtype) for n in counts]
         weights = self._first_weights(waves)
@@ -213,3 +220,9 @@ def row_norm(x_TD: Tensor, norm: nn.LayerNorm) -> Tensor:
     """Layer norm over the last dimension in float32, returned in the input's dtype."""
     y_TD = F.layer_norm(x_TD.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
     return y_TD.to(x_TD.dtype)
+
+
+def _normalized(wave_N: Tensor) -> Tensor:
+    """Zero mean and unit variance, as ``models.padding.normalize_waves``."""
+    centred_N = wave_N - wave_N.mean()
+    return centred_N * torch.rsqrt(centred_N.square().mean() + 1e-7)

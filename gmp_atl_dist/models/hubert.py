@@ -22,9 +22,11 @@ from transformers.models.hubert.modeling_hubert import (
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, MIN_SAMPLES, num_frames
 from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.models.conv_encoder import ConvEncoder
 from gmp_atl_dist.models.padding import (
     ClipGroupNorm,
     normalize_waves,
+    pad_frames,
     pad_waves,
     refuse_short,
     valid_steps,
@@ -84,6 +86,7 @@ class Hubert(HubertModel):
         if config.feat_extract_norm == "group":
             first = cast(HubertGroupNormConvLayer, self._first_conv)
             first.layer_norm = ClipGroupNorm(config.conv_dim[0], config.conv_dim[0])
+        self._frozen_conv: ConvEncoder | None = None
         # Transformers creates it only where its own SpecAugment is on.
         self.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size).uniform_())
 
@@ -102,7 +105,8 @@ class Hubert(HubertModel):
         """Hidden states of the wanted layers; nothing above the highest of them is computed.
 
         Args:
-            wave_BN: 16 kHz mono in [-1, 1); what lies behind a clip's end is not read.
+            wave_BN: 16 kHz mono in [-1, 1); what lies behind a clip's end is not read. Or (B, T, C),
+                what the convolutional encoder made of it, which then is not computed.
             num_samples_B: int64, each clip's own samples.
             mask_BT: frames to hide behind ``masked_spec_embed``.
             want: layers, see :class:`FrameOutput`; None is the last one.
@@ -118,7 +122,9 @@ class Hubert(HubertModel):
         _check_shapes(wave_BN, lengths, mask_BT)
         num_samples_B = num_samples_B.to(wave_BN.device)
 
-        conv_features_BTC = self._conv_features(wave_BN, num_samples_B, lengths)
+        conv_features_BTC = (
+            wave_BN if wave_BN.ndim == 3 else self._conv_features(wave_BN, num_samples_B, lengths)
+        )
         num_frames_B = torch.tensor([num_frames(n) for n in lengths], device=wave_BN.device)
         valid_BT = valid_steps(num_frames_B, conv_features_BTC.shape[1])
 
@@ -133,6 +139,9 @@ class Hubert(HubertModel):
 
     def _conv_features(self, wave_BN: Tensor, num_samples_B: Tensor, lengths: list[int]) -> Tensor:
         """The feature encoder layer by layer, so that its group norm learns the clips' lengths."""
+        if self._frozen_conv is not None and not wave_BN.is_cuda:
+            clips = [wave_N[:n] for wave_N, n in zip(wave_BN.float(), lengths, strict=True)]
+            return pad_frames(self._frozen_conv(clips), num_frames(wave_BN.shape[1]))
         if self.config.normalize_waveform:
             wave_BN = normalize_waves(wave_BN, num_samples_B)
         first = self._first_conv
@@ -167,8 +176,15 @@ class Hubert(HubertModel):
         return {i: hidden[i] for i in layers}
 
     def freeze_conv_encoder(self) -> None:
-        """Leave the convolutional encoder as it is; it then keeps no activations either."""
+        """Leave the convolutional encoder as it is; it then keeps no activations either.
+
+        On a CPU its features are from now on the same bits in every batch, also from a process that
+        computes them beforehand, and without padding they cost less. A copy of the weights makes them, so
+        give the model its weights before. It calls no module a clip, which ZeRO 3 would have to gather
+        equally often on all ranks.
+        """
         self.feature_extractor._freeze_parameters()
+        self._frozen_conv = ConvEncoder(self, torch.float32)
 
     def checkpoint_gradients(self) -> None:
         """Keep no activations of encoder layers while training, but compute them again."""
@@ -260,11 +276,14 @@ def _check_config(config: HubertConfig) -> None:
 
 
 def _check_shapes(wave_BN: Tensor, lengths: list[int], mask_BT: Tensor | None) -> None:
-    if wave_BN.ndim != 2 or wave_BN.shape[0] != len(lengths):
+    if wave_BN.ndim not in (2, 3) or wave_BN.shape[0] != len(lengths):
         raise ValueError(f"waves of shape {tuple(wave_BN.shape)} with {len(lengths)} lengths")
     refuse_short(lengths)
-    if max(lengths) > wave_BN.shape[1]:
-        raise ValueError(f"a clip of {max(lengths)} samples in a batch of {wave_BN.shape[1]}")
-    expected = (len(lengths), num_frames(wave_BN.shape[1]))
+    steps = wave_BN.shape[1]
+    if wave_BN.ndim == 3 and steps != num_frames(max(lengths)):
+        raise ValueError(f"{steps} convolutional frames for a clip of {max(lengths)} samples")
+    if wave_BN.ndim == 2 and max(lengths) > steps:
+        raise ValueError(f"a clip of {max(lengths)} samples in a batch of {steps}")
+    expected = (len(lengths), steps if wave_BN.ndim == 3 else num_frames(steps))
     if mask_BT is not None and tuple(mask_BT.shape) != expected:
         raise ValueError(f"mask_BT has shape {tuple(mask_BT.shape)}; the batch needs {expected}")

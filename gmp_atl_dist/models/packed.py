@@ -81,7 +81,6 @@ class PackedHubert:
         dtype = torch.bfloat16 if use_bf16() else torch.float32
         self._layers = tuple(sorted(set(layers)))
         self._window_frames, self._context_frames = window_frames, context_frames
-        self._normalize = bool(config.normalize_waveform)
         self._stable = bool(config.do_stable_layer_norm)
         self._heads = int(config.num_attention_heads)
         self._activation = activation_in_place(config.hidden_act)
@@ -105,8 +104,6 @@ class PackedHubert:
             waves: float32 (N,) each, 16 kHz mono in [-1, 1), on the device.
             most_frames: in one pass through the encoder; a single window may be longer.
         """
-        if self._normalize:
-            waves = [_normalized(wave) for wave in waves]
         x_MD, counts = self._embed(waves)
         jobs = [
             (clip, window)
@@ -229,9 +226,3 @@ def _batches(
         held += frames
     if batch:
         yield batch
-
-
-def _normalized(wave_N: Tensor) -> Tensor:
-    """Zero mean and unit variance, as ``models.padding.normalize_waves``."""
-    centred_N = wave_N - wave_N.mean()
-    return centred_N * torch.rsqrt(centred_N.square().mean() + 1e-7)

@@ -45,6 +45,14 @@ def pad_waves(waves: Sequence[npt.NDArray[np.float32]]) -> tuple[Tensor, Tensor]
     return wave_BN, torch.tensor(lengths, dtype=torch.int64)
 
 
+def pad_frames(clips: Sequence[Tensor], num_frames: int) -> Tensor:
+    """Stack (T, C) frames of clips to (B, ``num_frames``, C), zeros behind the shorter ones."""
+    x_BTC = clips[0].new_zeros(len(clips), num_frames, clips[0].shape[1])
+    for row_TC, clip_TC in zip(x_BTC, clips, strict=True):
+        row_TC[: len(clip_TC)] = clip_TC
+    return x_BTC
+
+
 def refuse_short(lengths: Sequence[int]) -> None:
     """Raises CorpusError naming the clips that have less than ``MIN_SAMPLES`` samples."""
     short = [f"clip {i} has {n} samples" for i, n in enumerate(lengths) if n < MIN_SAMPLES]

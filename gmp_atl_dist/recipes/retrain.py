@@ -94,9 +94,7 @@ class RetrainRecipe(Recipe):
             mask_BT[row, : len(mask_T)] = torch.from_numpy(mask_T)
         mask_BT = mask_BT.to(device)
         labels_SBT = self._targets(batch, lengths).to(device)
-        output = forward(
-            batch.wave_BN, batch.num_samples_B, mask_BT if self._config.masked else None
-        )
+        output = forward(batch.heard, batch.num_samples_B, mask_BT if self._config.masked else None)
         if not isinstance(output, RetrainOutput):
             raise TypeError(f"{self.name} expects a RetrainOutput, got {type(output).__name__}")
         frames = output.frames

@@ -61,7 +61,7 @@ class WarmupRecipe(Recipe):
         )
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
-        logits = forward(batch.wave_BN, batch.num_samples_B)
+        logits = forward(batch.heard, batch.num_samples_B)
         if not isinstance(logits, WarmupOutput):
             raise TypeError(f"warmup expects a WarmupOutput, got {type(logits).__name__}")
         device = batch.wave_BN.device

@@ -39,6 +39,7 @@ class Finetune(TrainedStage):
     select_on: SelectionSide | None
 
     kind: ClassVar[str] = "finetune"
+    begins_with: ClassVar[str] = "retrained"
 
     @property
     def label(self) -> str:

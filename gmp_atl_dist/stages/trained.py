@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gmp_atl_dist import runtime
 from gmp_atl_dist.errors import StoppedError
-from gmp_atl_dist.stages.base import Context, Seal, Stage
+from gmp_atl_dist.stages.base import Context, Seal, Stage, sealed
+from gmp_atl_dist.stages.frontend import frontend_of
 from gmp_atl_dist.stages.progress import Pace, Snapshot, forget_progress, read_progress
 from gmp_atl_dist.store.artifact import ArtifactWriter
 
@@ -25,8 +26,11 @@ _POLL_S = 1.0
 class TrainedStage(Stage):
     """A stage whose result is learnt by gradient descent."""
 
-    # 2: curves hold the learning rate, and retrain's the loss of each scale.
+    # 2: curves hold the learning rate, and retrain's the loss of each scale; a frozen convolutional
+    # encoder computes a clip at a time, which tells in the last bit.
     version: ClassVar[int] = 2
+    begins_with: ClassVar[str] = "backbone"
+    """Which of the inputs is the HuBERT that it trains."""
 
     @abstractmethod
     def recipe(self) -> Recipe:
@@ -39,9 +43,11 @@ class TrainedStage(Stage):
         workers = context.settings.train
         if workers.mlflow_uri is not None:
             check_mlflow()  # here, before the cluster is asked for anything
-        job = TrainJob(self.recipe(), context.store, out.key, workers)
-        name = out.key.fingerprint
+        recipe = self.recipe()
         context.cluster.open()
+        frontend = frontend_of(context, self.label, recipe, sealed(self.inputs()[self.begins_with]))
+        job = TrainJob(recipe, context.store, out.key, workers, frontend)
+        name = out.key.fingerprint
         context.store.delete(job.leave_path)
         forget_progress(context.store, out.key)  # an earlier attempt's pace is not this one's
         with _Watcher(context, out, self.label), _asked_to_leave(job) as asked:

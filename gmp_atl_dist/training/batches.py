@@ -7,7 +7,8 @@ number of workers, and a rank takes some of them. So every forward pass, with it
 dropout, is the same for any number of workers, and only the order in which gradients are added up
 differs. A stopped run goes on at any update without reading what came before it.
 
-Shape suffixes: B utterances, N samples, U utterances of the corpus.
+Shape suffixes: B utterances, N samples, T frames, C channels of the convolutional encoder, U utterances of
+the corpus.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ, pcm16_to_float
+from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ, num_frames, pcm16_to_float
+from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.models.padding import pad_waves
 from gmp_atl_dist.seeding import keyed_rng
+from gmp_atl_dist.store.frontend import FrontendReader
 from gmp_atl_dist.store.index import IndexRow
 from gmp_atl_dist.store.readers import AudioReader
 
@@ -126,7 +129,8 @@ class Batch:
     """What one forward pass sees. A row of weight 0 stands where a rank has none, and counts for nothing.
 
     ``micro`` is its number among the micro-batches of update ``step``. ``first_frames`` says where a
-    cropped utterance was cut: its frame 0 is that frame of the whole.
+    cropped utterance was cut: its frame 0 is that frame of the whole. With ``conv_BTC``, what a frozen
+    convolutional encoder makes of the audio, ``wave_BN`` has no samples.
     """
 
     step: int
@@ -137,6 +141,12 @@ class Batch:
     wave_BN: torch.Tensor
     num_samples_B: torch.Tensor
     weight_B: torch.Tensor
+    conv_BTC: torch.Tensor | None = None
+
+    @property
+    def heard(self) -> torch.Tensor:
+        """What the model is given: waves (B, N), or what lies behind its frozen encoder, (B, T, C)."""
+        return self.wave_BN if self.conv_BTC is None else self.conv_BTC
 
     def to(self, device: torch.device) -> Batch:
         return Batch(
@@ -148,6 +158,7 @@ class Batch:
             self.wave_BN.to(device, non_blocking=True),
             self.num_samples_B,  # the model reads lengths on the host
             self.weight_B.to(device, non_blocking=True),
+            None if self.conv_BTC is None else self.conv_BTC.to(device, non_blocking=True),
         )
 
 
@@ -156,6 +167,7 @@ class BatchLoader:
 
     Args:
         rows: the utterances of these numbers of the plan.
+        frontend: read instead of audio; only where no utterance is longer than ``max_samples``.
     """
 
     def __init__(
@@ -169,8 +181,10 @@ class BatchLoader:
         micro_batches: int,
         max_samples: int,
         seed: int,
+        frontend: FrontendReader | None = None,
     ) -> None:
         self._plan = plan
+        self._frontend = frontend
         self._rows = rows
         self._reader = reader
         self._rank = rank
@@ -195,6 +209,8 @@ class BatchLoader:
 
     def whole(self, utterances: Sequence[IndexRow]) -> Batch:
         """A batch to judge by: whole utterances, each counted once."""
+        if self._frontend is not None:
+            return self._kept(self._frontend, 0, 0, tuple(utterances), 1.0)
         waves = [pcm16_to_float(self._reader.samples(u)) for u in utterances]
         wave_BN, num_samples_B = pad_waves(waves)
         weight_B = torch.ones(len(waves))
@@ -217,6 +233,8 @@ class BatchLoader:
     def _collate(self, step: int, micro: int, numbers: np.ndarray, weight: float) -> Batch:
         epoch = self._plan.epoch(step)
         utterances = self._rows(numbers)
+        if self._frontend is not None:
+            return self._kept(self._frontend, step, micro, utterances, weight)
         waves: list[np.ndarray] = []
         first_frames: list[int] = []
         for utterance in utterances:
@@ -233,6 +251,38 @@ class BatchLoader:
             wave_BN,
             num_samples_B,
             torch.full((len(waves),), weight),
+        )
+
+    def _kept(
+        self,
+        frontend: FrontendReader,
+        step: int,
+        micro: int,
+        utterances: tuple[IndexRow, ...],
+        weight: float,
+    ) -> Batch:
+        """A batch of what lies behind the convolutional encoder; whole utterances."""
+        clips = [frontend.frames(utterance) for utterance in utterances]
+        lengths = [num_frames(utterance.num_samples) for utterance in utterances]
+        for utterance, clip_TC, length in zip(utterances, clips, lengths, strict=True):
+            if len(clip_TC) != length:
+                raise ArtifactError(
+                    f"utterance {utterance.utterance_id!r}: {len(clip_TC)} frames are kept of the "
+                    f"convolutional encoder, expected {length}; run gmp-atl verify"
+                )
+        conv_BTC = np.zeros((len(clips), max(lengths), clips[0].shape[1]), np.float32)
+        for row_TC, clip_TC in zip(conv_BTC, clips, strict=True):
+            row_TC[: len(clip_TC)] = clip_TC
+        return Batch(
+            step,
+            self._plan.epoch(step),
+            micro,
+            utterances,
+            (0,) * len(clips),
+            torch.zeros(len(clips), 0),
+            torch.tensor([utterance.num_samples for utterance in utterances]),
+            torch.full((len(clips),), weight),
+            torch.from_numpy(conv_BTC),
         )
 
     def _crop(self, epoch: int, utterance: IndexRow) -> tuple[int, np.ndarray]:

@@ -22,9 +22,10 @@ from gmp_atl_dist.errors import CheckpointError, WorkerError
 from gmp_atl_dist.metrics import confusion_matrix, scores_from_confusion
 from gmp_atl_dist.records import CURVE_SCHEMA
 from gmp_atl_dist.seeding import keyed_seed
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.checkpoints import CheckpointRecord, Checkpoints
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.frontend import FrontendReader
 from gmp_atl_dist.store.index import IndexRow
 from gmp_atl_dist.store.readers import AudioReader
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
@@ -72,12 +73,17 @@ class Gang(Protocol):
 
 @dataclass(frozen=True)
 class TrainJob:
-    """All that a rank is given: what to train, and where the result goes."""
+    """All that a rank is given: what to train, and where the result goes.
+
+    ``frontend`` is read instead of audio: an artefact of kind ``frontend`` of the frozen encoder with which
+    the recipe begins, where nothing is cropped. ``stages/frontend.py`` makes it and knows when.
+    """
 
     recipe: Recipe
     store: Store
     key: ArtifactKey
     workers: TrainWorkersConfig
+    frontend: Artifact | None = None
 
     @property
     def leave_path(self) -> str:
@@ -135,6 +141,7 @@ class _Trainer:
             micro_batches=self._config.micro_batches,
             max_samples=max_samples,
             seed=self._config.seed,
+            frontend=None if job.frontend is None else FrontendReader(job.frontend),
         )
         self._out = ArtifactWriter(job.store, job.key)
         self._meter = Meter()

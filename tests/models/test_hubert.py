@@ -189,6 +189,38 @@ def test_frozen_convolutions_get_no_gradient() -> None:
         assert (p.grad is None) == frozen, name
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_frozen_convolutions_have_the_same_bits_in_every_batch(norm: str, normalize: bool) -> None:
+    model = build(norm, normalize=normalize)
+    waves = clips()
+    plain = run(model, waves)
+    model.freeze_conv_encoder()
+    batch = run(model, waves)
+    torch.testing.assert_close(
+        batch.conv_features_BTC[batch.valid_BT], plain.conv_features_BTC[plain.valid_BT]
+    )
+    for wave, conv_TC in zip(waves, batch.conv_features_BTC, strict=True):
+        (alone_TC,) = run(model, [wave]).conv_features_BTC
+        assert torch.equal(conv_TC[: len(alone_TC)], alone_TC)
+
+
+def test_what_the_convolutions_give_may_be_given() -> None:
+    model = build("group")
+    model.freeze_conv_encoder()
+    waves = clips()
+    wave_BN, num_samples_B = pad_waves(waves)
+    mask_BT = torch.zeros(len(waves), num_frames(wave_BN.shape[1]), dtype=torch.bool)
+    mask_BT[:, 0] = True
+    with torch.no_grad():
+        heard = model.forward_frames(wave_BN, num_samples_B, mask_BT=mask_BT)
+        given = model.forward_frames(heard.conv_features_BTC, num_samples_B, mask_BT=mask_BT)
+    assert torch.equal(given.valid_BT, heard.valid_BT)
+    assert torch.equal(given.hidden[3], heard.hidden[3])
+    with pytest.raises(ValueError, match="49 convolutional frames for a clip of 15000 samples"):
+        model.forward_frames(heard.conv_features_BTC, num_samples_B.clamp(max=15_000))
+
+
 @pytest.mark.parametrize("norm", ["group", "layer"])
 def test_checkpointed_gradients_are_computed_again_to_the_same_bits(
     norm: str, monkeypatch: pytest.MonkeyPatch
