@@ -96,7 +96,7 @@ def test_a_section_is_read(write) -> None:
         (
             "[model]\nsource = 'random:tiny'\n[pretrain]\niterations = 1\nmicro_batches = 1\n"
             "[runtime.train]\nworkers = 2",
-            ["x.toml: pretrain: micro_batches = 1", "some of runtime.train.workers = 2"],
+            ["x.toml: pretrain.micro_batches = 1", "some of runtime.train.workers = 2"],
         ),
         ("[cluster]\nscales = [{ layer = 0, k = 5 }]", ["layer: 0 is not in extract.layers"]),
         (

@@ -37,14 +37,12 @@ NOTICE_S = 12.0
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
-    """A head without cores, and two nodes with room for one worker each."""
+    """A head without cores."""
     noticed_soon = {"health_check_failure_threshold": 3, "health_check_period_ms": 500}
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 0, "_system_config": noticed_soon, "include_dashboard": False},
     )
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
     here = os.pathsep.join(
         [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
@@ -90,6 +88,13 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
+def have_two_nodes(cluster: Cluster) -> None:
+    """Whatever a test before this one took away; with each there is room for one worker."""
+    while len(cluster.worker_nodes) < 2:
+        cluster.add_node(num_cpus=1)
+    until(lambda: ray.cluster_resources().get("CPU") == 2, "room for two workers")
+
+
 def a_node_with_a_worker(cluster: Cluster) -> Node:
     """Not that of the controller, which is on any."""
     for node in cluster.worker_nodes:
@@ -116,6 +121,7 @@ def test_a_removed_node_leaves_the_same_curve(
     nodes: Cluster, tiny: Tiny, undisturbed: Case, tmp_path: Path
 ) -> None:
     made = case(tiny, tmp_path)
+    have_two_nodes(nodes)
 
     with under_way(made, checkpoint_every_steps=10):
         until(lambda: bool(made.checkpoint_steps()), "checkpoint")
@@ -125,7 +131,6 @@ def test_a_removed_node_leaves_the_same_curve(
     assert all(0 < step < STEPS for step in made.resumed_at)
     made.check_like(undisturbed, OTHER_ORDER_OF_SUMS)
     made.check_samples()
-    nodes.add_node(num_cpus=1)
 
 
 def test_a_notice_saves_and_a_new_node_is_taken_in(
@@ -137,6 +142,7 @@ def test_a_notice_saves_and_a_new_node_is_taken_in(
 ) -> None:
     monkeypatch.setattr(gang, "_RESIZE_EVERY_S", 2.0)
     made = case(tiny, tmp_path)
+    have_two_nodes(nodes)
 
     # No checkpoint but what a notice, or the clock, asks for.
     with under_way(made, checkpoint_every_steps=100_000):
