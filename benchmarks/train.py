@@ -10,6 +10,9 @@ after another in every round, on the recordings of two speakers of nemo with ran
 - ``trainer``: ``transformers.Trainer`` with its default sampler and padding, batches of 16 a process,
   the stock HuBERT with a linear head and no feature penalty, which is less work than ours
 
+``retrain`` and ``finetune`` with the convolutional encoder frozen, its outputs computed in each update
+(``frozen``) or read (``kept``; ``runtime.train.frontend_cache``), likewise.
+
 Only whole updates after the first ones count. ``recovery`` kills a worker of a gang of Ray with
 SIGKILL and takes the time until the next update is begun.
 """
@@ -39,9 +42,17 @@ from torch import nn
 from benchmarks.speech import FOLD, context_at, prepare
 from gmp_atl_dist import runtime
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ, num_frames, pcm16_to_float
-from gmp_atl_dist.config import RetrainConfig, TrainWorkersConfig
+from gmp_atl_dist.config import FinetuneConfig, RetrainConfig, TrainWorkersConfig
+from gmp_atl_dist.recipes.finetune import FinetuneRecipe
 from gmp_atl_dist.recipes.retrain import RetrainRecipe
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, find_artifact
+from gmp_atl_dist.stages.frontend import make_frontend
+from gmp_atl_dist.store.artifact import (
+    Artifact,
+    ArtifactKey,
+    ArtifactWriter,
+    find_artifact,
+    list_artifacts,
+)
 from gmp_atl_dist.store.codebooks import Codebook
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import Utterances
@@ -49,12 +60,13 @@ from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
 from gmp_atl_dist.store.readers import AudioReader
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
 from gmp_atl_dist.training.loop import TrainJob, run_training
-from gmp_atl_dist.training.recipe import Forward, Losses
+from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SUBJECTS = ("ours", "ddp", "trainer")
+FRONTENDS = ("retrain-frozen", "retrain-kept", "finetune-frozen", "finetune-kept")
 RANKS = 2
 K = 500
 BATCH_S = 45.0
@@ -80,17 +92,23 @@ class Figures:
     checkpoint_stall_s: float = 0.0
 
 
-class Timed(RetrainRecipe):
+class _Timed(Recipe):
     """Notes when each forward pass begins, and how much it hears."""
 
-    def __init__(self, *args: object, notes: Path) -> None:
-        super().__init__(*args)  # pyright: ignore[reportArgumentType]
-        self.notes = notes
+    notes: Path
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
-        heard, whole = int(batch.num_samples_B.sum()), batch.wave_BN.numel()
-        note(self.notes, batch.step, heard, whole)
+        heard_B = batch.num_samples_B
+        note(self.notes, batch.step, int(heard_B.sum()), len(heard_B) * int(heard_B.max()))
         return super().losses(forward, batch)
+
+
+class Timed(_Timed, RetrainRecipe):
+    pass
+
+
+class TimedFinetune(_Timed, FinetuneRecipe):
+    pass
 
 
 def note(path: Path, step: int, heard: int, whole: int) -> None:
@@ -118,7 +136,9 @@ def main() -> None:
     parser.add_argument("--corpus", required=True, help="folder of nemo")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", nargs="+", default=["small", "base"], choices=list(UPDATES))
-    parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), choices=SUBJECTS)
+    parser.add_argument(
+        "--subjects", nargs="+", default=[*SUBJECTS, *FRONTENDS], choices=[*SUBJECTS, *FRONTENDS]
+    )
     parser.add_argument("--no-recovery", action="store_true")
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -138,6 +158,8 @@ def main() -> None:
             root = f"{folder}/{size}"
             prepare(args.corpus, root, f"random:{size}")
             _labels(args.corpus, root)
+            if {*FRONTENDS} & {*args.subjects}:
+                _frontend(args.corpus, root)
             found |= _steps(size, args.corpus, root, args.rounds, args.subjects)
         if not args.no_recovery:
             found |= _recovery(args.corpus, f"{folder}/{args.sizes[0]}")
@@ -160,15 +182,53 @@ def _labels(corpus: str, root: str) -> None:
     out.seal(version=1, science={}, inputs={})
 
 
-def _recipe(corpus: str, root: str, notes: Path, steps: int) -> Timed:
+def _frontend(corpus: str, root: str) -> None:
+    context, ingested, backbone = context_at(corpus, root)
+    with context.cluster:
+        context.cluster.open()
+        make_frontend(context, ingested, backbone)
+
+
+def _kept(corpus: str, root: str) -> Artifact:
+    store = context_at(corpus, root)[0].store
+    (key,) = [key for key in list_artifacts(store) if key.kind == "frontend"]
+    found = find_artifact(store, key)
+    assert found is not None, "made before"
+    return found
+
+
+def _recipe(corpus: str, root: str, notes: Path, steps: int, *, freeze_conv: bool = False) -> Timed:
     context, ingested, backbone = context_at(corpus, root)
     labels = find_artifact(context.store, LABELS)
     assert isinstance(labels, Artifact), "made before"
     config = RetrainConfig(
-        steps=steps, batch_s=BATCH_S, micro_batches=RANKS, dropout=0.1, clip_norm=CLIP_NORM
+        steps=steps,
+        batch_s=BATCH_S,
+        micro_batches=RANKS,
+        dropout=0.1,
+        clip_norm=CLIP_NORM,
+        freeze_conv=freeze_conv,
     )
     speakers = FOLD.training_speakers()
-    return Timed(config, ingested, backbone, labels, (BOOK,), speakers, notes=notes)
+    recipe = Timed(config, ingested, backbone, labels, (BOOK,), speakers)
+    recipe.notes = notes
+    return recipe
+
+
+def _finetune(corpus: str, root: str, notes: Path, steps: int) -> TimedFinetune:
+    _, ingested, backbone = context_at(corpus, root)
+    config = FinetuneConfig(
+        epochs=None,
+        steps=steps,
+        batch_s=BATCH_S,
+        micro_batches=RANKS,
+        clip_norm=CLIP_NORM,
+        freeze_conv=True,
+        select="last",
+    )
+    recipe = TimedFinetune(config, ingested, backbone, FOLD.training_speakers(), ())
+    recipe.notes = notes
+    return recipe
 
 
 def _steps(
@@ -186,11 +246,15 @@ def _steps(
         per_cpu[subject] = [sum(f.audio_s for f in r) / sum(f.cpu_s for f in r) for r in many]
         useful = statistics.median(f.useful for r in many for f in r)
         print(
-            f"  {subject:8} {_spread(rates[subject])} times real time, {_spread(per_cpu[subject])} "
+            f"  {subject:15} {_spread(rates[subject])} times real time, {_spread(per_cpu[subject])} "
             f"audio seconds a CPU second, {useful:.1%} useful"
         )
     suffix = "" if size == "base" else f"_{size}"
     said: dict[str, float] = {}
+    for stage, name in (("retrain", ""), ("finetune", "_finetune")):
+        kept, frozen = f"{stage}-kept", f"{stage}-frozen"
+        if {kept, frozen} <= found.keys():
+            said[f"frontend_cache_speedup{name}{suffix}"] = _ratio(rates[kept], rates[frozen])
     if {"ours", "ddp"} <= found.keys():
         said[f"ratio_vs_ddp{suffix}"] = _ratio(rates["ours"], rates["ddp"])
     if {"ours", "trainer"} <= found.keys():
@@ -248,6 +312,18 @@ def _rank(subject: str, size: str, corpus: str, root: str, folder: str, rank: in
     dist.init_process_group("gloo", init_method=method, rank=rank, world_size=RANKS)
     end = WARM_UPDATES + UPDATES[size]
     notes = Path(folder) / f"notes-{rank}"
+    if subject in FRONTENDS:
+        stage, _, how = subject.partition("-")
+        return _ours(
+            _finetune(corpus, root, notes, end + 1)
+            if stage == "finetune"
+            else _recipe(corpus, root, notes, end + 1, freeze_conv=True),
+            rank,
+            notes,
+            end,
+            folder,
+            _kept(corpus, root) if how == "kept" else None,
+        )
     recipe = _recipe(corpus, root, notes, end + 1)
     if subject == "ddp":
         _ddp(recipe, rank)
@@ -271,11 +347,18 @@ class _Gang:
         return False
 
 
-def _ours(recipe: Timed, rank: int, notes: Path, end: int, folder: str) -> Figures:
+def _ours(
+    recipe: Recipe,
+    rank: int,
+    notes: Path,
+    end: int,
+    folder: str,
+    frontend: Artifact | None = None,
+) -> Figures:
     store = Store.open(f"{folder}/out")
     # The checkpoint is taken after the updates that count: its cost is told as such.
     workers = TrainWorkersConfig(workers=RANKS, checkpoint_every_steps=end)
-    job = TrainJob(recipe, store, ArtifactKey("retrain", "2" * 64), workers)
+    job = TrainJob(recipe, store, ArtifactKey(recipe.name, "2" * 64), workers, frontend)
     run_training(job, _Gang(rank))
     counted = figures(notes, WARM_UPDATES, end - 1)
     measures = json.loads(store.read(f"{job.key.prefix}/_progress.json"))["measures"]

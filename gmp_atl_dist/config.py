@@ -285,6 +285,11 @@ class FramePredictionConfig(OptimConfig):
     mask_prob: Fraction = 0.8
     mask_length_frames: PositiveInt = 10
     logit_temperature: PositiveFloat = 0.1
+    unmasked_weight: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="of the loss on frames that are not masked, beside 1 for those that are; from random "
+        "weights it is what is learnt first, and what little audio needs",
+    )
     feature_penalty: Annotated[float, Field(ge=0)] = 10.0
     projection_dim: PositiveInt = 256
     freeze_conv: bool = False

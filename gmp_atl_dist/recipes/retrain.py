@@ -1,7 +1,8 @@
 """What ``retrain`` and ``pretrain`` learn: the frame labels of every scale, one head each.
 
 Masked prediction (HuBERT, arXiv 2106.07447, eq. 1-3): cross-entropy over masked frames of cosine
-logits divided by a temperature, plus a penalty on the convolutional features; scales weigh the same.
+logits divided by a temperature, plus ``unmasked_weight`` times that over the other frames (fairseq's
+``pred_nomask_weight``) and a penalty on the convolutional features; scales weigh the same.
 ``masked = false`` is plain cross-entropy over all frames.
 
 Shape suffixes: B utterances, T frames, S scales.
@@ -51,7 +52,9 @@ class RetrainRecipe(Recipe):
         self._config = config
         self.corpus = corpus
         self.utterances = training_utterances(corpus, training)
-        self.factors = (1.0, config.feature_penalty)
+        self._hears_unmasked = config.masked and config.unmasked_weight > 0
+        unmasked = (config.unmasked_weight,) if self._hears_unmasked else ()
+        self.factors = (1.0, config.feature_penalty, *unmasked)
         self._backbone = backbone
         self._labels = labels
         self._codebooks = codebooks
@@ -81,10 +84,9 @@ class RetrainRecipe(Recipe):
         lengths = [num_frames(int(n)) for n in batch.num_samples_B]
         weights = batch.weight_B.tolist()
         chosen = [m.sum() for m in self._masks(batch, lengths)]
-        return (
-            float(sum(w * c for w, c in zip(weights, chosen, strict=True))),
-            float(sum(w * n for w, n in zip(weights, lengths, strict=True))),
-        )
+        masked = float(sum(w * c for w, c in zip(weights, chosen, strict=True)))
+        valid = float(sum(w * n for w, n in zip(weights, lengths, strict=True)))
+        return (masked, valid, *((valid - masked,) if self._hears_unmasked else ()))
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         device = batch.wave_BN.device
@@ -108,7 +110,13 @@ class RetrainRecipe(Recipe):
             for name, sum_S in (("accuracy", predicted.correct_S), ("loss", predicted.loss_S))
             for i, total in enumerate(sum_S.tolist())
         }
-        return Losses((predicted.loss, penalty), measures)
+        sums = [predicted.loss, penalty]
+        if self._hears_unmasked:
+            rest_BT = ~mask_BT & frames.valid_BT
+            sums.append(
+                frame_prediction_sums(output.logits, labels_SBT, rest_BT, batch.weight_B).loss
+            )
+        return Losses(tuple(sums), measures)
 
     def backbone(self, model: nn.Module) -> Hubert:
         if not isinstance(model, RetrainModel):

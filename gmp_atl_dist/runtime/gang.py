@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -17,6 +18,8 @@ _RUNS = "checkpoints/_ray"
 
 _RESIZE_EVERY_S = 60.0
 """How often Ray looks whether there is room for more workers: to start anew costs seconds."""
+_ROOM_TIMEOUT_S = "20"
+"""Ray reckons for up to 20 s with the room of a node that is gone, and would wait 60 s for it."""
 
 
 class Gang(Protocol):
@@ -54,8 +57,10 @@ def train(
     import ray.train.torch
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    elastic = (config.min_workers, config.max_workers)
-    num_workers = elastic if elastic[0] < elastic[1] else elastic[0]
+    num_workers: int | tuple[int, int] = config.min_workers
+    if config.min_workers < config.max_workers:
+        num_workers = (config.min_workers, config.max_workers)
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _ROOM_TIMEOUT_S)
     trainer = ray.train.torch.TorchTrainer(
         _gang_loop,
         train_loop_config={"loop": loop, "argument": argument, "threads": config.cpus},

@@ -167,7 +167,7 @@ def finetune(tiny: Tiny, folder: Path) -> Reference:
 
 
 def retrain(tiny: Tiny, folder: Path) -> Reference:
-    """HuBERT, arXiv 2106.07447, equations 1 to 3 with alpha = 1, and fairseq's feature penalty."""
+    """HuBERT, arXiv 2106.07447, equations 1 to 3, weighed as in fairseq, and its feature penalty."""
     corpus, utterances = leaning(tiny, folder)
     names = tuple(book.fingerprint for book in BOOKS)
     labels = {
@@ -183,7 +183,12 @@ def retrain(tiny: Tiny, folder: Path) -> Reference:
 
     def recipe(micro_batches: int) -> RetrainRecipe:
         config = RetrainConfig.model_validate(
-            {**WHOLE, "micro_batches": micro_batches, "projection_dim": 16}
+            {
+                **WHOLE,
+                "micro_batches": micro_batches,
+                "projection_dim": 16,
+                "unmasked_weight": 0.3,
+            }
         )
         training = LEANING.training_speakers()
         return RetrainRecipe(config, corpus, tiny.backbone, artifact, BOOKS, training)
@@ -199,16 +204,22 @@ def retrain(tiny: Tiny, folder: Path) -> Reference:
         mask_BT = torch.from_numpy(mask_T)[None]
         frames = model.hubert.forward_frames(wave_BN, num_samples_B, mask_BT=mask_BT)
         x_TD = frames.hidden[model.hubert.config.num_hidden_layers][0].double()
-        loss = torch.zeros((), dtype=torch.float64)
+        masked = unmasked = torch.zeros((), dtype=torch.float64)
         for head, ids in zip(model.heads, labels[u.utterance_id], strict=True):
             assert isinstance(head, FrameHead)
             a_TP = x_TD @ head.projection.weight.double().T + head.projection.bias.double()
             e_KP = head.label_embeddings.double()
             cosine_TK = (a_TP @ e_KP.T) / (a_TP.norm(dim=1)[:, None] * e_KP.norm(dim=1))
             chosen_T = (cosine_TK / 0.1).log_softmax(1)[range(len(ids)), ids.tolist()]
-            loss = loss - chosen_T[mask_BT[0]].sum() / len(KS)
+            masked = masked - chosen_T[mask_BT[0]].sum() / len(KS)
+            unmasked = unmasked - chosen_T[~mask_BT[0]].sum() / len(KS)
         penalty = frames.conv_features_BTC[0].double().square().mean(1).sum()
-        return [(1.0, loss, float(mask_T.sum())), (10.0, penalty, float(len(mask_T)))]
+        frames_T, masked_T = float(len(mask_T)), float(mask_T.sum())
+        return [
+            (1.0, masked, masked_T),
+            (10.0, penalty, frames_T),
+            (0.3, unmasked, frames_T - masked_T),
+        ]
 
     return Reference(recipe, terms)
 
