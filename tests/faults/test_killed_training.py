@@ -69,8 +69,8 @@ def test_a_stopped_run_goes_on_with_another_number_of_workers(
 
 def test_sigterm_saves_and_leaves(reference: Reference, tmp_path: Path) -> None:
     root = reference.root.copy_to(tmp_path / "root", *BEFORE_RETRAIN)
-    # Long enough to be still under way when the signal comes; no checkpoint but the one on leaving.
-    steps, never = 120, "--set=runtime.train.checkpoint_every_steps=100000"
+    # Still under way when the signal comes, and with no checkpoint but the one on leaving.
+    steps, never = 4000, "--set=runtime.train.checkpoint_every_steps=100000"
     command = reference.command(
         "stage", "retrain", f"--set=retrain.steps={steps}", never, root=root
     )
@@ -79,11 +79,9 @@ def test_sigterm_saves_and_leaves(reference: Reference, tmp_path: Path) -> None:
         run.process.terminate()
         assert run.wait(GRACE_S) == 143, run.output
         assert "was asked to stop, saved a checkpoint and left" in run.output
+    # That one goes on from such a checkpoint is above.
     (step,) = root.checkpoint_steps("retrain")
     assert 0 < step < steps
-
-    finished(*command, log=tmp_path / "log")
-    assert root.resumed_at("retrain") == [step]
 
 
 def test_a_killed_driver_leaves_no_process(interrupted: Interrupted) -> None:
