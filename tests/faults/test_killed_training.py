@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from pipeline_runs import RETRAIN_STEPS, STAGE_S, Interrupted, Reference, finished, started
 
@@ -13,13 +12,6 @@ GRACE_S = 30.0
 """What Kubernetes gives a pod."""
 
 BEFORE_RETRAIN = ("ingest", "backbone", "warmup", "extract", "cluster", "label")
-
-
-def curves(artifact: Path) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for row in pq.read_table(artifact / "parts" / "curves.parquet").to_pylist():
-        found.setdefault(row["name"], []).append(row["value"])
-    return found
 
 
 def test_a_killed_driver_goes_on_at_the_checkpoint_to_the_same_bits(
@@ -49,22 +41,6 @@ def test_a_killed_worker_is_survived_to_the_same_bits(reference: Reference, tmp_
     (step,) = root.resumed_at("retrain")
     assert 0 < step < RETRAIN_STEPS
     assert root.learnt("retrain") == reference.root.learnt("retrain")
-
-
-def test_a_stopped_run_goes_on_with_another_number_of_workers(
-    reference: Reference, interrupted: Interrupted, tmp_path: Path
-) -> None:
-    root = interrupted.root.copy_to(tmp_path / "root")
-    step = max(root.checkpoint_steps("retrain"))
-
-    command = reference.command("stage", "retrain", "--set=runtime.train.workers=1", root=root)
-    finished(*command, log=tmp_path / "log")
-
-    assert root.resumed_at("retrain") == [step]
-    found, expected = (curves(r.artifact("retrain")) for r in (root, reference.root))
-    assert found.keys() == expected.keys()
-    for name, values in expected.items():
-        assert found[name] == pytest.approx(values, rel=1e-3), name
 
 
 def test_sigterm_saves_and_leaves(reference: Reference, tmp_path: Path) -> None:
