@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox, BboxBase
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -44,6 +46,10 @@ _STYLE: dict[RcKeyType, object] = {
 }
 _PANELS_PER_ROW = 3
 _PANEL_INCHES = (3.1, 2.25)
+_DPI = 72
+"""What matplotlib lays SVG out with, whatever the images in it have."""
+_GRID = 2**20
+"""Of positions. Round decimals do not lie halfway between two of its lines, as of a decimal grid's."""
 
 
 @contextmanager
@@ -65,7 +71,31 @@ def panels(number: int) -> tuple[Figure, list[Axes]]:
 
 def svg(figure: Figure) -> bytes:
     out = io.BytesIO()
+    canvas = FigureCanvasSVG(figure)
+    _lay_out(figure)
     # Metadata of None is left out; the date would make every report differ.
     blank = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    FigureCanvasSVG(figure).print_svg(out, metadata=blank)
+    canvas.print_svg(out, metadata=blank)
     return out.getvalue()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place everything for good, at rounded positions.
+
+    The solver of constrained layout sums in the order of addresses in memory, so that its last bits
+    differ now and then. They show in a coordinate's last decimal, and in the ids of clipping
+    rectangles, which matplotlib makes from all bits.
+    """
+    image_dpi = figure.dpi
+    figure.set_dpi(_DPI)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for block in figure.subfigs:
+        block.bbox_relative.set(_rounded(block.bbox_relative))
+    for axes in figure.axes:
+        axes.set_position(_rounded(axes.get_position(original=True)))
+    figure.set_dpi(image_dpi)
+
+
+def _rounded(box: BboxBase) -> Bbox:
+    return Bbox(np.round(box.get_points() * _GRID) / _GRID)
