@@ -5,16 +5,20 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
 import sys
 import time
 from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -79,7 +83,7 @@ class Rank:
 
 def train_by(job: TrainJob, world_size: int, fault: Fault | None = None) -> list[int]:
     """Exit codes of the ranks, each a process of its own; all of them end."""
-    context = multiprocessing.get_context("spawn")
+    context = _processes()
     with TemporaryDirectory(prefix="gmp-atl-") as folder:
         ranks = [
             context.Process(target=_rank, args=(job, rank, world_size, f"{folder}/group", fault))
@@ -96,6 +100,20 @@ def train_by(job: TrainJob, world_size: int, fault: Fault | None = None) -> list
     if hung:
         raise TimeoutError(f"ranks {hung} of {world_size} were still waiting after {_GONE_S:g} s")
     return [process.exitcode or 0 for process in ranks]
+
+
+@functools.cache
+def _processes() -> ForkServerContext:
+    """Forked of a server that imports once what would take each of them some seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "deepspeed"])
+    here = Path(__file__).parent
+    with pytest.MonkeyPatch.context() as patch:
+        # It is told of no path but this, and says nothing of what it could not import.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(here), str(here.parent)]))
+        patch.setenv("DS_ACCELERATOR", "cpu")
+        forkserver.ensure_running()
+    return context
 
 
 def _rank(job: TrainJob, rank: int, world_size: int, group: str, fault: Fault | None) -> None:

@@ -8,6 +8,7 @@ the learning rate set from the step alone, so that a resumed schedule cannot dri
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import logging
 import os
@@ -83,6 +84,7 @@ class Engine:
         import deepspeed
         from deepspeed.utils import logger
 
+        _import_muon_as_it_stands()
         logger.setLevel(logging.WARNING)
         # torch deprecates a collective that DeepSpeed calls at every update.
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
@@ -213,6 +215,21 @@ def _before_deepspeed() -> None:
     use_ops_folder()
     os.environ["DS_ACCELERATOR"] = accelerator()
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+
+
+def _import_muon_as_it_stands() -> None:
+    """Not compiled, as nobody calls it.
+
+    DeepSpeed imports its Muon optimizer only to ask whether ours is one, and ``torch.compile`` at that
+    import brings in all of PyTorch's compiler: four seconds of every worker's start.
+    """
+    from deepspeed.runtime import compiler
+
+    compile_, compiler.compile = compiler.compile, lambda: compiler.dummy_decorator
+    try:
+        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    finally:
+        compiler.compile = compile_
 
 
 @contextmanager
