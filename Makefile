@@ -2,10 +2,12 @@
 #   make setup PYTHON=python3.11          another interpreter (3.11 is what the pins were tested with)
 #   make setup PIP_ARGS="--index-url ..." where pip looks for packages, e.g. PyTorch's CPU index
 #   make test PYTEST_ARGS="-k store"      what pytest gets besides
+#   make test TEST_PROCESSES=0            in one process; more than two need more than two cores
 
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+TEST_PROCESSES ?= 2
 DEMO_ARGS ?=
 
 BIN := .venv/bin
@@ -45,7 +47,7 @@ demo: setup runs/demo/.corpus-written ## the whole pipeline on a synthetic corpu
 	$(BIN)/python -m ray_jobs.local --config configs/demo.toml --root runs/demo $(DEMO_ARGS)
 
 test: .venv/.installed-dev .venv/.ops-built ## all tests, the fast ones first
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: .venv/.installed-dev ## ruff, pyright, import-linter
 	$(BIN)/ruff check .

@@ -4,17 +4,20 @@
 
 Pretrains on the fold's training speakers as the configuration says, then fine-tunes and tests, from the
 pretrained and from the random weights, once a seed, by the same updates and batches. Held-out speakers
-are unheard by everything. The interval of the difference is a bootstrap over test utterances, the same
-ones in both arms, of the mean over seeds. A run that was stopped goes on where it was.
+are unheard by everything. Two intervals of the difference: over test utterances, a bootstrap, the same
+ones in both arms, of the mean over seeds; and over seeds, Student's of the paired differences. A run
+that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.config_file import load_config
@@ -80,10 +83,12 @@ def _compare(config: RunConfig, context: Context, seeds: int) -> dict[str, objec
             said[arm].append(predicted)
     assert true is not None, "there is a seed"
     uar = {arm: [_uar(true, p, len(classes)) for p in said[arm]] for arm in ARMS}
-    low, high = _interval(true, said, len(classes))
+    low, high = _over_utterances(true, said, len(classes))
+    seed_low, seed_high = _over_seeds(uar)
     for arm, values in uar.items():
         print(f"{arm}: UAR {', '.join(f'{v:.1%}' for v in values)}")
     print(f"difference of the means, 95 % of draws of test utterances: {low:+.1%} to {high:+.1%}")
+    print(f"the same, 95 % of Student's t over {seeds} seeds: {seed_low:+.1%} to {seed_high:+.1%}")
     return {
         "masked_accuracy": [round(a, 4) for a, _ in accuracy],
         "largest_cluster_share": [round(s, 4) for _, s in accuracy],
@@ -91,6 +96,8 @@ def _compare(config: RunConfig, context: Context, seeds: int) -> dict[str, objec
         "uar_random": round(statistics.mean(uar["random"]), 4),
         "uar_difference_low": round(low, 4),
         "uar_difference_high": round(high, 4),
+        "uar_difference_seeds_low": round(seed_low, 4),
+        "uar_difference_seeds_high": round(seed_high, 4),
         "test_utterances": len(true),
     }
 
@@ -145,7 +152,7 @@ def _uar(true: np.ndarray, predicted: np.ndarray, num_classes: int) -> float:
     return scores_from_confusion(matrix).uar
 
 
-def _interval(
+def _over_utterances(
     true: np.ndarray, said: dict[str, list[np.ndarray]], num_classes: int
 ) -> tuple[float, float]:
     rng = np.random.default_rng(0)
@@ -159,6 +166,15 @@ def _interval(
         differences.append(means[0] - means[1])
     low, high = np.quantile(differences, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _over_seeds(uar: dict[str, list[float]]) -> tuple[float, float]:
+    differences = np.subtract(uar["pretrained"], uar["random"])
+    if len(differences) < 2:
+        return math.nan, math.nan
+    spread = float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    reach = float(student_t.ppf(0.975, len(differences) - 1)) * spread
+    return float(differences.mean()) - reach, float(differences.mean()) + reach
 
 
 if __name__ == "__main__":

@@ -29,106 +29,37 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import psutil
 import torch
 import torch.distributed as dist
-from torch import nn
 
-from benchmarks.speech import FOLD, context_at, prepare
-from gmp_atl_dist import runtime
-from gmp_atl_dist.audio import SAMPLE_RATE_HZ, num_frames, pcm16_to_float
-from gmp_atl_dist.config import FinetuneConfig, RetrainConfig, TrainWorkersConfig
-from gmp_atl_dist.recipes.finetune import FinetuneRecipe
-from gmp_atl_dist.recipes.retrain import RetrainRecipe
-from gmp_atl_dist.stages.frontend import make_frontend
-from gmp_atl_dist.store.artifact import (
-    Artifact,
-    ArtifactKey,
-    ArtifactWriter,
-    find_artifact,
-    list_artifacts,
+from benchmarks.speech import context_at, prepare
+from benchmarks.train_inputs import (
+    RANKS,
+    Figures,
+    figures,
+    finetune_recipe,
+    keep_frontend,
+    kept_frontend,
+    put_random_labels,
+    retrain_recipe,
 )
-from gmp_atl_dist.store.codebooks import Codebook
+from benchmarks.train_rivals import train_by_ddp, train_by_trainer
+from gmp_atl_dist import runtime
+from gmp_atl_dist.config import TrainWorkersConfig
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.index import Utterances
-from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
-from gmp_atl_dist.store.readers import AudioReader
-from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
 from gmp_atl_dist.training.loop import TrainJob, run_training
-from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from gmp_atl_dist.training.recipe import Recipe
 
 SUBJECTS = ("ours", "ddp", "trainer")
 FRONTENDS = ("retrain-frozen", "retrain-kept", "finetune-frozen", "finetune-kept")
-RANKS = 2
-K = 500
-BATCH_S = 45.0
-CLIP_NORM = 10.0
-TRAINER_BATCH = 16
 WARM_UPDATES = 2
 UPDATES = {"small": 8, "base": 3}
 CHECKPOINT_EVERY_S = 60 * TrainWorkersConfig().checkpoint_every_min
-BOOK = Codebook(0, 9, "all", 0, np.arange(K, dtype=np.float32)[:, None])
-LABELS = ArtifactKey("label", "1" * 64)
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Of one process, over the updates that count."""
-
-    audio_s: float
-    wall_s: float
-    cpu_s: float
-    useful: float
-    """Of what the model heard, what was not padding."""
-    data_wait_share: float = 0.0
-    checkpoint_stall_s: float = 0.0
-
-
-class _Timed(Recipe):
-    """Notes when each forward pass begins, and how much it hears."""
-
-    notes: Path
-
-    def losses(self, forward: Forward, batch: Batch) -> Losses:
-        heard_B = batch.num_samples_B
-        note(self.notes, batch.step, int(heard_B.sum()), len(heard_B) * int(heard_B.max()))
-        return super().losses(forward, batch)
-
-
-class Timed(_Timed, RetrainRecipe):
-    pass
-
-
-class TimedFinetune(_Timed, FinetuneRecipe):
-    pass
-
-
-def note(path: Path, step: int, heard: int, whole: int) -> None:
-    line = f"{step} {time.time()} {time.process_time()} {heard} {whole}\n"
-    with path.open("a") as file:
-        file.write(line)
-
-
-def figures(path: Path, first: int, end: int) -> Figures:
-    """Of updates ``first`` to ``end`` - 1; update ``end`` was begun."""
-    rows = [tuple(map(float, line.split())) for line in path.read_text().splitlines()]
-    began = {step: next(r for r in rows if r[0] == step) for step in (first, end)}
-    counted = [r for r in rows if first <= r[0] < end]
-    heard, whole = sum(r[3] for r in counted), sum(r[4] for r in counted)
-    return Figures(
-        heard / SAMPLE_RATE_HZ,
-        began[end][1] - began[first][1],
-        began[end][2] - began[first][2],
-        heard / whole,
-    )
 
 
 def main() -> None:
@@ -157,78 +88,13 @@ def main() -> None:
         for size in args.sizes:
             root = f"{folder}/{size}"
             prepare(args.corpus, root, f"random:{size}")
-            _labels(args.corpus, root)
+            put_random_labels(args.corpus, root)
             if {*FRONTENDS} & {*args.subjects}:
-                _frontend(args.corpus, root)
+                keep_frontend(args.corpus, root)
             found |= _steps(size, args.corpus, root, args.rounds, args.subjects)
         if not args.no_recovery:
             found |= _recovery(args.corpus, f"{folder}/{args.sizes[0]}")
     print(json.dumps(found))
-
-
-def _labels(corpus: str, root: str) -> None:
-    context, ingested, _ = context_at(corpus, root)
-    rng = np.random.default_rng(0)
-    rows = [
-        UtteranceLabels(
-            u.utterance_id,
-            (BOOK.fingerprint,),
-            (rng.integers(0, K, num_frames(u.num_samples)).astype("<i2"),),
-        )
-        for u in Utterances(ingested, FOLD.train_speakers)
-    ]
-    out = ArtifactWriter(context.store, LABELS)
-    put_labels(out, "part", rows)
-    out.seal(version=1, science={}, inputs={})
-
-
-def _frontend(corpus: str, root: str) -> None:
-    context, ingested, backbone = context_at(corpus, root)
-    with context.cluster:
-        context.cluster.open()
-        make_frontend(context, ingested, backbone)
-
-
-def _kept(corpus: str, root: str) -> Artifact:
-    store = context_at(corpus, root)[0].store
-    (key,) = [key for key in list_artifacts(store) if key.kind == "frontend"]
-    found = find_artifact(store, key)
-    assert found is not None, "made before"
-    return found
-
-
-def _recipe(corpus: str, root: str, notes: Path, steps: int, *, freeze_conv: bool = False) -> Timed:
-    context, ingested, backbone = context_at(corpus, root)
-    labels = find_artifact(context.store, LABELS)
-    assert isinstance(labels, Artifact), "made before"
-    config = RetrainConfig(
-        steps=steps,
-        batch_s=BATCH_S,
-        micro_batches=RANKS,
-        dropout=0.1,
-        clip_norm=CLIP_NORM,
-        freeze_conv=freeze_conv,
-    )
-    speakers = FOLD.training_speakers()
-    recipe = Timed(config, ingested, backbone, labels, (BOOK,), speakers)
-    recipe.notes = notes
-    return recipe
-
-
-def _finetune(corpus: str, root: str, notes: Path, steps: int) -> TimedFinetune:
-    _, ingested, backbone = context_at(corpus, root)
-    config = FinetuneConfig(
-        epochs=None,
-        steps=steps,
-        batch_s=BATCH_S,
-        micro_batches=RANKS,
-        clip_norm=CLIP_NORM,
-        freeze_conv=True,
-        select="last",
-    )
-    recipe = TimedFinetune(config, ingested, backbone, FOLD.training_speakers(), ())
-    recipe.notes = notes
-    return recipe
 
 
 def _steps(
@@ -315,20 +181,20 @@ def _rank(subject: str, size: str, corpus: str, root: str, folder: str, rank: in
     if subject in FRONTENDS:
         stage, _, how = subject.partition("-")
         return _ours(
-            _finetune(corpus, root, notes, end + 1)
+            finetune_recipe(corpus, root, notes, end + 1)
             if stage == "finetune"
-            else _recipe(corpus, root, notes, end + 1, freeze_conv=True),
+            else retrain_recipe(corpus, root, notes, end + 1, freeze_conv=True),
             rank,
             notes,
             end,
             folder,
-            _kept(corpus, root) if how == "kept" else None,
+            kept_frontend(corpus, root) if how == "kept" else None,
         )
-    recipe = _recipe(corpus, root, notes, end + 1)
+    recipe = retrain_recipe(corpus, root, notes, end + 1)
     if subject == "ddp":
-        _ddp(recipe, rank)
+        train_by_ddp(recipe, rank)
     elif subject == "trainer":
-        _trainer(recipe, rank, notes, end + 1, folder)
+        train_by_trainer(recipe, rank, notes, end + 1, folder)
     else:
         return _ours(recipe, rank, notes, end, folder)
     return figures(notes, WARM_UPDATES, end)
@@ -376,130 +242,12 @@ def _ours(
     )
 
 
-def _ddp(recipe: Timed, rank: int) -> None:
-    config, utterances = recipe.optim, recipe.utterances
-    max_samples = max_crop_samples(config.max_utterance_s)
-    plan = BatchPlan(
-        utterances.num_samples,
-        utterances.part_numbers,
-        batch_s=config.batch_s,
-        max_samples=max_samples,
-        seed=config.seed,
-    )
-    loader = BatchLoader(
-        plan,
-        utterances.rows,
-        AudioReader(recipe.corpus),
-        rank=rank,
-        world_size=RANKS,
-        micro_batches=config.micro_batches,
-        max_samples=max_samples,
-        seed=config.seed,
-    )
-    model = nn.parallel.DistributedDataParallel(recipe.build())
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=config.betas)
-    for _, batches in loader.updates(0, config.steps or 0):
-        counts = torch.tensor([recipe.counts(b) for b in batches], dtype=torch.float64).sum(dim=0)
-        dist.all_reduce(counts)
-        for batch in batches:
-            losses = recipe.losses(model, batch)
-            terms = zip(recipe.factors, losses.sums, counts.tolist(), strict=True)
-            loss = sum((total * (f * RANKS / n) for f, total, n in terms), torch.zeros(()))
-            loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-class _Stock(nn.Module):
-    """The stock HuBERT, masked, with one linear head."""
-
-    def __init__(self, config: object, notes: Path) -> None:
-        super().__init__()
-        from transformers import HubertModel
-
-        self.hubert = HubertModel(config)  # pyright: ignore[reportArgumentType]
-        self.head = nn.Linear(self.hubert.config.hidden_size, K)
-        self._notes = notes
-        self._step = 0
-
-    def forward(
-        self, input_values: Tensor, attention_mask: Tensor, labels: Tensor
-    ) -> dict[str, Tensor]:
-        note(self._notes, self._step, int(attention_mask.sum()), input_values.numel())
-        self._step += 1
-        mask_BT = torch.rand(labels.shape) < 0.5
-        hidden_BTD = self.hubert(
-            input_values, attention_mask=attention_mask, mask_time_indices=mask_BT
-        ).last_hidden_state
-        logits_BTK = self.head(hidden_BTD)
-        chosen_BT = mask_BT & (labels >= 0)
-        return {"loss": nn.functional.cross_entropy(logits_BTK[chosen_BT], labels[chosen_BT])}
-
-
-class _Recordings(torch.utils.data.Dataset[dict[str, np.ndarray]]):
-    """Each with its labels, as lists that the collator pads."""
-
-    def __init__(self, recipe: Timed) -> None:
-        self._rows = recipe.utterances
-        self._audio = AudioReader(recipe.corpus)
-        self._labels = recipe._reader
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        (row,) = self._rows.rows([i])
-        return {
-            "input_values": pcm16_to_float(self._audio.samples(row)),
-            "labels": self._labels.ids(row.utterance_id)[0].astype(np.int64),
-        }
-
-
-def _trainer(recipe: Timed, rank: int, notes: Path, steps: int, folder: str) -> None:
-    from transformers import HubertConfig, Trainer, TrainingArguments
-    from transformers import Wav2Vec2FeatureExtractor as Extractor
-
-    files = recipe._backbone.read_files()
-    config = HubertConfig(**json.loads(files["config.json"]))
-    extractor = Extractor(return_attention_mask=True, do_normalize=False)
-
-    def collate(rows: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
-        padded = extractor.pad(
-            {"input_values": [r["input_values"] for r in rows]},  # pyright: ignore[reportArgumentType]
-            return_tensors="pt",
-        )
-        labels = [torch.from_numpy(r["labels"]) for r in rows]
-        labels_BT = nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100)
-        return {**padded, "labels": labels_BT}
-
-    arguments = TrainingArguments(
-        output_dir=f"{folder}/trainer-{rank}",
-        per_device_train_batch_size=TRAINER_BATCH,
-        max_steps=steps,
-        max_grad_norm=CLIP_NORM,
-        use_cpu=True,
-        ddp_backend="gloo",
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-    )
-    Trainer(
-        model=_Stock(config, notes),
-        args=arguments,
-        data_collator=collate,
-        train_dataset=_Recordings(recipe),
-    ).train()
-
-
 def _recovery(corpus: str, root: str) -> dict[str, float]:
     """Seconds from SIGKILL of a worker to the next update, and what is done again."""
     context, _, _ = context_at(corpus, root)
     with tempfile.TemporaryDirectory(prefix="gmp-atl-bench-") as folder:
         notes, every = Path(folder) / "notes", 5
-        recipe = _recipe(corpus, root, notes, 30)
+        recipe = retrain_recipe(corpus, root, notes, 30)
         store = Store.open(f"{folder}/out")
         workers = TrainWorkersConfig(workers=RANKS, checkpoint_every_steps=every)
         job = TrainJob(recipe, store, ArtifactKey("retrain", "3" * 64), workers)

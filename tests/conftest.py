@@ -19,19 +19,36 @@ settings.load_profile("busy")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _LAST = ("integration", "faults")
+_RUNS = "runs"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first, so that a broken one is known before a Ray is started."""
+    """Fast tests first, so that a broken one is known before a Ray is started.
+
+    Of several processes of pytest (``-n 2``) one takes a whole module, so that what its tests share
+    is made once, and all modules that compare with the same run of the pipeline. These come before
+    the others that are slow, as they take the longest.
+    """
+
+    def folder(item: pytest.Item) -> str:
+        return item.path.relative_to(REPOSITORY / "tests").parts[0]
+
+    def is_of_a_run(item: pytest.Item) -> bool:
+        return "reference" in getattr(item, "fixturenames", ())
+
+    of_runs = {item.path for item in items if is_of_a_run(item)}
 
     def rank(item: pytest.Item) -> int:
-        folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
-        return 1 + _LAST.index(folder) if folder in _LAST else 0
+        if folder(item) not in _LAST:
+            return 0
+        return 1 if item.path in of_runs else 2
 
     items.sort(key=rank)
     for item in items:
+        group = _RUNS if item.path in of_runs else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
         if rank(item):
-            item.add_marker(_LAST[rank(item) - 1])
+            item.add_marker(folder(item))
 
 
 @pytest.fixture(scope="session")
