@@ -22,6 +22,7 @@ _LAST = ("integration", "faults")
 _RUNS = "runs"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first, so that a broken one is known before a Ray is started.
 
@@ -60,9 +61,9 @@ def data_root() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A server for the whole session."""
+    """A server for a module: it starts in a second or two, and takes a fifth of a core when idle."""
     with running_s3_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
 

@@ -104,6 +104,8 @@ def _make_bucket(process: subprocess.Popen[bytes], endpoint: str, bucket: str, l
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
+    # The session before would go on with the keys of the server before.
+    boto3.setup_default_session()
     config = Config(retries={"max_attempts": 0}, connect_timeout=2, read_timeout=5)
     client = boto3.client("s3", endpoint_url=endpoint, config=config)
     deadline = time.monotonic() + _S3_READY_S
