@@ -47,7 +47,7 @@ demo: setup runs/demo/.corpus-written ## the whole pipeline on a synthetic corpu
 	$(BIN)/python -m ray_jobs.local --config configs/demo.toml --root runs/demo $(DEMO_ARGS)
 
 test: .venv/.installed-dev .venv/.ops-built ## all tests, the fast ones first
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: .venv/.installed-dev ## ruff, pyright, import-linter
 	$(BIN)/ruff check .

@@ -19,25 +19,20 @@ settings.load_profile("busy")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _LAST = ("integration", "faults")
-_RUNS = "runs"
 
 
-@pytest.hookimpl(tryfirst=True)
+def _of_runs() -> frozenset[Path]:
+    """Modules that compare with one undisturbed run of the pipeline, which is made once a process."""
+    found = (REPOSITORY / "tests").rglob("test_*.py")
+    return frozenset(p for p in found if '= ["pipeline_runs"]' in p.read_text())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first, so that a broken one is known before a Ray is started.
-
-    Of several processes of pytest (``-n 2``) one takes a whole module, so that what its tests share
-    is made once, and all modules that compare with the same run of the pipeline. These come before
-    the others that are slow, as they take the longest.
-    """
+    """Fast tests first, so that a broken one is known before a Ray is started; then the longest."""
+    of_runs = _of_runs()
 
     def folder(item: pytest.Item) -> str:
         return item.path.relative_to(REPOSITORY / "tests").parts[0]
-
-    def is_of_a_run(item: pytest.Item) -> bool:
-        return "reference" in getattr(item, "fixturenames", ())
-
-    of_runs = {item.path for item in items if is_of_a_run(item)}
 
     def rank(item: pytest.Item) -> int:
         if folder(item) not in _LAST:
@@ -46,10 +41,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     items.sort(key=rank)
     for item in items:
-        group = _RUNS if item.path in of_runs else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
         if rank(item):
             item.add_marker(folder(item))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Of several processes of pytest (``-n 2``) one takes a whole module, or all modules of a run."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    of_runs = {p.relative_to(REPOSITORY).as_posix() for p in _of_runs()}
+
+    class ByModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return "runs" if module in of_runs else module
+
+    return ByModule(config, log)
 
 
 @pytest.fixture(scope="session")
