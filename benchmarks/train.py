@@ -28,7 +28,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -345,6 +345,9 @@ class _Gang:
 
     def loses_a_node(self) -> bool:
         return False
+
+    def measure(self, measures: Mapping[str, float]) -> None:
+        return None
 
 
 def _ours(
