@@ -24,6 +24,7 @@ import ray
 from gmp_atl_dist.config import StreamWorkersConfig, WorkersConfig
 from gmp_atl_dist.errors import ArtifactError, CorpusError, GmpAtlError, ModelError, WorkerError
 from gmp_atl_dist.runtime import Task, TaskResult, map_tasks, stream_tasks
+from gmp_atl_dist.tags import Tags
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -187,13 +188,10 @@ def streamed(
     workers: int | tuple[int, int] = 1,
     readers: int = 1,
     retries: int = 1,
-    label: str = "",
 ) -> list[TaskResult]:
     config = StreamWorkersConfig(workers=workers, readers=readers)
     return list(
-        stream_tasks(
-            work, partial(Reads, plan), Computes, plan, workers=config, retries=retries, label=label
-        )
+        stream_tasks(work, partial(Reads, plan), Computes, plan, workers=config, retries=retries)
     )
 
 
@@ -307,7 +305,7 @@ def test_what_workers_did_is_in_rays_metrics(plan: Plan, metrics_port: int) -> N
         plan,
         workers=config,
         retries=0,
-        label="extract fold7",
+        tags=Tags("run1", "extract", "fold7"),
     )
     assert len(list(work)) == 4
 
@@ -315,16 +313,20 @@ def test_what_workers_did_is_in_rays_metrics(plan: Plan, metrics_port: int) -> N
         url = f"http://127.0.0.1:{metrics_port}/metrics"
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         lines = direct.open(url, timeout=10).read().decode().splitlines()
-        mine = [line for line in lines if 'stage="extract fold7"' in line]
+        tags = ('run="run1"', 'stage="extract"', 'fold="fold7"')
+        mine = [line for line in lines if all(tag in line for tag in tags)]
         return {line.partition("{")[0]: float(line.split()[-1]) for line in mine}
 
     deadline = time.monotonic() + 60
-    while exported().get("ray_gmp_atl_parts_total") != 4 and time.monotonic() < deadline:
+    done = ("ray_gmp_atl_parts_total", "ray_gmp_atl_parts_done")
+    while [exported().get(name) for name in done] != [4, 4] and time.monotonic() < deadline:
         time.sleep(0.5)
     found = exported()
     assert 0 < found.pop("ray_gmp_atl_busy_share") <= 1
     assert found == {
         "ray_gmp_atl_parts_total": 4,
+        "ray_gmp_atl_parts_done": 4,
+        "ray_gmp_atl_parts_planned": 4,
         "ray_gmp_atl_utterances_total": 40,
         "ray_gmp_atl_audio_seconds_total": 10,
     }
