@@ -104,7 +104,8 @@ def stream_tasks(
         ).map_batches(
             Computer,  # pyright: ignore[reportArgumentType]
             fn_constructor_args=(worker, argument, Setting(workers.cpus, tags, begun)),
-            batch_size=None,
+            # A block is a row. "All of it" is refused by Ray Data where there are GPUs.
+            batch_size=1,
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=_pool(

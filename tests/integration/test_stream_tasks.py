@@ -163,6 +163,7 @@ def metrics_port() -> Iterator[int]:
             address="local",
             include_dashboard=False,
             num_cpus=2,
+            num_gpus=2,  # of which Ray only counts
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,
             _temp_dir=folder,
@@ -230,6 +231,15 @@ def test_a_worker_has_its_audio_when_it_needs_it_and_readers_do_not_run_away(pla
     waits_s = sorted(b - e for (e, *_), (b, *_) in zip(ended, begun[1:], strict=False))
     assert waits_s[0] >= 0
     assert waits_s[len(waits_s) // 2] < 0.05, waits_s
+
+
+def test_workers_with_gpus_are_given_them(plan: Plan) -> None:
+    streams = StreamWorkersConfig(workers=2, gpus=1, readers=1)
+    reads = partial(Reads, plan)
+    results = list(stream_tasks(tasks(6), reads, Computes, plan, workers=streams, retries=0))
+    assert sorted(receipts(results)) == [f"t{i}" for i in range(6)]
+    mapped = map_tasks(tasks(3), Maps, plan, workers=WorkersConfig(gpus=0.5), retries=0)
+    assert len(list(mapped)) == 3
 
 
 @pytest.mark.parametrize(
