@@ -1,12 +1,14 @@
 """What Ray exports for Prometheus: what processes have done, how far a stage is, how a training goes.
 
-Ray puts ``ray_`` before each name. Gauges go away some 20 s after the process that set them; counters stay
-as long as their node.
+Ray puts ``ray_`` before each name. Counters stay as long as their node. Ray exports a gauge once for each
+time that it is set, and forgets it after some 20 s; so here it is set again and again as long as its process
+lives. Else what has hung would be what is not seen.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from ray.util.metrics import Counter, Gauge
 
 _KEYS = ("run", "stage", "fold")
+_AGAIN_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class WorkerMetrics:
             "gmp_atl_audio_seconds_total", "audio of the utterances done", tags
         )
         self._bad = _counter("gmp_atl_bad_recordings_total", "recordings that were left out", tags)
-        self._busy = _gauge("gmp_atl_busy_share", "share of its time that a worker computes", tags)
+        self._gauges = _Gauges(tags)
+        self._gauges.add("gmp_atl_busy_share", "share of its time that a worker computes")
 
     def count(self, result: str, busy_s: float, alive_s: float) -> None:
         done = amounts(result)
@@ -99,7 +103,7 @@ class WorkerMetrics:
         if done.bad:
             self._bad.inc(done.bad)
         if alive_s:
-            self._busy.set(busy_s / alive_s)
+            self._gauges.set("gmp_atl_busy_share", busy_s / alive_s)
 
 
 class StageMetrics:
@@ -111,17 +115,22 @@ class StageMetrics:
 
     def __init__(self, tags: Tags) -> None:
         self._done, self._planned = 0, 0
-        self._done_gauge = _gauge("gmp_atl_parts_done", "tasks that the driver has seen done", tags)
-        self._planned_gauge = _gauge("gmp_atl_parts_planned", "tasks that it has given out", tags)
+        self._gauges = _Gauges(tags)
+        self._gauges.add("gmp_atl_parts_done", "tasks that the driver has seen done")
+        self._gauges.add("gmp_atl_parts_planned", "tasks that it has given out")
 
     def plan(self, tasks: int) -> None:
         self._planned += tasks
-        self._planned_gauge.set(self._planned)
-        self._done_gauge.set(self._done)
+        self._gauges.set("gmp_atl_parts_planned", self._planned)
+        self._gauges.set("gmp_atl_parts_done", self._done)
 
     def done(self) -> None:
         self._done += 1
-        self._done_gauge.set(self._done)
+        self._gauges.set("gmp_atl_parts_done", self._done)
+
+    def close(self) -> None:
+        """The stage is over, however it ended."""
+        self._gauges.close()
 
 
 _TRAINING = {
@@ -149,27 +158,60 @@ class TrainingMetrics:
     """Of the first rank of a training."""
 
     def __init__(self, tags: Tags) -> None:
-        self._gauges = {m: _gauge(name, words, tags) for m, (name, words) in _TRAINING.items()}
-        self._others = _gauge("gmp_atl_measure", "what else a stage measures", tags, "measure")
+        self._gauges = _Gauges(tags)
+        for name, words in _TRAINING.values():
+            self._gauges.add(name, words)
+        self._gauges.add("gmp_atl_measure", "what else a stage measures", "measure")
 
     def show(self, measures: Mapping[str, float]) -> None:
         for name, value in measures.items():
-            if name in self._gauges:
-                self._gauges[name].set(value)
+            if name in _TRAINING:
+                self._gauges.set(_TRAINING[name][0], value)
             else:
-                self._others.set(value, {"measure": name})
+                self._gauges.set("gmp_atl_measure", value, measure=name)
+
+
+class _Gauges:
+    """Gauges that are told again and again until they are closed, or their process ends."""
+
+    def __init__(self, tags: Tags) -> None:
+        self._tags = tags
+        self._gauges: dict[str, Gauge] = {}
+        self._values: dict[tuple[str, str], float] = {}
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tell, name="gauges", daemon=True)
+
+    def add(self, name: str, words: str, *more: str) -> None:
+        from ray.util.metrics import Gauge
+
+        gauge = Gauge(name, words, tag_keys=(*_KEYS, *more))
+        self._gauges[name] = gauge.set_default_tags(_defaults(self._tags))
+
+    def set(self, name: str, value: float, *, measure: str = "") -> None:
+        with self._lock:
+            self._values[name, measure] = value
+            self._set(name, measure, value)
+            if self._thread.ident is None:
+                self._thread.start()
+
+    def close(self) -> None:
+        self._over.set()
+
+    def _tell(self) -> None:
+        while not self._over.wait(_AGAIN_EVERY_S):
+            with self._lock:
+                for (name, measure), value in self._values.items():
+                    self._set(name, measure, value)
+
+    def _set(self, name: str, measure: str, value: float) -> None:
+        self._gauges[name].set(value, {"measure": measure} if measure else None)
 
 
 def _counter(name: str, words: str, tags: Tags) -> Counter:
     from ray.util.metrics import Counter
 
     return Counter(name, words, tag_keys=_KEYS).set_default_tags(_defaults(tags))
-
-
-def _gauge(name: str, words: str, tags: Tags, *more: str) -> Gauge:
-    from ray.util.metrics import Gauge
-
-    return Gauge(name, words, tag_keys=(*_KEYS, *more)).set_default_tags(_defaults(tags))
 
 
 def _defaults(tags: Tags) -> dict[str, str]:

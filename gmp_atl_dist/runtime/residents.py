@@ -78,10 +78,12 @@ def open_pool(
         max_task_retries=retries,
     )
     actors = [actor.remote(worker, argument, workers.cpus, tags) for _ in range(count)]
+    metrics = StageMetrics(tags)
     try:
         handles = cast("Sequence[ray.actor.ActorHandle]", actors)
-        yield _RayPool(handles, stalled_after_s, StageMetrics(tags))
+        yield _RayPool(handles, stalled_after_s, metrics)
     finally:
+        metrics.close()
         for handle in actors:
             ray.kill(cast("ray.actor.ActorHandle", handle))
 

@@ -174,6 +174,7 @@ def _results(
     except ray.exceptions.RayError as e:
         raise _given_up(e, undone, begun) from e
     finally:
+        metrics.close()
         begun.forget()
 
 
