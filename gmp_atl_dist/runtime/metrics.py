@@ -205,7 +205,7 @@ class _Gauges:
                     self._set(name, measure, value)
 
     def _set(self, name: str, measure: str, value: float) -> None:
-        self._gauges[name].set(value, {"measure": measure} if measure else None)
+        self._gauges[name].set(value, {"measure": measure} if measure else {})
 
 
 def _counter(name: str, words: str, tags: Tags) -> Counter:
