@@ -72,14 +72,15 @@ def _context(config: RunConfig) -> Iterator[Context]:
     from gmp_atl_dist.stages.base import Context
     from gmp_atl_dist.store.filesystem import Store
 
-    with Cluster(config.runtime) as cluster:
-        yield Context(
-            Store.open(config.runtime.root),
-            Store.open(config.runtime.corpus),
-            config.runtime,
-            Reporter(),
-            cluster,
-        )
+    settings = config.runtime
+    reporter = Reporter(log_format=settings.log_format, run=settings.run_name)
+    try:
+        with Cluster(settings) as cluster:
+            source = Store.open(settings.corpus)
+            yield Context(Store.open(settings.root), source, settings, reporter, cluster)
+    except GmpAtlError as e:
+        reporter.error(str(e))
+        raise typer.Exit(e.exit_code) from e
 
 
 @app.command()

@@ -489,6 +489,12 @@ class RuntimeConfig(Section):
 
     corpus: str = Field(default="corpus", description="folder or URI of the recordings")
     root: str = Field(default="runs", description="folder or URI of all artefacts")
+    run_name: str = Field(
+        default="unnamed", min_length=1, description="what metrics and log lines call this run"
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="of the driver's lines; json: an object a line, for a log store"
+    )
     ray_address: str | None = Field(
         default=None, description="none: RAY_ADDRESS, else a Ray of our own"
     )
