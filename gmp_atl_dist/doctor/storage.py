@@ -31,12 +31,7 @@ def check_store(
     except ArtifactError as e:
         yield fatal(_CHECK, f"runtime.root {root}", e.message, "name a folder or an s3:// URI")
         return
-    folder = f"probe-{uuid.uuid4().hex}"
-    try:
-        yield from _try(store, folder, now)
-    finally:
-        # What cannot be deleted was said, or could not be written either.
-        _attempt(lambda: store.delete(folder))
+    yield from _try(store, f"probe-{uuid.uuid4().hex}", now)
 
 
 def _try(store: Store, folder: str, now: Callable[[], float]) -> Iterator[Finding]:
@@ -51,7 +46,17 @@ def _try(store: Store, folder: str, now: Callable[[], float]) -> Iterator[Findin
             yield _failed(item, "cannot be written", error)
         return
     yield Finding(_CHECK, item, "is reached and writable")
+    yield from _try_written(store, item, path, data, (began_s + ended_s) / 2)
+    yield _exclusive(store, item, f"{folder}/exclusive")
+    error = _attempt(lambda: store.delete(folder))
+    if error is not None:
+        yield _failed(item, "nothing can be deleted", error)
 
+
+def _try_written(
+    store: Store, item: str, path: str, data: bytes, written_s: float
+) -> Iterator[Finding]:
+    """Read and list the object that was written at ``written_s`` by our clock."""
     read: list[bytes] = []
     error = _attempt(lambda: read.append(store.read(path)))
     if error is not None:
@@ -68,7 +73,9 @@ def _try(store: Store, folder: str, now: Callable[[], float]) -> Iterator[Findin
 
     entries: list[int] = []
     error = _attempt(
-        lambda: entries.extend(e.mtime_ns for e in store.list(folder) if e.path == path)
+        lambda: entries.extend(
+            e.mtime_ns for e in store.list(path.rpartition("/")[0]) if e.path == path
+        )
     )
     if error is not None:
         yield _failed(item, "cannot be listed", error)
@@ -82,11 +89,7 @@ def _try(store: Store, folder: str, now: Callable[[], float]) -> Iterator[Findin
     else:
         yield Finding(_CHECK, item, "lists what was written")
         if entries[0]:
-            yield compare_clocks(item, entries[0] / 1e9 - (began_s + ended_s) / 2)
-    yield _exclusive(store, item, f"{folder}/exclusive")
-    error = _attempt(lambda: store.delete(folder))
-    if error is not None:
-        yield _failed(item, "nothing can be deleted", error)
+            yield compare_clocks(item, entries[0] / 1e9 - written_s)
 
 
 def compare_clocks(item: str, ahead_s: float) -> Finding:
