@@ -11,7 +11,7 @@ from gmp_atl_dist.doctor.findings import Finding, fatal, warning
 from gmp_atl_dist.doctor.storage import where
 from gmp_atl_dist.doctor.storage_errors import explained
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
-from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.filesystem import Store, UnreadableError
 
 _CHECK = "corpus"
 
@@ -58,9 +58,9 @@ def check_corpus(config: RunConfig, timeout_s: float, glance_s: float) -> Iterat
 
 def _refused(item: str, uri: str, error: ConfigError | CorpusError | ArtifactError) -> Finding:
     """What the adapter says has its remedy in it, unless the store itself is at fault."""
-    if error.__cause__ is not None and not isinstance(error.__cause__.__cause__, FileNotFoundError):
-        value, remedy = explained(error)
+    cause = error if isinstance(error, ArtifactError) else error.__cause__
+    if isinstance(cause, ArtifactError) and not isinstance(cause, UnreadableError):
+        value, remedy = explained(cause)
         return fatal(_CHECK, item, f"cannot be read: {value}", remedy)
-    value, _, remedy = error.message.partition("; ")
-    value = value.removeprefix(f"{uri}: ")
+    value, _, remedy = error.message.removeprefix(f"{uri}: ").partition("; ")
     return fatal(_CHECK, item, value, remedy or "gmp-atl corpora check says more")

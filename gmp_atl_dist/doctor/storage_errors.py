@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
+from gmp_atl_dist.errors import GmpAtlError
+
 _KEYS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN too for temporary ones) or "
     "AWS_PROFILE where the run starts and on every node, or give the pods a cloud identity"
@@ -68,6 +70,7 @@ def explained(error: BaseException) -> tuple[str, str]:
     """What happened, in a few words, and the remedy."""
     from botocore.exceptions import (
         ClientError,
+        ConnectionError,
         HTTPClientError,
         NoCredentialsError,
         PartialCredentialsError,
@@ -82,7 +85,7 @@ def explained(error: BaseException) -> tuple[str, str]:
         return str(cause), _KEYS
     if isinstance(cause, SSLError):
         return "its certificate is not trusted", "name the authority's file in AWS_CA_BUNDLE"
-    if isinstance(cause, HTTPClientError):
+    if isinstance(cause, (ConnectionError, HTTPClientError)):
         return f"{endpoint_name()} does not answer ({type(cause).__name__})", _NETWORK
     if isinstance(cause, ClientError):
         code = s3_code(cause)
@@ -92,11 +95,14 @@ def explained(error: BaseException) -> tuple[str, str]:
         return str(cause), _NETWORK
     if isinstance(cause, OSError) and cause.errno in _OS_REMEDIES:
         return f"{cause.strerror or cause}", _OS_REMEDIES[cause.errno]
-    return f"{type(cause).__name__}: {cause}", "mend what it says; gmp-atl verify looks at the rest"
+    return (
+        f"{type(cause).__name__}: {cause}",
+        "check that the root exists and that you may read and write it",
+    )
 
 
 def _cause(error: BaseException) -> BaseException:
     """What our own error was made of, if it was made of another."""
-    while error.__cause__ is not None:
+    while isinstance(error, GmpAtlError) and error.__cause__ is not None:
         error = error.__cause__
     return error
