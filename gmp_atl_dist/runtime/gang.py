@@ -82,7 +82,8 @@ def train(
             num_workers=num_workers,
             use_gpu=config.gpus > 0,
             resources_per_worker={"CPU": config.cpus}
-            | ({"GPU": config.gpus} if config.gpus else {}),
+            | ({"GPU": config.gpus} if config.gpus else {})
+            | config.resources,
             elastic_resize_monitor_interval_s=_RESIZE_EVERY_S,
         ),
         run_config=ray.train.RunConfig(

@@ -74,6 +74,7 @@ def open_pool(
     actor = ray.remote(PoolActor).options(
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
+        resources=workers.resources,
         max_restarts=retries,
         max_task_retries=retries,
     )

@@ -58,6 +58,7 @@ def map_tasks(
             compute=_pool(workers.min_workers, workers.max_workers, len(tasks), 2),
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
+            resources=workers.resources,
             max_restarts=retries,
             max_task_retries=retries,
         )
@@ -99,6 +100,7 @@ def stream_tasks(
             # Where readers take no cores all of them can start; else what is left for them decides.
             compute=_pool(1 if workers.reader_cpus else readers, readers, len(tasks), 2),
             num_cpus=workers.reader_cpus,
+            resources=workers.reader_resources,
             max_restarts=retries,
             max_task_retries=retries,
         ).map_batches(
@@ -113,6 +115,7 @@ def stream_tasks(
             ),
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
+            resources=workers.resources,
             max_restarts=retries,
             max_task_retries=retries,
         )

@@ -21,9 +21,18 @@ import pyarrow as pa
 import pytest
 import ray
 
-from gmp_atl_dist.config import StreamWorkersConfig, WorkersConfig
+from gmp_atl_dist.config import StreamWorkersConfig, TrainWorkersConfig, WorkersConfig
 from gmp_atl_dist.errors import ArtifactError, CorpusError, GmpAtlError, ModelError, WorkerError
-from gmp_atl_dist.runtime import Task, TaskResult, map_tasks, stream_tasks
+from gmp_atl_dist.runtime import (
+    Gang,
+    Task,
+    TaskResult,
+    map_tasks,
+    open_pool,
+    stream_tasks,
+    train,
+)
+from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.tags import Tags
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -164,6 +173,7 @@ def metrics_port() -> Iterator[int]:
             include_dashboard=False,
             num_cpus=2,
             num_gpus=2,  # of which Ray only counts
+            resources={"decode": 1, "gang": 1},
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,
             _temp_dir=folder,
@@ -337,3 +347,56 @@ def test_what_workers_did_is_in_rays_metrics(plan: Plan, metrics_port: int) -> N
     assert 0 < found.pop("ray_gmp_atl_busy_share") <= 1
     assert found == expected
     assert len(list(work)) == 1
+
+
+def custom() -> list[str]:
+    """What Ray has set aside for this process besides cores; a gang's names carry its group's id."""
+    return sorted(
+        name.partition("_group_")[0]
+        for name in ray.get_runtime_context().get_assigned_resources()
+        if name.startswith(("decode", "gang"))
+    )
+
+
+class SaysWhatItReads(Reads):
+    def __call__(self, task: Task) -> pa.Table:
+        return pa.table({"by": [custom()]})
+
+
+class SaysWhatItHas(Computes):
+    def compute(self, task: Task, table: pa.Table) -> Callable[[], str]:
+        said = json.dumps([table["by"][0].as_py(), custom()])
+        return lambda: said
+
+
+class Answers:
+    def __init__(self, plan: Plan) -> None:
+        pass
+
+    def __call__(self, task: Task, order: str) -> list[str]:
+        return custom()
+
+
+def note_resources(folder: str, gang: Gang) -> None:
+    (Path(folder) / f"rank{gang.rank}").write_text(json.dumps(sorted(set(custom()))))
+
+
+def test_custom_resources_choose_who_reads_and_who_computes(plan: Plan) -> None:
+    config = StreamWorkersConfig(resources={"gang": 1}, reader_resources={"decode": 0.5})
+
+    (result,) = stream_tasks(
+        tasks(1), partial(SaysWhatItReads, plan), SaysWhatItHas, plan, workers=config, retries=0
+    )
+
+    assert json.loads(result.result) == [["decode"], ["gang"]]
+
+
+def test_custom_resources_of_a_pool_and_of_a_gang(plan: Plan) -> None:
+    workers = WorkersConfig(resources={"decode": 1})
+    with open_pool(Answers, plan, workers=workers, most=1, retries=0, stalled_after_s=60.0) as pool:
+        assert list(pool.ask(tasks(1), "what")) == [["decode"]]
+
+    folder, store = str(plan.folder), Store((plan.folder / "root").as_uri())
+    config = TrainWorkersConfig(resources={"gang": 1}, max_failures=0)
+    train(note_resources, folder, name="a-gang", store=store, config=config)
+    assert json.loads((plan.folder / "rank0").read_text()) == ["gang"]
