@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gmp_atl_dist import __version__, cli_codebooks, cli_models
+from gmp_atl_dist import __version__, cli_codebooks, cli_doctor, cli_models, cli_submit
 from gmp_atl_dist.cli_options import ConfigOption, RootOption, SetOption, load_experiment
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
@@ -38,6 +38,8 @@ app.add_typer(config_app, name="config")
 app.add_typer(features_app, name="features")
 app.add_typer(cli_codebooks.app, name="codebook")
 app.add_typer(cli_models.app, name="model")
+app.command()(cli_doctor.doctor)
+app.command()(cli_submit.submit)
 
 _INTERRUPTED = 130
 
@@ -72,14 +74,15 @@ def _context(config: RunConfig) -> Iterator[Context]:
     from gmp_atl_dist.stages.base import Context
     from gmp_atl_dist.store.filesystem import Store
 
-    with Cluster(config.runtime) as cluster:
-        yield Context(
-            Store.open(config.runtime.root),
-            Store.open(config.runtime.corpus),
-            config.runtime,
-            Reporter(),
-            cluster,
-        )
+    settings = config.runtime
+    reporter = Reporter(log_format=settings.log_format, run=settings.run_name)
+    try:
+        with Cluster(settings) as cluster:
+            source = Store.open(settings.corpus)
+            yield Context(Store.open(settings.root), source, settings, reporter, cluster)
+    except GmpAtlError as e:
+        reporter.error(str(e))
+        raise typer.Exit(e.exit_code) from e
 
 
 @app.command()

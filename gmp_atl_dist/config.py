@@ -13,13 +13,39 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _ray_resources(given: dict[str, float]) -> dict[str, float]:
+    """What Ray would refuse much later, on the cluster."""
+    for name, amount in given.items():
+        if name.lower() in ("cpu", "gpu", "memory", "object_store_memory") or not name.strip():
+            raise ValueError(
+                f"{name!r} is no custom resource; use cpus and gpus for those, and a name of your own "
+                f"that the nodes advertise, e.g. gang"
+            )
+        if amount > 1 and amount != int(amount):
+            raise ValueError(
+                f"{name} = {amount:g}: Ray divides a resource below 1 only; give a whole number or "
+                f"a fraction up to 1"
+            )
+    return given
+
+
+RayResources = Annotated[dict[str, PositiveFloat], AfterValidator(_ray_resources)]
 
 MAX_UTTERANCE_S = 60.0
 RANDOM_SOURCE = "random:"
@@ -367,6 +393,11 @@ class ProcessConfig(Section):
     gpus: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="GPUs of each; may be a fraction"
     )
+    resources: RayResources = Field(
+        default_factory=dict,
+        description="Ray's custom resources of each, e.g. { gang = 1 }; they choose the nodes, which are "
+        "those that advertise them",
+    )
 
 
 class WorkersConfig(ProcessConfig):
@@ -418,6 +449,9 @@ class StreamWorkersConfig(WorkersConfig):
     )
     reader_cpus: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="cores set aside for each reader; 0: they share the workers'"
+    )
+    reader_resources: RayResources = Field(
+        default_factory=dict, description="Ray's custom resources of each reader; see resources"
     )
     batch_s: PositiveFloat | None = Field(
         default=None,
@@ -489,6 +523,12 @@ class RuntimeConfig(Section):
 
     corpus: str = Field(default="corpus", description="folder or URI of the recordings")
     root: str = Field(default="runs", description="folder or URI of all artefacts")
+    run_name: str = Field(
+        default="unnamed", min_length=1, description="what metrics and log lines call this run"
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="of the driver's lines; json: an object a line, for a log store"
+    )
     ray_address: str | None = Field(
         default=None, description="none: RAY_ADDRESS, else a Ray of our own"
     )

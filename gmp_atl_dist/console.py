@@ -1,15 +1,24 @@
-"""What a person sees: progress bars on a terminal, plain lines everywhere else."""
+"""What a person sees: progress bars on a terminal, plain lines everywhere else.
+
+Where a machine reads it, an object of JSON a line: always time, level, run, stage, fold and message; of
+progress also part (the one that was done last), done and total.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Literal, Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from gmp_atl_dist.tags import Tags
 
 _LINE_EVERY_S = 10.0
 
@@ -17,19 +26,45 @@ _LINE_EVERY_S = 10.0
 class Bar(Protocol):
     """Shows how far a stage is."""
 
-    def update(self, done: int, total: int, note: str = "") -> None: ...
+    def update(self, done: int, total: int, note: str = "", part: str = "") -> None: ...
 
 
 class Reporter:
-    """Writes to standard output; ``terminal`` is found out unless given."""
+    """Writes to standard output; ``terminal`` is found out unless given. ``run`` names JSON's run."""
 
-    def __init__(self, terminal: bool | None = None) -> None:
-        self._terminal = sys.stdout.isatty() if terminal is None else terminal
+    def __init__(
+        self,
+        terminal: bool | None = None,
+        log_format: Literal["text", "json"] = "text",
+        run: str = "",
+    ) -> None:
+        self._json = log_format == "json"
+        self._terminal = not self._json and (sys.stdout.isatty() if terminal is None else terminal)
         self._console = Console(highlight=False, emoji=False, soft_wrap=True, file=sys.stdout)
+        self._run = run
+        self._label = ""
 
     def line(self, text: str) -> None:
         """One line of plain text; nothing in it is markup."""
-        self._console.print(text, markup=False)
+        if self._json:
+            self._object(sys.stdout, "info", self._label, text)
+        else:
+            self._console.print(text, markup=False)
+
+    def error(self, text: str) -> None:
+        """What stopped the run, to standard error."""
+        if self._json:
+            self._object(sys.stderr, "error", self._label, text)
+        else:
+            print(f"error: {text}", file=sys.stderr)
+
+    @contextmanager
+    def about(self, label: str) -> Iterator[None]:
+        """Lines are of this stage meanwhile."""
+        before, self._label = self._label, label
+        yield
+        # Not after an error, which is told later and is of this stage.
+        self._label = before
 
     @contextmanager
     def bar(self, label: str) -> Iterator[Bar]:
@@ -46,6 +81,20 @@ class Reporter:
         with Progress(*columns, console=self._console, transient=True) as progress:
             yield _RichBar(progress, label)
 
+    def progress(self, label: str, done: int, total: int, note: str, part: str) -> None:
+        """How far a stage is, as a line."""
+        if self._json:
+            about = {"part": part, "done": done, "total": total}
+            self._object(sys.stdout, "info", label, note, **about)
+        else:
+            self.line(f"{label}: {done}/{total} {note}".rstrip())
+
+    def _object(self, to: TextIO, level: str, label: str, text: str, **more: str | int) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        tags = asdict(Tags.of(label, self._run))
+        line = {"time": now, "level": level, **tags, "message": text, **more}
+        print(json.dumps(line, ensure_ascii=False), file=to, flush=True)
+
 
 class _PlainBar:
     def __init__(self, reporter: Reporter, label: str) -> None:
@@ -53,12 +102,12 @@ class _PlainBar:
         self._label = label
         self._next_s = time.monotonic() + _LINE_EVERY_S
 
-    def update(self, done: int, total: int, note: str = "") -> None:
+    def update(self, done: int, total: int, note: str = "", part: str = "") -> None:
         now_s = time.monotonic()
         if now_s < self._next_s:
             return
         self._next_s = now_s + _LINE_EVERY_S
-        self._reporter.line(f"{self._label}: {done}/{total} {note}".rstrip())
+        self._reporter.progress(self._label, done, total, note, part)
 
 
 class _RichBar:
@@ -66,5 +115,5 @@ class _RichBar:
         self._progress = progress
         self._task = progress.add_task(label, total=None, note="")
 
-    def update(self, done: int, total: int, note: str = "") -> None:
+    def update(self, done: int, total: int, note: str = "", part: str = "") -> None:
         self._progress.update(self._task, completed=done, total=total, note=note)

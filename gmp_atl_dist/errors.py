@@ -68,6 +68,12 @@ class WorkerError(GmpAtlError):
     exit_code = 7
 
 
+class PreflightError(GmpAtlError):
+    """A run could not work where it was to start; the report before it says why."""
+
+    exit_code = 8
+
+
 class StoppedError(GmpAtlError):
     """The run was asked to stop, and did; nothing is lost."""
 

@@ -213,6 +213,10 @@ class _Runner:
     only: str | None = None
 
     def __call__(self, stage: Stage) -> Handle:
+        with self.context.reporter.about(stage.label):
+            return self._ensured(stage)
+
+    def _ensured(self, stage: Stage) -> Handle:
         key, reporter = stage.key, self.context.reporter
         found = find_artifact(self.context.store, key)
         if found is not None:

@@ -41,13 +41,14 @@ _RAY = ("-m", "ray.scripts.scripts")
 
 
 @dataclass(frozen=True)
-class _Head:
+class Head:
     """A Ray head: its process, its dashboard, and the environment of whoever talks to it."""
 
     process: subprocess.Popen[bytes]
     folder: Path
     python: str
     env: dict[str, str]
+    gcs_port: int
     dashboard_port: int
     agent_port: int
 
@@ -80,7 +81,7 @@ def run_job(script: Path, args: Sequence[str]) -> int:
         RuntimeError: the head did not come up in time, refused the job, or died; with its words.
     """
     job = f"gmp-atl-{secrets.token_hex(4)}"
-    with _private_head() as head:
+    with private_head() as head:
         submit = [
             *(head.python, *_RAY, "job", "submit", "--address", head.url),
             *("--submission-id", job, "--no-wait"),
@@ -94,10 +95,15 @@ def run_job(script: Path, args: Sequence[str]) -> int:
 
 
 @contextmanager
-def _private_head() -> Iterator[_Head]:
+def private_head() -> Iterator[Head]:
+    """A head of its own for as long as the block takes; it and all that it started end with it.
+
+    Raises:
+        RuntimeError: it did not come up in time, or died; with its words.
+    """
     # A short path, because unix sockets below it may have some 100 characters.
     folder = Path(tempfile.mkdtemp(prefix="gar-", dir="/tmp"))
-    head: _Head | None = None
+    head: Head | None = None
     try:
         head = _start(folder)
         _wait_until_ready(head)
@@ -110,7 +116,7 @@ def _private_head() -> Iterator[_Head]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(folder: Path) -> _Head:
+def _start(folder: Path) -> Head:
     env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     no_proxy = ",".join(filter(None, ["127.0.0.1,localhost", env.get("no_proxy")]))
     env |= {
@@ -145,7 +151,7 @@ def _start(folder: Path) -> _Head:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return _Head(process, folder, python, env, dashboard, agent)
+    return Head(process, folder, python, env, gcs, dashboard, agent)
 
 
 def _plain_path_of_python(folder: Path) -> str:
@@ -156,7 +162,7 @@ def _plain_path_of_python(folder: Path) -> str:
     return str(folder / "venv" / Path(sys.executable).relative_to(sys.prefix))
 
 
-def _wait_until_ready(head: _Head) -> None:
+def _wait_until_ready(head: Head) -> None:
     """Until the dashboard answers and the agent that starts jobs listens."""
     start = time.monotonic()
     while time.monotonic() < start + _READY_S and head.process.poll() is None:
@@ -170,11 +176,11 @@ def _wait_until_ready(head: _Head) -> None:
     raise RuntimeError(f"Ray's head is not ready after {_READY_S:.0f} s; it said:\n{head.said()}")
 
 
-def _death_of(head: _Head) -> RuntimeError:
+def _death_of(head: Head) -> RuntimeError:
     return RuntimeError(f"Ray's head ended with {head.process.poll()}; it said:\n{head.said()}")
 
 
-def _follow(head: _Head, job: str) -> int:
+def _follow(head: Head, job: str) -> int:
     """Copy what the job prints to stdout until its end; its exit code.
 
     `ray job submit` would wait as well, but repeats the output of a job that fails, and hides its
@@ -200,7 +206,7 @@ def _follow(head: _Head, job: str) -> int:
     raise _death_of(head)
 
 
-def _stop(head: _Head | None, folder: Path) -> None:
+def _stop(head: Head | None, folder: Path) -> None:
     """End the head, which ends its own; then what is left of it, such as the job's session."""
     if head is not None:
         head.process.terminate()

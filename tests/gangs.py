@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
@@ -79,6 +80,9 @@ class Rank:
 
     def loses_a_node(self) -> bool:
         return False
+
+    def measure(self, measures: Mapping[str, float]) -> None:
+        return None
 
 
 def train_by(job: TrainJob, world_size: int, fault: Fault | None = None) -> list[int]:

@@ -11,7 +11,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +61,7 @@ class OneRank:
     def __init__(self, *, stop_after: int | None = None) -> None:
         self._stop_after = stop_after
         self.reported: list[int] = []
+        self.measured: list[dict[str, float]] = []
 
     def report(self, step: int) -> None:
         self.reported.append(step)
@@ -69,6 +70,9 @@ class OneRank:
 
     def loses_a_node(self) -> bool:
         return False
+
+    def measure(self, measures: Mapping[str, float]) -> None:
+        self.measured.append(dict(measures))
 
 
 @contextmanager

@@ -288,3 +288,19 @@ def test_sample_frames_may_be_all() -> None:
     assert parse_config({"cluster": {"sample_frames": "all"}}, "x").cluster.sample_frames == "all"
     with pytest.raises(ConfigError, match="sample_frames"):
         parse_config({"cluster": {"sample_frames": "most"}}, "x")
+
+
+def test_custom_resources_are_checked_and_hashed_nowhere(write) -> None:
+    train = "[runtime.train]\nresources = { gang = 1 }\n"
+    config = load_config(write(f"{train}[runtime.extract]\nreader_resources = {{ decode = 0.5 }}"))
+
+    assert config.runtime.train.resources == {"gang": 1}
+    assert config.runtime.extract.reader_resources == {"decode": 0.5}
+    assert config.science() == RunConfig().science()
+    label = "[runtime.label]\nresources = { GPU = 1 }\n"
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(f"{label}[runtime.train]\nresources = {{ a = 1.5 }}"))
+    assert "x.toml: runtime.label.resources: 'GPU' is no custom resource; use cpus and gpus" in str(
+        caught.value
+    )
+    assert "x.toml: runtime.train.resources: a = 1.5: Ray divides" in str(caught.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -25,8 +26,10 @@ from gmp_atl_dist.errors import (
     ModelError,
     WorkerError,
 )
+from gmp_atl_dist.runtime.metrics import StageMetrics
 from gmp_atl_dist.runtime.pools import _one_value, _only_value
 from gmp_atl_dist.runtime.wrapped import in_short, last_line, our_error
+from gmp_atl_dist.tags import Tags
 
 
 class Wrapper(Exception):
@@ -229,3 +232,36 @@ def test_a_ray_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     cluster = runtime.Cluster(RuntimeConfig(ray_address="head:6379"))
     with pytest.raises(WorkerError, match=r"cannot reach Ray at head:6379: nobody .*RAY_ADDRESS"):
         cluster.open()
+
+
+def test_a_gauge_is_told_again_until_its_stage_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray forgets within 20 s what is set once, and who hangs sets nothing."""
+    import ray.util.metrics
+
+    told: list[tuple[str, float]] = []
+
+    class Gauge:
+        def __init__(self, name: str, *_: object, **__: object) -> None:
+            self._name = name
+
+        def set_default_tags(self, _: object) -> Gauge:
+            return self
+
+        def set(self, value: float, _: object) -> None:
+            told.append((self._name, value))
+
+    monkeypatch.setattr(ray.util.metrics, "Gauge", Gauge)
+    monkeypatch.setattr("gmp_atl_dist.runtime.metrics._AGAIN_EVERY_S", 0.01)
+    metrics = StageMetrics(Tags("run", "extract", "fold1"))
+    metrics.plan(2)
+    metrics.done()
+    deadline = time.monotonic() + 10
+    while told.count(("gmp_atl_parts_planned", 2)) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    metrics.close()
+    assert told.count(("gmp_atl_parts_planned", 2)) >= 5
+    assert told.count(("gmp_atl_parts_done", 1)) >= 4
+    time.sleep(0.1)
+    count = len(told)
+    time.sleep(0.1)
+    assert len(told) == count

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 from gmp_atl_dist.config import TrainWorkersConfig
 from gmp_atl_dist.errors import WorkerError
+from gmp_atl_dist.runtime.metrics import TrainingMetrics
 from gmp_atl_dist.runtime.wrapped import last_line, our_error
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.tags import Tags
 
 ArgumentT = TypeVar("ArgumentT")
 
@@ -18,6 +20,7 @@ _RUNS = "checkpoints/_ray"
 
 _RESIZE_EVERY_S = 60.0
 """How often Ray looks whether there is room for more workers: to start anew costs seconds."""
+_NO_TAGS = Tags()
 _ROOM_TIMEOUT_S = "20"
 """Ray reckons for up to 20 s with the room of a node that is gone, and would wait 60 s for it."""
 
@@ -34,6 +37,8 @@ class Gang(Protocol):
 
     def loses_a_node(self) -> bool: ...
 
+    def measure(self, measures: Mapping[str, float]) -> None: ...
+
 
 def train(
     loop: Callable[[ArgumentT, Gang], None],
@@ -42,12 +47,13 @@ def train(
     name: str,
     store: Store,
     config: TrainWorkersConfig,
+    tags: Tags = _NO_TAGS,
 ) -> None:
     """Run ``loop(argument, gang)`` on a gang of workers until it returns on all of them.
 
     When a worker or its node dies, all of the gang starts ``loop`` again, which goes on from its own
     checkpoints. With ``[min, max]`` workers the gang is as large as there is room for at a start,
-    and starts anew when room comes (Ray Train's elastic scaling).
+    and starts anew when room comes (Ray Train's elastic scaling). ``tags`` are those of the metrics.
 
     Raises:
         GmpAtlError: raised by the loop, as it was.
@@ -63,7 +69,12 @@ def train(
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _ROOM_TIMEOUT_S)
     trainer = ray.train.torch.TorchTrainer(
         _gang_loop,
-        train_loop_config={"loop": loop, "argument": argument, "threads": config.cpus},
+        train_loop_config={
+            "loop": loop,
+            "argument": argument,
+            "threads": config.cpus,
+            "tags": tags,
+        },
         torch_config=ray.train.torch.TorchConfig(
             backend="nccl" if config.gpus else "gloo", timeout_s=int(config.collective_timeout_s)
         ),
@@ -71,7 +82,8 @@ def train(
             num_workers=num_workers,
             use_gpu=config.gpus > 0,
             resources_per_worker={"CPU": config.cpus}
-            | ({"GPU": config.gpus} if config.gpus else {}),
+            | ({"GPU": config.gpus} if config.gpus else {})
+            | config.resources,
             elastic_resize_monitor_interval_s=_RESIZE_EVERY_S,
         ),
         run_config=ray.train.RunConfig(
@@ -103,17 +115,19 @@ def forget_checkpoints(store: Store, name: str) -> None:
 def _gang_loop(config: dict[str, object]) -> None:
     from gmp_atl_dist.device import pin_threads
 
-    threads, loop = config["threads"], config["loop"]
-    if not isinstance(threads, int) or not callable(loop):
-        raise TypeError(f"a gang needs a loop and a number of threads, got {loop!r}, {threads!r}")
+    threads, loop, tags = config["threads"], config["loop"], config["tags"]
+    if not isinstance(threads, int) or not callable(loop) or not isinstance(tags, Tags):
+        raise TypeError(
+            f"a gang needs a loop, threads and tags, got {loop!r}, {threads!r}, {tags!r}"
+        )
     pin_threads(threads)
-    loop(config["argument"], _RayGang())
+    loop(config["argument"], _RayGang(tags))
 
 
 class _RayGang:
     """Ray Train's context behind our own words."""
 
-    def __init__(self) -> None:
+    def __init__(self, tags: Tags) -> None:
         import ray.train
 
         context = ray.train.get_context()
@@ -121,6 +135,7 @@ class _RayGang:
         self.world_size = context.get_world_size()
         self.node = context.get_node_rank()
         self.node_leader = context.get_local_rank() == 0
+        self._metrics = TrainingMetrics(tags)
 
     def report(self, step: int) -> None:
         import ray.train
@@ -132,3 +147,6 @@ class _RayGang:
 
         # Ray drains a node that a spot notice or the autoscaler takes away; all ranks get one answer.
         return ray.train.get_preemption_info() is not None
+
+    def measure(self, measures: Mapping[str, float]) -> None:
+        self._metrics.show(measures)

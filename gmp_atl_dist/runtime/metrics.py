@@ -1,19 +1,38 @@
-"""How busy a worker process is, and what it has done, as Ray's metrics."""
+"""What Ray exports for Prometheus: what processes have done, how far a stage is, how a training goes.
+
+Ray puts ``ray_`` before each name. Counters stay as long as their node. Ray exports a gauge once for each
+time that it is set, and forgets it after some 20 s; so here it is set again and again as long as its process
+lives. Else what has hung would be what is not seen.
+"""
 
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from gmp_atl_dist.tags import Tags
+
+if TYPE_CHECKING:
+    from ray.util.metrics import Counter, Gauge
+
+_KEYS = ("run", "stage", "fold")
+_AGAIN_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """What one task did: utterances and their audio; both 0 where it had none to do with audio."""
+    """What one task did: utterances and their audio; both 0 where it had none to do with audio.
+
+    ``bad`` recordings were left out.
+    """
 
     utterances: int = 0
     audio_s: float = 0.0
+    bad: int = 0
 
 
 def amounts(result: str) -> Amounts:
@@ -26,9 +45,10 @@ def amounts(result: str) -> Amounts:
         receipts = json.loads(result)
         audio_s = sum(float(receipt["audio_s"]) for receipt in receipts)
         rows = max((int(receipt["rows"]) for receipt in receipts), default=0)
-    except (ValueError, TypeError, KeyError):
+        bad = sum(len(receipt.get("problems", ())) for receipt in receipts)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return Amounts()
-    return Amounts(rows, audio_s) if audio_s else Amounts()
+    return Amounts(rows, audio_s, bad) if audio_s else Amounts(bad=bad)
 
 
 class Clock:
@@ -60,25 +80,18 @@ class Clock:
         return 0.0 if self._first_s is None else self._now() - self._first_s
 
 
-class Metrics:
-    """What Ray exports of one worker process, tagged with the stage."""
+class WorkerMetrics:
+    """Of a process of a mapped stage."""
 
-    def __init__(self, label: str) -> None:
-        from ray.util.metrics import Counter, Gauge
-
-        tags = {"stage": label or "none"}
-        self._parts = Counter(
-            "gmp_atl_parts_total", "tasks done", tag_keys=("stage",)
-        ).set_default_tags(tags)
-        self._utterances = Counter(
-            "gmp_atl_utterances_total", "utterances done", tag_keys=("stage",)
-        ).set_default_tags(tags)
-        self._audio_s = Counter(
-            "gmp_atl_audio_seconds_total", "audio of the utterances done", tag_keys=("stage",)
-        ).set_default_tags(tags)
-        self._busy = Gauge(
-            "gmp_atl_busy_share", "share of its time that a worker computes", tag_keys=("stage",)
-        ).set_default_tags(tags)
+    def __init__(self, tags: Tags) -> None:
+        self._parts = _counter("gmp_atl_parts_total", "tasks done", tags)
+        self._utterances = _counter("gmp_atl_utterances_total", "utterances done", tags)
+        self._audio_s = _counter(
+            "gmp_atl_audio_seconds_total", "audio of the utterances done", tags
+        )
+        self._bad = _counter("gmp_atl_bad_recordings_total", "recordings that were left out", tags)
+        self._gauges = _Gauges(tags)
+        self._gauges.add("gmp_atl_busy_share", "share of its time that a worker computes")
 
     def count(self, result: str, busy_s: float, alive_s: float) -> None:
         done = amounts(result)
@@ -87,5 +100,119 @@ class Metrics:
         if done.audio_s:
             self._utterances.inc(done.utterances)
             self._audio_s.inc(done.audio_s)
+        if done.bad:
+            self._bad.inc(done.bad)
         if alive_s:
-            self._busy.set(busy_s / alive_s)
+            self._gauges.set("gmp_atl_busy_share", busy_s / alive_s)
+
+
+class StageMetrics:
+    """Of the driver of a mapped stage: how much there is to do in this attempt, and how much is done.
+
+    Both only grow, also where the same tasks are asked again and again; done is below planned as long
+    as somebody is waiting.
+    """
+
+    def __init__(self, tags: Tags) -> None:
+        self._done, self._planned = 0, 0
+        self._gauges = _Gauges(tags)
+        self._gauges.add("gmp_atl_parts_done", "tasks that the driver has seen done")
+        self._gauges.add("gmp_atl_parts_planned", "tasks that it has given out")
+
+    def plan(self, tasks: int) -> None:
+        self._planned += tasks
+        self._gauges.set("gmp_atl_parts_planned", self._planned)
+        self._gauges.set("gmp_atl_parts_done", self._done)
+
+    def done(self) -> None:
+        self._done += 1
+        self._gauges.set("gmp_atl_parts_done", self._done)
+
+    def close(self) -> None:
+        """The stage is over, however it ended."""
+        self._gauges.close()
+
+
+_TRAINING = {
+    "updates_done": ("gmp_atl_updates_done", "updates taken, those before a restart included"),
+    "updates_planned": ("gmp_atl_updates_planned", "updates of the whole training"),
+    "updates_skipped": ("gmp_atl_updates_skipped", "updates whose loss or gradient was not finite"),
+    "loss": ("gmp_atl_loss", "mean loss at the curve's last point"),
+    "gradient_norm": ("gmp_atl_gradient_norm", "mean norm of the gradient before clipping"),
+    "learning_rate": ("gmp_atl_learning_rate", "mean learning rate"),
+    "audio_h_per_h": ("gmp_atl_audio_hours_per_hour", "audio learnt from in an hour"),
+    "data_wait_share": ("gmp_atl_data_wait_share", "share of the time that waits for data"),
+    "checkpoint_stall_share": (
+        "gmp_atl_checkpoint_stall_share",
+        "share of the time that waits for checkpoints",
+    ),
+    "checkpoint_time_s": (
+        "gmp_atl_checkpoint_timestamp_seconds",
+        "Unix time of this attempt's newest checkpoint, or of its start",
+    ),
+}
+"""What a training calls its measures, and what they are called outside."""
+
+
+class TrainingMetrics:
+    """Of the first rank of a training."""
+
+    def __init__(self, tags: Tags) -> None:
+        self._gauges = _Gauges(tags)
+        for name, words in _TRAINING.values():
+            self._gauges.add(name, words)
+        self._gauges.add("gmp_atl_measure", "what else a stage measures", "measure")
+
+    def show(self, measures: Mapping[str, float]) -> None:
+        for name, value in measures.items():
+            if name in _TRAINING:
+                self._gauges.set(_TRAINING[name][0], value)
+            else:
+                self._gauges.set("gmp_atl_measure", value, measure=name)
+
+
+class _Gauges:
+    """Gauges that are told again and again until they are closed, or their process ends."""
+
+    def __init__(self, tags: Tags) -> None:
+        self._tags = tags
+        self._gauges: dict[str, Gauge] = {}
+        self._values: dict[tuple[str, str], float] = {}
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tell, name="gauges", daemon=True)
+
+    def add(self, name: str, words: str, *more: str) -> None:
+        from ray.util.metrics import Gauge
+
+        gauge = Gauge(name, words, tag_keys=(*_KEYS, *more))
+        self._gauges[name] = gauge.set_default_tags(_defaults(self._tags))
+
+    def set(self, name: str, value: float, *, measure: str = "") -> None:
+        with self._lock:
+            self._values[name, measure] = value
+            self._set(name, measure, value)
+            if self._thread.ident is None:
+                self._thread.start()
+
+    def close(self) -> None:
+        self._over.set()
+
+    def _tell(self) -> None:
+        while not self._over.wait(_AGAIN_EVERY_S):
+            with self._lock:
+                for (name, measure), value in self._values.items():
+                    self._set(name, measure, value)
+
+    def _set(self, name: str, measure: str, value: float) -> None:
+        self._gauges[name].set(value, {"measure": measure} if measure else {})
+
+
+def _counter(name: str, words: str, tags: Tags) -> Counter:
+    from ray.util.metrics import Counter
+
+    return Counter(name, words, tag_keys=_KEYS).set_default_tags(_defaults(tags))
+
+
+def _defaults(tags: Tags) -> dict[str, str]:
+    return {key: value or "none" for key, value in asdict(tags).items()}

@@ -14,8 +14,9 @@ import pyarrow as pa
 from gmp_atl_dist.device import pin_threads
 from gmp_atl_dist.errors import GmpAtlError, WorkerError
 from gmp_atl_dist.runtime.begun import Begun
-from gmp_atl_dist.runtime.metrics import Clock, Metrics
+from gmp_atl_dist.runtime.metrics import Clock, WorkerMetrics
 from gmp_atl_dist.runtime.work import PoolWorker, StreamWorker, Task, TaskReader, TaskWorker
+from gmp_atl_dist.tags import Tags
 
 ArgumentT = TypeVar("ArgumentT")
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class Setting:
     """What a process is told beside its worker and argument."""
 
     threads: int
-    label: str
+    tags: Tags
     begun: Begun
 
 
@@ -119,12 +120,12 @@ class PoolActor:
         worker: Callable[[ArgumentT], PoolWorker[object, object]],
         argument: ArgumentT,
         threads: int,
-        label: str,
+        tags: Tags,
     ) -> None:
         pin_threads(threads)
         self._worker = _attempt(_START, worker, argument)
         self._clock = Clock()
-        self._metrics = Metrics(label)
+        self._metrics = WorkerMetrics(tags)
 
     def ready(self) -> GmpAtlError | None:
         """Answers once the process is there; with the error, if making the worker failed."""
@@ -150,7 +151,7 @@ class _Account:
         # Of the process, unlike the actor's: one that was started again counts from 0.
         self._worker = ray.get_runtime_context().get_worker_id()
         self._clock = Clock()
-        self._metrics = Metrics(setting.label)
+        self._metrics = WorkerMetrics(setting.tags)
         self._begun = setting.begun
 
     def computing(self, task: Task) -> Clock:

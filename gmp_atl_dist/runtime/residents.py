@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 from gmp_atl_dist.config import WorkersConfig
 from gmp_atl_dist.errors import GmpAtlError, WorkerError
+from gmp_atl_dist.runtime.metrics import StageMetrics
 from gmp_atl_dist.runtime.work import PoolWorker, Task
 from gmp_atl_dist.runtime.wrapped import in_short, our_error
+from gmp_atl_dist.tags import Tags
 
 if TYPE_CHECKING:
     import ray
@@ -28,6 +30,7 @@ OrderT_contra = TypeVar("OrderT_contra", contravariant=True)
 AnswerT = TypeVar("AnswerT")
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
+_NO_TAGS = Tags()
 _AT_ONCE = 2
 """Tasks that a process holds: it works on one and has the next at hand."""
 _AHEAD = 4
@@ -52,7 +55,7 @@ def open_pool(
     most: int,
     retries: int,
     stalled_after_s: float,
-    label: str = "",
+    tags: Tags = _NO_TAGS,
 ) -> Iterator[Pool[OrderT, AnswerT]]:
     """Start processes, at most ``most`` of them, and end them afterwards.
 
@@ -71,20 +74,30 @@ def open_pool(
     actor = ray.remote(PoolActor).options(
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
+        resources=workers.resources,
         max_restarts=retries,
         max_task_retries=retries,
     )
-    actors = [actor.remote(worker, argument, workers.cpus, label) for _ in range(count)]
+    actors = [actor.remote(worker, argument, workers.cpus, tags) for _ in range(count)]
+    metrics = StageMetrics(tags)
     try:
-        yield _RayPool(cast("Sequence[ray.actor.ActorHandle]", actors), stalled_after_s)
+        handles = cast("Sequence[ray.actor.ActorHandle]", actors)
+        yield _RayPool(handles, stalled_after_s, metrics)
     finally:
+        metrics.close()
         for handle in actors:
             ray.kill(cast("ray.actor.ActorHandle", handle))
 
 
 class _RayPool(Generic[OrderT, AnswerT]):
-    def __init__(self, actors: Sequence[ray.actor.ActorHandle], stalled_after_s: float) -> None:
+    def __init__(
+        self,
+        actors: Sequence[ray.actor.ActorHandle],
+        stalled_after_s: float,
+        metrics: StageMetrics,
+    ) -> None:
         self._actors = actors
+        self._metrics = metrics
         self._stalled_after_s = stalled_after_s
         # One for which the cluster has no room yet must not be given work.
         self._starting = {actor.ready.remote(): number for number, actor in enumerate(actors)}
@@ -94,6 +107,7 @@ class _RayPool(Generic[OrderT, AnswerT]):
         import ray
 
         shared = ray.put(order)
+        self._metrics.plan(len(tasks))
         turns = Turns(len(tasks), len(self._actors))
         running: dict[ray.ObjectRef, int] = {}
         answered: dict[int, AnswerT] = {}
@@ -114,6 +128,7 @@ class _RayPool(Generic[OrderT, AnswerT]):
                     number = running.pop(reference)
                     answered[number] = self._value(reference, tasks[number].name)
                     turns.done(number)
+                    self._metrics.done()
             # What waits for a process behind a cut link does not return by itself.
             if time.monotonic() - heard_s > self._stalled_after_s:
                 names = ", ".join(tasks[n].name for n in running.values()) or "a worker to start"

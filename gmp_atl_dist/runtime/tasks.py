@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from gmp_atl_dist.config import StreamWorkersConfig, WorkersConfig
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.runtime.begun import Begun
+from gmp_atl_dist.runtime.metrics import StageMetrics
 from gmp_atl_dist.runtime.pools import Computer, Mapper, Reader, Setting
 from gmp_atl_dist.runtime.work import StreamWorker, Task, TaskReader, TaskResult, TaskWorker
 from gmp_atl_dist.runtime.wrapped import in_short
+from gmp_atl_dist.tags import Tags
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 ArgumentT = TypeVar("ArgumentT")
 
+_NO_TAGS = Tags()
 _AT_ONCE = 3
 """Tasks in a computing process: one computes, one is put, and one has its audio there already."""
 
@@ -32,12 +35,12 @@ def map_tasks(
     *,
     workers: WorkersConfig,
     retries: int,
-    label: str = "",
+    tags: Tags = _NO_TAGS,
 ) -> Iterator[TaskResult]:
     """Run every task on a pool of workers and yield what they return, in the order they finish.
 
-    A worker that dies is replaced and its task tried again, ``retries`` times at most. ``label`` is
-    what the metrics of the workers are tagged with.
+    A worker that dies is replaced and its task tried again, ``retries`` times at most. ``tags``
+    are those of the metrics.
 
     Raises:
         GmpAtlError: raised by the worker's own code, as it was.
@@ -51,14 +54,15 @@ def map_tasks(
         warnings.simplefilter("ignore")
         dataset = dataset.map(
             Mapper,  # pyright: ignore[reportArgumentType]  (callable classes are documented)
-            fn_constructor_args=(worker, argument, Setting(workers.cpus, label, begun)),
+            fn_constructor_args=(worker, argument, Setting(workers.cpus, tags, begun)),
             compute=_pool(workers.min_workers, workers.max_workers, len(tasks), 2),
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
+            resources=workers.resources,
             max_restarts=retries,
             max_task_retries=retries,
         )
-    yield from _results(dataset, tasks, begun)
+    yield from _results(dataset, tasks, begun, tags)
 
 
 def stream_tasks(
@@ -69,7 +73,7 @@ def stream_tasks(
     *,
     workers: StreamWorkersConfig,
     retries: int,
-    label: str = "",
+    tags: Tags = _NO_TAGS,
 ) -> Iterator[TaskResult]:
     """Read tasks' tables on one pool of processes and compute on another, which never waits for them.
 
@@ -90,18 +94,20 @@ def stream_tasks(
         warnings.simplefilter("ignore")
         dataset = dataset.map_batches(
             Reader,  # pyright: ignore[reportArgumentType]
-            fn_constructor_args=(reader, Setting(1, label, begun)),
+            fn_constructor_args=(reader, Setting(1, tags, begun)),
             batch_size=None,
             batch_format="pyarrow",
             # Where readers take no cores all of them can start; else what is left for them decides.
             compute=_pool(1 if workers.reader_cpus else readers, readers, len(tasks), 2),
             num_cpus=workers.reader_cpus,
+            resources=workers.reader_resources,
             max_restarts=retries,
             max_task_retries=retries,
         ).map_batches(
             Computer,  # pyright: ignore[reportArgumentType]
-            fn_constructor_args=(worker, argument, Setting(workers.cpus, label, begun)),
-            batch_size=None,
+            fn_constructor_args=(worker, argument, Setting(workers.cpus, tags, begun)),
+            # A block is a row. "All of it" is refused by Ray Data where there are GPUs.
+            batch_size=1,
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=_pool(
@@ -109,10 +115,11 @@ def stream_tasks(
             ),
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
+            resources=workers.resources,
             max_restarts=retries,
             max_task_retries=retries,
         )
-    yield from _results(dataset, tasks, begun)
+    yield from _results(dataset, tasks, begun, tags)
 
 
 def _as_rows(tasks: Sequence[Task]) -> ray.data.Dataset:
@@ -145,11 +152,13 @@ def _pool(
 
 
 def _results(
-    dataset: ray.data.Dataset, tasks: Sequence[Task], begun: Begun
+    dataset: ray.data.Dataset, tasks: Sequence[Task], begun: Begun, tags: Tags
 ) -> Iterator[TaskResult]:
     import ray.exceptions
 
     undone = {task.name for task in tasks}
+    metrics = StageMetrics(tags)
+    metrics.plan(len(tasks))
     try:
         # Nothing is fetched ahead, because a result would wait for the next one.
         for rows in dataset.iter_batches(
@@ -159,6 +168,7 @@ def _results(
                 if error := row.pop("error"):
                     raise pickle.loads(error)
                 undone.discard(row["name"])
+                metrics.done()
                 yield TaskResult(**row)
         if undone:
             raise WorkerError(
@@ -167,6 +177,7 @@ def _results(
     except ray.exceptions.RayError as e:
         raise _given_up(e, undone, begun) from e
     finally:
+        metrics.close()
         begun.forget()
 
 

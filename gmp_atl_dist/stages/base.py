@@ -16,6 +16,7 @@ from gmp_atl_dist.records import Problem
 from gmp_atl_dist.stages.progress import Progress, ProgressFile, forget_progress
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, Receipt
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.tags import Tags
 
 ArgumentT = TypeVar("ArgumentT")
 
@@ -29,6 +30,10 @@ class Context:
     settings: RuntimeConfig
     reporter: Reporter
     cluster: runtime.Cluster
+
+    def tags(self, label: str) -> Tags:
+        """Of the stage that a person calls ``label``."""
+        return Tags.of(label, self.settings.run_name)
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ def map_parts(
             receipts += found
             progress.add(result)
             now = progress.snapshot()
-            bar.update(now.done, now.total, now.note())
+            bar.update(now.done, now.total, now.note(), part=result.name)
             file.leave(now)
     forget_progress(context.store, out.key)
     return receipts
@@ -161,15 +166,15 @@ def _results(
     workers: WorkersConfig,
     reader: Callable[[], runtime.TaskReader] | None,
 ) -> Iterator[runtime.TaskResult]:
-    retries = context.settings.task_retries
+    retries, tags = context.settings.task_retries, context.tags(label)
     if reader is None:
         mapped = cast("Callable[[ArgumentT], runtime.TaskWorker]", worker)
         return runtime.map_tasks(
-            tasks, mapped, argument, workers=workers, retries=retries, label=label
+            tasks, mapped, argument, workers=workers, retries=retries, tags=tags
         )
     streamed = cast("Callable[[ArgumentT], runtime.StreamWorker]", worker)
     if not isinstance(workers, StreamWorkersConfig):
         raise TypeError(f"{label} has a reader and no readers: {workers!r}")
     return runtime.stream_tasks(
-        tasks, reader, streamed, argument, workers=workers, retries=retries, label=label
+        tasks, reader, streamed, argument, workers=workers, retries=retries, tags=tags
     )

@@ -159,7 +159,7 @@ class Cluster(Stage):
             most=most,
             retries=context.settings.task_retries,
             stalled_after_s=settings.stalled_after_s,
-            label=self.label,
+            tags=context.tags(self.label),
         ) as pool:
             for plan in plans.values():
                 artifacts = plan.run(pool)

@@ -51,7 +51,14 @@ class TrainedStage(Stage):
         context.store.delete(job.leave_path)
         forget_progress(context.store, out.key)  # an earlier attempt's pace is not this one's
         with _Watcher(context, out, self.label), _asked_to_leave(job) as asked:
-            runtime.train(run_training, job, name=name, store=context.store, config=workers)
+            runtime.train(
+                run_training,
+                job,
+                name=name,
+                store=context.store,
+                config=workers,
+                tags=context.tags(self.label),
+            )
         if asked.is_set() and "parts/curves.parquet" not in out.done():
             raise StoppedError(
                 f"{self.label} was asked to stop, saved a checkpoint and left; run the same command "

@@ -96,6 +96,9 @@ class _FolderPutter:
 class _S3Putter:
     """One PutObject an object; S3 shows it whole or not at all."""
 
+    def __init__(self, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+
     @cached_property
     def _client(self) -> S3Client:
         import boto3
@@ -105,6 +108,9 @@ class _S3Putter:
         if os.environ.get("AWS_CA_BUNDLE") == "":
             del os.environ["AWS_CA_BUNDLE"]
         config = Config(retries={"max_attempts": 8, "mode": "standard"})
+        if self._timeout_s is not None:
+            limits = {"connect_timeout": self._timeout_s, "read_timeout": self._timeout_s}
+            config = config.merge(Config(retries={"total_max_attempts": 2}, **limits))
         return cast("S3Client", boto3.client("s3", config=config))
 
     def put(self, path: str, data: bytes) -> None:
@@ -127,17 +133,21 @@ class _S3Putter:
 class Store:
     """Objects below one root. Cheap to make; pickles as its URI and reconnects where it lands."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, timeout_s: float | None = None) -> None:
         self.uri = normalize_uri(uri)
+        self._timeout_s = timeout_s
 
     @classmethod
-    def open(cls, uri: str) -> Store:
+    def open(cls, uri: str, timeout_s: float | None = None) -> Store:
         """A store at a plain path, a ``file://`` or an ``s3://bucket/prefix`` URI.
+
+        With ``timeout_s`` S3 is asked twice at most and each answer awaited for so long; for whoever
+        only wants to know whether it answers. Without, as patiently as a long run needs.
 
         Raises:
             ArtifactError: another scheme, or no bucket.
         """
-        return cls(uri)
+        return cls(uri, timeout_s)
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return (type(self), (self.uri,))
@@ -148,12 +158,21 @@ class Store:
     @cached_property
     def _connection(self) -> tuple[pafs.FileSystem, str]:
         if self.uri.startswith("s3://"):
-            return pafs.S3FileSystem(**_s3_options()), self.uri.removeprefix("s3://")
+            bucket = self.uri.removeprefix("s3://")
+            if self._timeout_s is None:
+                return pafs.S3FileSystem(**_s3_options()), bucket
+            impatient = pafs.S3FileSystem(
+                **_s3_options(),
+                connect_timeout=self._timeout_s,
+                request_timeout=self._timeout_s,
+                retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=2),
+            )
+            return impatient, bucket
         return pafs.LocalFileSystem(), self.uri.removeprefix("file://")
 
     @cached_property
     def _putter(self) -> _Putter:
-        return _S3Putter() if self.uri.startswith("s3://") else _FolderPutter()
+        return _S3Putter(self._timeout_s) if self.uri.startswith("s3://") else _FolderPutter()
 
     @property
     def filesystem(self) -> pafs.FileSystem:

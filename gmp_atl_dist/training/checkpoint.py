@@ -146,7 +146,8 @@ def _gathered(mine: tuple[int, str, str]) -> list[tuple[int, str, str]]:
 class Uploader:
     """Saves to a folder of this machine, and uploads while training goes on.
 
-    ``stalled_s`` is for how long training stood still for it.
+    ``stalled_s`` is for how long training stood still for it; ``sealed_s`` the Unix time at which rank 0 has
+    sealed its last one, or began.
     """
 
     def __init__(
@@ -164,6 +165,7 @@ class Uploader:
         self._upload: Future[None] | None = None
         self._folder, self._step = "", 0
         self.stalled_s = 0.0
+        self.sealed_s = time.time()
 
     @property
     def uploading(self) -> bool:
@@ -229,5 +231,6 @@ class Uploader:
                 zero_stage=self._zero_stage,
                 keep=_KEPT,
             )
+            self.sealed_s = time.time()
         except Exception as e:  # the next one may succeed, and this one is not believed
             _log.warning("checkpoint %s was not sealed: %s", folder, e)

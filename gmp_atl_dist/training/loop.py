@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -68,6 +68,10 @@ class Gang(Protocol):
 
     def loses_a_node(self) -> bool:
         """Whether a machine of the gang will soon be taken away. Every rank asks at the same update."""
+        ...
+
+    def measure(self, measures: Mapping[str, float]) -> None:
+        """Show how the training goes to whoever watches the cluster. The first rank alone does."""
         ...
 
 
@@ -191,6 +195,7 @@ class _Trainer:
     def run(self) -> None:
         progress = self._progress
         self._engine.train()
+        self._measure(progress.step)
         updates = self._loader.updates(progress.step, self._total_steps)
         while (found := self._next(updates)) is not None:
             step, batches = found
@@ -323,16 +328,20 @@ class _Trainer:
 
     def _log(self, step: int) -> None:
         every = max(1, self._total_steps // _CURVE_POINTS)
-        if step % every == 0 or step == self._total_steps:
+        is_point = step % every == 0 or step == self._total_steps
+        if is_point:
             means = self._meter.means(self._engine.device)
             for name, value in means.items():
                 self._progress.curve.append(Point(step=step, name=name, value=value))
             self._logs.log(step, {**means, **self._pace()})
-        if self._gang.rank == 0 and self._is_due():
+        is_due = self._is_due()
+        if is_point or is_due:
+            self._measure(step)
+        if self._gang.rank == 0 and is_due:
             self._shown_s = time.monotonic()
             pace = self._pace()
             audio_h_per_h = pace.pop("audio_h_per_h")
-            measures = {p.name: p.value for p in self._progress.curve} | pace
+            measures = self._newest() | pace
             shown = {
                 "done": step,
                 "total": self._total_steps,
@@ -341,6 +350,22 @@ class _Trainer:
             }
             path = f"{self._job.key.prefix}/_progress.json"
             self._job.store.put(path, canonical_json(shown).encode())
+
+    def _measure(self, step: int) -> None:
+        """What the cluster's metrics show; of a hung training they stay what they were."""
+        if self._gang.rank != 0:
+            return
+        counts = {
+            "updates_done": step,
+            "updates_planned": self._total_steps,
+            "updates_skipped": len(self._progress.skipped_at),
+            "checkpoint_time_s": self._uploader.sealed_s,
+        }
+        self._gang.measure({**self._newest(), **self._pace(), **counts})
+
+    def _newest(self) -> dict[str, float]:
+        """The last value of each of the curve's measures."""
+        return {p.name: p.value for p in self._progress.curve}
 
     def _pace(self) -> dict[str, float]:
         """Of this attempt so far: how fast it learns, and for which share of the time it waited."""

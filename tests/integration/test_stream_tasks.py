@@ -21,9 +21,19 @@ import pyarrow as pa
 import pytest
 import ray
 
-from gmp_atl_dist.config import StreamWorkersConfig, WorkersConfig
+from gmp_atl_dist.config import StreamWorkersConfig, TrainWorkersConfig, WorkersConfig
 from gmp_atl_dist.errors import ArtifactError, CorpusError, GmpAtlError, ModelError, WorkerError
-from gmp_atl_dist.runtime import Task, TaskResult, map_tasks, stream_tasks
+from gmp_atl_dist.runtime import (
+    Gang,
+    Task,
+    TaskResult,
+    map_tasks,
+    open_pool,
+    stream_tasks,
+    train,
+)
+from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.tags import Tags
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -162,6 +172,8 @@ def metrics_port() -> Iterator[int]:
             address="local",
             include_dashboard=False,
             num_cpus=2,
+            num_gpus=2,  # of which Ray only counts
+            resources={"decode": 1, "gang": 1},
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,
             _temp_dir=folder,
@@ -187,13 +199,10 @@ def streamed(
     workers: int | tuple[int, int] = 1,
     readers: int = 1,
     retries: int = 1,
-    label: str = "",
 ) -> list[TaskResult]:
     config = StreamWorkersConfig(workers=workers, readers=readers)
     return list(
-        stream_tasks(
-            work, partial(Reads, plan), Computes, plan, workers=config, retries=retries, label=label
-        )
+        stream_tasks(work, partial(Reads, plan), Computes, plan, workers=config, retries=retries)
     )
 
 
@@ -232,6 +241,15 @@ def test_a_worker_has_its_audio_when_it_needs_it_and_readers_do_not_run_away(pla
     waits_s = sorted(b - e for (e, *_), (b, *_) in zip(ended, begun[1:], strict=False))
     assert waits_s[0] >= 0
     assert waits_s[len(waits_s) // 2] < 0.05, waits_s
+
+
+def test_workers_with_gpus_are_given_them(plan: Plan) -> None:
+    streams = StreamWorkersConfig(workers=2, gpus=1, readers=1)
+    reads = partial(Reads, plan)
+    results = list(stream_tasks(tasks(6), reads, Computes, plan, workers=streams, retries=0))
+    assert sorted(receipts(results)) == [f"t{i}" for i in range(6)]
+    mapped = map_tasks(tasks(3), Maps, plan, workers=WorkersConfig(gpus=0.5), retries=0)
+    assert len(list(mapped)) == 3
 
 
 @pytest.mark.parametrize(
@@ -300,31 +318,85 @@ def test_pools_grow_to_their_maximum_and_no_further(plan: Plan) -> None:
 
 def test_what_workers_did_is_in_rays_metrics(plan: Plan, metrics_port: int) -> None:
     config = StreamWorkersConfig(readers=2, reader_cpus=0.5)
+    tags = Tags("run1", "extract", "fold7")
     work = stream_tasks(
-        tasks(4),
-        partial(Reads, plan),
-        Computes,
-        plan,
-        workers=config,
-        retries=0,
-        label="extract fold7",
+        tasks(4), partial(Reads, plan), Computes, plan, workers=config, retries=0, tags=tags
     )
-    assert len(list(work)) == 4
+    # The last one is not taken yet, so that nothing is over.
+    assert len([next(work) for _ in range(3)]) == 3
 
     def exported() -> dict[str, float]:
         url = f"http://127.0.0.1:{metrics_port}/metrics"
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         lines = direct.open(url, timeout=10).read().decode().splitlines()
-        mine = [line for line in lines if 'stage="extract fold7"' in line]
+        words = ('run="run1"', 'stage="extract"', 'fold="fold7"')
+        mine = [line for line in lines if all(word in line for word in words)]
         return {line.partition("{")[0]: float(line.split()[-1]) for line in mine}
 
-    deadline = time.monotonic() + 60
-    while exported().get("ray_gmp_atl_parts_total") != 4 and time.monotonic() < deadline:
-        time.sleep(0.5)
-    found = exported()
-    assert 0 < found.pop("ray_gmp_atl_busy_share") <= 1
-    assert found == {
+    expected = {
+        "ray_gmp_atl_parts_done": 3,
+        "ray_gmp_atl_parts_planned": 4,
         "ray_gmp_atl_parts_total": 4,
         "ray_gmp_atl_utterances_total": 40,
         "ray_gmp_atl_audio_seconds_total": 10,
     }
+    # Processes report at times of their own, and a report's series come one after another.
+    deadline = time.monotonic() + 60
+    while not expected.items() <= (found := exported()).items() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert 0 < found.pop("ray_gmp_atl_busy_share") <= 1
+    assert found == expected
+    assert len(list(work)) == 1
+
+
+def custom() -> list[str]:
+    """What Ray has set aside for this process besides cores; a gang's names carry its group's id."""
+    return sorted(
+        name.partition("_group_")[0]
+        for name in ray.get_runtime_context().get_assigned_resources()
+        if name.startswith(("decode", "gang"))
+    )
+
+
+class SaysWhatItReads(Reads):
+    def __call__(self, task: Task) -> pa.Table:
+        return pa.table({"by": [custom()]})
+
+
+class SaysWhatItHas(Computes):
+    def compute(self, task: Task, table: pa.Table) -> Callable[[], str]:
+        said = json.dumps([table["by"][0].as_py(), custom()])
+        return lambda: said
+
+
+class Answers:
+    def __init__(self, plan: Plan) -> None:
+        pass
+
+    def __call__(self, task: Task, order: str) -> list[str]:
+        return custom()
+
+
+def note_resources(folder: str, gang: Gang) -> None:
+    (Path(folder) / f"rank{gang.rank}").write_text(json.dumps(sorted(set(custom()))))
+
+
+def test_custom_resources_choose_who_reads_and_who_computes(plan: Plan) -> None:
+    config = StreamWorkersConfig(resources={"gang": 1}, reader_resources={"decode": 0.5})
+
+    (result,) = stream_tasks(
+        tasks(1), partial(SaysWhatItReads, plan), SaysWhatItHas, plan, workers=config, retries=0
+    )
+
+    assert json.loads(result.result) == [["decode"], ["gang"]]
+
+
+def test_custom_resources_of_a_pool_and_of_a_gang(plan: Plan) -> None:
+    workers = WorkersConfig(resources={"decode": 1})
+    with open_pool(Answers, plan, workers=workers, most=1, retries=0, stalled_after_s=60.0) as pool:
+        assert list(pool.ask(tasks(1), "what")) == [["decode"]]
+
+    folder, store = str(plan.folder), Store((plan.folder / "root").as_uri())
+    config = TrainWorkersConfig(resources={"gang": 1}, max_failures=0)
+    train(note_resources, folder, name="a-gang", store=store, config=config)
+    assert json.loads((plan.folder / "rank0").read_text()) == ["gang"]

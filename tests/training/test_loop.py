@@ -87,6 +87,29 @@ def test_warmup_learns_its_training_set(tiny: Tiny, tmp_path: Path) -> None:
     assert set(artifact.read_files()) == {"config.json", "model.safetensors", "training.json"}
 
 
+def test_whoever_watches_the_cluster_sees_how_it_goes(tiny: Tiny, tmp_path: Path) -> None:
+    gang = OneRank()
+    train_here(job(warmup(tiny), tmp_path, checkpoint_every_steps=2), gang)
+
+    first, last = gang.measured[0], gang.measured[-1]
+    # Before the first update there is something to see already, in case that it hangs.
+    assert (first["updates_done"], first["updates_planned"]) == (0, 6)
+    assert "loss" not in first
+    assert [last[name] for name in ("updates_done", "updates_planned", "updates_skipped")] == [
+        6,
+        6,
+        0,
+    ]
+    assert {
+        "loss",
+        "gradient_norm",
+        "learning_rate",
+        "audio_h_per_h",
+        "data_wait_share",
+    } <= last.keys()
+    assert last["checkpoint_time_s"] > first["checkpoint_time_s"]
+
+
 @pytest.mark.parametrize("zero_stage", [1, 2, 3])
 def test_a_resumed_training_ends_in_the_same_bytes(
     tiny: Tiny, tmp_path: Path, zero_stage: int, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,115 @@
+"""This machine: libraries, DeepSpeed's built ops, disk and shared memory.
+
+In a job this is the node that the driver runs on, and the workers' nodes are most often like it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from gmp_atl_dist.config import RuntimeConfig
+from gmp_atl_dist.doctor.findings import Finding, fatal, warning
+from gmp_atl_dist.store.filesystem import normalize_uri
+
+_FREE_BYTES = 5 << 30
+_FULL_SHARE = 0.95
+"""Ray puts no more objects on a disk that is so full."""
+_SHM_BYTES = 1 << 30
+_SHM = "/dev/shm"
+_OP = "deepspeed_shm_comm"
+
+
+def check_machine(config: RuntimeConfig) -> Iterator[Finding]:
+    """Everything that is looked at here."""
+    yield from check_libraries(config)
+    if not config.train.gpus:
+        yield check_ops()
+    folders = {Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())}
+    root = config.root
+    if not root.startswith("s3://"):
+        folders.add(Path(normalize_uri(root).removeprefix("file://")))
+    for folder in sorted(folders):
+        yield check_disk(folder)
+    if Path(_SHM).is_dir():
+        yield check_shared_memory(shutil.disk_usage(_SHM).total)
+
+
+def check_libraries(config: RuntimeConfig) -> Iterator[Finding]:
+    """What the extras bring, where the configuration needs it."""
+    if find_spec("faiss") is None:
+        yield fatal(
+            "libraries", "faiss", "is not installed", "install an extra: '.[cpu]' or '.[gpu]'"
+        )
+    elif config.cluster.gpus and not any(map(_installed, ("faiss-gpu-cu12", "faiss-gpu"))):
+        yield warning(
+            "libraries",
+            f"runtime.cluster.gpus = {config.cluster.gpus:g}",
+            "FAISS is built for CPUs here",
+            "install the extra gpu on the workers, or set runtime.cluster.gpus = 0",
+        )
+    else:
+        yield Finding("libraries", "faiss", "is installed")
+    if config.train.mlflow_uri is not None:
+        item = "mlflow, for runtime.train.mlflow_uri"
+        if find_spec("mlflow") is None:
+            remedy = "install the extra mlflow here and on the workers; measures are lost without"
+            yield warning("libraries", item, "is not installed", remedy)
+        else:
+            yield Finding("libraries", item, "is installed")
+
+
+def check_ops() -> Finding:
+    """The communicator that DeepSpeed loads on CPUs: built, or buildable."""
+    from gmp_atl_dist.training.ops import use_ops_folder
+
+    folder = use_ops_folder() / _OP
+    build = "python -m gmp_atl_dist.training.ops"
+    if (folder / "lock").exists():
+        value = "locked: being compiled, or left behind by a process that was killed"
+        remedy = f"the run would wait for the lock for ever; {build} removes a stale one"
+        return warning("deepspeed", str(folder), value, remedy)
+    if any(folder.glob("*.so")):
+        return Finding("deepspeed", str(folder), "is built")
+    compiler = os.environ.get("CXX") or "c++"
+    lacks = [tool for tool in (compiler, "ninja") if shutil.which(tool) is None]
+    if lacks:
+        value = f"is not built, and there is no {' and no '.join(lacks)} to build it"
+        remedy = "install them, or build it where the image is made: " + build
+        return warning("deepspeed", str(folder), value, remedy)
+    value = "is not built; the first training compiles it for some two minutes"
+    return warning("deepspeed", str(folder), value, f"build it once: {build}")
+
+
+def check_disk(folder: Path) -> Finding:
+    """Room for what Ray spills and for what is written below the root."""
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    usage = shutil.disk_usage(there)
+    used = 1 - usage.free / usage.total if usage.total else 1.0
+    value = f"{usage.free / 1e9:.1f} GB free, {100 * used:.0f} % used"
+    if usage.free < _FREE_BYTES or used > _FULL_SHARE:
+        remedy = "make room; past 95 % Ray keeps nothing more there, and tasks fail"
+        return warning("disk", str(folder), value, remedy)
+    return Finding("disk", str(folder), value)
+
+
+def check_shared_memory(total_bytes: int) -> Finding:
+    """Ray's object store lies there, and torch hands tensors over in it."""
+    value = f"{total_bytes / 1e9:.2f} GB"
+    if total_bytes < _SHM_BYTES:
+        remedy = "give it 1 GB or more (in a pod a Memory emptyDir, docker --shm-size); Ray's "
+        return warning("shared memory", _SHM, value, remedy + "objects lie on disk otherwise")
+    return Finding("shared memory", _SHM, value)
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,164 @@
+"""A run as a job of a Ray cluster: its id, its command, and whether it is there already."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gmp_atl_dist import __version__
+from gmp_atl_dist.config import RunConfig, digest
+from gmp_atl_dist.doctor.findings import names_a_secret
+from gmp_atl_dist.errors import ConfigError
+from gmp_atl_dist.runtime.jobs import Job, JobExistsError, Jobs
+
+EXCLUDES = (".git", ".venv", "/runs", "__pycache__")
+_STOPPED = 143
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is submitted: ``gmp-atl run ARGUMENTS`` in a copy of ``folder``."""
+
+    name: str
+    arguments: tuple[str, ...]
+    folder: Path
+    root: str
+    env: dict[str, str]
+    doctor: bool = True
+
+    @property
+    def command(self) -> str:
+        """For the cluster's shell. As modules, so that a checkout need not be installed there."""
+        run, doctor = (
+            shlex.join(["python", "-m", "gmp_atl_dist.cli", command, *self.arguments])
+            for command in ("run", "doctor")
+        )
+        # exec: what stops the job stops the run itself, which then saves a checkpoint.
+        return f"{doctor} && exec {run}" if self.doctor else f"exec {run}"
+
+
+def order_of(
+    config: Path,
+    experiment: RunConfig,
+    *,
+    overrides: Sequence[str],
+    root: str | None,
+    folder: Path,
+    env: Sequence[str],
+    name: str | None = None,
+    doctor: bool = True,
+) -> Order:
+    """The order of a run; refuses what could not work on another machine.
+
+    Raises:
+        ConfigError: the file lies outside the folder, the root would be lost with the job, or a
+            variable is not set or names a secret.
+    """
+    settings = experiment.runtime
+    folder = folder.resolve()
+    if not config.resolve().is_relative_to(folder):
+        raise ConfigError(
+            f"--config {config}: lies outside --working-dir {folder}, so the job would not have it; "
+            f"name a working directory that holds it"
+        )
+    if "://" not in settings.root and not os.path.isabs(settings.root):
+        raise ConfigError(
+            f"runtime.root: {settings.root!r} is a relative folder, which on the cluster lies in "
+            f"the job's own copy of the working directory and goes with it; give --root "
+            f"s3://BUCKET/PREFIX, or a folder that all nodes share"
+        )
+    arguments = ["--config", str(config.resolve().relative_to(folder))]
+    for override in overrides:
+        arguments += ["--set", override]
+    if root is not None:
+        arguments += ["--root", root]
+    return Order(
+        name=name or name_of(experiment),
+        arguments=tuple(arguments),
+        folder=folder,
+        root=settings.root,
+        env=_values(env),
+        doctor=doctor,
+    )
+
+
+def name_of(experiment: RunConfig) -> str:
+    """The same for every submit of the same run: what is computed, from where, to where."""
+    settings = experiment.runtime
+    run = {"science": experiment.science(), "corpus": settings.corpus, "root": settings.root}
+    return f"gmp-atl-{digest(run)[:12]}"
+
+
+def place(name: str, jobs: Iterable[Job]) -> tuple[str, Job | None]:
+    """The id to use, and the job that has it already if that one is to be followed.
+
+    Ray never takes an id again. A job that failed or was stopped is followed by ``NAME-2``, ...; one
+    that waits, runs or has succeeded is the run itself.
+    """
+    pattern = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
+    numbered = {
+        int(match[1] or 1): job for job in jobs if (match := pattern.fullmatch(job.id)) is not None
+    }
+    if not numbered:
+        return name, None
+    newest = max(numbered)
+    job = numbered[newest]
+    if job.status in ("FAILED", "STOPPED"):
+        return f"{name}-{newest + 1}", None
+    return job.id, job
+
+
+def submit_or_attach(jobs: Jobs, order: Order, say: Callable[[str], object]) -> Job:
+    """Submit the order unless its run is there already.
+
+    Raises:
+        ConfigError: the folder is larger than Ray takes.
+        WorkerError: the cluster does not answer, or refuses us.
+    """
+    while True:
+        job, there = place(order.name, jobs.all())
+        if there is not None:
+            state = {"SUCCEEDED": "has succeeded"}.get(there.status, f"is {there.status.lower()}")
+            say(f"{job} {state} already; what it printed follows, nothing new is started")
+            return there
+        try:
+            jobs.submit(
+                job,
+                order.command,
+                folder=order.folder,
+                excludes=EXCLUDES,
+                env=order.env,
+                metadata={"gmp_atl_dist": __version__, "root": order.root},
+            )
+        except JobExistsError:
+            continue  # somebody submitted the same run in between: look again
+        say(f"{job} submitted from {order.folder}")
+        return Job(job, "PENDING")
+
+
+def exit_code_of(job: Job) -> int:
+    """As a shell would give it; a job that Ray ended without one has failed."""
+    if job.exit_code is not None:
+        return job.exit_code if job.exit_code >= 0 else 128 - job.exit_code
+    return {"SUCCEEDED": 0, "STOPPED": _STOPPED}.get(job.status, 1)
+
+
+def _values(names: Sequence[str]) -> dict[str, str]:
+    problems: list[str] = []
+    for name in names:
+        if "=" in name:
+            problems.append(f"--env {name.partition('=')[0]}=...: give the name alone")
+        elif names_a_secret(name):
+            problems.append(
+                f"--env {name}: names a secret, and Ray keeps a job's environment where all who see "
+                f"its jobs can read it; give it to the cluster's pods, best as a cloud identity"
+            )
+        elif name not in os.environ:
+            problems.append(f"--env {name}: is not set here; export it, or leave it out")
+    if problems:
+        raise ConfigError.of_all("the job's environment is not usable:", problems)
+    return {name: os.environ[name] for name in names}

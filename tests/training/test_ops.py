@@ -1,0 +1,56 @@
+"""Where DeepSpeed's ops are loaded from when the environment cannot be written to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from gmp_atl_dist.training.ops import own_copy, use_ops_folder
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    folder = tmp_path / "prefix" / "torch_extensions" / "op"
+    folder.mkdir(parents=True)
+    (folder / "op.so").write_bytes(b"compiled")
+    (folder / ".ninja_log").write_text("# ninja log")
+    (folder / "lock").touch()
+    os.utime(folder / "op.so", (1e9, 1e9))
+    return folder.parent
+
+
+def test_a_copy_is_made_once_and_keeps_what_ninja_goes_by(built: Path, tmp_path: Path) -> None:
+    copy = own_copy(built, tmp_path)
+
+    assert (copy / "op/op.so").read_bytes() == b"compiled"
+    assert (copy / "op/op.so").stat().st_mtime == 1e9
+    assert (copy / "op/.ninja_log").exists()
+    assert not (copy / "op/lock").exists()
+    (copy / "op/op.so").write_bytes(b"loaded")
+    assert own_copy(built, tmp_path) == copy
+    assert (copy / "op/op.so").read_bytes() == b"loaded"
+
+
+def test_nothing_is_loaded_from_a_folder_that_others_may_write(built: Path, tmp_path: Path) -> None:
+    own_copy(built, tmp_path).parent.chmod(0o777)
+
+    with pytest.raises(PermissionError, match="is not this user's alone"):
+        own_copy(built, tmp_path)
+
+
+@pytest.mark.parametrize("can_write", [True, False])
+def test_the_environments_own_folder_where_it_can_be_written(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_write: bool
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(built.parent))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("os.access", lambda path, mode: can_write)
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "to be put back")
+    monkeypatch.delenv("TORCH_EXTENSIONS_DIR")
+
+    assert (use_ops_folder() == built) is can_write
+    assert Path(os.environ["TORCH_EXTENSIONS_DIR"], "op/op.so").exists()
