@@ -52,7 +52,13 @@ def running_s3_server(folder: Path) -> Iterator[S3Server]:
         str(beside) if beside.exists() else shutil.which("weed") or "weed",
         *("-logtostderr=true", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
         *(f"-{name}={port}" for name, port in ports.items()),
-        *("-s3.port.iceberg=0", "-admin.ui=false", "-webdav=false", "-master.telemetry=false"),
+        *(
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-admin.ui=false",
+            "-webdav=false",
+            "-master.telemetry=false",
+        ),
         *("-s3.autoCreateBucket=false", "-s3.allowDeleteBucketNotEmpty=false"),
     ]
     endpoint = f"http://127.0.0.1:{ports['s3.port']}"
