@@ -61,6 +61,7 @@ def train(
     """
     import ray.train
     import ray.train.torch
+    from ray import cloudpickle
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     num_workers: int | tuple[int, int] = config.min_workers
@@ -70,8 +71,8 @@ def train(
     trainer = ray.train.torch.TorchTrainer(
         _gang_loop,
         train_loop_config={
-            "loop": loop,
-            "argument": argument,
+            # Only workers open it: what it imports takes seconds, and Ray's controller needs none of it.
+            "work": cloudpickle.dumps((loop, argument)),  # pyright: ignore[reportPrivateImportUsage]
             "threads": config.cpus,
             "tags": tags,
         },
@@ -113,15 +114,18 @@ def forget_checkpoints(store: Store, name: str) -> None:
 
 
 def _gang_loop(config: dict[str, object]) -> None:
+    from ray import cloudpickle
+
     from gmp_atl_dist.device import pin_threads
 
-    threads, loop, tags = config["threads"], config["loop"], config["tags"]
-    if not isinstance(threads, int) or not callable(loop) or not isinstance(tags, Tags):
+    threads, work, tags = config["threads"], config["work"], config["tags"]
+    if not isinstance(threads, int) or not isinstance(work, bytes) or not isinstance(tags, Tags):
         raise TypeError(
-            f"a gang needs a loop, threads and tags, got {loop!r}, {threads!r}, {tags!r}"
+            f"a gang needs its work, threads and tags, got {type(work).__name__}, {threads!r}, {tags!r}"
         )
     pin_threads(threads)
-    loop(config["argument"], _RayGang(tags))
+    loop, argument = cloudpickle.loads(work)
+    loop(argument, _RayGang(tags))
 
 
 class _RayGang:
