@@ -17,10 +17,10 @@ TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format clean distclean
+.PHONY: help setup demo test test-all lint format clean distclean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 .venv/.installed-cpu: pyproject.toml constraints-cpu.txt
 	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
@@ -46,8 +46,13 @@ runs/demo/.corpus-written: | .venv/.installed-cpu
 demo: setup runs/demo/.corpus-written ## the whole pipeline on a synthetic corpus, on a private local Ray; results in runs/demo
 	$(BIN)/python -m ray_jobs.local --config configs/demo.toml --root runs/demo $(DEMO_ARGS)
 
-test: .venv/.installed-dev .venv/.ops-built ## all tests, the fast ones first
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --no-loadscope-reorder $(PYTEST_ARGS)
+PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --no-loadscope-reorder
+
+test: .venv/.installed-dev .venv/.ops-built ## tests, the fast ones first
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-all: .venv/.installed-dev .venv/.ops-built ## the same and those marked slow
+	$(PYTEST) -m "" $(PYTEST_ARGS)
 
 lint: .venv/.installed-dev ## ruff, pyright, import-linter
 	$(BIN)/ruff check .

@@ -166,7 +166,7 @@ def in_process() -> Iterator[None]:
         yield
 
 
-def context_of(root: Path, corpus: Path, config: RunConfig | None = None) -> Context:
+def context_of(root: Path | str, corpus: Path, config: RunConfig | None = None) -> Context:
     settings = (config or RunConfig()).runtime
     return Context(
         Store.open(str(root)),
@@ -239,7 +239,7 @@ def tiny(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny(tiny_corpus, context, corpus, backbone)
 
 
-def tiny_experiment(corpus: Path, root: Path, /, **sections: dict[str, object]) -> RunConfig:
+def tiny_experiment(corpus: Path, root: Path | str, /, **sections: dict[str, object]) -> RunConfig:
     """One fold of the tiny corpus, every stage as short as can be."""
     short = {"batch_s": 3.0, "lr": 1e-3, "dropout": 0.0}
     raw: dict[str, dict[str, object]] = {

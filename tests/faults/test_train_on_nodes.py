@@ -133,6 +133,7 @@ def test_a_removed_node_leaves_the_same_curve(
     made.check_samples()
 
 
+@pytest.mark.slow
 def test_a_notice_saves_and_a_new_node_is_taken_in(
     nodes: Cluster,
     tiny: Tiny,

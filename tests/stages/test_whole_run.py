@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -25,6 +27,9 @@ from gmp_atl_dist.store.readers import (
     read_emotions,
     read_utterances,
 )
+
+if TYPE_CHECKING:
+    from s3_server import S3Server
 
 pytest_plugins = ["one_process"]
 
@@ -46,14 +51,15 @@ class Ran:
 BROKEN = "Ses03F_impro01_F001"
 
 
-def run(folder: Path, **sections: dict[str, object]) -> Ran:
+def run(folder: Path, root: str | None = None, **sections: dict[str, object]) -> Ran:
+    root = root or str(folder / "root")
     config = tiny_experiment(
         folder / "corpus",
-        folder / "root",
+        root,
         corpus={"max_bad_fraction": 0.025, "part_audio_s": 5},
         **sections,
     )
-    context = context_of(folder / "root", folder / "corpus", config)
+    context = context_of(root, folder / "corpus", config)
     with no_ray():
         report = pipeline.run_pipeline(config, context)
     ran = Ran(config, context, report)
@@ -259,6 +265,23 @@ def test_other_codebooks_redo_what_follows(folder: Path, clean: Ran) -> None:
     assert frames == [
         sum(len(scales[0]) for i, scales in labels.items() if gender[i] == g) for g in GENDERS
     ]
+
+
+def test_on_s3_every_stage_makes_the_same_bytes(
+    folder: Path, clean: Ran, s3_server: S3Server
+) -> None:
+    ran = run(folder, s3_server.new_uri())
+
+    assert ran.made.keys() == clean.made.keys()
+    for kind, artifact in ran.made.items():
+        assert artifact.verify() == []
+        expected = {name: r.sha256 for name, r in clean.made[kind].receipts.items()}
+        assert {name: r.sha256 for name, r in artifact.receipts.items()} == expected, kind
+    assert ran.report.read_files() == clean.report.read_files()
+    entries = ran.context.store.list()
+    assert not [entry.path for entry in entries if entry.path.startswith("checkpoints/")]
+    for secret in (os.environ[name] for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")):
+        assert not [e.path for e in entries if secret.encode() in ran.context.store.read(e.path)]
 
 
 def test_the_report_can_be_made_anew(folder: Path, clean: Ran) -> None:
