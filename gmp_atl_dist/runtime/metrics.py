@@ -84,33 +84,20 @@ class WorkerMetrics:
     """Of a process of a mapped stage."""
 
     def __init__(self, tags: Tags) -> None:
-        self._parts = _counter("gmp_atl_parts_total", "tasks done", tags)
-        self._utterances = _counter("gmp_atl_utterances_total", "utterances done", tags)
-        self._audio_s = _counter(
-            "gmp_atl_audio_seconds_total", "audio of the utterances done", tags
-        )
-        self._bad = _counter("gmp_atl_bad_recordings_total", "recordings that were left out", tags)
         self._gauges = _Gauges(tags)
         self._gauges.add("gmp_atl_busy_share", "share of its time that a worker computes")
 
-    def count(self, result: str, busy_s: float, alive_s: float) -> None:
-        done = amounts(result)
-        self._parts.inc(1)
-        # Ray refuses to count zero.
-        if done.audio_s:
-            self._utterances.inc(done.utterances)
-            self._audio_s.inc(done.audio_s)
-        if done.bad:
-            self._bad.inc(done.bad)
+    def show(self, busy_s: float, alive_s: float) -> None:
         if alive_s:
             self._gauges.set("gmp_atl_busy_share", busy_s / alive_s)
 
 
 class StageMetrics:
-    """Of the driver of a mapped stage: how much there is to do in this attempt, and how much is done.
+    """Of the driver of a mapped stage: how much there is to do in this attempt, and what is done.
 
     Both only grow, also where the same tasks are asked again and again; done is below planned as long
-    as somebody is waiting.
+    as somebody is waiting. The driver counts what workers did, each task once: what a worker counts in
+    its last second ends with it.
     """
 
     def __init__(self, tags: Tags) -> None:
@@ -118,15 +105,30 @@ class StageMetrics:
         self._gauges = _Gauges(tags)
         self._gauges.add("gmp_atl_parts_done", "tasks that the driver has seen done")
         self._gauges.add("gmp_atl_parts_planned", "tasks that it has given out")
+        self._parts = _counter("gmp_atl_parts_total", "tasks done", tags)
+        self._utterances = _counter("gmp_atl_utterances_total", "utterances done", tags)
+        self._audio_s = _counter(
+            "gmp_atl_audio_seconds_total", "audio of the utterances done", tags
+        )
+        self._bad = _counter("gmp_atl_bad_recordings_total", "recordings that were left out", tags)
 
     def plan(self, tasks: int) -> None:
         self._planned += tasks
         self._gauges.set("gmp_atl_parts_planned", self._planned)
         self._gauges.set("gmp_atl_parts_done", self._done)
 
-    def done(self) -> None:
+    def done(self, result: str = "") -> None:
+        """A task is; ``result`` is its worker's, see :func:`amounts`."""
         self._done += 1
         self._gauges.set("gmp_atl_parts_done", self._done)
+        self._parts.inc(1)
+        did = amounts(result)
+        # Ray refuses to count zero.
+        if did.audio_s:
+            self._utterances.inc(did.utterances)
+            self._audio_s.inc(did.audio_s)
+        if did.bad:
+            self._bad.inc(did.bad)
 
     def close(self) -> None:
         """The stage is over, however it ended."""

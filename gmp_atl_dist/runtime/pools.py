@@ -135,7 +135,7 @@ class PoolActor:
         with self._clock:
             found = _attempt(task.name, self._work, task, order)
         if not isinstance(found, GmpAtlError):
-            self._metrics.count("", self._clock.busy_s, self._clock.alive_s)
+            self._metrics.show(self._clock.busy_s, self._clock.alive_s)
         return found
 
     def _work(self, task: Task, order: object) -> object:
@@ -164,7 +164,7 @@ class _Account:
         failed = isinstance(result, GmpAtlError)
         busy_s, alive_s = self._clock.busy_s, self._clock.alive_s
         if not failed:
-            self._metrics.count(result, busy_s, alive_s)
+            self._metrics.show(busy_s, alive_s)
         return {
             "name": task.name,
             "result": "" if failed else result,

@@ -168,7 +168,7 @@ def _results(
                 if error := row.pop("error"):
                     raise pickle.loads(error)
                 undone.discard(row["name"])
-                metrics.done()
+                metrics.done(row["result"])
                 yield TaskResult(**row)
         if undone:
             raise WorkerError(
