@@ -124,6 +124,7 @@ def _gang_loop(config: dict[str, object]) -> None:
             f"a gang needs its work, threads and tags, got {type(work).__name__}, {threads!r}, {tags!r}"
         )
     pin_threads(threads)
+    # From this gang's own driver, by Ray, which would have unpickled it itself; nothing of it is stored.
     loop, argument = cloudpickle.loads(work)
     loop(argument, _RayGang(tags))
 
