@@ -225,7 +225,7 @@ def _import_muon_as_it_stands() -> None:
     """
     from deepspeed.runtime import compiler
 
-    compile_, compiler.compile = compiler.compile, lambda: compiler.dummy_decorator
+    compile_, compiler.compile = compiler.compile, lambda: lambda function: function
     try:
         importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
     finally:
