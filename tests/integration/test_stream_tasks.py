@@ -229,18 +229,21 @@ def test_any_number_of_workers_gives_the_same(plan: Plan) -> None:
 
 def test_a_worker_has_its_audio_when_it_needs_it_and_readers_do_not_run_away(plan: Plan) -> None:
     # Ray Data's share of the object store is half of it, and all tables would be more than that.
-    plan = replace(plan, table_bytes=8 << 20, compute_s=0.2, put_s=0.15, read_s=0.05)
+    plan = replace(plan, table_bytes=8 << 20, compute_s=0.4, put_s=0.35, read_s=0.05)
     results = streamed(plan, tasks(20))
 
     assert len(receipts(results)) == 20
     begun, ended = plan.notes("compute"), plan.notes("computed")
     reads, done = plan.notes("read"), plan.notes("done")
+    read_at, put_at = ({task: at for at, task, _ in notes} for notes in (reads, done))
     ahead = [i + 1 - sum(d < read for d, *_ in done) for i, (read, *_) in enumerate(reads)]
     assert 2 <= max(ahead) <= OBJECT_STORE_BYTES / plan.table_bytes, ahead
-    # One computes at a time; were it to wait for a read or a put, it would be for 0.05 or 0.15 s.
-    waits_s = sorted(b - e for (e, *_), (b, *_) in zip(ended, begun[1:], strict=False))
-    assert waits_s[0] >= 0
-    assert waits_s[len(waits_s) // 2] < 0.05, waits_s
+    # One computes at a time, on what was read while the one before was computed, whose put goes on.
+    pairs = [(e, of, b, task) for (e, of, _), (b, task, _) in zip(ended, begun[1:], strict=False)]
+    assert all(e <= b for e, _, b, _ in pairs)
+    overlapping = [read_at[task] < e and b < put_at[of] for e, of, b, task in pairs]
+    # A busy machine may be late for some of them.
+    assert sum(overlapping) > 0.75 * len(pairs), overlapping
 
 
 def test_workers_with_gpus_are_given_them(plan: Plan) -> None:
