@@ -17,7 +17,7 @@ TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all lint format clean distclean
+.PHONY: help setup demo test test-slow test-all lint format clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -51,14 +51,18 @@ PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --no-loadscope-reorder
 test: .venv/.installed-dev .venv/.ops-built ## tests, the fast ones first
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-all: .venv/.installed-dev .venv/.ops-built ## the same and those marked slow
+test-slow: .venv/.installed-dev .venv/.ops-built ## those that test leaves out; make test && make test-slow is what CI runs
+	$(PYTEST) -m "slow and not nightly" $(PYTEST_ARGS)
+
+test-all: .venv/.installed-dev .venv/.ops-built ## all, also those marked nightly
 	$(PYTEST) -m "" $(PYTEST_ARGS)
 
-lint: .venv/.installed-dev ## ruff, pyright, import-linter
+lint: .venv/.installed-dev ## ruff, pyright, import-linter, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/hadolint deploy/image/Dockerfile
 
 format: .venv/.installed-dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -29,7 +29,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -49,6 +49,7 @@ from benchmarks.train_inputs import (
 )
 from benchmarks.train_rivals import train_by_ddp, train_by_trainer
 from gmp_atl_dist import runtime
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import TrainWorkersConfig
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
@@ -101,9 +102,12 @@ def _steps(
     size: str, corpus: str, root: str, rounds: int, subjects: Sequence[str]
 ) -> dict[str, float]:
     found: dict[str, list[list[Figures]]] = {subject: [] for subject in subjects}
-    for _ in range(rounds):
+    for number in range(rounds):
         for subject in subjects:
+            begun_s = time.monotonic()
             found[subject].append(_gang(subject, size, corpus, root))
+            took_s = time.monotonic() - begun_s
+            print(f"{size}, round {number + 1}, {subject}: {took_s:.0f} s", flush=True)
     rates: dict[str, list[float]] = {}
     per_cpu: dict[str, list[float]] = {}
     print(f"\n{size}: {rounds} rounds, {UPDATES[size]} updates each, median (smallest to largest)")
@@ -126,7 +130,7 @@ def _steps(
     if {"ours", "trainer"} <= found.keys():
         said[f"ratio_vs_trainer{suffix}"] = _ratio(per_cpu["ours"], per_cpu["trainer"])
     if "ours" in found:
-        every = [f for r in found["ours"] for f in r]
+        every = [r[0] for r in found["ours"]]  # rank 0 is told
         stall_s = statistics.median(f.checkpoint_stall_s for f in every)
         print(f"  a checkpoint holds training up for {stall_s:.2f} s, by default every 10 minutes")
         said[f"data_wait_share{suffix}"] = max(f.data_wait_share for f in every)
@@ -147,18 +151,23 @@ def _gang(subject: str, size: str, corpus: str, root: str) -> list[Figures]:
     with tempfile.TemporaryDirectory(prefix="gmp-atl-bench-") as folder:
         command = [sys.executable, "-m", "benchmarks.train", "--corpus", corpus, "--root", root]
         command += ["--folder", folder, "--subjects", subject, "--sizes", size]
-        ranks = [
-            subprocess.Popen(
-                [*command, "--rank", str(rank)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
-            for rank in range(RANKS)
-        ]
+        # Files, not pipes: a rank that fills its pipe while the other's is read would wait for ever.
+        ranks = []
+        for rank in range(RANKS):
+            with (
+                open(f"{folder}/out-{rank}", "wb") as out,
+                open(f"{folder}/err-{rank}", "wb") as err,
+            ):
+                ranks.append(
+                    subprocess.Popen([*command, "--rank", str(rank)], stdout=out, stderr=err)
+                )
         found: list[Figures] = []
-        for process in ranks:
-            out, err = process.communicate()
-            if process.returncode:
-                raise RuntimeError(f"{subject} failed: {err.decode()[-2000:]}")
-            found.append(Figures(**json.loads(out.decode().splitlines()[-1])))
+        for rank, process in enumerate(ranks):
+            if process.wait():
+                said = Path(f"{folder}/err-{rank}").read_text(errors="replace")
+                raise RuntimeError(f"{subject} failed: {said[-2000:]}")
+            out_lines = Path(f"{folder}/out-{rank}").read_text().splitlines()
+            found.append(Figures(**json.loads(out_lines[-1])))
     return found
 
 
@@ -205,6 +214,7 @@ class _Gang:
 
     def __init__(self, rank: int) -> None:
         self.rank, self.world_size, self.node_leader = rank, RANKS, rank == 0
+        self.measures: dict[str, float] = {}  # rank 0 is told
 
     def report(self, step: int) -> None:
         return None
@@ -213,7 +223,7 @@ class _Gang:
         return False
 
     def measure(self, measures: Mapping[str, float]) -> None:
-        return None
+        self.measures = dict(measures)
 
 
 def _ours(
@@ -225,23 +235,21 @@ def _ours(
     frontend: Artifact | None = None,
 ) -> Figures:
     store = Store.open(f"{folder}/out")
-    # The checkpoint is taken after the updates that count: its cost is told as such.
+    # The checkpoint is taken after the updates that count: its cost, for which the loop counts how long
+    # it stood still, is told as such.
     workers = TrainWorkersConfig(workers=RANKS, checkpoint_every_steps=end)
     job = TrainJob(recipe, store, ArtifactKey(recipe.name, "2" * 64), workers, frontend)
-    run_training(job, _Gang(rank))
+    gang = _Gang(rank)
+    run_training(job, gang)
     counted = figures(notes, WARM_UPDATES, end - 1)
-    measures = json.loads(store.read(f"{job.key.prefix}/_progress.json"))["measures"]
-    rows = [line.split() for line in notes.read_text().splitlines()]
-    began_s = {int(row[0]): float(row[1]) for row in reversed(rows)}
-    usual_s = counted.wall_s / (end - 1 - WARM_UPDATES)
-    stall_s = max(0.0, began_s[end] - began_s[end - 1] - usual_s)
-    return Figures(
-        counted.audio_s,
-        counted.wall_s,
-        counted.cpu_s,
-        counted.useful,
-        measures["data_wait_share"],
-        stall_s,
+    if rank:
+        return counted
+    heard = [int(row.split()[3]) for row in notes.read_text().splitlines()]
+    elapsed_s = RANKS * sum(heard) / SAMPLE_RATE_HZ / gang.measures["audio_h_per_h"]
+    return replace(
+        counted,
+        data_wait_share=gang.measures["data_wait_share"],
+        checkpoint_stall_s=gang.measures["checkpoint_stall_share"] * elapsed_s,
     )
 
 

@@ -95,8 +95,10 @@ def run_job(script: Path, args: Sequence[str]) -> int:
 
 
 @contextmanager
-def private_head() -> Iterator[Head]:
+def private_head(num_cpus: int | None = None) -> Iterator[Head]:
     """A head of its own for as long as the block takes; it and all that it started end with it.
+
+    ``num_cpus`` are those of this machine unless given.
 
     Raises:
         RuntimeError: it did not come up in time, or died; with its words.
@@ -105,7 +107,7 @@ def private_head() -> Iterator[Head]:
     folder = Path(tempfile.mkdtemp(prefix="gar-", dir="/tmp"))
     head: Head | None = None
     try:
-        head = _start(folder)
+        head = _start(folder, os.cpu_count() or 1 if num_cpus is None else num_cpus)
         _wait_until_ready(head)
         yield head
     finally:
@@ -116,7 +118,7 @@ def private_head() -> Iterator[Head]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(folder: Path) -> Head:
+def _start(folder: Path, num_cpus: int) -> Head:
     env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     no_proxy = ",".join(filter(None, ["127.0.0.1,localhost", env.get("no_proxy")]))
     env |= {
@@ -140,7 +142,7 @@ def _start(folder: Path) -> Head:
         *(f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={agent_grpc}"),
         *(f"--runtime-env-agent-port={runtime_env}", f"--metrics-export-port={metrics}"),
         *("--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"),
-        *(f"--num-cpus={os.cpu_count() or 1}", f"--object-store-memory={_OBJECT_STORE_BYTES}"),
+        *(f"--num-cpus={num_cpus}", f"--object-store-memory={_OBJECT_STORE_BYTES}"),
     ]
     with (folder / _LOG).open("wb") as log:
         process = subprocess.Popen(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -86,6 +86,10 @@ def check_room(config: RuntimeConfig, facts: ClusterFacts) -> Iterator[Finding]:
     for demand in demands_of(config):
         yield _room(demand, facts)
     extract = config.extract
+    absent = _absent(extract.reader_resources, facts)
+    if absent:
+        readers = "runtime.extract.reader_resources"
+        yield _not_offered(facts, readers, absent, readers)
     one = extract.cpus + extract.reader_cpus
     total = sum(node.cpus for node in facts.nodes)
     if extract.reader_cpus and total < one:
@@ -105,6 +109,9 @@ def _room(demand: Demand, facts: ClusterFacts) -> Finding:
     now = room_for(demand, facts.nodes)
     if now >= demand.fewest:
         return Finding(_ROOM, item, f"room for {min(now, demand.most)} at once")
+    absent = _absent(demand.resources, facts)
+    if absent:
+        return _not_offered(facts, item, absent, f"{demand.section}.resources")
     most = max(facts.nodes, key=lambda n: (n.gpus if demand.gpus else 0, n.cpus), default=None)
     if demand.gpus and not any(node.gpus for node in facts.nodes):
         value = "no node has a GPU"
@@ -118,6 +125,23 @@ def _room(demand: Demand, facts: ClusterFacts) -> Finding:
     else:
         value = f"room for {now} at once"
     return _too_little(demand, facts, item, value, now)
+
+
+def _absent(asked: Mapping[str, float], facts: ClusterFacts) -> list[str]:
+    return [name for name in asked if not any(node.resources.get(name) for node in facts.nodes)]
+
+
+def _not_offered(facts: ClusterFacts, item: str, absent: list[str], key: str) -> Finding:
+    """Of Ray's custom resources. A group of an autoscaler that has no node yet may offer them."""
+    value = f"no node offers {', '.join(absent)}"
+    could = any(all(group.resources.get(name) for name in absent) for group in facts.groups)
+    if facts.autoscaled and (could or not facts.groups):
+        return warning(
+            _ROOM, item, value, "the run waits for the autoscaler; check that it may add such nodes"
+        )
+    return fatal(
+        _ROOM, item, value, f"wait for the nodes that do, have a group offer it, or change {key}"
+    )
 
 
 def _too_little(demand: Demand, facts: ClusterFacts, item: str, value: str, now: int) -> Finding:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from gmp_atl_dist.config import RuntimeConfig, WorkersConfig
 from gmp_atl_dist.runtime.facts import Node, NodeGroup
@@ -26,11 +26,13 @@ class Demand:
     cpus: float
     gpus: float
     together: bool = False
+    resources: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def of_each(self) -> str:
         gpus = f", {counted(self.gpus, 'GPU')}" if self.gpus else ""
-        return f"{counted(self.cpus, 'core')}{gpus}"
+        named = "".join(f", {amount:g} {name}" for name, amount in self.resources.items())
+        return f"{counted(self.cpus, 'core')}{gpus}{named}"
 
     def __str__(self) -> str:
         count = f"{self.fewest}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
@@ -54,6 +56,7 @@ def demands_of(config: RuntimeConfig) -> list[Demand]:
             section.cpus,
             section.gpus,
             together=name == "train",
+            resources=section.resources,
         )
         for name, section in sections.items()
     ]
@@ -81,12 +84,15 @@ def whole_gpus(demand: Demand) -> bool:
 
 
 def _on_one(demand: Demand, node: Node) -> int:
-    by_cpu = math.floor(node.cpus / demand.cpus + _ROUNDING) if demand.cpus else 1 << 30
+    at_once = math.floor(node.cpus / demand.cpus + _ROUNDING) if demand.cpus else 1 << 30
+    for name, amount in demand.resources.items():
+        offered = node.resources.get(name, 0.0)
+        at_once = min(at_once, math.floor(offered / amount + _ROUNDING))
     if not demand.gpus:
-        return by_cpu
+        return at_once
     if demand.gpus < 1:
         # A share must lie on one GPU.
         by_gpu = int(node.gpus) * math.floor(1 / demand.gpus + _ROUNDING)
     else:
         by_gpu = math.floor(node.gpus / demand.gpus + _ROUNDING)
-    return min(by_cpu, by_gpu)
+    return min(at_once, by_gpu)

@@ -23,6 +23,8 @@ class Node(BaseModel):
     name: str
     cpus: float
     gpus: float
+    resources: dict[str, float] = {}
+    """Ray's custom ones, by their names."""
 
 
 class NodeGroup(Node):

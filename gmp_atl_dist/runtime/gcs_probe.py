@@ -114,8 +114,18 @@ def _autoscaler(client) -> tuple[list[dict[str, object]], bool]:  # pyright: ign
     return groups, version_2 == b"1" or any(not name.startswith("node_") for name in types)
 
 
-def _resources(total) -> dict[str, float]:  # pyright: ignore[reportMissingParameterType]
-    return {"cpus": float(total.get("CPU", 0)), "gpus": float(total.get("GPU", 0))}
+def _resources(total) -> dict[str, object]:  # pyright: ignore[reportMissingParameterType]
+    own = ("CPU", "GPU", "memory", "object_store_memory")
+    return {
+        "cpus": float(total.get("CPU", 0)),
+        "gpus": float(total.get("GPU", 0)),
+        # Ray names each node by a resource, too.
+        "resources": {
+            name: float(total[name])
+            for name in total
+            if name not in own and not name.startswith("node:")
+        },
+    }
 
 
 def _failed(why: str, said: str) -> dict[str, object]:

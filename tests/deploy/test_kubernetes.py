@@ -5,69 +5,23 @@ from __future__ import annotations
 import copy
 import importlib.util
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
+from manifests import REPOSITORY, by_kind, overlay, rendered, site, the_job
 
-from deploy.k8s.rules import broken, operator_rules, ray_jobs
+from deploy.k8s.rules import broken, operator_rules
 from gmp_atl_dist.config_file import load_config
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 OVERLAYS = sorted(p.name for p in (REPOSITORY / "deploy/k8s/overlays").iterdir() if p.is_dir())
 KUBERNETES = "1.32"
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-Manifests = list[dict[str, Any]]
-
-
-@pytest.fixture(scope="session")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy, since the local overlay needs a file with keys that is its user's."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("kubectl is not installed here")
-    root = tmp_path_factory.mktemp("checkout")
-    for folder in ("configs", "deploy/k8s"):
-        shutil.copytree(REPOSITORY / folder, root / folder)
-    keys = "AWS_ACCESS_KEY_ID=me\nAWS_SECRET_ACCESS_KEY=mine\n"
-    (root / "deploy/k8s/overlays/local/s3.env").write_text(keys)
-    return root
-
-
-@cache
-def text_of(folder: Path) -> str:
-    done = subprocess.run(
-        ["kubectl", "kustomize", str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def rendered(folder: Path) -> Manifests:
-    return [m for m in yaml.load_all(text_of(folder), Loader=LOADER) if m]
-
-
-def overlay(checkout: Path, name: str) -> Manifests:
-    return rendered(checkout / "deploy/k8s/overlays" / name)
-
-
-def site(checkout: Path, name: str, text: str) -> Path:
-    """A kustomization of somebody's own."""
-    folder = checkout / "sites" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    head = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
-    (folder / "kustomization.yaml").write_text(head + text)
-    return folder
+pytest_plugins = ["manifests"]
 
 
 @pytest.fixture(scope="session")
@@ -84,15 +38,6 @@ def crds() -> tuple[ModuleType, str]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module, str(schemas)
-
-
-def the_job(manifests: Manifests) -> dict[str, Any]:
-    (job,) = ray_jobs(manifests)
-    return dict(job)
-
-
-def by_kind(manifests: Manifests, kind: str) -> Manifests:
-    return [m for m in manifests if m["kind"] == kind]
 
 
 def images(value: object) -> list[str]:

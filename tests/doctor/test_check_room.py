@@ -121,3 +121,46 @@ def test_other_versions_are_named() -> None:
 
     assert [f.value for f in found] == ["Ray 2.60.0 there, 2.59.0 here"]
     assert found[0].severity == "fatal"
+
+
+def offering(*names: str, of: type[Node] = Node, **more: object) -> Node:
+    return of.model_validate(
+        {"name": "x", "cpus": 4, "gpus": 0, "resources": dict.fromkeys(names, 1.0), **more}
+    )
+
+
+def test_a_custom_resource_that_no_node_offers_is_fatal_and_named() -> None:
+    asks: dict[str, object] = {
+        "ingest": {"workers": 1, "resources": {"extract": 0.001}},
+        "extract": {"reader_resources": {"decode": 0.001}},
+        "train": {"resources": {"gang": 0.001}},
+    }
+    cluster = facts().model_copy(update={"nodes": (offering("extract"),)})
+
+    found = bad(asks, cluster)
+
+    assert [(f.severity, f.item.partition(":")[0]) for f in found] == [
+        ("fatal", "runtime.train"),
+        ("fatal", "runtime.extract.reader_resources"),
+    ]
+    assert "no node offers gang" in found[0].value
+    assert "no node offers decode" in found[1].value
+    all_of_them = cluster.model_copy(update={"nodes": (offering("extract", "decode", "gang"),)})
+    assert bad(asks, all_of_them) == []
+
+
+def test_a_custom_resource_that_an_autoscaler_may_add_is_waited_for() -> None:
+    asks: dict[str, object] = {"train": {"resources": {"gang": 0.001}}}
+    group = offering("gang", of=NodeGroup, most=2)
+    cluster = facts((4, 0)).model_copy(update={"groups": (group,), "autoscaled": True})
+
+    (found,) = bad(asks, cluster)
+    assert found.severity == "warning"
+    other = cluster.model_copy(update={"groups": (offering("other", of=NodeGroup, most=2),)})
+    (found,) = bad(asks, other)
+    assert found.severity == "fatal"
+
+
+def test_a_custom_resource_is_shared_by_its_amount() -> None:
+    half = Demand("x", 1, 1, cpus=1, gpus=0, resources={"gang": 0.5})
+    assert room_for(half, [offering("gang"), offering()]) == 2

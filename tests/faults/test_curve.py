@@ -35,7 +35,9 @@ def again(tiny: Tiny, tmp_path: Path) -> Case:
     return case(tiny, tmp_path)
 
 
-@pytest.mark.parametrize(("rank", "zero_stage"), [(0, 2), (1, 1)])
+@pytest.mark.parametrize(
+    ("rank", "zero_stage"), [(0, 2), pytest.param(1, 1, marks=pytest.mark.slow)]
+)
 def test_a_killed_rank_leaves_the_same_curve(
     undisturbed: Case, again: Case, rank: int, zero_stage: int
 ) -> None:
@@ -51,7 +53,7 @@ def test_a_killed_rank_leaves_the_same_curve(
     again.check_samples()
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_kill_amid_an_upload_leaves_the_checkpoint_before(
     undisturbed: Case, again: Case, rank: int
 ) -> None:
@@ -64,7 +66,9 @@ def test_a_kill_amid_an_upload_leaves_the_checkpoint_before(
     again.check_samples()
 
 
-@pytest.mark.parametrize(("zero_stage", "ranks"), [(1, 4), (2, 1)])
+@pytest.mark.parametrize(
+    ("zero_stage", "ranks"), [(1, 4), pytest.param(2, 1, marks=pytest.mark.slow)]
+)
 def test_other_numbers_of_ranks_go_on_with_it(
     undisturbed: Case, again: Case, zero_stage: int, ranks: int
 ) -> None:
@@ -77,6 +81,7 @@ def test_other_numbers_of_ranks_go_on_with_it(
     again.check_samples()
 
 
+@pytest.mark.slow
 def test_from_one_to_two_and_from_zero_1_to_2_and_back(undisturbed: Case, again: Case) -> None:
     assert again.by(1, Fault(0, 18), 1) == [-9]
     assert 0 not in again.by(2, Fault(0, 33), 2)

@@ -110,6 +110,7 @@ def once_some_are_done(root: Path, act: object) -> threading.Thread:
     return thread
 
 
+@pytest.mark.nightly
 def test_four_workers_write_the_same_bytes(
     nodes: Cluster, tiny: Tiny, expected: dict[str, str], tmp_path: Path
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_killed_actor_changes_no_byte(
     assert killed[0] < len(expected)
 
 
+@pytest.mark.slow
 def test_a_removed_node_changes_no_byte(
     nodes: Cluster, tiny: Tiny, expected: dict[str, str], tmp_path: Path
 ) -> None:

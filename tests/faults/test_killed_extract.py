@@ -6,7 +6,7 @@ import pytest
 from pipeline_runs import CliRun, Reference, Root, finished, started
 
 pytest_plugins = ["pipeline_runs"]
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.nightly]
 
 BEFORE_EXTRACT = ("ingest", "backbone", "warmup")
 

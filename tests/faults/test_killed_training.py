@@ -6,7 +6,7 @@ import pytest
 from pipeline_runs import RETRAIN_STEPS, STAGE_S, Interrupted, Reference, finished, started
 
 pytest_plugins = ["pipeline_runs"]
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 
 GRACE_S = 30.0
 """What Kubernetes gives a pod."""
@@ -29,6 +29,7 @@ def test_a_killed_driver_goes_on_at_the_checkpoint_to_the_same_bits(
     assert root.checkpoint_steps("retrain") == []
 
 
+@pytest.mark.nightly
 def test_a_killed_worker_is_survived_to_the_same_bits(reference: Reference, tmp_path: Path) -> None:
     root = reference.root.copy_to(tmp_path / "root", *BEFORE_RETRAIN)
     with started(*reference.command("stage", "retrain", root=root), log=tmp_path / "log") as run:

@@ -117,6 +117,7 @@ def drain(node_id: str | None, cluster: Cluster, in_s: float) -> None:
     assert accepted, why
 
 
+@pytest.mark.slow
 def test_a_removed_node_leaves_the_same_curve(
     nodes: Cluster, tiny: Tiny, undisturbed: Case, tmp_path: Path
 ) -> None:
@@ -133,7 +134,7 @@ def test_a_removed_node_leaves_the_same_curve(
     made.check_samples()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_notice_saves_and_a_new_node_is_taken_in(
     nodes: Cluster,
     tiny: Tiny,

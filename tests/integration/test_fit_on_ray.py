@@ -104,7 +104,7 @@ def always_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_ONE_PROCESS_FLOP", 0.0)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2, 4])
 def test_any_number_of_workers_writes_the_same_bytes(
     cores: None,
     tiny: Tiny,
@@ -159,6 +159,7 @@ def fitters() -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.slow
 def test_a_killed_driver_goes_on_where_it_was(
     tiny: Tiny,
     expected: tuple[dict[str, str], dict[str, str]],
@@ -239,6 +240,7 @@ def test_a_pool_answers_in_order_again_and_again(cores: None) -> None:
     assert asked("", *names) == [f * n for f in (2, 3) for n in range(23)]
 
 
+@pytest.mark.slow
 def test_a_pool_larger_than_the_cluster_works_with_what_there_is(cores: None) -> None:
     names = [str(n) for n in range(12)]
     assert asked("", *names, most=9) == [f * n for f in (2, 3) for n in range(12)]

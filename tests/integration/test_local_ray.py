@@ -66,6 +66,7 @@ def in_a_folder_with_a_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return folder
 
 
+@pytest.mark.slow
 def test_a_job_runs_where_the_caller_is_and_leaves_nothing(
     in_a_folder_with_a_space: Path,
     decoy: subprocess.Popen[bytes],
@@ -103,7 +104,11 @@ LAUNCH += "local.run_job(Path('job.py'), ['started'])"
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "signum",
+    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.nightly)],
+    ids=lambda s: s.name,
+)
 def test_a_launcher_that_is_told_to_stop_takes_its_ray_along(
     in_a_folder_with_a_space: Path, decoy: subprocess.Popen[bytes], signum: signal.Signals
 ) -> None:

@@ -21,7 +21,7 @@ from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import read_audio_part, read_utterances
 
 pytest_plugins = ["pipeline_runs"]
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 
 NAMES = tuple(name for name in STAGE_NAMES if name not in PRETRAIN_NAMES)
 FROM_CLUSTER_ON = ("cluster", "label", "retrain", "finetune", "evaluate", "report")

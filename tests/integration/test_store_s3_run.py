@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from s3_server import S3Server
 
 pytest_plugins = ["pipeline_runs"]
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.nightly]
 
 
 def test_a_run_on_s3_makes_the_bytes_of_one_on_a_folder(

@@ -4,7 +4,8 @@
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-arguments=(--config "/etc/gmp-atl/configs/$GMP_ATL_CONFIG" --root "$GMP_ATL_ROOT" --set "runtime.corpus=$GMP_ATL_CORPUS")
+# Mounted beside this folder.
+arguments=(--config "$here/../configs/$GMP_ATL_CONFIG" --root "$GMP_ATL_ROOT" --set "runtime.corpus=$GMP_ATL_CORPUS")
 # Files of --set lines, in the order of their names; a later line wins.
 for file in "$here"/*.set; do
     while IFS= read -r line || [[ -n $line ]]; do
