@@ -66,9 +66,8 @@ def test_a_kill_amid_an_upload_leaves_the_checkpoint_before(
     again.check_samples()
 
 
-@pytest.mark.parametrize(
-    ("zero_stage", "ranks"), [(1, 4), pytest.param(2, 1, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("zero_stage", "ranks"), [(1, 4), (2, 1)])
 def test_other_numbers_of_ranks_go_on_with_it(
     undisturbed: Case, again: Case, zero_stage: int, ranks: int
 ) -> None:

@@ -251,7 +251,13 @@ def test_a_pool_larger_than_the_cluster_works_with_what_there_is(cores: None) ->
     [
         ("", ["1", "bad", "2"], ConfigError, "^bad is bad$"),
         ("cannot be made", ["1"], ConfigError, "^this worker cannot be made$"),
-        ("", ["1", "deadly"], WorkerError, r"workers failed for good at deadly .*task_retries"),
+        pytest.param(
+            "",
+            ["1", "deadly"],
+            WorkerError,
+            r"workers failed for good at deadly .*task_retries",
+            marks=pytest.mark.slow,
+        ),
         (
             "",
             ["slow"],

@@ -26,7 +26,7 @@ from gmp_atl_dist.store.filesystem import Store
 from ray_jobs.local import Head, private_head
 
 pytest_plugins = ["manifests"]
-pytestmark = [pytest.mark.timeout(800), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(800), pytest.mark.nightly]
 
 RUN_S = 600
 NODE_S = 60

@@ -211,6 +211,7 @@ def receipts(results: Sequence[TaskResult]) -> dict[str, dict[str, object]]:
     return {r.name: json.loads(r.result)[0] for r in results}
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_gives_the_same(plan: Plan) -> None:
     one = streamed(plan, tasks(12))
     # More than there are cores for: those that cannot start do not keep the others from working.
@@ -246,6 +247,7 @@ def test_a_worker_has_its_audio_when_it_needs_it_and_readers_do_not_run_away(pla
     assert sum(overlapping) > 0.75 * len(pairs), overlapping
 
 
+@pytest.mark.slow
 def test_workers_with_gpus_are_given_them(plan: Plan) -> None:
     streams = StreamWorkersConfig(workers=2, gpus=1, readers=1)
     reads = partial(Reads, plan)
@@ -309,6 +311,7 @@ def test_what_always_kills_its_worker_is_named(plan: Plan) -> None:
     assert Counter(name for _, name, _ in plan.notes("map"))["t1"] == 2
 
 
+@pytest.mark.slow
 def test_pools_grow_to_their_maximum_and_no_further(plan: Plan) -> None:
     work = [Task(f"t{i}", "waits for another worker") for i in range(12)]
     assert len({r.worker for r in streamed(plan, work, workers=(1, 2))}) == 2
@@ -399,6 +402,7 @@ def test_custom_resources_choose_who_reads_and_who_computes(plan: Plan) -> None:
     assert json.loads(result.result) == [["decode"], ["gang"]]
 
 
+@pytest.mark.slow
 def test_custom_resources_of_a_pool_and_of_a_gang(plan: Plan) -> None:
     workers = WorkersConfig(resources={"decode": 1})
     with open_pool(Answers, plan, workers=workers, most=1, retries=0, stalled_after_s=60.0) as pool:
