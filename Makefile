@@ -51,7 +51,7 @@ PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --no-loadscope-reorder
 test: .venv/.installed-dev .venv/.ops-built ## tests, the fast ones first
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-slow: .venv/.installed-dev .venv/.ops-built ## those that test leaves out; make test && make test-slow is what CI runs
+test-slow: .venv/.installed-dev .venv/.ops-built ## those that test leaves out; CI runs both
 	$(PYTEST) -m "slow and not nightly" $(PYTEST_ARGS)
 
 test-all: .venv/.installed-dev .venv/.ops-built ## all, also those marked nightly
