@@ -36,15 +36,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def kustomize(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = ["kubectl", "kustomize", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
 @cache
 def text_of(folder: Path) -> str:
-    done = subprocess.run(
-        ["kubectl", "kustomize", str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = kustomize(folder)
     if done.returncode:
         pytest.fail(f"kubectl kustomize {folder}: {done.stderr}")
     return done.stdout

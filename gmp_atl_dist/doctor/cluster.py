@@ -86,14 +86,18 @@ def check_room(config: RuntimeConfig, facts: ClusterFacts) -> Iterator[Finding]:
     for demand in demands_of(config):
         yield _room(demand, facts)
     extract = config.extract
+    say = warning if facts.autoscaled else fatal
     absent = _absent(extract.reader_resources, facts)
     if absent:
-        readers = "runtime.extract.reader_resources"
-        yield _not_offered(facts, readers, absent, readers)
+        yield say(
+            _ROOM,
+            "runtime.extract.reader_resources",
+            f"no node offers {', '.join(absent)}",
+            "name what a group of nodes offers, or wait for those nodes",
+        )
     one = extract.cpus + extract.reader_cpus
     total = sum(node.cpus for node in facts.nodes)
     if extract.reader_cpus and total < one:
-        say = warning if facts.autoscaled else fatal
         yield say(
             _ROOM,
             "runtime.extract.reader_cpus",
@@ -110,10 +114,10 @@ def _room(demand: Demand, facts: ClusterFacts) -> Finding:
     if now >= demand.fewest:
         return Finding(_ROOM, item, f"room for {min(now, demand.most)} at once")
     absent = _absent(demand.resources, facts)
-    if absent:
-        return _not_offered(facts, item, absent, f"{demand.section}.resources")
     most = max(facts.nodes, key=lambda n: (n.gpus if demand.gpus else 0, n.cpus), default=None)
-    if demand.gpus and not any(node.gpus for node in facts.nodes):
+    if absent:
+        value = f"no node offers {', '.join(absent)}"
+    elif demand.gpus and not any(node.gpus for node in facts.nodes):
         value = "no node has a GPU"
     elif now == 0:
         largest = (
@@ -128,20 +132,8 @@ def _room(demand: Demand, facts: ClusterFacts) -> Finding:
 
 
 def _absent(asked: Mapping[str, float], facts: ClusterFacts) -> list[str]:
+    """Ray's custom resources that no node offers yet."""
     return [name for name in asked if not any(node.resources.get(name) for node in facts.nodes)]
-
-
-def _not_offered(facts: ClusterFacts, item: str, absent: list[str], key: str) -> Finding:
-    """Of Ray's custom resources. A group of an autoscaler that has no node yet may offer them."""
-    value = f"no node offers {', '.join(absent)}"
-    could = any(all(group.resources.get(name) for name in absent) for group in facts.groups)
-    if facts.autoscaled and (could or not facts.groups):
-        return warning(
-            _ROOM, item, value, "the run waits for the autoscaler; check that it may add such nodes"
-        )
-    return fatal(
-        _ROOM, item, value, f"wait for the nodes that do, have a group offer it, or change {key}"
-    )
 
 
 def _too_little(demand: Demand, facts: ClusterFacts, item: str, value: str, now: int) -> Finding:
@@ -150,7 +142,7 @@ def _too_little(demand: Demand, facts: ClusterFacts, item: str, value: str, now:
         limits = "" if facts.groups else ", whose limits it does not tell"
         remedy = f"the run waits for the autoscaler{limits}; check that it may add such nodes"
         return warning(_ROOM, item, value, remedy)
-    lower = f"lower {demand.section}.workers, cpus or gpus, or add nodes"
+    lower = f"change {demand.section}.workers, cpus, gpus or resources, or add nodes"
     if facts.autoscaled:
         value += f", for {could:g} with all that the autoscaler may add"
     if could and not demand.together:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from manifests import REPOSITORY, by_kind, overlay, rendered, site, the_job
+from manifests import REPOSITORY, by_kind, kustomize, overlay, rendered, site, the_job
 
 from deploy.k8s.rules import broken, operator_rules
 from gmp_atl_dist.config_file import load_config
@@ -187,13 +187,7 @@ def test_a_component_refuses_groups_in_another_order(checkout: Path) -> None:
     )
 
     rendered(folder)
-    done = subprocess.run(
-        ["kubectl", "kustomize", str(wrong)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = kustomize(wrong)
     assert done.returncode != 0
     assert "groupName" in done.stderr
 

@@ -52,6 +52,10 @@ class Pods:
     manifests: Manifests
     folder: Path
 
+    @property
+    def head_group(self) -> dict[str, Any]:
+        return self.job["spec"]["rayClusterSpec"]["headGroupSpec"]
+
     def entrypoint(self) -> str:
         return self._here(self.job["spec"]["entrypoint"])
 
@@ -66,7 +70,7 @@ class Pods:
 
     def mount(self) -> None:
         """ConfigMaps and empty folders as the head sees them."""
-        pod = self.job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+        pod = self.head_group["template"]["spec"]
         volumes = {v["name"]: v for v in pod["volumes"]}
         for mount in pod["containers"][0]["volumeMounts"]:
             place = Path(self._here(mount["mountPath"]))
@@ -76,8 +80,7 @@ class Pods:
                 (place / name).write_text(text)
 
     def _here(self, text: str) -> str:
-        pod = self.job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-        for mount in pod["containers"][0]["volumeMounts"]:
+        for mount in self.head_group["template"]["spec"]["containers"][0]["volumeMounts"]:
             at = mount["mountPath"]
             text = " ".join(
                 f"{self.folder}{word}" if f"{word}/".startswith(f"{at}/") else word
@@ -128,11 +131,11 @@ def head(pods: Pods) -> Iterator[Head]:
     with pytest.MonkeyPatch.context() as patch:
         for name in [n for n in os.environ if n.startswith("AWS_")]:
             patch.delenv(name)
-        for name, value in pods.env(cluster["headGroupSpec"]).items():
+        for name, value in pods.env(pods.head_group).items():
             patch.setenv(name, value)
         beside = str(Path(sys.executable).parent)
         patch.setenv("PATH", os.pathsep.join([beside, os.environ["PATH"]]))
-        cpus = cluster["headGroupSpec"]["rayStartParams"]["num-cpus"]
+        cpus = pods.head_group["rayStartParams"]["num-cpus"]
         with private_head(num_cpus=int(cpus)) as started:
             for group in cluster["workerGroupSpecs"]:
                 for _ in range(group["replicas"]):
@@ -213,7 +216,7 @@ def test_the_entrypoint_runs_the_configuration_to_its_end(
 
     assert code == 0, said[-6000:]
     assert "ok      store" in said, "doctor was first"
-    root = pods.env(pods.job["spec"]["rayClusterSpec"]["headGroupSpec"])["GMP_ATL_ROOT"]
+    root = pods.env(pods.head_group)["GMP_ATL_ROOT"]
     store = Store.open(root)
     sealed = {key.kind for key in list_artifacts(store) if find_artifact(store, key)}
     assert {"ingest", "warmup", "extract", "cluster", "label", "retrain", "finetune"} <= sealed
