@@ -233,25 +233,25 @@ def _bare(model: Hubert, waves: list[Tensor], out: BinaryIO) -> Iterator[None]:
 def _pipeline(corpus: str, root: str, threads: int) -> Figures:
     """From the second part's receipts to the last one's: starting workers is paid once a run."""
     import psutil
+    from gmp_atl_dist.stages.training import TrainingSet, plan_parts
 
     from gmp_atl_dist import runtime
     from gmp_atl_dist.config import ExtractConfig, StreamWorkersConfig
     from gmp_atl_dist.inference.audio_slices import AudioSlices
     from gmp_atl_dist.inference.extractor import Extractor, ExtractorArgument
     from gmp_atl_dist.stages.extract import forward_argument
-    from gmp_atl_dist.stages.learners import Learners, plan_parts
     from gmp_atl_dist.store.artifact import ArtifactKey
     from gmp_atl_dist.store.readers import read_utterances
 
     context, ingested, backbone = context_at(corpus, root)
-    learners = Learners(ingested, FOLD, False)
+    training = TrainingSet(ingested, FOLD.training_speakers())
     workers = StreamWorkersConfig(workers=1, cpus=threads)
     forward = forward_argument(
-        ExtractConfig(layers=(_LAYER,)), backbone, learners, (_LAYER,), workers, None
+        ExtractConfig(layers=(_LAYER,)), backbone, training, (_LAYER,), workers, None
     )
     key = ArtifactKey("extract", os.urandom(8).hex())
     argument = ExtractorArgument(forward, "none", context.store, key)
-    tasks = plan_parts(learners.index(), _PART_FRAMES)
+    tasks = plan_parts(frame_index(training), _PART_FRAMES)
     flop_a_second = _flop_a_second(backbone, read_utterances(ingested))
     started = finished = (0.0, 0.0)
     receipts: list[dict[str, float]] = []

@@ -1,9 +1,9 @@
-"""k-means against others: CPU time and inertia, scales together, workers, memory.
+"""k-means against others: CPU time and mean_squared_distance, scales together, workers, memory.
 
     python -m benchmarks.kmeans --corpus ../shared/data/nemo
 
 Subjects are processes of one thread each, interleaved; what is timed is the fit alone, in CPU seconds, and
-inertia is computed the same way for all. Vectors: 100,000 x 768 that lie near a curved surface of 64
+mean_squared_distance is computed the same way for all. Vectors: 100,000 x 768 that lie near a curved surface of 64
 dimensions, and layer 9 of HuBERT-base (random weights) for two speakers of nemo. fairseq's k-means is
 scikit-learn's MiniBatchKMeans with the defaults of its ``learn_kmeans.py``. ``--parts`` chooses tables.
 """
@@ -37,7 +37,7 @@ _PARTS = ("fits", "multiscale", "distributed", "memory")
 @dataclass(frozen=True)
 class Found:
     cpu_s: float
-    inertia: float
+    mean_squared_distance: float
 
 
 def main() -> None:
@@ -97,12 +97,12 @@ def _one_fit(name: str, k: int, x_MD: np.ndarray) -> dict[str, float]:
     centroids_KD = fit(x_MD, k)
     cpu_s = time.process_time() - began_s
     squared, _ = faiss.knn(x_MD, np.ascontiguousarray(centroids_KD, dtype=np.float32), 1)
-    return {"cpu_s": cpu_s, "inertia": float(squared.astype(np.float64).mean())}
+    return {"cpu_s": cpu_s, "mean_squared_distance": float(squared.astype(np.float64).mean())}
 
 
 def _ours(x_MD: np.ndarray, k: int) -> np.ndarray:
+    from gmp_atl_dist.clustering.assignment_step import fit_in_memory
     from gmp_atl_dist.clustering.lloyd import Fit
-    from gmp_atl_dist.clustering.passes import fit_in_memory
 
     (state,) = fit_in_memory([Fit("benchmark", k, seed=0)], {"all": x_MD}, threads=1)
     return state.centroids_KD
@@ -192,13 +192,20 @@ def _fits(table: str, npy: Path, rounds: int, slow_rounds: int, suffix: str) -> 
                     raise RuntimeError(f"{name} failed: {done.stderr[-800:]}")
                 one = Found(**json.loads(done.stdout.splitlines()[-1]))
                 found.setdefault((name, k), []).append(one)
-                print(f"{table}, k = {k}, {name}: {one.cpu_s:.2f} s, {one.inertia:.4f}", flush=True)
+                print(
+                    f"{table}, k = {k}, {name}: {one.cpu_s:.2f} s, {one.mean_squared_distance:.4f}",
+                    flush=True,
+                )
     figures: dict[str, float] = {}
-    print(f"\n{table}, {np.load(npy, mmap_mode='r').shape}: CPU seconds (median, range), inertia")
+    print(
+        f"\n{table}, {np.load(npy, mmap_mode='r').shape}: CPU seconds (median, range), mean_squared_distance"
+    )
     for (name, k), many in sorted(found.items(), key=lambda item: item[0][1]):
-        cpu_s, inertia = _medians(many)
+        cpu_s, mean_squared_distance = _medians(many)
         low, high = min(f.cpu_s for f in many), max(f.cpu_s for f in many)
-        print(f"  k = {k:4} {name:28} {cpu_s:8.2f} ({low:.2f} to {high:.2f})  {inertia:.4f}")
+        print(
+            f"  k = {k:4} {name:28} {cpu_s:8.2f} ({low:.2f} to {high:.2f})  {mean_squared_distance:.4f}"
+        )
     for k in _KS:
         ours, theirs = _medians(found["ours", k]), _medians(found[_FAIRSEQ, k])
         figures[f"cpu_ratio_k{k}{suffix}"] = theirs[0] / ours[0]
@@ -207,15 +214,17 @@ def _fits(table: str, npy: Path, rounds: int, slow_rounds: int, suffix: str) -> 
 
 
 def _medians(many: Sequence[Found]) -> tuple[float, float]:
-    return statistics.median(f.cpu_s for f in many), statistics.median(f.inertia for f in many)
+    return statistics.median(f.cpu_s for f in many), statistics.median(
+        f.mean_squared_distance for f in many
+    )
 
 
 def _multiscale(root: Path, rounds: int) -> dict[str, float]:
     """Three scales in the same passes over stored frames, against each in passes of its own."""
-    from benchmarks.stored import STORED_LAYER, hearing, store_structured
+    from benchmarks.stored import STORED_LAYER, selection, store_structured
+    from gmp_atl_dist.clustering.initialization import initial_centroids
     from gmp_atl_dist.clustering.lloyd import Fit, Request, State, run_fits
-    from gmp_atl_dist.clustering.start import first_centroids
-    from gmp_atl_dist.clustering.sums import Sums
+    from gmp_atl_dist.clustering.statistics import ClusterStatistics
     from gmp_atl_dist.config import ClusterWorkersConfig
     from gmp_atl_dist.device import pin_threads
     from gmp_atl_dist.inference.fitter import Fitter, FitterArgument
@@ -227,18 +236,18 @@ def _multiscale(root: Path, rounds: int) -> dict[str, float]:
     x_MD = structured(20_000)
     fits = [Fit("benchmark", k, 0, iterations=6, tolerance=0.0) for k in (50, 100, 200)]
     keys = {"init": "k-means++", "metric": "euclidean", "seed": 0, "what": "benchmark"}
-    states = [State(first_centroids(x_MD, fit.k, **keys)) for fit in fits]  # pyright: ignore[reportArgumentType]
+    states = [State(initial_centroids(x_MD, fit.k, **keys)) for fit in fits]  # pyright: ignore[reportArgumentType]
 
     def cpu_s(which: Sequence[int]) -> float:
         # So little memory that parts are read anew in each pass.
         fitter = Fitter(
-            FitterArgument(hearing(corpus, features), ClusterWorkersConfig(memory_gib=0.5))
+            FitterArgument(selection(corpus, features), ClusterWorkersConfig(memory_gib=0.5))
         )
 
-        def over_all(requests: Sequence[Request]) -> list[Sums]:
-            totals = [Sums.zero(*r.centroids_KD.shape) for r in requests]
+        def over_all(requests: Sequence[Request]) -> list[ClusterStatistics]:
+            totals = [ClusterStatistics.zero(*r.centroids_KD.shape) for r in requests]
             for task in tasks:
-                found = cast("list[Sums]", fitter(task, requests))
+                found = cast("list[ClusterStatistics]", fitter(task, requests))
                 for total, sums in zip(totals, found, strict=True):
                     total.add(sums)
             return totals

@@ -20,25 +20,25 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from gmp_atl_dist.config import RunConfig
-from gmp_atl_dist.config_file import load_config
+from gmp_atl_dist.config.file import load_config
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.metrics import confusion_matrix, scores_from_confusion
 from gmp_atl_dist.pipeline import pretrain
 from gmp_atl_dist.records import Fold
-from gmp_atl_dist.runtime import Cluster
+from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.backbone import Backbone
 from gmp_atl_dist.stages.base import Context, Stage, sealed
 from gmp_atl_dist.stages.evaluate import Evaluate, read_predictions
 from gmp_atl_dist.stages.finetune import Finetune
 from gmp_atl_dist.stages.ingest import Ingest
-from gmp_atl_dist.stages.learners import Learners
 from gmp_atl_dist.stages.pretrain import LARGEST_CLUSTER_NOTE
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, find_artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import one_of_each_group
 from gmp_atl_dist.store.readers import read_curves, read_emotions
+from gmp_atl_dist.store.training_set import TrainingSet
 
 ARMS = ("pretrained", "random")
 _DRAWS = 2000
@@ -53,7 +53,7 @@ def main() -> None:
     args = parser.parse_args()
     config = load_config(args.config, args.set)
     runtime = config.runtime
-    with Cluster(runtime) as cluster:
+    with RayConnection(runtime) as cluster:
         context = Context(
             Store.open(runtime.root),
             Store.open(runtime.corpus),
@@ -66,11 +66,11 @@ def main() -> None:
 
 
 def _compare(config: RunConfig, context: Context, seeds: int) -> dict[str, object]:
-    corpus = _finish(Ingest(config.corpus, read_corpus(config.corpus, context.source)), context)
+    corpus = _finish(Ingest(config.corpus, context.source), context)
     random = _finish(Backbone(config.model), context)
     fold = plan_folds(one_of_each_group(corpus), config.folds)[0]
-    learners = Learners(corpus, fold, False)
-    iterations = pretrain(config, random, learners, lambda stage: _finish(stage, context))
+    training = TrainingSet(corpus, fold.training_speakers())
+    iterations = pretrain(config, random, training, lambda stage: _finish(stage, context))
     models = [sealed(iteration.model) for iteration in iterations]
     accuracy = [_masked_accuracy(model) for model in models]
     pretrained = models[-1]

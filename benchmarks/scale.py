@@ -34,7 +34,7 @@ from benchmarks.standin import stand_in
 from gmp_atl_dist import runtime
 from gmp_atl_dist.config import RuntimeConfig, StreamWorkersConfig
 from gmp_atl_dist.console import Reporter
-from gmp_atl_dist.inference.audio_slices import AudioSlices, Heard
+from gmp_atl_dist.inference.audio_slices import AudioSelection, AudioSlices
 from gmp_atl_dist.inference.extractor import (
     Extractor,
     ExtractorArgument,
@@ -42,13 +42,16 @@ from gmp_atl_dist.inference.extractor import (
 )
 from gmp_atl_dist.inference.forward import Loader
 from gmp_atl_dist.records import AUDIO_SCHEMA, UTTERANCE_SCHEMA, Fold
-from gmp_atl_dist.runtime import Cluster, Task
-from gmp_atl_dist.stages.base import Context, map_parts
-from gmp_atl_dist.stages.learners import Learners, plan_parts
+from gmp_atl_dist.runtime import Task
+from gmp_atl_dist.runtime import RayConnection
+from gmp_atl_dist.stages.base import Context
+from gmp_atl_dist.stages.mapped import map_parts
+from gmp_atl_dist.stages.part_plan import plan_parts
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, find_artifact
 from gmp_atl_dist.store.features import feature_part_name
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import INDEX_PART
+from gmp_atl_dist.store.training_set import TrainingSet
 
 _A_PART = 120
 _LAYERS = (6, 9)
@@ -145,7 +148,7 @@ def _grow(store: Store, size: int) -> Growth:
             _extract(context, [Task(name, json.dumps([["part-00000", 0, 1]]))], workers, name)
             starting_s = time.perf_counter() - started_s
         started_s = time.perf_counter()
-        tasks = plan_parts(Learners(_corpus(store), _FOLD, False).index(), _A_PART)
+        tasks = plan_parts(TrainingSet(_corpus(store), _FOLD, False).index(), _A_PART)
         planned_s = time.perf_counter()
         artifact = _extract(context, tasks, workers, "all")
         finished_s = time.perf_counter()
@@ -208,7 +211,7 @@ def _requests() -> dict[str, int]:
 
 def _context(store: Store, workers: StreamWorkersConfig) -> Context:
     settings = RuntimeConfig(root=store.uri, extract=workers)
-    return Context(store, store, settings, Reporter(False), Cluster(settings))
+    return Context(store, store, settings, Reporter(False), RayConnection(settings))
 
 
 def _argument(
@@ -216,7 +219,7 @@ def _argument(
 ) -> ExtractorArgument:
     corpus = _corpus(store)
     load: Loader = stand_in(dim, sleep)
-    heard = Heard(corpus, frozenset(_FOLD.train_speakers))
+    heard = AudioSelection(corpus, frozenset(_FOLD.train_speakers))
     forward = ForwardArgument(heard, corpus, load, _LAYERS, 3000, 250, workers.batch_s)
     return ExtractorArgument(forward, "none", store, key)
 

@@ -32,7 +32,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 
 from gmp_atl_dist.config import StreamWorkersConfig
 from gmp_atl_dist.runtime import Task, stream_tasks
-from gmp_atl_dist.stages.learners import plan_parts
+from gmp_atl_dist.stages.part_plan import plan_parts
 
 _PROCESSES = 4
 _PART_S = 600.0

@@ -7,7 +7,7 @@ from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import Fold
-from gmp_atl_dist.runtime import Cluster
+from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.backbone import Backbone
 from gmp_atl_dist.stages.base import Context, Stage
 from gmp_atl_dist.stages.ingest import Ingest
@@ -23,7 +23,7 @@ def prepare(corpus: str, root: str, model: str) -> None:
     """Ingest the corpus and make the model, below ``root``."""
     context = _context(corpus, root)
     with context.cluster:
-        _finish(Ingest(_CORPUS, read_corpus(_CORPUS, context.source)), context)
+        _finish(Ingest(_CORPUS, context.source), context)
         _finish(Backbone(ModelConfig(source=model)), context)
 
 
@@ -36,7 +36,7 @@ def context_at(corpus: str, root: str) -> tuple[Context, Artifact, Artifact]:
 def _context(corpus: str, root: str) -> Context:
     settings = RuntimeConfig(corpus=corpus, root=root)
     return Context(
-        Store.open(root), Store.open(corpus), settings, Reporter(False), Cluster(settings)
+        Store.open(root), Store.open(corpus), settings, Reporter(False), RayConnection(settings)
     )
 
 

@@ -15,17 +15,17 @@ from benchmarks.kmeans import structured
 from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample
 from gmp_atl_dist.config import ClusterConfig, ClusterWorkersConfig, RuntimeConfig
 from gmp_atl_dist.console import Reporter
-from gmp_atl_dist.inference.stored_frames import Hearing
+from gmp_atl_dist.inference.stored_frames import FrameSelection
 from gmp_atl_dist.records import Fold, StoredUtterance, utterances_to_table
-from gmp_atl_dist.runtime import Cluster
+from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.base import Context
-from gmp_atl_dist.stages.cluster import Cluster as ClusterStage
-from gmp_atl_dist.stages.learners import Learners
+from gmp_atl_dist.stages.cluster import RayConnection as ClusterStage
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.codebooks import read_codebooks
 from gmp_atl_dist.store.features import UtteranceFrames, put_features
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import INDEX_PART
+from gmp_atl_dist.store.training_set import TrainingSet
 
 STORED_LAYER = 9
 _FRAMES_AN_UTTERANCE = 250
@@ -60,8 +60,8 @@ def store_structured(root: Path, frames: int) -> tuple[Artifact, Artifact]:
     )
 
 
-def hearing(corpus: Artifact, features: Artifact) -> Hearing:
-    return Hearing(corpus, features, _FOLD.training_speakers(), _ALL, False, None)
+def selection(corpus: Artifact, features: Artifact) -> FrameSelection:
+    return FrameSelection(corpus, features, _FOLD.training_speakers(), _ALL, False, None)
 
 
 @dataclass
@@ -101,8 +101,8 @@ def fit_on_ray(
         store.delete(f"artifacts/{kind}")
     # Four workers on fewer cores: what they take is asked for, not how soon they are done.
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    context = Context(store, store, settings, Reporter(False), Cluster(settings))
-    stage = ClusterStage(config, features, Learners(corpus, _FOLD, False), _ALL)
+    context = Context(store, store, settings, Reporter(False), RayConnection(settings))
+    stage = ClusterStage(config, features, TrainingSet(corpus, _FOLD.training_speakers()), _ALL)
     try:
         with _watched() as run:
             out = ArtifactWriter(store, stage.key)
@@ -125,7 +125,7 @@ def _watched() -> Iterator[RayRun]:
             last.update(_clocks())
             for process in psutil.Process().children(recursive=True):
                 with suppress(psutil.NoSuchProcess, OSError):
-                    if any(w.startswith("ray::PoolActor") for w in process.cmdline()):
+                    if any(w.startswith("ray::PoolProcess") for w in process.cmdline()):
                         workers[process.pid] = last.get(process.pid, 0.0)
                         peaks[process.pid] = _peak_bytes(process.pid)
 

@@ -217,11 +217,11 @@ class _Gang:
     def report(self, step: int) -> None:
         return None
 
-    def loses_a_node(self) -> bool:
+    def preemption_pending(self) -> bool:
         return False
 
-    def measure(self, measures: Mapping[str, float]) -> None:
-        self.measures = dict(measures)
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        self.measures = dict(metrics)
 
 
 def _ours(

@@ -17,9 +17,9 @@ import torch
 
 from benchmarks.speech import FOLD, context_at, prepare
 from gmp_atl_dist.audio import pcm16_to_float
-from gmp_atl_dist.clustering.assign import Assigner
+from gmp_atl_dist.clustering.assignment import Assigner
+from gmp_atl_dist.clustering.assignment_step import fit_in_memory
 from gmp_atl_dist.clustering.lloyd import Fit
-from gmp_atl_dist.clustering.passes import fit_in_memory
 from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.packed import PackedHubert
 from gmp_atl_dist.models.source import hubert_from_files

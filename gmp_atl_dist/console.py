@@ -41,36 +41,36 @@ class Reporter:
         self._json = log_format == "json"
         self._terminal = not self._json and (sys.stdout.isatty() if terminal is None else terminal)
         self._console = Console(highlight=False, emoji=False, soft_wrap=True, file=sys.stdout)
-        self._run = run
-        self._label = ""
+        self._tags = Tags(run)
 
     def line(self, text: str) -> None:
         """One line of plain text; nothing in it is markup."""
         if self._json:
-            self._object(sys.stdout, "info", self._label, text)
+            self._object(sys.stdout, "info", self._tags, text)
         else:
             self._console.print(text, markup=False)
 
     def error(self, text: str) -> None:
         """What stopped the run, to standard error."""
         if self._json:
-            self._object(sys.stderr, "error", self._label, text)
+            self._object(sys.stderr, "error", self._tags, text)
         else:
             print(f"error: {text}", file=sys.stderr)
 
     @contextmanager
-    def about(self, label: str) -> Iterator[None]:
-        """Lines are of this stage meanwhile."""
-        before, self._label = self._label, label
+    def tagged(self, tags: Tags) -> Iterator[None]:
+        """Lines within the block belong to this stage."""
+        before, self._tags = self._tags, tags
         yield
-        # Not after an error, which is told later and is of this stage.
-        self._label = before
+        # Not restored after an error, because the error is reported later and belongs to this stage.
+        self._tags = before
 
     @contextmanager
-    def bar(self, label: str) -> Iterator[Bar]:
-        """Progress of one stage: a bar, or a line now and then."""
+    def bar(self, tags: Tags, detail: str = "") -> Iterator[Bar]:
+        """Progress of one stage, or of a part of it: a bar, or a line now and then."""
+        title = f"{tags.label} {detail}".rstrip()
         if not self._terminal:
-            yield _PlainBar(self, label)
+            yield _PlainBar(self, tags, title)
             return
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -79,27 +79,27 @@ class Reporter:
             TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=self._console, transient=True) as progress:
-            yield _RichBar(progress, label)
+            yield _RichBar(progress, title)
 
-    def progress(self, label: str, done: int, total: int, note: str, part: str) -> None:
-        """How far a stage is, as a line."""
+    def progress(self, tags: Tags, title: str, done: int, total: int, note: str, part: str) -> None:
+        """The progress of a stage as a line."""
         if self._json:
-            about = {"part": part, "done": done, "total": total}
-            self._object(sys.stdout, "info", label, note, **about)
+            counts = {"part": part, "done": done, "total": total}
+            self._object(sys.stdout, "info", tags, note, **counts)
         else:
-            self.line(f"{label}: {done}/{total} {note}".rstrip())
+            self.line(f"{title}: {done}/{total} {note}".rstrip())
 
-    def _object(self, to: TextIO, level: str, label: str, text: str, **more: str | int) -> None:
+    def _object(self, to: TextIO, level: str, tags: Tags, text: str, **more: str | int) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        tags = asdict(Tags.of(label, self._run))
-        line = {"time": now, "level": level, **tags, "message": text, **more}
+        line = {"time": now, "level": level, **asdict(tags), "message": text, **more}
         print(json.dumps(line, ensure_ascii=False), file=to, flush=True)
 
 
 class _PlainBar:
-    def __init__(self, reporter: Reporter, label: str) -> None:
+    def __init__(self, reporter: Reporter, tags: Tags, title: str) -> None:
         self._reporter = reporter
-        self._label = label
+        self._tags = tags
+        self._title = title
         self._next_s = time.monotonic() + _LINE_EVERY_S
 
     def update(self, done: int, total: int, note: str = "", part: str = "") -> None:
@@ -107,13 +107,13 @@ class _PlainBar:
         if now_s < self._next_s:
             return
         self._next_s = now_s + _LINE_EVERY_S
-        self._reporter.progress(self._label, done, total, note, part)
+        self._reporter.progress(self._tags, self._title, done, total, note, part)
 
 
 class _RichBar:
-    def __init__(self, progress: Progress, label: str) -> None:
+    def __init__(self, progress: Progress, title: str) -> None:
         self._progress = progress
-        self._task = progress.add_task(label, total=None, note="")
+        self._task = progress.add_task(title, total=None, note="")
 
     def update(self, done: int, total: int, note: str = "", part: str = "") -> None:
         self._progress.update(self._task, completed=done, total=total, note=note)

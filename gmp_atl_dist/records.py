@@ -129,17 +129,21 @@ CODEBOOK_SCHEMA = pa.schema(
         pa.field("origin", pa.string(), nullable=False),
         pa.field("seed", pa.int64()),
         pa.field("fitted_frames", pa.int64()),
-        pa.field("inertias", pa.list_(pa.field("inertia", pa.float64(), nullable=False))),
-        pa.field("redone", pa.int64()),
+        pa.field(
+            "mean_squared_distances",
+            pa.list_(pa.field("mean_squared_distance", pa.float64(), nullable=False)),
+        ),
+        pa.field("relocated", pa.int64()),
         pa.field("stability", pa.float64()),
     ]
 )
 """A row a codebook. ``centroids`` is fp32, C order, ``k`` x ``dim``; label ids start at ``offset``.
 
 ``fingerprint`` is of layer, metric and centroids, so that labels tell which codebook made them.
-``origin`` is "fitted", or says where it came from; then what a fit knows is null: its seed, how many
-frames it heard, the inertia a frame before each update and at the end, how many dead clusters it began
-anew, and the adjusted Rand index of two fits from two seeds.
+``origin`` is "fitted", or says where the codebook was imported from. The columns of a fit are null for an
+imported one: its seed, its number of frames, the mean squared distance of a frame to its centroid before
+each update and at the end, the number of empty clusters that were relocated, and the adjusted Rand index
+of two fits from two seeds.
 """
 
 CURVE_SCHEMA = pa.schema(

@@ -13,7 +13,7 @@ from gmp_atl_dist import __version__
 from gmp_atl_dist.config import RunConfig, digest
 from gmp_atl_dist.doctor.findings import names_a_secret
 from gmp_atl_dist.errors import ConfigError
-from gmp_atl_dist.runtime.jobs import Job, JobExistsError, Jobs
+from gmp_atl_dist.ray_api.jobs import Job, JobExistsError, Jobs
 
 EXCLUDES = (".git", ".venv", "/runs", "__pycache__")
 _STOPPED = 143

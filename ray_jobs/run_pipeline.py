@@ -11,7 +11,7 @@ if importlib.util.find_spec("gmp_atl_dist") is None:
     # A job whose working directory is a checkout, in an image without the package.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gmp_atl_dist.cli import main
+from gmp_atl_dist.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["run", *sys.argv[1:]]))

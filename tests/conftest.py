@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
-from s3_server import S3Server, running_s3_server
+from support.s3_server import S3Server, running_s3_server
 
 if TYPE_CHECKING:
     from xdist.remote import Producer

@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from one_process import Tiny, no_ray, tiny_experiment
+from support.one_process import Tiny, no_ray, tiny_experiment
 
-from gmp_atl_dist import __version__, cli, errors
+from gmp_atl_dist import __version__, errors
+from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.corpora.synth import MARKER
 from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.hubert import build_random
 from gmp_atl_dist.models.source import model_to_files
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -30,7 +31,7 @@ def gmp_atl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
     def call(*arguments: str | Path) -> tuple[int, str, str]:
         capsys.readouterr()
-        code = cli.main([str(a) for a in arguments])
+        code = main([str(a) for a in arguments])
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
         return code, out, err
@@ -400,7 +401,7 @@ def test_a_defect_of_ours_keeps_its_traceback(
 
     monkeypatch.setattr(pipeline, "run_pipeline", fail)
     with pytest.raises(ZeroDivisionError):
-        cli.main(["run", "-c", str(config)])
+        main(["run", "-c", str(config)])
 
 
 def test_every_kind_of_error_has_its_own_exit_code() -> None:

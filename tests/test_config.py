@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmp_atl_dist.config import RunConfig, canonical_json, digest
-from gmp_atl_dist.config_file import load_config, parse_config
+from gmp_atl_dist.config.file import load_config, parse_config
 from gmp_atl_dist.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[1]

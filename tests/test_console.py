@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from gmp_atl_dist import console
-from gmp_atl_dist.cli import main
+from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist.tags import Tags
+
+EXTRACT = Tags("emodb-7", "extract", "fold1")
 
 
 class Clock:
@@ -31,7 +34,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_a_pipe_gets_a_plain_line_now_and_then(
     capsys: pytest.CaptureFixture[str], clock: Clock
 ) -> None:
-    with Reporter().bar("extract fold1") as bar:
+    with Reporter().bar(EXTRACT) as bar:
         for done in range(30):
             bar.update(done, 30, "1.5 h" if done == 20 else "")
             clock.now_s += 1
@@ -39,7 +42,7 @@ def test_a_pipe_gets_a_plain_line_now_and_then(
 
 
 def test_a_quick_stage_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with Reporter(terminal=False).bar("label") as bar:
+    with Reporter(terminal=False).bar(Tags(stage="label")) as bar:
         bar.update(1, 1)
     assert capsys.readouterr().out == ""
 
@@ -52,7 +55,7 @@ def test_a_line_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = Reporter(terminal=True)
-    with reporter.bar("extract fold1 [x]") as bar:
+    with reporter.bar(Tags(stage="extract", fold="fold1"), "[x]") as bar:
         bar.update(1, 2, "[note]")
         reporter.line("a line meanwhile")
     assert "a line meanwhile" in capsys.readouterr().out
@@ -65,7 +68,7 @@ def objects(text: str) -> list[dict[str, object]]:
 def test_a_machine_gets_an_object_a_line(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:
     reporter = Reporter(terminal=True, log_format="json", run="emodb-7")
     reporter.line("before")
-    with reporter.about("extract fold1"), reporter.bar("extract fold1") as bar:
+    with reporter.tagged(EXTRACT), reporter.bar(EXTRACT) as bar:
         reporter.line('done in 3 s, "quoted" \u00e4')
         clock.now_s += 11
         bar.update(10, 30, "parts, 1.5 h", part="part-00009")
@@ -84,7 +87,7 @@ def test_a_machine_gets_an_object_a_line(capsys: pytest.CaptureFixture[str], clo
 
 def test_an_error_is_told_with_its_stage(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = Reporter(log_format="json", run="r")
-    with pytest.raises(ValueError, match="it"), reporter.about("label fold2"):
+    with pytest.raises(ValueError, match="it"), reporter.tagged(Tags("r", "label", "fold2")):
         raise ValueError("it")
     reporter.error("a\nb")
     out, err = capsys.readouterr()

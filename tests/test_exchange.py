@@ -99,9 +99,9 @@ def test_the_sample_comes_out_as_the_same_bytes(
 def test_labels_of_the_sample_by_centroids_fitted_on_it(
     data_root: Path, store: Store, tmp_path: Path
 ) -> None:
-    from gmp_atl_dist.clustering.assign import Assigner
+    from gmp_atl_dist.clustering.assignment import Assigner
+    from gmp_atl_dist.clustering.assignment_step import fit_in_memory
     from gmp_atl_dist.clustering.lloyd import Fit
-    from gmp_atl_dist.clustering.passes import fit_in_memory
 
     features = import_features(store, sample_files(data_root), LAYER).features
     x_TD = FeatureReader(features, LAYER).frames("sample.base.L9-000000")

@@ -13,8 +13,8 @@ import pytest
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.linear_model import LinearRegression
 
-from gmp_atl_dist.cli import main
-from gmp_atl_dist.clustering.assign import Assigner, unit_rows
+from gmp_atl_dist.cli.main import main
+from gmp_atl_dist.clustering.assignment import Assigner, unit_rows
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.exchange.codebooks import (
     all_codebooks,

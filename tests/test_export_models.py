@@ -15,14 +15,14 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
-from one_process import context_of, finish, no_ray, tiny_experiment
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from support.one_process import context_of, finish, no_ray, tiny_experiment
 from transformers import HubertConfig
 
-from gmp_atl_dist import cli, pipeline
+from gmp_atl_dist import execution, pipeline
 from gmp_atl_dist.audio import pcm16_to_float
+from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import ModelConfig, RunConfig
-from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.exchange.models import EXPORTED_NAMES, export_model
 from gmp_atl_dist.inference.predictor import probabilities_of
@@ -36,14 +36,15 @@ from gmp_atl_dist.predict import predict_files
 from gmp_atl_dist.report.protocol import Protocol
 from gmp_atl_dist.stages.backbone import Backbone
 from gmp_atl_dist.stages.base import Pending, sealed
-from gmp_atl_dist.stages.evaluate import read_predictions
+from gmp_atl_dist.stages.evaluate import Evaluate, read_predictions
+from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.stages.ingest import Ingest
-from gmp_atl_dist.stages.report import FoldArtifacts, outcome_of
+from gmp_atl_dist.stages.report import outcome_of
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import AudioReader, read_emotions, read_utterances
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 TOLERANCE = 1e-4
 
@@ -132,7 +133,7 @@ class Exports:
 
 
 def models_of(exports: Exports) -> dict[str, EmotionModel]:
-    finetuned = sealed(exports.made.finetuned)
+    finetuned = exports.made.artifact("finetune")
     return {
         "classifier": emotion_model_from_files(finetuned.read_files()),
         "stable": other_classifier(),
@@ -182,11 +183,11 @@ def ran(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
     (folder / "x.toml").write_text(toml_of(config))
     context = context_of(folder / "root", tiny_corpus, config)
     with no_ray():
-        corpus = finish(Ingest(config.corpus, read_corpus(config.corpus, context.source)), context)
+        corpus = finish(Ingest(config.corpus, context.source), context)
         backbone = finish(Backbone(config.model), context)
         (fold,) = plan_folds(read_utterances(corpus), config.folds)
         pipeline.one_fold(config, corpus, backbone, fold, lambda stage: finish(stage, context))
-    corpus, backbone, made = pipeline.find_fold(config, context.store, context.source, 1)
+    corpus, backbone, made = execution.find_fold(config, context.store, context.source, 1)
     reader = AudioReader(corpus)
     utterances = sorted(read_utterances(corpus), key=lambda u: u.num_samples)
     chosen = [*utterances[::9], utterances[-1]]
@@ -200,10 +201,10 @@ def ran(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
 def exports(ran: Exports) -> Exports:
     out = ran.folder
     common = ["model", "export", "-c", str(ran.toml), "--fold", "1", "--to"]
-    assert cli.main([*common, str(out / "classifier"), "--what", "classifier"]) == 0
+    assert main([*common, str(out / "classifier"), "--what", "classifier"]) == 0
     for stage in ("retrain", "warmup", "backbone"):
         arguments = [str(out / stage), "--what", "backbone", "--stage", stage]
-        assert cli.main([*common, *arguments]) == 0
+        assert main([*common, *arguments]) == 0
     other = sealed_classifier(other_classifier(), out / "root")
     made = replace(ran.made, finetuned=other)
     export_model(ran.config, ran.corpus, ran.backbone, made, out / "stable", what="classifier")
@@ -260,7 +261,7 @@ def test_logits_are_ours(exports: Exports, name: str) -> None:
 
 @pytest.mark.parametrize("stage", ["retrain", "warmup", "backbone"])
 def test_frames_are_ours(exports: Exports, stage: str) -> None:
-    artifact = {"backbone": exports.backbone, **exports.made.handles()}[stage]
+    artifact = {"backbone": exports.backbone, **exports.made.handles}[stage]
     ours = hubert_from_files(sealed(artifact).read_files())
     for i, wave in enumerate(exports.waves):
         with torch.inference_mode():
@@ -276,8 +277,8 @@ def test_nothing_is_complained_of(exports: Exports) -> None:
 
 def test_weights_are_the_artefacts_own_bytes(exports: Exports) -> None:
     for name, handle in (
-        ("classifier", exports.made.finetuned),
-        ("retrain", exports.made.retrained),
+        ("classifier", exports.made.handles["finetune"]),
+        ("retrain", exports.made.handles["retrain"]),
     ):
         path = exports.folder / name / "model.safetensors"
         assert path.read_bytes() == sealed(handle).read_file("model.safetensors")
@@ -294,7 +295,7 @@ def test_the_feature_extractor_normalises_where_the_model_needs_it(exports: Expo
 def test_an_exported_model_comes_back(exports: Exports, tiny_corpus: Path) -> None:
     folder = exports.folder / "retrain"
     again = load_source(ModelConfig(source=str(folder)))
-    stored = hubert_from_files(sealed(exports.made.retrained).read_files())
+    stored = hubert_from_files(exports.made.artifact("retrain").read_files())
     assert again.state_dict().keys() == stored.state_dict().keys()
     for name, weight in stored.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight)
@@ -304,7 +305,7 @@ def test_an_exported_model_comes_back(exports: Exports, tiny_corpus: Path) -> No
     (_, mine), (_, theirs) = (
         next(predict_files(uri, [wav]))
         for uri in (
-            f"{exports.config.runtime.root}/{sealed(exports.made.finetuned).key.prefix}/files",
+            f"{exports.config.runtime.root}/{exports.made.artifact('finetune').key.prefix}/files",
             str(exports.folder / "classifier"),
         )
     )
@@ -314,7 +315,7 @@ def test_an_exported_model_comes_back(exports: Exports, tiny_corpus: Path) -> No
 
 def test_the_card_says_what_there_was(exports: Exports) -> None:
     text = (exports.folder / "classifier" / "README.md").read_text()
-    predictions = read_predictions(sealed(exports.made.predictions))
+    predictions = read_predictions(exports.made.artifact("evaluate"))
     true, predicted = [p.emotion for p in predictions], [p.predicted for p in predictions]
     war, uar = accuracy_score(true, predicted), balanced_accuracy_score(true, predicted)
     outcome = outcome_of(predictions, read_emotions(exports.corpus), exports.config.evaluate)
@@ -337,7 +338,7 @@ def test_the_card_says_what_there_was(exports: Exports) -> None:
     assert "**random weights** of size tiny" in text
     assert "`fold1`" in text
     assert "24 utterances of 6 speakers" in text
-    for kind, handle in exports.made.handles().items():
+    for kind, handle in exports.made.handles.items():
         assert f"| `{kind}` | `{handle.identity}` |" in text
     assert exports.corpus.identity in text
     assert "transformers 5." in text
@@ -353,7 +354,7 @@ def test_a_backbones_card_has_no_score_of_its_own(exports: Exports) -> None:
     assert "not of the backbone itself" in cards["retrain"]
     assert "not evaluated by itself" in cards["warmup"]
     assert "## Protocol" not in cards["backbone"]
-    assert sealed(exports.made.finetuned).key.fingerprint not in cards["retrain"]
+    assert exports.made.artifact("finetune").key.fingerprint not in cards["retrain"]
     assert "give clips one at a time" in cards["retrain"], "group norm sees the padding"
 
 
@@ -401,17 +402,18 @@ def test_a_base_model_is_named_where_its_name_means_something_elsewhere(
 
 
 def test_an_unevaluated_fold_has_no_scores(ran: Exports, tmp_path: Path) -> None:
-    made = replace(ran.made, predictions=Pending(ArtifactKey("evaluate", "b" * 64)))
+    evaluate = Pending(Evaluate(ran.corpus, ran.made.artifact("finetune"), ran.made.fold))
+    made = replace(ran.made, handles={**ran.made.handles, "evaluate": evaluate})
     export_model(ran.config, ran.corpus, ran.backbone, made, tmp_path / "out", what="classifier")
     text = (tmp_path / "out" / "README.md").read_text()
     assert "The fold was not evaluated when this card was written" in text
-    assert "b" * 64 not in text
+    assert evaluate.key.fingerprint not in text
     assert "model-index" not in text
 
 
 def run_cli(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
     capsys.readouterr()
-    code = cli.main([str(a) for a in arguments])
+    code = main([str(a) for a in arguments])
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -422,7 +424,9 @@ def test_it_says_what_it_wrote(
     common = ("model", "export", "-c", ran.toml, "--fold", "1", "--what", "backbone")
     code, out, _ = run_cli(capsys, *common, "--to", tmp_path / "new" / "model")
     assert code == 0
-    assert out.startswith(f"retrain {sealed(ran.made.retrained).key.fingerprint}: backbone, ")
+    assert out.startswith(
+        f"retrain {sealed(ran.made.handles['retrain']).key.fingerprint}: backbone, "
+    )
     assert "transformers.HubertModel.from_pretrained(FOLDER)" in out
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["model"], "nothing beside it"
 
@@ -481,7 +485,7 @@ def test_damaged_weights_are_not_exported(
 ) -> None:
     root = tmp_path / "root"
     shutil.copytree(ran.config.runtime.root, root)
-    path = root / sealed(ran.made.retrained).key.prefix / "files" / "model.safetensors"
+    path = root / sealed(ran.made.handles["retrain"]).key.prefix / "files" / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)

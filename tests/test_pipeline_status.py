@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from one_process import Tiny, context_of, tiny_experiment
+from support.one_process import FOLD, Tiny, context_of, tiny_experiment
 
-from gmp_atl_dist import pipeline
-from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist import execution
+from gmp_atl_dist.config import RunConfig, WarmupConfig
 from gmp_atl_dist.errors import ArtifactError, ConfigError, ModelError
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.stages import progress
-from gmp_atl_dist.stages.base import Context, Pending, map_parts, sealed
-from gmp_atl_dist.stages.progress import Snapshot
+from gmp_atl_dist.stages.base import Context, Pending, sealed
+from gmp_atl_dist.stages.mapped import map_parts
+from gmp_atl_dist.stages.warmup import Warmup
 from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter, Receipt, receipts_json
+from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot, read_progress
+from gmp_atl_dist.tags import Tags
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 FITTED = ("warmup", "extract", "cluster", "label", "retrain", "finetune", "evaluate")
 
@@ -34,11 +36,11 @@ def context(tiny: Tiny, experiment: RunConfig, in_process: None) -> Context:
 
 
 def states(experiment: RunConfig, context: Context) -> dict[str, str]:
-    return {s.label: s.state for s in pipeline.survey(experiment, context)}
+    return {s.label: s.state for s in execution.survey(experiment, context)}
 
 
 def test_an_empty_root_waits_for_its_corpus(experiment: RunConfig, context: Context) -> None:
-    (row,) = pipeline.survey(experiment, context)
+    (row,) = execution.survey(experiment, context)
     assert (row.label, row.state, row.detail) == ("ingest", "waiting", "")
     assert len(row.fingerprint) == 64
     assert context.store.list() == [], "looking writes nothing"
@@ -46,7 +48,7 @@ def test_an_empty_root_waits_for_its_corpus(experiment: RunConfig, context: Cont
 
 def test_half_done(experiment: RunConfig, context: Context) -> None:
     for name in ("ingest", "backbone", "warmup"):
-        pipeline.run_stage(experiment, context, name)
+        execution.run_stage(experiment, context, name)
     waiting = {f"{kind} {fold}" for fold in ("fold1", "fold2") for kind in FITTED} | {"report"}
     done = {"ingest", "backbone", "warmup fold1", "warmup fold2"}
 
@@ -54,22 +56,22 @@ def test_half_done(experiment: RunConfig, context: Context) -> None:
         **dict.fromkeys(waiting, "waiting"),
         **dict.fromkeys(done, "done"),
     }
-    rows = {s.label: s for s in pipeline.survey(experiment, context)}
+    rows = {s.label: s for s in execution.survey(experiment, context)}
     assert rows["warmup fold1"].detail.endswith(" MB")
     assert rows["warmup fold1"].fingerprint != rows["warmup fold2"].fingerprint
     # What comes next is started by a progress file, or by a part.
     retrain, label = rows["retrain fold1"], rows["extract fold2"]
     context.store.put(
         f"artifacts/cluster/{rows['cluster fold1'].fingerprint}/_progress.json",
-        Snapshot(done=1, total=2, unit="parts", busy_share=0.5).model_dump_json().encode(),
+        ProgressSnapshot(done=1, total=2, unit="parts", busy_share=0.5).model_dump_json().encode(),
     )
     context.store.put(
         f"artifacts/retrain/{retrain.fingerprint}/_progress.json",
-        b'{"done": 3, "total": 9, "measures": {"loss": 1.5}}',
+        b'{"done": 3, "total": 9, "metrics": {"loss": 1.5}}',
     )
-    writer = pipeline.ArtifactWriter(context.store, ArtifactKey("extract", label.fingerprint))
+    writer = ArtifactWriter(context.store, ArtifactKey("extract", label.fingerprint))
     writer.put_file("anything", b"half of it")
-    rows = {s.label: s for s in pipeline.survey(experiment, context)}
+    rows = {s.label: s for s in execution.survey(experiment, context)}
 
     assert (rows["retrain fold1"].state, rows["retrain fold1"].detail) == (
         "started",
@@ -95,42 +97,44 @@ class Writes:
 def test_a_mapped_stage_leaves_its_progress_until_it_is_done(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "_LEAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(ProgressFile, "is_due", True)
     out = ArtifactWriter(context.store, ArtifactKey("label", "a" * 64))
 
     def run(*payloads: str) -> list[Receipt]:
         tasks = [Task(f"part-{i}", payload) for i, payload in enumerate(payloads)]
         workers = context.settings.label
-        return map_parts(context, out, "label", tasks, Writes, out, workers, lambda name: [name])
+        return map_parts(
+            context, out, Tags(stage="label"), tasks, Writes, out, workers, lambda name: [name]
+        )
 
     with pytest.raises(ModelError):
         run("", "", "bad", "")
-    seen = progress.read_progress(context.store, out.key)
+    seen = read_progress(context.store, out.key)
     assert seen is not None
-    assert seen.words().startswith("2/4 parts, 1.00 h of 2.00 h, ")
-    assert seen.words(time.time() + 300).endswith(", last seen 5 min ago")
+    assert seen.describe().startswith("2/4 parts, 1.00 h of 2.00 h, ")
+    assert seen.describe(time.time() + 300).endswith(", last seen 5 min ago")
 
     assert sorted(r.name for r in run("", "", "", "")) == [
         f"parts/part-{i}.parquet" for i in range(4)
     ]
-    assert progress.read_progress(context.store, out.key) is None
+    assert read_progress(context.store, out.key) is None
 
 
 def test_a_stage_needs_those_before_it(experiment: RunConfig, context: Context) -> None:
     with pytest.raises(
         ArtifactError, match=r"ingest is not done, and warmup needs it; run gmp-atl"
     ):
-        pipeline.run_stage(experiment, context, "warmup")
-    pipeline.run_stage(experiment, context, "ingest")
+        execution.run_stage(experiment, context, "warmup")
+    execution.run_stage(experiment, context, "ingest")
     assert states(experiment, context) == {"ingest": "done", "backbone": "waiting"}
-    pipeline.run_stage(experiment, context, "backbone")
+    execution.run_stage(experiment, context, "backbone")
     with pytest.raises(ArtifactError, match=r"warmup fold1 is not done, and extract needs it"):
-        pipeline.run_stage(experiment, context, "extract")
+        execution.run_stage(experiment, context, "extract")
 
 
 def test_a_stage_that_is_not_known_is_refused(experiment: RunConfig, context: Context) -> None:
     with pytest.raises(ConfigError, match=r"stage 'cook' is not known; known: ingest, backbone"):
-        pipeline.run_stage(experiment, context, "cook")
+        execution.run_stage(experiment, context, "cook")
 
 
 def test_layers_that_the_model_lacks_stop_before_training(
@@ -143,17 +147,20 @@ def test_layers_that_the_model_lacks_stop_before_training(
         cluster={"scales": [{"layer": 9, "k": 4}]},
     )
     with pytest.raises(ModelError, match=r"extract\.layers: \[9\] of \[3, 9\]"):
-        pipeline.run_pipeline(experiment, context_of(tmp_path, tiny.folder, experiment))
+        execution.run_pipeline(experiment, context_of(tmp_path, tiny.folder, experiment))
 
 
-def test_what_is_not_there_cannot_be_read() -> None:
-    with pytest.raises(ArtifactError, match="extract abcabcabcabc is not there yet"):
-        sealed(Pending(ArtifactKey("extract", "abc" * 20)))
+def test_what_is_not_there_cannot_be_read(tiny: Tiny) -> None:
+    stage = Warmup(WarmupConfig(), tiny.corpus, tiny.backbone, FOLD)
+    with pytest.raises(
+        ArtifactError, match=f"warmup {stage.key.fingerprint[:12]} does not exist yet"
+    ):
+        sealed(Pending(stage))
 
 
 def test_a_damaged_manifest_is_told(experiment: RunConfig, context: Context) -> None:
-    pipeline.run_stage(experiment, context, "ingest")
-    (row, *_) = pipeline.survey(experiment, context)
+    execution.run_stage(experiment, context, "ingest")
+    (row, *_) = execution.survey(experiment, context)
     context.store.put(f"artifacts/ingest/{row.fingerprint}/_manifest.json", b"{")
     with pytest.raises(ArtifactError, match="is not a manifest"):
-        pipeline.survey(experiment, context)
+        execution.survey(experiment, context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmp_atl_dist.runtime.residents import Turns
+from gmp_atl_dist.runtime.actor_pool import Turns
 
 
 @given(tasks=st.integers(0, 60), processes=st.integers(1, 7), data=st.data())

@@ -18,7 +18,7 @@ from gmp_atl_dist.config import (
     StreamWorkersConfig,
     WorkersConfig,
 )
-from gmp_atl_dist.config_file import parse_config
+from gmp_atl_dist.config.file import parse_config
 from gmp_atl_dist.errors import (
     ConfigError,
     CorpusError,
@@ -27,8 +27,8 @@ from gmp_atl_dist.errors import (
     WorkerError,
 )
 from gmp_atl_dist.runtime.metrics import StageMetrics
-from gmp_atl_dist.runtime.pools import _one_value, _only_value
-from gmp_atl_dist.runtime.wrapped import in_short, last_line, our_error
+from gmp_atl_dist.runtime.ray_errors import last_line, short_message, unwrap_error
+from gmp_atl_dist.runtime.worker_processes import _one_value, _only_value
 from gmp_atl_dist.tags import Tags
 
 
@@ -70,8 +70,8 @@ def test_our_error_is_found_inside_rays(
     wrap: Callable[[BaseException], BaseException], again: Callable[[BaseException], BaseException]
 ) -> None:
     ours = ModelError("utterance 'u7' is loud")
-    assert our_error(ours) is ours
-    assert our_error(again(wrap(ours))) is ours
+    assert unwrap_error(ours) is ours
+    assert unwrap_error(again(wrap(ours))) is ours
 
 
 def test_a_class_made_on_the_spot_gives_way_to_the_real_one() -> None:
@@ -81,7 +81,7 @@ def test_a_class_made_on_the_spot_gives_way_to_the_real_one() -> None:
     class RayTaskErrorOfCorpusError(Wrapper, CorpusError):
         pass
 
-    found = our_error(RayTaskErrorOfCorpusError(ours))
+    found = unwrap_error(RayTaskErrorOfCorpusError(ours))
     assert found is ours
     assert pickle.loads(pickle.dumps(found)).message == ours.message
 
@@ -89,9 +89,9 @@ def test_a_class_made_on_the_spot_gives_way_to_the_real_one() -> None:
 def test_foreign_errors_and_rings_have_none_of_ours() -> None:
     a, b = RuntimeError("a"), RuntimeError("b")
     a.__cause__, b.__cause__ = b, a
-    assert our_error(a) is None
-    assert our_error(Wrapper("text")) is None
-    assert our_error(Wrapper(None)) is None
+    assert unwrap_error(a) is None
+    assert unwrap_error(Wrapper("text")) is None
+    assert unwrap_error(Wrapper(None)) is None
 
 
 def test_the_last_line_is_what_is_told() -> None:
@@ -102,9 +102,12 @@ def test_the_last_line_is_what_is_told() -> None:
 
 def test_a_death_is_told_in_short() -> None:
     died = RuntimeError("The actor died.\n\tpid: 7\nThe worker was killed.")
-    assert in_short(died) == "RuntimeError: The worker was killed."
+    assert short_message(died) == "RuntimeError: The worker was killed."
     # What user code raised comes first; Ray's advice follows it.
-    assert in_short(Wrapper(ValueError("a is no b\nTo change this ..."))) == "ValueError: a is no b"
+    assert (
+        short_message(Wrapper(ValueError("a is no b\nTo change this ...")))
+        == "ValueError: a is no b"
+    )
 
 
 def test_no_task_needs_no_ray() -> None:
@@ -195,7 +198,7 @@ def test_a_cluster_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "init", never)
     monkeypatch.setattr(ray, "shutdown", never)
-    with runtime.Cluster(RuntimeConfig()) as cluster:
+    with runtime.RayConnection(RuntimeConfig()) as cluster:
         cluster.open()
 
 
@@ -215,7 +218,7 @@ def test_which_ray_is_joined(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if environment is not None:
         monkeypatch.setenv("RAY_ADDRESS", environment)
-    with runtime.Cluster(RuntimeConfig(ray_address=configured)) as cluster:
+    with runtime.RayConnection(RuntimeConfig(ray_address=configured)) as cluster:
         cluster.open()
         assert calls == [expected]
     assert calls == [expected, "shutdown"]
@@ -229,7 +232,7 @@ def test_a_ray_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refuse)
-    cluster = runtime.Cluster(RuntimeConfig(ray_address="head:6379"))
+    cluster = runtime.RayConnection(RuntimeConfig(ray_address="head:6379"))
     with pytest.raises(WorkerError, match=r"cannot reach Ray at head:6379: nobody .*RAY_ADDRESS"):
         cluster.open()
 

@@ -8,7 +8,7 @@ import pytest
 
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.errors import ConfigError, WorkerError
-from gmp_atl_dist.runtime.jobs import Job, Jobs
+from gmp_atl_dist.ray_api.jobs import Job, Jobs
 from gmp_atl_dist.submit import Order, exit_code_of, name_of, order_of, place
 
 

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from gmp_atl_dist.clustering.assign import Metric, unit_rows
-from gmp_atl_dist.clustering.sums import Sums
+from gmp_atl_dist.clustering.assignment import Metric, unit_rows
+from gmp_atl_dist.clustering.statistics import ClusterStatistics
 from gmp_atl_dist.errors import ModelError
 
 
@@ -39,22 +39,24 @@ class Fit:
 
 @dataclass(frozen=True)
 class State:
-    """How far a fit is.
+    """The state of a fit.
 
-    ``inertias`` holds the mean squared distance of a frame before each update, and once ``done`` that
-    under the final centroids; ``counts_K`` are then their frames. ``redone`` counts dead clusters that
-    were begun anew.
+    ``mean_squared_distances`` has the mean squared distance of a frame to its centroid before each
+    update. Once ``done`` it also has that under the final centroids, and ``counts_K`` has the frames
+    per final cluster. ``relocated`` counts the empty clusters that were given another centroid.
     """
 
     centroids_KD: np.ndarray
-    inertias: tuple[float, ...] = ()
-    redone: int = 0
+    mean_squared_distances: tuple[float, ...] = ()
+    relocated: int = 0
     done: bool = False
     counts_K: np.ndarray | None = None
 
     @property
     def updates(self) -> int:
-        return len(self.inertias) - 1 if self.done else len(self.inertias)
+        return (
+            len(self.mean_squared_distances) - 1 if self.done else len(self.mean_squared_distances)
+        )
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Request:
     centroids_KD: np.ndarray
 
 
-Pass = Callable[[Sequence[Request]], Sequence[Sums]]
+Pass = Callable[[Sequence[Request]], Sequence[ClusterStatistics]]
 
 
 def run_fits(
@@ -81,7 +83,7 @@ def run_fits(
             yield i, now[i]
 
 
-def advance(fit: Fit, state: State, sums: Sums) -> State:
+def advance(fit: Fit, state: State, sums: ClusterStatistics) -> State:
     """The state after ``sums`` were taken under its centroids.
 
     Raises:
@@ -91,36 +93,43 @@ def advance(fit: Fit, state: State, sums: Sums) -> State:
         raise ModelError(f"{fit.what}: there is no frame to fit; look at cluster.silence_db")
     if not np.isfinite(sums.sums_KD).all():
         raise ModelError(f"{fit.what}: sums of frames are not finite; run gmp-atl verify")
-    inertias = (*state.inertias, sums.inertia)
+    mean_squared_distances = (*state.mean_squared_distances, sums.mean_squared_distance)
     dead = np.flatnonzero(sums.counts_K == 0)
-    if state.updates == fit.iterations or (not dead.size and _is_still(fit, inertias)):
-        return replace(state, inertias=inertias, done=True, counts_K=sums.counts_K)
-    sums_KD, counts_K, redone = _begun_anew(sums, dead)
+    if state.updates == fit.iterations or (
+        not dead.size and _is_still(fit, mean_squared_distances)
+    ):
+        return replace(
+            state, mean_squared_distances=mean_squared_distances, done=True, counts_K=sums.counts_K
+        )
+    sums_KD, counts_K, relocated = _begun_anew(sums, dead)
     means_KD = sums_KD / np.maximum(counts_K, 1)[:, None]
     # What could not be begun anew stays where it was.
     centroids_KD = np.where(counts_K[:, None] > 0, means_KD, state.centroids_KD).astype(np.float32)
     if fit.metric == "cosine":
         centroids_KD = unit_rows(centroids_KD)
-    return State(centroids_KD, inertias, state.redone + redone)
+    return State(centroids_KD, mean_squared_distances, state.relocated + relocated)
 
 
-def _is_still(fit: Fit, inertias: Sequence[float]) -> bool:
+def _is_still(fit: Fit, mean_squared_distances: Sequence[float]) -> bool:
     """Whether the last update brought too little to go on."""
-    if not inertias[-1]:
+    if not mean_squared_distances[-1]:
         return True
-    if len(inertias) < 2:
+    if len(mean_squared_distances) < 2:
         return False
-    return inertias[-2] - inertias[-1] <= fit.tolerance * inertias[-2]
+    return (
+        mean_squared_distances[-2] - mean_squared_distances[-1]
+        <= fit.tolerance * mean_squared_distances[-2]
+    )
 
 
-def _begun_anew(sums: Sums, dead: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Sums and counts after each dead cluster got the frame that is farthest from its centroid.
+def _begun_anew(sums: ClusterStatistics, dead: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """ClusterStatistics and counts after each dead cluster got the frame that is farthest from its centroid.
 
     As scikit-learn does it; a frame leaves the cluster that it was in. Where frames are fewer, or lie
     on their centroids, clusters stay dead.
     """
     sums_KD, counts_K = sums.sums_KD.copy(), sums.counts_K.copy()
-    redone = 0
+    relocated = 0
     far = zip(sums.far_FD, sums.far_ids_F, sums.far_squared_F, strict=True)
     for k, (x_D, owner, squared) in zip(dead, far, strict=False):
         if squared <= 0 or counts_K[owner] < 2:
@@ -128,8 +137,8 @@ def _begun_anew(sums: Sums, dead: np.ndarray) -> tuple[np.ndarray, np.ndarray, i
         sums_KD[owner] -= x_D
         counts_K[owner] -= 1
         sums_KD[k], counts_K[k] = x_D, 1
-        redone += 1
-    return sums_KD, counts_K, redone
+        relocated += 1
+    return sums_KD, counts_K, relocated
 
 
 def state_to_bytes(state: State) -> bytes:
@@ -137,7 +146,11 @@ def state_to_bytes(state: State) -> bytes:
     tensors = {"centroids": state.centroids_KD}
     if state.counts_K is not None:
         tensors["counts"] = state.counts_K
-    about = {"inertias": list(state.inertias), "redone": state.redone, "done": state.done}
+    about = {
+        "mean_squared_distances": list(state.mean_squared_distances),
+        "relocated": state.relocated,
+        "done": state.done,
+    }
     return save_tensors(tensors, metadata={"state": json.dumps(about)})
 
 
@@ -149,8 +162,8 @@ def state_from_bytes(data: bytes) -> State | None:
         about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["state"])
         return State(
             tensors["centroids"],
-            tuple(float(value) for value in about["inertias"]),
-            int(about["redone"]),
+            tuple(float(value) for value in about["mean_squared_distances"]),
+            int(about["relocated"]),
             bool(about["done"]),
             tensors.get("counts"),
         )

@@ -71,7 +71,7 @@ class FrameSample:
         return _share_of_rows(rng, num_frames, share)
 
 
-def start_rows(seed: int, utterance_id: str, num_frames: int, share: float) -> np.ndarray:
+def initialization_rows(seed: int, utterance_id: str, num_frames: int, share: float) -> np.ndarray:
     """Rows of an utterance that seeding looks at, rising; drawn apart from the sample itself."""
     if share >= 1.0:
         return np.arange(num_frames)

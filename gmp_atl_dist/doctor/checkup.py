@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.doctor.cluster import check_cluster
 from gmp_atl_dist.doctor.corpus import check_corpus
-from gmp_atl_dist.doctor.deadline import Begun
+from gmp_atl_dist.doctor.deadline import Attempts
 from gmp_atl_dist.doctor.findings import Finding, fatal, is_fatal, published
 from gmp_atl_dist.doctor.machine import check_machine
 from gmp_atl_dist.doctor.storage import check_store
@@ -38,7 +38,7 @@ def examine(config: RunConfig, patience: Patience | None = None) -> list[Finding
         "ray": lambda: check_cluster(settings, limits.ray_s),
         "machine": lambda: check_machine(settings),
     }
-    begun = {name: Begun(lambda check=check: list(check())) for name, check in checks.items()}
+    begun = {name: Attempts(lambda check=check: list(check())) for name, check in checks.items()}
     deadline_s = time.monotonic() + limits.check_s
     findings: list[Finding] = []
     for name, work in begun.items():

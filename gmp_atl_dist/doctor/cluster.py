@@ -17,7 +17,7 @@ from gmp_atl_dist.doctor.demands import (
     whole_gpus,
 )
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
-from gmp_atl_dist.runtime.facts import (
+from gmp_atl_dist.ray_api.facts import (
     ClusterFacts,
     Unanswered,
     ask_cluster,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.base import find_adapter
-from gmp_atl_dist.doctor.deadline import Begun
+from gmp_atl_dist.doctor.deadline import Attempts
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
 from gmp_atl_dist.doctor.storage import where
 from gmp_atl_dist.doctor.storage_errors import explained
@@ -27,7 +27,7 @@ def check_corpus(config: RunConfig, timeout_s: float, glance_s: float) -> Iterat
     item = where(source)
     try:
         adapter = find_adapter(config.corpus.adapter)
-        listing = Begun(lambda: adapter.list(source, config.corpus))
+        listing = Attempts(lambda: adapter.list(source, config.corpus))
         utterances, problems = listing.result(glance_s)
         some = sorted({0, len(utterances) // 2, len(utterances) - 1}) if utterances else []
         paths = [utterances[i].path for i in some]

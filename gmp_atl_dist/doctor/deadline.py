@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Begun(Generic[T]):
+class Attempts(Generic[T]):
     """A call that runs in a thread, which dies with the process wherever it hangs."""
 
     def __init__(self, work: Callable[[], T]) -> None:

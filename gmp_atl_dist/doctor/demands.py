@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gmp_atl_dist.config import RuntimeConfig, WorkersConfig
-from gmp_atl_dist.runtime.facts import Node, NodeGroup
+from gmp_atl_dist.ray_api.facts import Node, NodeGroup
 
 _ROUNDING = 1e-6
 

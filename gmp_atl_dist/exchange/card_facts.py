@@ -14,7 +14,8 @@ from gmp_atl_dist.report.content import CorpusContent, Outcome
 from gmp_atl_dist.report.protocol import Protocol
 from gmp_atl_dist.stages.base import Pending
 from gmp_atl_dist.stages.evaluate import read_predictions
-from gmp_atl_dist.stages.report import FoldArtifacts, corpus_content, outcome_of, protocol_of
+from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
+from gmp_atl_dist.stages.report import corpus_content, outcome_of, protocol_of
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import read_emotions, read_utterances
 
@@ -74,11 +75,13 @@ class CardFacts:
         """Those of ``artifact``, one of ``made`` or the backbone."""
         stage, utterances = artifact.key.kind, read_utterances(corpus)
         emotions = read_emotions(corpus)
-        hears_all = stage == "retrain" and config.folds.protocol != "clean"
-        sides = ("train", "valid", "test") if hears_all else ("train",)
+        transductive = stage == "retrain" and config.folds.protocol != "clean"
+        sides = ("train", "valid", "test") if transductive else ("train",)
         outcome = None
-        if stage in ("finetune", "retrain") and not isinstance(made.predictions, Pending):
-            outcome = outcome_of(read_predictions(made.predictions), emotions, config.evaluate)
+        if stage in ("finetune", "retrain") and not isinstance(made.handles["evaluate"], Pending):
+            outcome = outcome_of(
+                read_predictions(made.artifact("evaluate")), emotions, config.evaluate
+            )
         base_model, base_words = _base(config, backbone)
         optim = {"finetune": config.finetune, "retrain": config.retrain, "warmup": config.warmup}
         packages = {name: version(name) for name in ("gmp_atl_dist", *_VERSIONS_OF)}
@@ -126,10 +129,10 @@ def _fingerprints(
 ) -> dict[str, str]:
     """Of the artefact, all that it was made from, and the evaluation of its fold."""
     shared = {"ingest": corpus.identity, "backbone": backbone.identity}
-    own = {name: handle.identity for name, handle in made.handles().items()}
+    own = {name: handle.identity for name, handle in made.handles.items()}
     order = [*shared, *own]
     last = order.index(artifact.key.kind)
     found = {name: (shared | own)[name] for name in order[: last + 1]}
-    if artifact.key.kind == "finetune" and not isinstance(made.predictions, Pending):
+    if artifact.key.kind == "finetune" and not isinstance(made.handles["evaluate"], Pending):
         found["evaluate"] = own["evaluate"]
     return {"backbone": backbone.identity} if artifact.key.kind == "backbone" else found

@@ -20,7 +20,7 @@ from gmp_atl_dist.exchange.card_facts import CardFacts
 from gmp_atl_dist.exchange.folders import check_folder, write_folder
 from gmp_atl_dist.exchange.model_card import render_card
 from gmp_atl_dist.stages.base import Pending
-from gmp_atl_dist.stages.report import FoldArtifacts
+from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.store.artifact import Artifact
 
 What = Literal["classifier", "backbone"]
@@ -57,7 +57,7 @@ def export_model(
         ModelError: the model is not one that this version writes.
     """
     kind = "finetune" if what == "classifier" else stage
-    handles = {"backbone": backbone, **made.handles()}
+    handles = {"backbone": backbone, **made.handles}
     artifact = handles[kind]
     if isinstance(artifact, Pending):
         raise ArtifactError(

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from gmp_atl_dist.clustering.sample import UtteranceSample
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.store.artifact import Artifact, part_path
+from gmp_atl_dist.store.artifact import part_path
+from gmp_atl_dist.store.training_set import TrainingSet
 
 COLUMNS = ("utterance_id", "gender", "num_samples", "pcm16")
 
@@ -27,26 +28,25 @@ class AudioSlice:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """Who of the rows in a slice is wanted."""
+class AudioSelection:
+    """The rows of a slice that are wanted: those of the training set, or of a sample of it."""
 
-    corpus: Artifact
-    speakers: frozenset[str]
+    training: TrainingSet
     sample: UtteranceSample | None = None
 
 
 class AudioSlices:
     """Reads a task's slices: wanted rows alone, in order; row groups without any are not fetched."""
 
-    def __init__(self, heard: Heard) -> None:
-        self._heard = heard
+    def __init__(self, selection: AudioSelection) -> None:
+        self._selection = selection
 
     def __call__(self, task: Task) -> pa.Table:
         tables = [self._read(AudioSlice(*fields)) for fields in json.loads(task.payload)]
         return pa.concat_tables(tables)
 
     def _read(self, piece: AudioSlice) -> pa.Table:
-        corpus = self._heard.corpus
+        corpus = self._selection.training.corpus
         path = f"{corpus.key.prefix}/{part_path(piece.part)}"
         with corpus.store.open_input(path) as f:
             try:
@@ -64,8 +64,8 @@ class AudioSlices:
                 f"{corpus.store.uri}/{path} has {table.num_rows} of rows {piece.start} to "
                 f"{piece.stop}; run gmp-atl verify"
             )
-        table = table.filter(pc.field("speaker").isin(sorted(self._heard.speakers)))
-        sample = self._heard.sample
+        table = table.filter(pc.field("speaker").isin(self._selection.training.speakers))
+        sample = self._selection.sample
         if sample is not None and not sample.is_all:
             names = table[sample.by].to_pylist() if sample.by else None
             held = sample.mask(table["utterance_id"].to_pylist(), names)

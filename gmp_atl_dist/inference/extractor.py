@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
-from gmp_atl_dist.inference.audio_slices import Heard
+from gmp_atl_dist.inference.audio_slices import AudioSelection
 from gmp_atl_dist.inference.forward import Forward, Loader
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
@@ -20,7 +20,7 @@ from gmp_atl_dist.store.filesystem import Store
 class ForwardArgument:
     """What a forward pass needs to know."""
 
-    heard: Heard
+    selection: AudioSelection
     model: Artifact
     load: Loader
     layers: tuple[int, ...]

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gmp_atl_dist.clustering.assign import Assigner, as_floats
+from gmp_atl_dist.clustering.assignment import Assigner, as_floats
+from gmp_atl_dist.clustering.assignment_step import Computer, fit_in_memory
 from gmp_atl_dist.clustering.lloyd import Fit, Request
-from gmp_atl_dist.clustering.passes import Computer, fit_in_memory
 from gmp_atl_dist.clustering.stability import adjusted_rand
-from gmp_atl_dist.clustering.sums import NotFiniteError, Sums
+from gmp_atl_dist.clustering.statistics import ClusterStatistics, NotFiniteError
 from gmp_atl_dist.config import ClusterWorkersConfig
 from gmp_atl_dist.device import pin_faiss_threads
 from gmp_atl_dist.errors import ArtifactError, GmpAtlError
-from gmp_atl_dist.inference.stored_frames import FrameReader, Hearing, PartFrames
+from gmp_atl_dist.inference.stored_frames import FrameReader, FrameSelection, PartFrames
 from gmp_atl_dist.runtime import Task
 
 _GIB = 1 << 30
@@ -45,12 +45,12 @@ class Stability:
 
 
 Order = Start | Stability | Sequence[Request]
-Answer = Mapping[str, np.ndarray] | float | None | Sequence[Sums]
+Answer = Mapping[str, np.ndarray] | float | None | Sequence[ClusterStatistics]
 
 
 @dataclass(frozen=True)
 class FitterArgument:
-    hearing: Hearing
+    selection: FrameSelection
     workers: ClusterWorkersConfig
 
 
@@ -66,8 +66,8 @@ class Fitter:
         pin_faiss_threads()
         workers = argument.workers
         self._computer = Computer(workers.cpus, math.ceil(workers.gpus))
-        self._reader = FrameReader(argument.hearing, int(workers.memory_gib * _GIB))
-        self._features = argument.hearing.features
+        self._reader = FrameReader(argument.selection, int(workers.memory_gib * _GIB))
+        self._features = argument.selection.features
 
     def __call__(self, task: Task, order: Order) -> Answer:
         if isinstance(order, Stability):
@@ -88,8 +88,8 @@ class Fitter:
 
     def _pass(
         self, layer: int, names: Sequence[str], requests: Sequence[Request], frames: int
-    ) -> Sequence[Sums]:
-        totals = [Sums.zero(*request.centroids_KD.shape) for request in requests]
+    ) -> Sequence[ClusterStatistics]:
+        totals = [ClusterStatistics.zero(*request.centroids_KD.shape) for request in requests]
         assigners = self._computer.assigners(requests, frames)
         working_bytes = _working_bytes(requests, self._computer)
         for part in self._reader.parts(layer, names, working_bytes):
@@ -98,7 +98,7 @@ class Fitter:
 
     def _add(
         self,
-        totals: Sequence[Sums],
+        totals: Sequence[ClusterStatistics],
         requests: Sequence[Request],
         assigners: Sequence[Assigner],
         part: PartFrames,

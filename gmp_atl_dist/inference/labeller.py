@@ -13,12 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from gmp_atl_dist.audio import num_frames
-from gmp_atl_dist.clustering.assign import BLOCK_ROWS, Assigner, Metric
+from gmp_atl_dist.clustering.assignment import BLOCK_ROWS, Assigner, Metric
 from gmp_atl_dist.config import WorkersConfig
 from gmp_atl_dist.device import pin_faiss_threads
 from gmp_atl_dist.errors import ArtifactError, ModelError
 from gmp_atl_dist.inference.extractor import ForwardArgument, audio_seconds
-from gmp_atl_dist.records import TrainingSpeakers
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
 from gmp_atl_dist.store.codebooks import Codebook, read_codebooks
@@ -26,6 +25,7 @@ from gmp_atl_dist.store.features import UtteranceFrames, in_batches, read_featur
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import index_rows, read_index
 from gmp_atl_dist.store.labels import UtteranceLabels, narrow, put_labels
+from gmp_atl_dist.store.training_set import TrainingSet
 
 
 class Codebooks:
@@ -110,9 +110,8 @@ def _assigned(
 
 @dataclass(frozen=True)
 class LabellerArgument:
-    corpus: Artifact
+    training: TrainingSet
     features: Artifact
-    speakers: TrainingSpeakers
     codebooks: Artifact
     workers: WorkersConfig
     store: Store
@@ -125,7 +124,7 @@ class Labeller:
     def __init__(self, argument: LabellerArgument) -> None:
         self._argument = argument
         self._out = ArtifactWriter(argument.store, argument.key)
-        self._index = read_index(argument.corpus)
+        self._index = read_index(argument.training.corpus)
         self._codebooks = Codebooks(argument.codebooks, math.ceil(argument.workers.gpus))
 
     def __call__(self, task: Task) -> str:
@@ -144,7 +143,9 @@ class Labeller:
         for layer, utterances in features.items():
             for u in utterances:
                 row = known.get(u.utterance_id)
-                self._argument.speakers.check(u.utterance_id, None if row is None else row.speaker)
+                self._argument.training.training_speakers.check(
+                    u.utterance_id, None if row is None else row.speaker
+                )
                 if row is None or len(u.frames_TD) != num_frames(row.num_samples):
                     raise ArtifactError(
                         f"utterance {u.utterance_id!r} has {len(u.frames_TD)} frames of layer "

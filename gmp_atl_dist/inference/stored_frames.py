@@ -13,27 +13,27 @@ import numpy as np
 import psutil
 
 from gmp_atl_dist.audio import frame_levels_db, num_frames
-from gmp_atl_dist.clustering.sample import FrameSample, start_rows
+from gmp_atl_dist.clustering.sample import FrameSample, initialization_rows
 from gmp_atl_dist.errors import ArtifactError
-from gmp_atl_dist.records import EVERYBODY, TrainingSpeakers
+from gmp_atl_dist.records import EVERYBODY
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import UtteranceFrames, read_features
 from gmp_atl_dist.store.index import IndexRow, index_rows, read_index
 from gmp_atl_dist.store.readers import AudioReader
+from gmp_atl_dist.store.training_set import TrainingSet
 
 _AUDIO_CACHE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Hearing:
-    """Whose frames are heard, which of them, and whether by gender.
+class FrameSelection:
+    """The frames that a fit uses: of which training set, which sample, and whether by gender.
 
     ``silence_db`` is how far below an utterance's loudest frame its frames are left out; None keeps all.
     """
 
-    corpus: Artifact
+    training: TrainingSet
     features: Artifact
-    speakers: TrainingSpeakers
     sample: FrameSample
     by_gender: bool
     silence_db: float | None
@@ -63,7 +63,7 @@ class PartFrames:
         x_MD, first = self.frames[group], 0
         rows: list[np.ndarray] = [np.empty(0, np.int64)]
         for utterance_id, count in self.utterances[group]:
-            rows.append(first + start_rows(seed, utterance_id, count, share))
+            rows.append(first + initialization_rows(seed, utterance_id, count, share))
             first += count
         return x_MD[np.concatenate(rows)]
 
@@ -76,14 +76,14 @@ class FrameReader:
     would be asked for next.
     """
 
-    hearing: Hearing
+    selection: FrameSelection
     memory_bytes: int
     _layer: int = -1
     _kept: dict[str, PartFrames] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._index = read_index(self.hearing.corpus)
-        self._audio = AudioReader(self.hearing.corpus, _AUDIO_CACHE_BYTES)
+        self._index = read_index(self.selection.training.corpus)
+        self._audio = AudioReader(self.selection.training.corpus, _AUDIO_CACHE_BYTES)
 
     def parts(self, layer: int, names: Sequence[str], working_bytes: int) -> Iterator[PartFrames]:
         """The parts in order; ``working_bytes`` are needed beside them.
@@ -111,44 +111,46 @@ class FrameReader:
         found: dict[str, list[np.ndarray]] = {}
         whose: dict[str, list[tuple[str, int]]] = {}
         dims: dict[int, str] = {}
-        utterances = list(read_features(self.hearing.features, name, layer))
+        utterances = list(read_features(self.selection.features, name, layer))
         known = index_rows(self._index, [u.utterance_id for u in utterances])
         for u in utterances:
             row = self._checked(u, known.get(u.utterance_id), layer)
             dims.setdefault(u.frames_TD.shape[1], u.utterance_id)
             x_TD = self._heard(u, row)
-            group = row.gender if self.hearing.by_gender else EVERYBODY
+            group = row.gender if self.selection.by_gender else EVERYBODY
             if len(x_TD):
                 found.setdefault(group, []).append(x_TD)
                 whose.setdefault(group, []).append((u.utterance_id, len(x_TD)))
         if len(dims) > 1:
             raise ArtifactError(
-                f"features of layer {layer} in {self.hearing.features.key.prefix} are of different "
+                f"features of layer {layer} in {self.selection.features.key.prefix} are of different "
                 f"dim: {dims}; extract again in a new root"
             )
         return PartFrames({group: np.concatenate(x) for group, x in found.items()}, whose)
 
     def _checked(self, u: UtteranceFrames, row: IndexRow | None, layer: int) -> IndexRow:
         """An utterance's row of the corpus; one that must not be heard stops the fit."""
-        self.hearing.speakers.check(u.utterance_id, None if row is None else row.speaker)
+        self.selection.training.training_speakers.check(
+            u.utterance_id, None if row is None else row.speaker
+        )
         expected = 0 if row is None else num_frames(row.num_samples)
         if row is None or len(u.frames_TD) != expected:
             raise ArtifactError(
                 f"utterance {u.utterance_id!r} has {len(u.frames_TD)} frames of layer {layer} in "
-                f"{self.hearing.features.key.prefix}, its audio gives {expected}; extract again in a "
+                f"{self.selection.features.key.prefix}, its audio gives {expected}; extract again in a "
                 f"new root"
             )
         return row
 
     def _heard(self, u: UtteranceFrames, row: IndexRow) -> np.ndarray:
-        sample = self.hearing.sample
+        sample = self.selection.sample
         by = sample.utterances.by
         group = str(getattr(row, by)) if by else ""
         nothing = u.frames_TD[:0]
         if not sample.utterances.holds(u.utterance_id, group):
             return nothing
         rows = sample.rows(u.utterance_id, group, len(u.frames_TD))
-        if self.hearing.silence_db is None:
+        if self.selection.silence_db is None:
             return u.frames_TD if rows is None else u.frames_TD[rows]
-        loud = frame_levels_db(self._audio.samples(row)) >= -self.hearing.silence_db
+        loud = frame_levels_db(self._audio.samples(row)) >= -self.selection.silence_db
         return u.frames_TD[np.flatnonzero(loud) if rows is None else rows[loud[rows]]]

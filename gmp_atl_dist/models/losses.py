@@ -21,7 +21,7 @@ IGNORED_LABEL = -100
 
 @dataclass(frozen=True, slots=True)
 class FrameSums:
-    """Sums over the selected frames of a batch, each frame times its row's weight.
+    """ClusterStatistics over the selected frames of a batch, each frame times its row's weight.
 
     Attributes:
         loss: cross-entropy, the mean of the scales' sums: every scale counts alike, whatever its k.

@@ -26,9 +26,9 @@ from transformers.models.hubert.modeling_hubert import HubertEncoderLayer
 from gmp_atl_dist.device import use_bf16
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.conv_encoder import ConvEncoder, activation_in_place, row_norm
-from gmp_atl_dist.models.few_rows import at_least_fewest_rows
 from gmp_atl_dist.models.hubert import Hubert, check_layers
 from gmp_atl_dist.models.positional import PositionalConv
+from gmp_atl_dist.models.row_padding import pad_few_rows
 from gmp_atl_dist.models.windows import Window, windows
 
 _FFN_ROWS = 512
@@ -43,7 +43,7 @@ class _Product:
         self._bias_O = torch.cat([x.bias.detach() for x in layers]).to(dtype)
 
     def __call__(self, x_MI: Tensor) -> Tensor:
-        rows = at_least_fewest_rows(x_MI.to(self._bias_O.dtype))
+        rows = pad_few_rows(x_MI.to(self._bias_O.dtype))
         return torch.addmm(self._bias_O, rows, self._weight_IO)[: len(x_MI)]
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gmp_atl_dist.models.conv_encoder import activation_in_place
-from gmp_atl_dist.models.few_rows import at_least_fewest_rows
+from gmp_atl_dist.models.row_padding import pad_few_rows
 
 if TYPE_CHECKING:
     from gmp_atl_dist.models.hubert import Hubert
@@ -55,7 +55,7 @@ class PositionalConv:
             torch.mm(self._into_FL, x_LD, out=out)
         # (2, F, G, W) a block to one row of 2W a block, frequency and group.
         parts = spectrum_JFD.view(blocks, 2, rows // 2, self._groups, -1).permute(2, 3, 0, 1, 4)
-        blocks_of_each = at_least_fewest_rows(parts.reshape(len(self._weight), blocks, -1))
+        blocks_of_each = pad_few_rows(parts.reshape(len(self._weight), blocks, -1))
         product = torch.bmm(blocks_of_each, self._weight)[:, :blocks]
         product = product.reshape(rows // 2, self._groups, blocks, 2, -1).permute(2, 3, 0, 1, 4)
         product_JFD = product.reshape(blocks, rows, dim)

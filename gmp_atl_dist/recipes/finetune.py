@@ -69,7 +69,7 @@ class FinetuneRecipe(Recipe):
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         target_B = self._targets(batch).to(batch.wave_BN.device)
-        logits_BK = _tensor(forward(batch.heard, batch.num_samples_B, target_B))
+        logits_BK = _tensor(forward(batch.model_input, batch.num_samples_B, target_B))
         total, _ = weighted_cross_entropy_sum(
             logits_BK, target_B, self._weights.to(logits_BK.device), batch.weight_B
         )
@@ -78,7 +78,7 @@ class FinetuneRecipe(Recipe):
         return Losses((total,), {"accuracy_with_margin": accuracy})
 
     def predict(self, forward: Forward, batch: Batch) -> tuple[list[int], list[int], int]:
-        logits_BK = _tensor(forward(batch.heard, batch.num_samples_B))
+        logits_BK = _tensor(forward(batch.model_input, batch.num_samples_B))
         predicted = logits_BK.argmax(dim=-1).tolist()
         return self._targets(batch).tolist(), predicted, len(self._emotions)
 

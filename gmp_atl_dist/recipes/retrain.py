@@ -24,12 +24,12 @@ from gmp_atl_dist.models.losses import IGNORED_LABEL, feature_penalty_sum, frame
 from gmp_atl_dist.models.masking import span_mask
 from gmp_atl_dist.models.multitask import RetrainModel, RetrainOutput
 from gmp_atl_dist.models.source import hubert_from_files, model_to_files
-from gmp_atl_dist.records import TrainingSpeakers
 from gmp_atl_dist.seeding import keyed_rng
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import Codebook, books_by_scale
 from gmp_atl_dist.store.index import training_utterances
 from gmp_atl_dist.store.labels import LabelReader
+from gmp_atl_dist.store.training_set import TrainingSet
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
 
@@ -40,18 +40,17 @@ class RetrainRecipe(Recipe):
     def __init__(
         self,
         config: FramePredictionConfig,
-        corpus: Artifact,
+        training: TrainingSet,
         backbone: Artifact,
         labels: Artifact,
         codebooks: tuple[Codebook, ...],
-        training: TrainingSpeakers,
         name: str = "retrain",
     ) -> None:
         self.name = name
         self.optim = config
         self._config = config
-        self.corpus = corpus
-        self.utterances = training_utterances(corpus, training)
+        self.corpus = training.corpus
+        self.utterances = training_utterances(training.corpus, training.training_speakers)
         self._hears_unmasked = config.masked and config.unmasked_weight > 0
         unmasked = (config.unmasked_weight,) if self._hears_unmasked else ()
         self.factors = (1.0, config.feature_penalty, *unmasked)
@@ -96,7 +95,9 @@ class RetrainRecipe(Recipe):
             mask_BT[row, : len(mask_T)] = torch.from_numpy(mask_T)
         mask_BT = mask_BT.to(device)
         labels_SBT = self._targets(batch, lengths).to(device)
-        output = forward(batch.heard, batch.num_samples_B, mask_BT if self._config.masked else None)
+        output = forward(
+            batch.model_input, batch.num_samples_B, mask_BT if self._config.masked else None
+        )
         if not isinstance(output, RetrainOutput):
             raise TypeError(f"{self.name} expects a RetrainOutput, got {type(output).__name__}")
         frames = output.frames
@@ -105,7 +106,7 @@ class RetrainRecipe(Recipe):
         )
         penalty, _ = feature_penalty_sum(frames.conv_features_BTC, frames.valid_BT, batch.weight_B)
         tries = float((mask_BT * batch.weight_B[:, None]).sum())
-        measures = {
+        metrics = {
             f"{name}_scale{i}": (total, tries)
             for name, sum_S in (("accuracy", predicted.correct_S), ("loss", predicted.loss_S))
             for i, total in enumerate(sum_S.tolist())
@@ -116,7 +117,7 @@ class RetrainRecipe(Recipe):
             sums.append(
                 frame_prediction_sums(output.logits, labels_SBT, rest_BT, batch.weight_B).loss
             )
-        return Losses(tuple(sums), measures)
+        return Losses(tuple(sums), metrics)
 
     def backbone(self, model: nn.Module) -> Hubert:
         if not isinstance(model, RetrainModel):

@@ -61,12 +61,12 @@ class WarmupRecipe(Recipe):
         )
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
-        logits = forward(batch.heard, batch.num_samples_B)
+        logits = forward(batch.model_input, batch.num_samples_B)
         if not isinstance(logits, WarmupOutput):
             raise TypeError(f"warmup expects a WarmupOutput, got {type(logits).__name__}")
         device = batch.wave_BN.device
         sums: list[torch.Tensor] = []
-        measures: dict[str, tuple[float, float]] = {}
+        metrics: dict[str, tuple[float, float]] = {}
         heads = (
             ("emotion", logits.emotion_BK, self._emotion_weights),
             ("gender", logits.gender_BG, self._gender_weights),
@@ -80,8 +80,8 @@ class WarmupRecipe(Recipe):
             )
             sums.append(loss)
             hits_B = (logits_BK.argmax(dim=-1) == target_B) * batch.weight_B
-            measures[f"{name}_accuracy"] = (float(hits_B.sum()), float(batch.weight_B.sum()))
-        return Losses(tuple(sums), measures)
+            metrics[f"{name}_accuracy"] = (float(hits_B.sum()), float(batch.weight_B.sum()))
+        return Losses(tuple(sums), metrics)
 
     def backbone(self, model: nn.Module) -> Hubert:
         if not isinstance(model, WarmupModel):

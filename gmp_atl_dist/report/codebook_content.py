@@ -16,16 +16,16 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class FitContent(Content):
-    """How a codebook was fitted: ``inertia`` is the mean squared distance of a frame to its centroid.
+    """How a codebook was fitted. ``mean_squared_distance`` is that of a frame to its centroid.
 
     ``stability`` is the adjusted Rand index of two fits from two seeds, None where not measured.
     """
 
     seed: int
     frames: Count
-    inertia: float
+    mean_squared_distance: float
     iterations: Count
-    redone: Count = 0
+    relocated: Count = 0
     stability: float | None = None
 
 

@@ -107,9 +107,9 @@ class CodebookRow:
     speaker_pnmi: float | None
     tiny: float
     origin: str
-    inertia: float | None
+    mean_squared_distance: float | None
     iterations: float | None
-    redone: float | None
+    relocated: float | None
     stability: float | None
 
 
@@ -172,9 +172,9 @@ def _codebook_rows(content: ReportContent) -> list[CodebookRow]:
                 speaker_pnmi=_mean(q.pnmi for q in _measured(speaker)),
                 tiny=float(np.mean([book.usage.tiny for book in same])),
                 origin=", ".join(sorted({book.origin for book in same})),
-                inertia=_mean(fit.inertia for fit in fits),
+                mean_squared_distance=_mean(fit.mean_squared_distance for fit in fits),
                 iterations=_mean(float(fit.iterations) for fit in fits),
-                redone=_mean(float(fit.redone) for fit in fits),
+                relocated=_mean(float(fit.relocated) for fit in fits),
                 stability=_mean(fit.stability for fit in fits if fit.stability is not None),
             )
         )

@@ -6,12 +6,13 @@ receipts come back; a gang resumes from its newest complete checkpoint in the st
 raised by our own code on a worker reaches the caller as what it was.
 """
 
-from gmp_atl_dist.runtime.cluster import Cluster
-from gmp_atl_dist.runtime.gang import Gang, forget_checkpoints, train
-from gmp_atl_dist.runtime.metrics import amounts
-from gmp_atl_dist.runtime.residents import Pool, open_pool
+from gmp_atl_dist.runtime.actor_pool import Pool, open_pool
+from gmp_atl_dist.runtime.connection import RayConnection
+from gmp_atl_dist.runtime.gang import train
+from gmp_atl_dist.runtime.metrics import count_result
 from gmp_atl_dist.runtime.tasks import map_tasks, stream_tasks
 from gmp_atl_dist.runtime.work import (
+    Gang,
     PoolWorker,
     StreamWorker,
     Task,
@@ -21,17 +22,16 @@ from gmp_atl_dist.runtime.work import (
 )
 
 __all__ = [
-    "Cluster",
     "Gang",
     "Pool",
     "PoolWorker",
+    "RayConnection",
     "StreamWorker",
     "Task",
     "TaskReader",
     "TaskResult",
     "TaskWorker",
-    "amounts",
-    "forget_checkpoints",
+    "count_result",
     "map_tasks",
     "open_pool",
     "stream_tasks",

@@ -4,40 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from gmp_atl_dist.config import TrainWorkersConfig
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.runtime.metrics import TrainingMetrics
-from gmp_atl_dist.runtime.wrapped import last_line, our_error
+from gmp_atl_dist.runtime.ray_errors import last_line, unwrap_error
+from gmp_atl_dist.runtime.work import Gang
+from gmp_atl_dist.store.checkpoints import RAY_RUNS
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.tags import Tags
 
 ArgumentT = TypeVar("ArgumentT")
-
-# Ray's own notes on a run. Checkpoints are not among them: see store/checkpoints.py.
-_RUNS = "checkpoints/_ray"
 
 _RESIZE_EVERY_S = 60.0
 """How often Ray looks whether there is room for more workers: to start anew costs seconds."""
 _NO_TAGS = Tags()
 _ROOM_TIMEOUT_S = "20"
 """Ray reckons for up to 20 s with the room of a node that is gone, and would wait 60 s for it."""
-
-
-class Gang(Protocol):
-    """What one of several training processes may ask of the cluster."""
-
-    rank: int
-    world_size: int
-    node: int
-    node_leader: bool
-
-    def report(self, step: int) -> None: ...
-
-    def loses_a_node(self) -> bool: ...
-
-    def measure(self, measures: Mapping[str, float]) -> None: ...
 
 
 def train(
@@ -89,7 +73,7 @@ def train(
         ),
         run_config=ray.train.RunConfig(
             name=name,
-            storage_path=store.absolute(_RUNS),
+            storage_path=store.absolute(RAY_RUNS),
             storage_filesystem=store.filesystem,
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
@@ -98,19 +82,13 @@ def train(
     try:
         trainer.fit()
     except TrainingFailedError as e:
-        ours = our_error(e)
+        ours = unwrap_error(e)
         if ours is not None:
             raise ours from None
         raise WorkerError(
             f"training {name[:12]} failed for good ({last_line(e)}); its checkpoints are kept, so "
             f"run again to continue; runtime.train.max_failures = {config.max_failures}"
         ) from e
-
-
-def forget_checkpoints(store: Store, name: str) -> None:
-    """Remove a finished training's checkpoints; its artefact holds what lasts."""
-    store.delete(f"checkpoints/{name}")
-    store.delete(f"{_RUNS}/{name}")
 
 
 def _gang_loop(config: dict[str, object]) -> None:
@@ -147,11 +125,11 @@ class _RayGang:
 
         ray.train.report({"step": float(step)})
 
-    def loses_a_node(self) -> bool:
+    def preemption_pending(self) -> bool:
         import ray.train
 
         # Ray drains a node that a spot notice or the autoscaler takes away; all ranks get one answer.
         return ray.train.get_preemption_info() is not None
 
-    def measure(self, measures: Mapping[str, float]) -> None:
-        self._metrics.show(measures)
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        self._metrics.show(metrics)

@@ -24,7 +24,7 @@ _AGAIN_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
-class Amounts:
+class TaskCounts:
     """What one task did: utterances and their audio; both 0 where it had none to do with audio.
 
     ``bad`` recordings were left out.
@@ -35,8 +35,8 @@ class Amounts:
     bad: int = 0
 
 
-def amounts(result: str) -> Amounts:
-    """Of a worker's result, a JSON list of receipts. What is no such list amounts to nothing.
+def count_result(result: str) -> TaskCounts:
+    """Of a worker's result, a JSON list of receipts. What is no such list count_result to nothing.
 
     A task may write a part for each of several layers, with the same rows in each of them; their
     shares of the audio add up.
@@ -47,8 +47,8 @@ def amounts(result: str) -> Amounts:
         rows = max((int(receipt["rows"]) for receipt in receipts), default=0)
         bad = sum(len(receipt.get("problems", ())) for receipt in receipts)
     except (ValueError, TypeError, KeyError, AttributeError):
-        return Amounts()
-    return Amounts(rows, audio_s, bad) if audio_s else Amounts(bad=bad)
+        return TaskCounts()
+    return TaskCounts(rows, audio_s, bad) if audio_s else TaskCounts(bad=bad)
 
 
 class Clock:
@@ -118,11 +118,11 @@ class StageMetrics:
         self._gauges.set("gmp_atl_parts_done", self._done)
 
     def done(self, result: str = "") -> None:
-        """A task is; ``result`` is its worker's, see :func:`amounts`."""
+        """A task is; ``result`` is its worker's, see :func:`count_result`."""
         self._done += 1
         self._gauges.set("gmp_atl_parts_done", self._done)
         self._parts.inc(1)
-        did = amounts(result)
+        did = count_result(result)
         # Ray refuses to count zero.
         if did.audio_s:
             self._utterances.inc(did.utterances)
@@ -153,7 +153,7 @@ _TRAINING = {
         "Unix time of this attempt's newest checkpoint, or of its start",
     ),
 }
-"""What a training calls its measures, and what they are called outside."""
+"""Metrics of a training by their names in the loop: the gauge of each, and its description."""
 
 
 class TrainingMetrics:
@@ -163,14 +163,14 @@ class TrainingMetrics:
         self._gauges = _Gauges(tags)
         for name, words in _TRAINING.values():
             self._gauges.add(name, words)
-        self._gauges.add("gmp_atl_measure", "what else a stage measures", "measure")
+        self._gauges.add("gmp_atl_metric", "another metric of a stage", "metric")
 
-    def show(self, measures: Mapping[str, float]) -> None:
-        for name, value in measures.items():
+    def show(self, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
             if name in _TRAINING:
                 self._gauges.set(_TRAINING[name][0], value)
             else:
-                self._gauges.set("gmp_atl_measure", value, measure=name)
+                self._gauges.set("gmp_atl_metric", value, metric=name)
 
 
 class _Gauges:
@@ -190,10 +190,10 @@ class _Gauges:
         gauge = Gauge(name, words, tag_keys=(*_KEYS, *more))
         self._gauges[name] = gauge.set_default_tags(_defaults(self._tags))
 
-    def set(self, name: str, value: float, *, measure: str = "") -> None:
+    def set(self, name: str, value: float, *, metric: str = "") -> None:
         with self._lock:
-            self._values[name, measure] = value
-            self._set(name, measure, value)
+            self._values[name, metric] = value
+            self._set(name, metric, value)
             if self._thread.ident is None:
                 self._thread.start()
 
@@ -203,11 +203,11 @@ class _Gauges:
     def _tell(self) -> None:
         while not self._over.wait(_AGAIN_EVERY_S):
             with self._lock:
-                for (name, measure), value in self._values.items():
-                    self._set(name, measure, value)
+                for (name, metric), value in self._values.items():
+                    self._set(name, metric, value)
 
-    def _set(self, name: str, measure: str, value: float) -> None:
-        self._gauges[name].set(value, {"measure": measure} if measure else {})
+    def _set(self, name: str, metric: str, value: float) -> None:
+        self._gauges[name].set(value, {"metric": metric} if metric else {})
 
 
 def _counter(name: str, words: str, tags: Tags) -> Counter:

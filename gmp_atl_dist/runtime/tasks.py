@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from gmp_atl_dist.config import StreamWorkersConfig, WorkersConfig
 from gmp_atl_dist.errors import WorkerError
-from gmp_atl_dist.runtime.begun import Begun
+from gmp_atl_dist.runtime.attempts import Attempts
 from gmp_atl_dist.runtime.metrics import StageMetrics
-from gmp_atl_dist.runtime.pools import Computer, Mapper, Reader, Setting
+from gmp_atl_dist.runtime.ray_errors import short_message
 from gmp_atl_dist.runtime.work import StreamWorker, Task, TaskReader, TaskResult, TaskWorker
-from gmp_atl_dist.runtime.wrapped import in_short
+from gmp_atl_dist.runtime.worker_processes import Computer, Mapper, Reader, Setting
 from gmp_atl_dist.tags import Tags
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def map_tasks(
     """
     if not tasks:
         return
-    dataset, begun = _as_rows(tasks), Begun()
+    dataset, begun = _as_rows(tasks), Attempts()
     with warnings.catch_warnings():
         # The named parameters do not cover actor restarts, which are infinite by default.
         warnings.simplefilter("ignore")
@@ -89,7 +89,7 @@ def stream_tasks(
         return
     # One reads for many processors; a GPU is faster than two of them.
     readers = workers.readers or (2 * workers.max_workers if workers.gpus else 1)
-    dataset, begun = _as_rows(tasks), Begun()
+    dataset, begun = _as_rows(tasks), Attempts()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = dataset.map_batches(
@@ -152,7 +152,7 @@ def _pool(
 
 
 def _results(
-    dataset: ray.data.Dataset, tasks: Sequence[Task], begun: Begun, tags: Tags
+    dataset: ray.data.Dataset, tasks: Sequence[Task], begun: Attempts, tags: Tags
 ) -> Iterator[TaskResult]:
     import ray.exceptions
 
@@ -181,11 +181,11 @@ def _results(
         begun.forget()
 
 
-def _given_up(error: Exception, undone: set[str], begun: Begun) -> WorkerError:
-    times, suspects = begun.most_often()
+def _given_up(error: Exception, undone: set[str], begun: Attempts) -> WorkerError:
+    times, suspects = begun.most_attempted()
     found = f"begun most often, {times} times, and never done: {_some(suspects)}; " if times else ""
     return WorkerError(
-        f"workers failed for good ({in_short(error)}); {found}not done: {_some(sorted(undone))}; "
+        f"workers failed for good ({short_message(error)}); {found}not done: {_some(sorted(undone))}; "
         f"look at the workers' logs, give them more memory, or raise runtime.task_retries"
     )
 

@@ -1,8 +1,8 @@
-"""What goes to a worker, what comes back, and what a worker is."""
+"""What goes to a worker, what comes back, and what a worker and a gang are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -66,3 +66,26 @@ class PoolWorker(Protocol[OrderT_contra, AnswerT_co]):
     """Made once a process; called with a task and what is to be done with it."""
 
     def __call__(self, task: Task, order: OrderT_contra) -> AnswerT_co: ...
+
+
+class Gang(Protocol):
+    """One of several training processes that advance together, and what it may ask of the cluster."""
+
+    rank: int
+    world_size: int
+    node: int
+    """The machine that this rank runs on, counted from 0."""
+    node_leader: bool
+    """Whether this rank fetches checkpoints for the others on its machine."""
+
+    def report(self, step: int) -> None:
+        """A checkpoint of this update is complete. Every rank reports it at the same update."""
+        ...
+
+    def preemption_pending(self) -> bool:
+        """Whether a machine of the gang will soon be taken away. Every rank asks at the same update."""
+        ...
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Show the state of the training in the cluster's metrics. Only the first rank does."""
+        ...

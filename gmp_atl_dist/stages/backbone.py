@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from gmp_atl_dist.config import RANDOM_SOURCE, Json, ModelConfig, digest
+from gmp_atl_dist.config import RANDOM_SOURCE, Json, ModelConfig, digest, hashed
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.sizes import SIZE_VERSIONS
 from gmp_atl_dist.stages.base import Context, Seal, Stage
@@ -29,7 +29,7 @@ class Backbone(Stage):
     identity_is_fingerprint: ClassVar[bool] = False
 
     def science(self) -> dict[str, Json]:
-        science: dict[str, Json] = {"model": self.config.model_dump(mode="json")}
+        science: dict[str, Json] = {"model": hashed(self.config)}
         version = SIZE_VERSIONS.get(self.config.source.removeprefix(RANDOM_SOURCE))
         if version is not None:
             science["size_version"] = version

@@ -2,54 +2,65 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar, cast
+from functools import cached_property
+from typing import ClassVar, TypeAlias
 
 from gmp_atl_dist import runtime
-from gmp_atl_dist.config import Json, RuntimeConfig, StreamWorkersConfig, WorkersConfig
+from gmp_atl_dist.config import Json, RuntimeConfig
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import Problem
-from gmp_atl_dist.stages.progress import Progress, ProgressFile, forget_progress
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, Receipt
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, find_artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.tags import Tags
-
-ArgumentT = TypeVar("ArgumentT")
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where a stage runs: nothing in here changes what it produces."""
+    """Where a stage runs. Nothing in here changes what it produces."""
 
     store: Store
     source: Store
     settings: RuntimeConfig
     reporter: Reporter
-    cluster: runtime.Cluster
+    connection: runtime.RayConnection
 
-    def tags(self, label: str) -> Tags:
-        """Of the stage that a person calls ``label``."""
-        return Tags.of(label, self.settings.run_name)
+    def tags(self, stage: Stage) -> Tags:
+        """The tags of metrics and log lines of ``stage``."""
+        return Tags(self.settings.run_name, stage.name, stage.fold_name)
 
 
 @dataclass(frozen=True)
 class Pending:
-    """An artefact that is not there yet; its identity is known because it is its fingerprint."""
+    """The artefact of a stage that has not run yet.
 
-    key: ArtifactKey
+    Its identity is known in advance, because it is the stage's fingerprint.
+    """
+
+    stage: Stage
+
+    @property
+    def kind(self) -> str:
+        return self.stage.kind
+
+    @property
+    def key(self) -> ArtifactKey:
+        return self.stage.key
 
     @property
     def identity(self) -> str:
         return self.key.fingerprint
 
 
+Handle: TypeAlias = Artifact | Pending
+
+
 @dataclass(frozen=True)
 class Seal:
-    """What a stage says at its end; goes into the manifest."""
+    """What a stage reports when it has finished; it becomes part of the manifest."""
 
     identity: str | None = None
     problems: Sequence[Problem] = ()
@@ -60,121 +71,83 @@ class Stage(ABC):
     """One stage with its inputs and its slice of the configuration.
 
     The fingerprint follows from ``kind``, ``version``, :meth:`science` and the identities of
-    :meth:`inputs`, and from nothing else; raise ``version`` when the same inputs give other bytes.
+    :meth:`inputs`, and from nothing else. Raise ``version`` when the same inputs give other bytes.
     """
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
     identity_is_fingerprint: ClassVar[bool] = True
-    """False where inputs lie outside the store, so that identity is known only after a look."""
+    """False where inputs lie outside the store. The identity is then known only after the run."""
     iteration: int = 0
-    """Of pretraining, counted from 1; 0 outside it. Part of the name alone."""
+    """The iteration of pretraining, counted from 1; 0 outside it. Part of the name only."""
 
     @abstractmethod
     def science(self) -> dict[str, Json]:
-        """What of the configuration determines the result."""
+        """The part of the configuration that determines the result; see ``config/hashing.py``."""
 
     @abstractmethod
-    def inputs(self) -> Mapping[str, Artifact | Pending]:
-        """What it is made from."""
+    def inputs(self) -> Mapping[str, Handle]:
+        """The artefacts that it reads."""
 
     @abstractmethod
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
-        """Write parts and files; what has a receipt already is not done again."""
+        """Write parts and files. What has a receipt already is not computed again."""
 
     @property
     def name(self) -> str:
-        """What ``gmp-atl stage`` calls it; pretraining has stages of kinds that come again later."""
+        """The name for ``gmp-atl stage``. Stages of pretraining have their iteration behind it."""
         return f"{self.kind}{self.iteration or ''}"
 
     @property
-    def label(self) -> str:
-        """What a person calls it."""
-        return self.name
+    def fold_name(self) -> str:
+        """The fold that it belongs to; empty for a stage that all folds share."""
+        return ""
 
     @property
+    def label(self) -> str:
+        """Name and fold, as people see it."""
+        return f"{self.name} {self.fold_name}".rstrip()
+
+    @cached_property
     def key(self) -> ArtifactKey:
         identities = {name: handle.identity for name, handle in self.inputs().items()}
         return ArtifactKey.of(self.kind, self.version, self.science(), identities)
 
 
-def sealed(handle: Artifact | Pending) -> Artifact:
+def sealed(handle: Handle) -> Artifact:
     """The artefact behind a handle.
 
     Raises:
-        ArtifactError: it is not there yet.
+        ArtifactError: its stage has not run yet.
     """
     if isinstance(handle, Pending):
         raise ArtifactError(
-            f"{handle.key.kind} {handle.key.fingerprint[:12]} is not there yet; run the stages "
+            f"{handle.key.kind} {handle.key.fingerprint[:12]} does not exist yet; run the stages "
             f"before this one first"
         )
     return handle
 
 
-def map_parts(
-    context: Context,
-    out: ArtifactWriter,
-    label: str,
-    tasks: Sequence[runtime.Task],
-    worker: Callable[[ArgumentT], runtime.TaskWorker | runtime.StreamWorker],
-    argument: ArgumentT,
-    workers: WorkersConfig,
-    outputs: Callable[[str], Iterable[str]],
-    reader: Callable[[], runtime.TaskReader] | None = None,
-) -> list[Receipt]:
-    """Do the tasks whose output parts have no receipt yet; receipts of all, in no special order.
-
-    ``outputs`` names the parts that a task writes. A worker returns its receipts as a JSON list. With
-    a ``reader`` the worker is a ``StreamWorker``, and tables are read by processes of their own, which
-    need not load what the worker's argument does.
-    """
-    done = out.done()
-    wanted = {task.name: [f"parts/{name}.parquet" for name in outputs(task.name)] for task in tasks}
-    missing = [task for task in tasks if any(n not in done for n in wanted[task.name])]
-    again = {task.name for task in missing}
-    receipts = [done[n] for name, names in wanted.items() if name not in again for n in names]
-    if not missing:
-        return receipts
-    progress = Progress(tasks, missing, sum(r.audio_s for r in receipts))
-    file = ProgressFile(context.store, out.key)
-    before = len(tasks) - len(missing)
-    if before:
-        context.reporter.line(f"{label}: {before} of {len(tasks)} parts were done before")
-    with context.reporter.bar(label) as bar:
-        file.leave(progress.snapshot())
-        bar.update(before, len(tasks))
-        context.cluster.open()
-        for result in _results(context, label, missing, worker, argument, workers, reader):
-            found = [Receipt.model_validate(r) for r in json.loads(result.result)]
-            out.remember(found)
-            receipts += found
-            progress.add(result)
-            now = progress.snapshot()
-            bar.update(now.done, now.total, now.note(), part=result.name)
-            file.leave(now)
-    forget_progress(context.store, out.key)
-    return receipts
-
-
-def _results(
-    context: Context,
-    label: str,
-    tasks: Sequence[runtime.Task],
-    worker: Callable[[ArgumentT], runtime.TaskWorker | runtime.StreamWorker],
-    argument: ArgumentT,
-    workers: WorkersConfig,
-    reader: Callable[[], runtime.TaskReader] | None,
-) -> Iterator[runtime.TaskResult]:
-    retries, tags = context.settings.task_retries, context.tags(label)
-    if reader is None:
-        mapped = cast("Callable[[ArgumentT], runtime.TaskWorker]", worker)
-        return runtime.map_tasks(
-            tasks, mapped, argument, workers=workers, retries=retries, tags=tags
-        )
-    streamed = cast("Callable[[ArgumentT], runtime.StreamWorker]", worker)
-    if not isinstance(workers, StreamWorkersConfig):
-        raise TypeError(f"{label} has a reader and no readers: {workers!r}")
-    return runtime.stream_tasks(
-        tasks, reader, streamed, argument, workers=workers, retries=retries, tags=tags
+def run_and_seal(stage: Stage, context: Context) -> Artifact:
+    """Run ``stage`` and write its manifest. After that, its artefact exists."""
+    out = ArtifactWriter(context.store, stage.key)
+    seal = stage.run(context, out)
+    return out.seal(
+        version=stage.version,
+        science=stage.science(),
+        inputs={name: handle.identity for name, handle in stage.inputs().items()},
+        identity=seal.identity,
+        problems=seal.problems,
+        notes=seal.notes,
     )
+
+
+def find_or_run(stage: Stage, context: Context) -> Artifact:
+    """The artefact of ``stage``, from the store if it is there; one line says which."""
+    short = stage.key.fingerprint[:12]
+    artifact = find_artifact(context.store, stage.key)
+    if artifact is not None:
+        context.reporter.line(f"{stage.label}: done before, {short}")
+        return artifact
+    context.reporter.line(f"{stage.label}: running, {short}")
+    return run_and_seal(stage, context)

@@ -14,24 +14,25 @@ from typing import ClassVar
 import numpy as np
 
 from gmp_atl_dist import runtime
-from gmp_atl_dist.clustering.sample import FrameSample
-from gmp_atl_dist.config import ClusterConfig, ClusterWorkersConfig, Json, Scale
+from gmp_atl_dist.config import ClusterConfig, ClusterWorkersConfig, Json, Scale, hashed
 from gmp_atl_dist.errors import ConfigError
+from gmp_atl_dist.partition import piece_numbers
 from gmp_atl_dist.records import EVERYBODY
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, sealed
+from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
+from gmp_atl_dist.stages.frame_index import sampled_frames
+from gmp_atl_dist.stages.label_plan import LabelPlan
 from gmp_atl_dist.stages.layer_fit import KIND, LayerFit, ScaleFit
-from gmp_atl_dist.stages.learners import Learners, sampled_frames
-from gmp_atl_dist.stages.progress import forget_progress
 from gmp_atl_dist.store.artifact import (
     Artifact,
-    ArtifactKey,
     ArtifactWriter,
     artifact_of,
     find_artifact,
 )
 from gmp_atl_dist.store.codebooks import Codebook, at_scale, put_codebooks, read_codebooks
 from gmp_atl_dist.store.features import feature_receipts
+from gmp_atl_dist.store.progress import forget_progress
+from gmp_atl_dist.store.training_set import TrainingSet
 
 _MOST_PIECES = 256
 """Of a layer. Each answers with its sums in every iteration, which the driver adds up."""
@@ -45,23 +46,23 @@ class Cluster(Stage):
     """Fit every scale's codebooks, but for those that were fitted before."""
 
     config: ClusterConfig
-    features: Artifact | Pending
-    learners: Learners
-    sample: FrameSample
+    features: Handle
+    training: TrainingSet
+    plan: LabelPlan
     iteration: int = 0
 
     kind: ClassVar[str] = "cluster"
     version: ClassVar[int] = 2
 
     @property
-    def label(self) -> str:
-        return f"{self.name} {self.learners.fold.name}"
+    def fold_name(self) -> str:
+        return self.training.fold.name
 
     def science(self) -> dict[str, Json]:
-        return {"cluster": self.config.model_dump(mode="json")}
+        return {"cluster": hashed(self.config)}
 
-    def inputs(self) -> Mapping[str, Artifact | Pending]:
-        return {"corpus": self.learners.corpus, "features": self.features}
+    def inputs(self) -> Mapping[str, Handle]:
+        return {"corpus": self.training.corpus, "features": self.features}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         found: dict[int, Artifact] = {}
@@ -80,7 +81,7 @@ class Cluster(Stage):
                 f"{'as imported' if given else 'fitted before'}"
             )
         if missing:
-            found |= self._fitted(context, out.key, missing)
+            found |= self._fitted(context, missing)
         books: list[Codebook] = []
         for number in sorted(found):
             books += at_scale(read_codebooks(found[number]), number)
@@ -114,34 +115,30 @@ class Cluster(Stage):
             )
         return artifact
 
-    def _fitted(
-        self, context: Context, key: ArtifactKey, missing: Sequence[ScaleFit]
-    ) -> dict[int, Artifact]:
+    def _fitted(self, context: Context, missing: Sequence[ScaleFit]) -> dict[int, Artifact]:
         from gmp_atl_dist.inference.fitter import Fitter, FitterArgument
-        from gmp_atl_dist.inference.stored_frames import Hearing
+        from gmp_atl_dist.inference.stored_frames import FrameSelection
 
-        config, learners, features = self.config, self.learners, sealed(self.features)
+        config, training, features = self.config, self.training, sealed(self.features)
         settings = context.settings.cluster
-        hearing = Hearing(
-            learners.corpus,
+        selection = FrameSelection(
+            training,
             features,
-            learners.listeners,
-            self.sample,
+            self.plan.frames,
             config.gender == "by_gender",
             config.silence_db if config.silence == "drop" else None,
         )
-        frames = sampled_frames(learners, self.sample, by_gender=hearing.by_gender)
+        frames = sampled_frames(training, self.plan.frames, by_gender=selection.by_gender)
         layers = sorted({fit.scale.layer for fit in missing})
         plans = {
             layer: LayerFit(
                 context,
-                self.label,
+                self,
                 config,
                 layer,
                 [fit for fit in missing if fit.scale.layer == layer],
                 pieces(features, layer, _MOST_PIECES),
                 frames,
-                key,
             )
             for layer in layers
         }
@@ -150,16 +147,16 @@ class Cluster(Stage):
             size = FitSize.of(plan, _dim(features, layer))
             most = max(most, size.processes(settings))
             context.reporter.line(f"{self.label}: {size.words(settings)}")
-        context.cluster.open()
+        context.connection.open()
         found: dict[int, Artifact] = {}
         with runtime.open_pool(
             Fitter,
-            FitterArgument(hearing, settings),
+            FitterArgument(selection, settings),
             workers=settings,
             most=most,
             retries=context.settings.task_retries,
             stalled_after_s=settings.stalled_after_s,
-            tags=context.tags(self.label),
+            tags=context.tags(self),
         ) as pool:
             for plan in plans.values():
                 artifacts = plan.run(pool)
@@ -176,9 +173,7 @@ def pieces(features: Artifact, layer: int, most: int) -> list[Task]:
 
     receipts = feature_receipts(features, layer)
     frames = np.array([receipt.frames for receipt in receipts.values()], dtype=np.int64)
-    ends = np.cumsum(frames)
-    count = min(most, len(frames))
-    belongs = np.minimum((ends - frames / 2) * count // max(int(ends[-1]), 1), count - 1)
+    belongs = piece_numbers(frames, min(most, len(frames)))
     names = list(receipts)
     found: list[Task] = []
     for number in np.unique(belongs):

@@ -12,7 +12,8 @@ from typing import ClassVar
 from gmp_atl_dist.config import Json
 from gmp_atl_dist.records import PREDICTION_SCHEMA, Fold
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, map_parts, sealed
+from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
+from gmp_atl_dist.stages.mapped import map_parts
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.readers import read_utterances
 
@@ -34,19 +35,19 @@ class Evaluate(Stage):
     """Class probabilities of every test utterance."""
 
     corpus: Artifact
-    finetuned: Artifact | Pending
+    finetuned: Handle
     fold: Fold
 
     kind: ClassVar[str] = "evaluate"
 
     @property
-    def label(self) -> str:
-        return f"evaluate {self.fold.name}"
+    def fold_name(self) -> str:
+        return self.fold.name
 
     def science(self) -> dict[str, Json]:
         return {"test_speakers": list(self.fold.test_speakers)}
 
-    def inputs(self) -> Mapping[str, Artifact | Pending]:
+    def inputs(self) -> Mapping[str, Handle]:
         return {"corpus": self.corpus, "finetuned": self.finetuned}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
@@ -56,7 +57,7 @@ class Evaluate(Stage):
         map_parts(
             context,
             out,
-            self.label,
+            context.tags(self),
             [Task(name) for name in sorted({u.part for u in tested})],
             Predictor,
             PredictorArgument(

@@ -15,11 +15,15 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ
-from gmp_atl_dist.config import ExtractConfig, Json, StreamWorkersConfig
-from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, map_parts, sealed
-from gmp_atl_dist.stages.learners import LabelPlan, Learners, plan_parts
+from gmp_atl_dist.config import ExtractConfig, Json, StreamWorkersConfig, hashed
+from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
+from gmp_atl_dist.stages.frame_index import frame_index
+from gmp_atl_dist.stages.label_plan import LabelPlan
+from gmp_atl_dist.stages.mapped import map_parts
+from gmp_atl_dist.stages.part_plan import plan_parts
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.features import feature_part_name
+from gmp_atl_dist.store.training_set import TrainingSet
 
 if TYPE_CHECKING:
     from gmp_atl_dist.clustering.sample import UtteranceSample
@@ -31,8 +35,8 @@ class Extract(Stage):
     """fp16 features of ``config.layers`` for the utterances that clustering may see."""
 
     config: ExtractConfig
-    model: Artifact | Pending
-    learners: Learners
+    model: Handle
+    training: TrainingSet
     plan: LabelPlan
     iteration: int = 0
 
@@ -40,13 +44,13 @@ class Extract(Stage):
     version: ClassVar[int] = 2
 
     @property
-    def label(self) -> str:
-        return f"{self.name} {self.learners.fold.name}"
+    def fold_name(self) -> str:
+        return self.training.fold.name
 
     def science(self) -> dict[str, Json]:
         science: dict[str, Json] = {
-            "extract": self.config.model_dump(mode="json"),
-            "speakers": list(self.learners.speakers),
+            "extract": hashed(self.config),
+            "speakers": list(self.training.speakers),
         }
         sample = self._sample
         if sample is not None and not sample.is_all:
@@ -55,8 +59,8 @@ class Extract(Stage):
                 science["sample_of_each"] = [sample.by, [list(pair) for pair in sample.shares]]
         return science
 
-    def inputs(self) -> Mapping[str, Artifact | Pending]:
-        return {"corpus": self.learners.corpus, self.model.key.kind: self.model}
+    def inputs(self) -> Mapping[str, Handle]:
+        return {"corpus": self.training.corpus, self.model.kind: self.model}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         from gmp_atl_dist.inference.audio_slices import AudioSlices
@@ -64,20 +68,20 @@ class Extract(Stage):
 
         layers = tuple(sorted(self.config.layers))
         model = sealed(self.model)
-        costs = self.plan.words(self.learners, hidden_size(model), len(layers))
+        costs = self.plan.describe(self.training, hidden_size(model), len(layers))
         context.reporter.line(f"{self.label}: {costs}")
         workers = context.settings.extract
-        forward = forward_argument(self.config, model, self.learners, layers, workers, self._sample)
+        forward = forward_argument(self.config, model, self.training, layers, workers, self._sample)
         map_parts(
             context,
             out,
-            self.label,
-            plan_parts(self.learners.index(self._sample), self.config.part_frames),
+            context.tags(self),
+            plan_parts(frame_index(self.training, self._sample), self.config.part_frames),
             Extractor,
             ExtractorArgument(forward, self.config.compression, context.store, out.key),
             workers,
             outputs=lambda name: [feature_part_name(name, layer) for layer in layers],
-            reader=partial(AudioSlices, forward.heard),
+            reader=partial(AudioSlices, forward.selection),
         )
         return Seal()
 
@@ -87,26 +91,26 @@ class Extract(Stage):
 
 
 def hidden_size(model: Artifact) -> int:
-    """Of the HuBERT in a ``warmup``, ``pretrain`` or ``backbone`` artefact."""
+    """Hidden size of the HuBERT in a ``warmup``, ``pretrain`` or ``backbone`` artefact."""
     return int(json.loads(model.read_file("config.json"))["hidden_size"])
 
 
 def forward_argument(
     config: ExtractConfig,
     model: Artifact,
-    learners: Learners,
+    training: TrainingSet,
     layers: tuple[int, ...],
     workers: StreamWorkersConfig,
     sample: UtteranceSample | None,
 ) -> ForwardArgument:
     """What extracting and fused labelling tell their workers."""
-    from gmp_atl_dist.inference.audio_slices import Heard
+    from gmp_atl_dist.inference.audio_slices import AudioSelection
     from gmp_atl_dist.inference.extractor import ForwardArgument
     from gmp_atl_dist.inference.forward import load_hubert
 
     frames_a_second = SAMPLE_RATE_HZ / FRAME_HOP_SAMPLES
     return ForwardArgument(
-        heard=Heard(learners.corpus, frozenset(learners.speakers), sample),
+        selection=AudioSelection(training, sample),
         model=model,
         load=load_hubert,
         layers=layers,

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
-from gmp_atl_dist.config import FinetuneConfig, FoldsConfig, Json
+from gmp_atl_dist.config import FinetuneConfig, FoldsConfig, Json, hashed
 from gmp_atl_dist.records import Fold
-from gmp_atl_dist.stages.base import Pending, sealed
+from gmp_atl_dist.stages.base import Handle, sealed
 from gmp_atl_dist.stages.trained import TrainedStage
 from gmp_atl_dist.store.artifact import Artifact
 
@@ -34,26 +34,26 @@ class Finetune(TrainedStage):
 
     config: FinetuneConfig
     corpus: Artifact
-    retrained: Artifact | Pending
+    retrained: Handle
     fold: Fold
     select_on: SelectionSide | None
 
     kind: ClassVar[str] = "finetune"
-    begins_with: ClassVar[str] = "retrained"
+    starts_from: ClassVar[str] = "retrained"
 
     @property
-    def label(self) -> str:
-        return f"{self.name} {self.fold.name}"
+    def fold_name(self) -> str:
+        return self.fold.name
 
     def science(self) -> dict[str, Json]:
         return {
-            "finetune": self.config.model_dump(mode="json"),
+            "finetune": hashed(self.config),
             "train_speakers": list(self.fold.train_speakers),
             "select_on": self.select_on,
             "selection_speakers": list(self._selection_speakers()),
         }
 
-    def inputs(self) -> Mapping[str, Artifact | Pending]:
+    def inputs(self) -> Mapping[str, Handle]:
         return {"corpus": self.corpus, "retrained": self.retrained}
 
     def recipe(self) -> Recipe:

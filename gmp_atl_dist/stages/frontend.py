@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, ClassVar
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.config import Json, canonical_json
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.stages.base import Context, Seal, Stage, map_parts
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, find_artifact
+from gmp_atl_dist.stages.base import Context, Seal, Stage, find_or_run
+from gmp_atl_dist.stages.mapped import map_parts
+from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.frontend import frontend_part_name
 from gmp_atl_dist.store.index import read_index
 from gmp_atl_dist.store.readers import audio_part_names
@@ -64,7 +65,7 @@ class Frontend(Stage):
         map_parts(
             context,
             out,
-            self.label,
+            context.tags(self),
             [Task(name) for name in audio_part_names(self.corpus)],
             FrontendWorker,
             FrontendArgument(self.corpus, self.model, context.store, out.key),
@@ -73,20 +74,6 @@ class Frontend(Stage):
             outputs=lambda name: [frontend_part_name(name)],
         )
         return Seal()
-
-
-def make_frontend(context: Context, corpus: Artifact, model: Artifact) -> Artifact:
-    """The artefact, computed unless it is there."""
-    stage = Frontend(corpus, model)
-    key, science = stage.key, stage.science()
-    found = find_artifact(context.store, key)
-    if found is not None:
-        context.reporter.line(f"{stage.label}: done before, {key.fingerprint[:12]}")
-        return found
-    context.reporter.line(f"{stage.label}: running, {key.fingerprint[:12]}")
-    out = ArtifactWriter(context.store, key)
-    stage.run(context, out)
-    return out.seal(version=stage.version, science=science, inputs={"corpus": corpus.identity})
 
 
 def frontend_of(context: Context, label: str, recipe: Recipe, model: Artifact) -> Artifact | None:
@@ -105,7 +92,7 @@ def frontend_of(context: Context, label: str, recipe: Recipe, model: Artifact) -
     else:
         said = "kept" if asked else "not kept: runtime.train.frontend_cache = false"
     context.reporter.line(f"{label}: {words}; it is {said}")
-    return make_frontend(context, recipe.corpus, model) if asked and not cropped else None
+    return find_or_run(Frontend(recipe.corpus, model), context) if asked and not cropped else None
 
 
 def _costs(recipe: Recipe, model: Artifact) -> str:

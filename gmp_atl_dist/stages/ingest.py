@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ, decode_pcm16
-from gmp_atl_dist.config import CorpusConfig, Json, digest
-from gmp_atl_dist.corpora.base import CorpusListing
+from gmp_atl_dist.config import CorpusConfig, Json, digest, hashed
+from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.checks import refuse_too_many_bad
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import (
@@ -30,7 +31,8 @@ from gmp_atl_dist.records import (
     utterances_to_table,
 )
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.stages.base import Context, Seal, Stage, map_parts
+from gmp_atl_dist.stages.base import Context, Seal, Stage
+from gmp_atl_dist.stages.mapped import map_parts
 from gmp_atl_dist.store.artifact import (
     Artifact,
     ArtifactKey,
@@ -53,13 +55,22 @@ class Ingest(Stage):
     """Decode, resample, check and store every utterance."""
 
     config: CorpusConfig
-    listing: CorpusListing
+    source: Store
 
     kind: ClassVar[str] = "ingest"
     identity_is_fingerprint: ClassVar[bool] = False
 
+    @cached_property
+    def listing(self) -> CorpusListing:
+        """What the corpus adapter finds; read when it is first needed.
+
+        Raises:
+            CorpusError: the corpus cannot be used; names every bad item.
+        """
+        return read_corpus(self.config, self.source)
+
     def science(self) -> dict[str, Json]:
-        return {"corpus": self.config.model_dump(mode="json"), "listing": self.listing.stamp}
+        return {"corpus": hashed(self.config), "listing": self.listing.stamp}
 
     def inputs(self) -> Mapping[str, Artifact]:
         return {}
@@ -69,10 +80,10 @@ class Ingest(Stage):
         receipts = map_parts(
             context,
             out,
-            self.label,
+            context.tags(self),
             tasks,
             _Decoder,
-            _DecoderArgument(context.source, context.store, self.key, self.config),
+            _DecoderArgument(self.source, context.store, self.key, self.config),
             context.settings.ingest,
             outputs=lambda name: [name],
         )
@@ -82,7 +93,7 @@ class Ingest(Stage):
         num_listed = self.listing.num_listed
         limit = self.config.max_bad_fraction
         try:
-            refuse_too_many_bad(context.source.uri, num_bad, num_listed, limit, problems)
+            refuse_too_many_bad(self.source.uri, num_bad, num_listed, limit, problems)
             utterances = self._index(out, [task.name for task in tasks], problems)
         except CorpusError:
             _forget_bad(out, receipts)

@@ -14,16 +14,19 @@ from functools import partial
 from itertools import zip_longest
 from typing import ClassVar
 
-from gmp_atl_dist.config import ExtractConfig, Json, canonical_json
+from gmp_atl_dist.config import ExtractConfig, Json, canonical_json, hashed
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, map_parts, sealed
+from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
 from gmp_atl_dist.stages.extract import forward_argument
-from gmp_atl_dist.stages.learners import Learners, plan_parts
+from gmp_atl_dist.stages.frame_index import frame_index
+from gmp_atl_dist.stages.mapped import map_parts
+from gmp_atl_dist.stages.part_plan import plan_parts
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.codebooks import read_codebooks
 from gmp_atl_dist.store.features import feature_receipts
 from gmp_atl_dist.store.labels import LabelCheck, stream_labels
+from gmp_atl_dist.store.training_set import TrainingSet
 
 HISTOGRAM_NAME = "histogram.json"
 
@@ -32,23 +35,23 @@ HISTOGRAM_NAME = "histogram.json"
 class Label(Stage):
     """Assign labels to every utterance that was extracted."""
 
-    features: Artifact | Pending
-    codebooks: Artifact | Pending
-    learners: Learners
+    features: Handle
+    codebooks: Handle
+    training: TrainingSet
     iteration: int = 0
 
     kind: ClassVar[str] = "label"
     version: ClassVar[int] = 2
 
     @property
-    def label(self) -> str:
-        return f"{self.name} {self.learners.fold.name}"
+    def fold_name(self) -> str:
+        return self.training.fold.name
 
     def science(self) -> dict[str, Json]:
         return {}
 
-    def inputs(self) -> Mapping[str, Artifact | Pending]:
-        corpus = self.learners.corpus
+    def inputs(self) -> Mapping[str, Handle]:
+        corpus = self.training.corpus
         return {"corpus": corpus, "features": self.features, "codebooks": self.codebooks}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
@@ -62,13 +65,12 @@ class Label(Stage):
         map_parts(
             context,
             out,
-            self.label,
+            context.tags(self),
             [Task(name) for name in parts],
             Labeller,
             LabellerArgument(
-                self.learners.corpus,
+                self.training,
                 features,
-                self.learners.listeners,
                 codebooks,
                 workers,
                 context.store,
@@ -77,7 +79,7 @@ class Label(Stage):
             workers,
             outputs=lambda name: [name],
         )
-        check_written(out, codebooks, self.learners)
+        check_written(out, codebooks, self.training)
         return Seal()
 
 
@@ -86,25 +88,25 @@ class FusedLabel(Stage):
     """Compute features and assign labels in one place; the workers are those of ``extract``."""
 
     config: ExtractConfig
-    model: Artifact | Pending
-    codebooks: Artifact | Pending
-    learners: Learners
+    model: Handle
+    codebooks: Handle
+    training: TrainingSet
     iteration: int = 0
 
     kind: ClassVar[str] = "label"
     version: ClassVar[int] = 2
 
     @property
-    def label(self) -> str:
-        return f"{self.name} {self.learners.fold.name}"
+    def fold_name(self) -> str:
+        return self.training.fold.name
 
     def science(self) -> dict[str, Json]:
-        extract = self.config.model_dump(mode="json", exclude={"layers", "compression"})
-        return {"fused": extract, "speakers": list(self.learners.speakers)}
+        extract = hashed(self.config, exclude={"layers", "compression"})
+        return {"fused": extract, "speakers": list(self.training.speakers)}
 
-    def inputs(self) -> Mapping[str, Artifact | Pending]:
-        corpus = self.learners.corpus
-        return {"corpus": corpus, self.model.key.kind: self.model, "codebooks": self.codebooks}
+    def inputs(self) -> Mapping[str, Handle]:
+        corpus = self.training.corpus
+        return {"corpus": corpus, self.model.kind: self.model, "codebooks": self.codebooks}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         from gmp_atl_dist.inference.audio_slices import AudioSlices
@@ -114,24 +116,24 @@ class FusedLabel(Stage):
         layers = tuple(sorted({book.layer for book in read_codebooks(codebooks)}))
         workers = context.settings.extract
         forward = forward_argument(
-            self.config, sealed(self.model), self.learners, layers, workers, None
+            self.config, sealed(self.model), self.training, layers, workers, None
         )
         map_parts(
             context,
             out,
-            self.label,
-            plan_parts(self.learners.index(), self.config.part_frames),
+            context.tags(self),
+            plan_parts(frame_index(self.training), self.config.part_frames),
             FusedLabeller,
             FusedLabellerArgument(forward, codebooks, context.store, out.key),
             workers,
             outputs=lambda name: [name],
-            reader=partial(AudioSlices, forward.heard),
+            reader=partial(AudioSlices, forward.selection),
         )
-        check_written(out, codebooks, self.learners)
+        check_written(out, codebooks, self.training)
         return Seal()
 
 
-def check_written(out: ArtifactWriter, codebooks: Artifact, learners: Learners) -> None:
+def check_written(out: ArtifactWriter, codebooks: Artifact, training: TrainingSet) -> None:
     """Check all labels that were written, and keep their counts.
 
     Raises:
@@ -141,7 +143,7 @@ def check_written(out: ArtifactWriter, codebooks: Artifact, learners: Learners) 
     check = LabelCheck(read_codebooks(codebooks))
     problems: list[str] = []
     # Both are in utterance-id order, so neither is held as a whole.
-    for row, expected in zip_longest(stream_labels(out.written()), _frames(learners)):
+    for row, expected in zip_longest(stream_labels(out.written()), _frames(training)):
         if row is not None:
             check.add(row)
         found = None if row is None else (row.utterance_id, row.num_frames)
@@ -158,8 +160,8 @@ def check_written(out: ArtifactWriter, codebooks: Artifact, learners: Learners) 
     out.put_file(HISTOGRAM_NAME, canonical_json(counts).encode())
 
 
-def _frames(learners: Learners) -> Iterator[tuple[str, int]]:
+def _frames(training: TrainingSet) -> Iterator[tuple[str, int]]:
     """Every utterance that is to be labelled and its number of frames."""
-    index = learners.index().select(["utterance_id", "num_frames"])
+    index = frame_index(training).select(["utterance_id", "num_frames"])
     for batch in index.to_batches(max_chunksize=10_000):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from gmp_atl_dist.config import ClusterConfig, Json, Scale
+from gmp_atl_dist.config import ClusterConfig, Json, Scale, hashed
 from gmp_atl_dist.console import Bar
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import EVERYBODY, GENDERS
 from gmp_atl_dist.runtime import Pool, Task
-from gmp_atl_dist.stages.base import Context
-from gmp_atl_dist.stages.progress import ProgressFile, Snapshot
+from gmp_atl_dist.stages.base import Context, Stage
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.codebooks import Codebook, FitRecord, put_codebooks
+from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot
 
 if TYPE_CHECKING:
     from gmp_atl_dist.clustering.lloyd import Fit, Request, State
-    from gmp_atl_dist.clustering.sums import Sums
+    from gmp_atl_dist.clustering.statistics import ClusterStatistics
     from gmp_atl_dist.inference.fitter import Answer, Order
 
 KIND = "codebook"
@@ -54,7 +54,7 @@ class ScaleFit:
         inputs: Mapping[str, str],
         called: str,
     ) -> ScaleFit:
-        shared = config.model_dump(mode="json", exclude={"scales", "gender", "seed"})
+        shared = hashed(config, exclude={"scales", "gender", "seed"})
         science: dict[str, Json] = {
             "layer": scale.layer,
             "k": scale.k,
@@ -96,14 +96,12 @@ class LayerFit:
     """
 
     context: Context
-    label: str
+    stage: Stage
     config: ClusterConfig
     layer: int
     scales: Sequence[ScaleFit]
     pieces: Sequence[Task]
     frames: Mapping[str, int]
-    key: ArtifactKey
-    """Of the stage, where its progress is left."""
 
     def run(self, pool: Pool[Order, Answer]) -> list[Artifact]:
         """Fit them; an artefact a scale, sealed.
@@ -112,22 +110,22 @@ class LayerFit:
             ConfigError: a scale has more clusters than there are (different) frames.
             CorpusError: by gender, a gender has no frame.
         """
+        from gmp_atl_dist.clustering.initialization import initialization_frames
         from gmp_atl_dist.clustering.lloyd import run_fits
-        from gmp_atl_dist.clustering.start import start_frames
 
         asked = [(scale, fit) for scale in self.scales for fit in self._fits(scale)]
         fits = [fit for _, fit in asked]
         states = [self._saved(scale, fit) for scale, fit in asked]
         # Apart for each number wanted, so that a scale begins as it would without the others.
-        wanted = [start_frames(fit.k) for fit in fits]
+        wanted = [initialization_frames(fit.k) for fit in fits]
         frames = {number: self._start_frames(pool, number) for number in sorted({*wanted})}
         begin = [frames[number][fit.group] for number, fit in zip(wanted, fits, strict=True)]
         now = [
             state or _first(fit, x_SD) for fit, state, x_SD in zip(fits, states, begin, strict=True)
         ]
         stability = self._stability(pool, fits, begin)
-        progress = ProgressFile(self.context.store, self.key)
-        with self.context.reporter.bar(f"{self.label} layer {self.layer}") as bar:
+        progress = ProgressFile(self.context.store, self.stage.key)
+        with self.context.reporter.bar(self.context.tags(self.stage), f"layer {self.layer}") as bar:
             for i, state in run_fits(fits, now, self._pass(pool)):
                 now[i] = state
                 self._save(asked[i][0], fits[i], state)
@@ -151,10 +149,12 @@ class LayerFit:
         state = state_from_bytes(store.read(path))
         if state is None or len(state.centroids_KD) != fit.k:
             self.context.reporter.line(
-                f"{self.label}: {store.uri}/{path} is no whole checkpoint; {fit.what} begins anew"
+                f"{self.stage.label}: {store.uri}/{path} is no whole checkpoint; {fit.what} begins anew"
             )
             return None
-        self.context.reporter.line(f"{self.label}: {fit.what} goes on after update {state.updates}")
+        self.context.reporter.line(
+            f"{self.stage.label}: {fit.what} goes on after update {state.updates}"
+        )
         return state
 
     def _start_frames(self, pool: Pool[Order, Answer], wanted: int) -> dict[str, np.ndarray]:
@@ -169,7 +169,7 @@ class LayerFit:
         missing = [group for group in self._groups if group not in found]
         if missing:
             raise CorpusError(
-                f"{self.label}: there is no frame of group {', '.join(missing)!r} in layer "
+                f"{self.stage.label}: there is no frame of group {', '.join(missing)!r} in layer "
                 f"{self.layer} to fit; look at cluster.gender, cluster.silence_db and "
                 f"cluster.sample_frames"
             )
@@ -179,7 +179,7 @@ class LayerFit:
         self, pool: Pool[Order, Answer], fits: Sequence[Fit], begin: Sequence[np.ndarray]
     ) -> list[float | None]:
         """How far two seeds agree, of each fit; None of all where nobody asks."""
-        from gmp_atl_dist.clustering.start import evenly
+        from gmp_atl_dist.clustering.initialization import evenly
         from gmp_atl_dist.inference.fitter import Stability
 
         most = self.config.stability_frames
@@ -191,14 +191,18 @@ class LayerFit:
         answers = pool.ask(tasks, Stability(list(zip(fits, thinned, strict=True))))
         return [cast("float | None", answer) for answer in answers]
 
-    def _pass(self, pool: Pool[Order, Answer]) -> Callable[[Sequence[Request]], Sequence[Sums]]:
-        from gmp_atl_dist.clustering.sums import Sums
+    def _pass(
+        self, pool: Pool[Order, Answer]
+    ) -> Callable[[Sequence[Request]], Sequence[ClusterStatistics]]:
+        from gmp_atl_dist.clustering.statistics import ClusterStatistics
 
-        def over_all(requests: Sequence[Request]) -> Sequence[Sums]:
-            totals = [Sums.zero(*request.centroids_KD.shape) for request in requests]
+        def over_all(requests: Sequence[Request]) -> Sequence[ClusterStatistics]:
+            totals = [ClusterStatistics.zero(*request.centroids_KD.shape) for request in requests]
             # In the order of the pieces, whoever answers first.
             for answer in pool.ask(self.pieces, requests):
-                for total, sums in zip(totals, cast("Sequence[Sums]", answer), strict=True):
+                for total, sums in zip(
+                    totals, cast("Sequence[ClusterStatistics]", answer), strict=True
+                ):
                     total.add(sums)
             return totals
 
@@ -210,15 +214,20 @@ class LayerFit:
         self.context.store.put(scale.checkpoint(fit.group), state_to_bytes(state))
 
     def _show(self, bar: Bar, progress: ProgressFile, now: Sequence[State]) -> None:
-        inertias = {
-            f"inertia{i}": round(s.inertias[-1], 6) for i, s in enumerate(now) if s.inertias
+        mean_squared_distances = {
+            f"mean_squared_distance{i}": round(s.mean_squared_distances[-1], 6)
+            for i, s in enumerate(now)
+            if s.mean_squared_distances
         }
         done = max(state.updates for state in now)
-        shown = Snapshot(
-            done=done, total=self.config.iterations, unit="iterations", measures=inertias
+        shown = ProgressSnapshot(
+            done=done,
+            total=self.config.iterations,
+            unit="iterations",
+            metrics=mean_squared_distances,
         )
         bar.update(shown.done, shown.total, shown.note())
-        progress.leave(shown)
+        progress.write(shown)
 
     def _seal(
         self,
@@ -235,8 +244,8 @@ class LayerFit:
             record = FitRecord(
                 mine.seed,
                 0 if counts is None else int(counts.sum()),
-                states[i].inertias,
-                states[i].redone,
+                states[i].mean_squared_distances,
+                states[i].relocated,
                 stability[i],
             )
             centroids_KD = states[i].centroids_KD
@@ -246,7 +255,7 @@ class LayerFit:
             books.append(book)
             offset = book.end
             self.context.reporter.line(
-                f"{self.label}: {mine.what} {_words(record, mine.k, counts)}"
+                f"{self.stage.label}: {mine.what} {_words(record, mine.k, counts)}"
             )
         out = ArtifactWriter(self.context.store, scale.key)
         put_codebooks(out, books)
@@ -256,11 +265,13 @@ class LayerFit:
 
 
 def _first(fit: Fit, x_SD: np.ndarray) -> State:
+    from gmp_atl_dist.clustering.initialization import initial_centroids
     from gmp_atl_dist.clustering.lloyd import State
-    from gmp_atl_dist.clustering.start import first_centroids
 
     return State(
-        first_centroids(x_SD, fit.k, init=fit.init, metric=fit.metric, seed=fit.seed, what=fit.what)
+        initial_centroids(
+            x_SD, fit.k, init=fit.init, metric=fit.metric, seed=fit.seed, what=fit.what
+        )
     )
 
 
@@ -268,10 +279,10 @@ def _words(record: FitRecord, k: int, counts_K: np.ndarray | None) -> str:
     dead = 0 if counts_K is None else int(np.count_nonzero(counts_K == 0))
     words = (
         f"k = {k}: {record.frames} frames, all of them used, {record.frames / k:.0f} a centroid; "
-        f"inertia {record.inertia:.6g} after {record.iterations} updates"
+        f"mean_squared_distance {record.mean_squared_distance:.6g} after {record.iterations} updates"
     )
-    if record.redone or dead:
-        words += f"; {record.redone} dead clusters begun anew, {dead} left"
+    if record.relocated or dead:
+        words += f"; {record.relocated} dead clusters begun anew, {dead} left"
     if record.stability is not None:
         words += f"; two seeds agree to {record.stability:.2f} (adjusted Rand)"
     return words

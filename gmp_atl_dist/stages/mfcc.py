@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from gmp_atl_dist.config import ExtractConfig, Json
-from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, map_parts
-from gmp_atl_dist.stages.learners import Learners, plan_parts
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.config import ExtractConfig, Json, hashed
+from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage
+from gmp_atl_dist.stages.frame_index import frame_index
+from gmp_atl_dist.stages.mapped import map_parts
+from gmp_atl_dist.stages.part_plan import plan_parts
+from gmp_atl_dist.store.artifact import ArtifactWriter
 from gmp_atl_dist.store.features import feature_part_name
+from gmp_atl_dist.store.training_set import TrainingSet
 
 
 @dataclass(frozen=True)
@@ -23,35 +26,35 @@ class Mfcc(Stage):
     """fp16 MFCC of the utterances that pretraining may hear."""
 
     config: ExtractConfig
-    learners: Learners
+    training: TrainingSet
 
     kind: ClassVar[str] = "mfcc"
 
     @property
-    def label(self) -> str:
-        return f"{self.name} {self.learners.fold.name}"
+    def fold_name(self) -> str:
+        return self.training.fold.name
 
     def science(self) -> dict[str, Json]:
-        kept = self.config.model_dump(mode="json", include={"part_frames", "compression"})
-        return {"mfcc": kept, "speakers": list(self.learners.speakers)}
+        kept = hashed(self.config, include={"part_frames", "compression"})
+        return {"mfcc": kept, "speakers": list(self.training.speakers)}
 
-    def inputs(self) -> Mapping[str, Artifact | Pending]:
-        return {"corpus": self.learners.corpus}
+    def inputs(self) -> Mapping[str, Handle]:
+        return {"corpus": self.training.corpus}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
-        from gmp_atl_dist.inference.audio_slices import AudioSlices, Heard
+        from gmp_atl_dist.inference.audio_slices import AudioSelection, AudioSlices
         from gmp_atl_dist.inference.mfcc_extractor import MFCC_LAYER, MfccArgument, MfccExtractor
 
-        heard = Heard(self.learners.corpus, frozenset(self.learners.speakers))
+        selection = AudioSelection(self.training)
         map_parts(
             context,
             out,
-            self.label,
-            plan_parts(self.learners.index(), self.config.part_frames),
+            context.tags(self),
+            plan_parts(frame_index(self.training), self.config.part_frames),
             MfccExtractor,
             MfccArgument(self.config.compression, context.store, out.key),
             context.settings.extract,
             outputs=lambda name: [feature_part_name(name, MFCC_LAYER)],
-            reader=partial(AudioSlices, heard),
+            reader=partial(AudioSlices, selection),
         )
         return Seal()

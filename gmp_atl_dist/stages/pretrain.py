@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from gmp_atl_dist.config import FramePredictionConfig, Json
-from gmp_atl_dist.stages.base import Context, Pending, Seal, sealed
+from gmp_atl_dist.config import FramePredictionConfig, Json, hashed
+from gmp_atl_dist.stages.base import Context, Handle, Seal, sealed
 from gmp_atl_dist.stages.label import HISTOGRAM_NAME
-from gmp_atl_dist.stages.learners import Learners
 from gmp_atl_dist.stages.trained import TrainedStage
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.codebooks import read_codebooks
+from gmp_atl_dist.store.training_set import TrainingSet
 
 if TYPE_CHECKING:
     from gmp_atl_dist.training.recipe import Recipe
@@ -34,23 +34,23 @@ class Pretrain(TrainedStage):
 
     config: FramePredictionConfig
     backbone: Artifact
-    codebooks: Artifact | Pending
-    labels: Artifact | Pending
-    learners: Learners
+    codebooks: Handle
+    labels: Handle
+    training: TrainingSet
     iteration: int = 1
 
     kind: ClassVar[str] = "pretrain"
 
     @property
-    def label(self) -> str:
-        return f"{self.name} {self.learners.fold.name}"
+    def fold_name(self) -> str:
+        return self.training.fold.name
 
     def science(self) -> dict[str, Json]:
-        return {"pretrain": self.config.model_dump(mode="json")}
+        return {"pretrain": hashed(self.config)}
 
-    def inputs(self) -> Mapping[str, Artifact | Pending]:
+    def inputs(self) -> Mapping[str, Handle]:
         return {
-            "corpus": self.learners.corpus,
+            "corpus": self.training.corpus,
             "backbone": self.backbone,
             "codebooks": self.codebooks,
             "labels": self.labels,
@@ -59,41 +59,18 @@ class Pretrain(TrainedStage):
     def recipe(self) -> Recipe:
         from gmp_atl_dist.recipes.retrain import RetrainRecipe
 
-        learners = self.learners
         return RetrainRecipe(
             self.config,
-            learners.corpus,
+            self.training,
             self.backbone,
             sealed(self.labels),
             read_codebooks(sealed(self.codebooks)),
-            learners.listeners,
             name=self.kind,
         )
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         super().run(context, out)
         return Seal(notes={LARGEST_CLUSTER_NOTE: str(_largest_share(sealed(self.labels)))})
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """All that one iteration produced; ``features`` are MFCC in the first."""
-
-    iteration: int
-    features: Artifact | Pending
-    codebooks: Artifact | Pending
-    labels: Artifact | Pending
-    model: Artifact | Pending
-
-    def handles(self) -> dict[str, Artifact | Pending]:
-        """By the names of the stages."""
-        number = self.iteration
-        return {
-            "mfcc" if number == 1 else f"extract{number}": self.features,
-            f"cluster{number}": self.codebooks,
-            f"label{number}": self.labels,
-            f"pretrain{number}": self.model,
-        }
 
 
 def _largest_share(labels: Artifact) -> float:

@@ -14,7 +14,7 @@ from typing import ClassVar
 from gmp_atl_dist import __version__
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import CorpusConfig, EvaluateConfig, Json, RunConfig
-from gmp_atl_dist.records import GENDERS, Fold, Split, StoredUtterance
+from gmp_atl_dist.records import GENDERS, Split, StoredUtterance
 from gmp_atl_dist.report.content import (
     LARGEST_CLUSTER_SHARE,
     CorpusContent,
@@ -27,10 +27,11 @@ from gmp_atl_dist.report.content import (
     Selection,
 )
 from gmp_atl_dist.report.protocol import Protocol, SelectionRule
-from gmp_atl_dist.stages.base import Context, Pending, Seal, Stage, sealed
+from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
 from gmp_atl_dist.stages.finetune import selection_side
-from gmp_atl_dist.stages.pretrain import LARGEST_CLUSTER_NOTE, Pretraining
+from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
+from gmp_atl_dist.stages.pretrain import LARGEST_CLUSTER_NOTE
 from gmp_atl_dist.stages.report_codebooks import codebook_contents, timelines
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.codebooks import read_codebooks
@@ -39,33 +40,6 @@ from gmp_atl_dist.store.readers import read_curves, read_emotions, read_utteranc
 HTML_NAME = "report.html"
 JSON_NAME = "report.json"
 _VERSIONS_OF = ("torch", "transformers", "ray", "deepspeed", "pyarrow", "numpy")
-
-
-@dataclass(frozen=True)
-class FoldArtifacts:
-    """All that one fold produced."""
-
-    fold: Fold
-    warmup: Artifact | Pending
-    features: Artifact | Pending
-    codebooks: Artifact | Pending
-    labels: Artifact | Pending
-    retrained: Artifact | Pending
-    finetuned: Artifact | Pending
-    predictions: Artifact | Pending
-    pretraining: tuple[Pretraining, ...] = ()
-
-    def handles(self) -> dict[str, Artifact | Pending]:
-        pretraining = [iteration.handles() for iteration in self.pretraining]
-        return {name: handle for handles in pretraining for name, handle in handles.items()} | {
-            "warmup": self.warmup,
-            "extract": self.features,
-            "cluster": self.codebooks,
-            "label": self.labels,
-            "retrain": self.retrained,
-            "finetune": self.finetuned,
-            "evaluate": self.predictions,
-        }
 
 
 @dataclass(frozen=True)
@@ -83,10 +57,10 @@ class Report(Stage):
     def science(self) -> dict[str, Json]:
         return {"configuration": self.config.science(), "folds": [f.fold.name for f in self.folds]}
 
-    def inputs(self) -> Mapping[str, Artifact | Pending]:
-        handles: dict[str, Artifact | Pending] = {"ingest": self.corpus, "backbone": self.backbone}
+    def inputs(self) -> Mapping[str, Handle]:
+        handles: dict[str, Handle] = {"ingest": self.corpus, "backbone": self.backbone}
         for fold in self.folds:
-            for name, handle in fold.handles().items():
+            for name, handle in fold.handles.items():
                 handles[f"{fold.fold.name}/{name}"] = handle
         return handles
 
@@ -103,7 +77,7 @@ class Report(Stage):
         config = self.config
         utterances = read_utterances(self.corpus)
         folds = [self._fold(f, utterances) for f in self.folds]
-        everything = [p for f in self.folds for p in read_predictions(sealed(f.predictions))]
+        everything = [p for f in self.folds for p in read_predictions(f.artifact("evaluate"))]
         return ReportContent(
             title=f"GMP-ATL on {config.corpus.adapter}",
             protocol=protocol_of(config),
@@ -111,7 +85,7 @@ class Report(Stage):
             folds=tuple(folds),
             pooled=PooledContent.of(self._outcome(everything), [f.outcome for f in folds]),
             corpus=corpus_content(config.corpus, self.corpus),
-            configuration=config.science(),
+            configuration=config.model_dump(mode="json", exclude=config.not_science),
             seeds={
                 "model": config.model.seed,
                 **({"pretrain": config.pretrain.seed} if config.pretrain.iterations else {}),
@@ -129,13 +103,8 @@ class Report(Stage):
         self, artifacts: FoldArtifacts, utterances: tuple[StoredUtterance, ...]
     ) -> FoldContent:
         fold = artifacts.fold
-        labels, books = sealed(artifacts.labels), read_codebooks(sealed(artifacts.codebooks))
-        predictions = read_predictions(sealed(artifacts.predictions))
-        trained = {
-            "warmup": artifacts.warmup,
-            "retrain": artifacts.retrained,
-            "finetune": artifacts.finetuned,
-        }
+        labels, books = artifacts.artifact("label"), read_codebooks(artifacts.artifact("cluster"))
+        predictions = read_predictions(artifacts.artifact("evaluate"))
         return FoldContent(
             name=fold.name,
             train_speakers=fold.train_speakers,
@@ -145,14 +114,11 @@ class Report(Stage):
             num_valid=len(fold.select(utterances, "valid")),
             num_test=len(predictions),
             outcome=self._outcome(predictions),
-            selection=self._selection(sealed(artifacts.finetuned)),
-            curves={
-                **{f"pretrain{p.iteration}": _pretrain_curves(p) for p in artifacts.pretraining},
-                **{stage: _curves(sealed(h)) for stage, h in trained.items()},
-            },
+            selection=self._selection(artifacts.artifact("finetune")),
+            curves={name: _curves(model) for name, model in artifacts.trained().items()},
             codebooks=codebook_contents(self.corpus, labels, books),
             timelines=timelines(self.corpus, labels, books),
-            artefacts={name: sealed(h).key.fingerprint for name, h in artifacts.handles().items()},
+            artefacts={n: sealed(h).key.fingerprint for n, h in artifacts.handles.items()},
         )
 
     def _outcome(self, predictions: list[Prediction] | tuple[Prediction, ...]) -> Outcome:
@@ -212,15 +178,13 @@ def protocol_of(config: RunConfig) -> Protocol:
 
 
 def _curves(trained: Artifact) -> dict[str, tuple[Point, ...]]:
-    return {name: tuple(points) for name, points in read_curves(trained).items()}
-
-
-def _pretrain_curves(pretraining: Pretraining) -> dict[str, tuple[Point, ...]]:
-    """With what always saying the commonest label would score, at every point of the accuracy."""
-    model = sealed(pretraining.model)
-    curves = _curves(model)
-    share = float(model.manifest.notes[LARGEST_CLUSTER_NOTE])
-    chance = tuple((step, share) for step, _ in curves["accuracy_scale0"])
+    """Learning curves. Pretraining also has the share of the commonest label, a lower bound for the
+    accuracy: at every point of the accuracy, the score of always predicting that label."""
+    curves = {name: tuple(points) for name, points in read_curves(trained).items()}
+    share = trained.manifest.notes.get(LARGEST_CLUSTER_NOTE)
+    if share is None:
+        return curves
+    chance = tuple((step, float(share)) for step, _ in curves["accuracy_scale0"])
     return {**curves, LARGEST_CLUSTER_SHARE: chance}
 
 

@@ -118,9 +118,9 @@ def _fit(book: Codebook) -> FitContent | None:
     return FitContent(
         seed=book.fit.seed,
         frames=book.fit.frames,
-        inertia=book.fit.inertia,
+        mean_squared_distance=book.fit.mean_squared_distance,
         iterations=book.fit.iterations,
-        redone=book.fit.redone,
+        relocated=book.fit.relocated,
         stability=book.fit.stability,
     )
 

@@ -13,13 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from gmp_atl_dist.config import Json, RetrainConfig
-from gmp_atl_dist.records import Fold
-from gmp_atl_dist.stages.base import Pending, sealed
-from gmp_atl_dist.stages.learners import Learners
+from gmp_atl_dist.config import Json, RetrainConfig, hashed
+from gmp_atl_dist.stages.base import Handle, sealed
 from gmp_atl_dist.stages.trained import TrainedStage
-from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import read_codebooks
+from gmp_atl_dist.store.training_set import TrainingSet
 
 if TYPE_CHECKING:
     from gmp_atl_dist.training.recipe import Recipe
@@ -30,25 +28,23 @@ class Retrain(TrainedStage):
     """Frame-level training on the fold's pseudo-labels."""
 
     config: RetrainConfig
-    corpus: Artifact
-    backbone: Artifact | Pending
-    codebooks: Artifact | Pending
-    labels: Artifact | Pending
-    fold: Fold
-    transductive: bool
+    backbone: Handle
+    codebooks: Handle
+    labels: Handle
+    training: TrainingSet
 
     kind: ClassVar[str] = "retrain"
 
     @property
-    def label(self) -> str:
-        return f"{self.name} {self.fold.name}"
+    def fold_name(self) -> str:
+        return self.training.fold.name
 
     def science(self) -> dict[str, Json]:
-        return {"retrain": self.config.model_dump(mode="json")}
+        return {"retrain": hashed(self.config)}
 
-    def inputs(self) -> Mapping[str, Artifact | Pending]:
+    def inputs(self) -> Mapping[str, Handle]:
         return {
-            "corpus": self.corpus,
+            "corpus": self.training.corpus,
             "backbone": self.backbone,
             "codebooks": self.codebooks,
             "labels": self.labels,
@@ -58,7 +54,6 @@ class Retrain(TrainedStage):
         from gmp_atl_dist.recipes.retrain import RetrainRecipe
 
         backbone, labels, codebooks = map(sealed, (self.backbone, self.labels, self.codebooks))
-        speakers = Learners(self.corpus, self.fold, self.transductive).listeners
         return RetrainRecipe(
-            self.config, self.corpus, backbone, labels, read_codebooks(codebooks), speakers
+            self.config, self.training, backbone, labels, read_codebooks(codebooks)
         )

@@ -13,8 +13,9 @@ from gmp_atl_dist import runtime
 from gmp_atl_dist.errors import StoppedError
 from gmp_atl_dist.stages.base import Context, Seal, Stage, sealed
 from gmp_atl_dist.stages.frontend import frontend_of
-from gmp_atl_dist.stages.progress import Pace, Snapshot, forget_progress, read_progress
+from gmp_atl_dist.stages.progress import Pace
 from gmp_atl_dist.store.artifact import ArtifactWriter
+from gmp_atl_dist.store.progress import ProgressSnapshot, forget_progress, read_progress
 
 if TYPE_CHECKING:
     from gmp_atl_dist.training.loop import TrainJob
@@ -29,8 +30,8 @@ class TrainedStage(Stage):
     # 2: curves hold the learning rate, and retrain's the loss of each scale; a frozen convolutional
     # encoder computes a clip at a time, which tells in the last bit.
     version: ClassVar[int] = 2
-    begins_with: ClassVar[str] = "backbone"
-    """Which of the inputs is the HuBERT that it trains."""
+    starts_from: ClassVar[str] = "backbone"
+    """The input that holds the backbone which is trained further."""
 
     @abstractmethod
     def recipe(self) -> Recipe:
@@ -44,58 +45,57 @@ class TrainedStage(Stage):
         if workers.mlflow_uri is not None:
             check_mlflow()  # here, before the cluster is asked for anything
         recipe = self.recipe()
-        context.cluster.open()
-        frontend = frontend_of(context, self.label, recipe, sealed(self.inputs()[self.begins_with]))
+        context.connection.open()
+        start = sealed(self.inputs()[self.starts_from])
+        frontend = frontend_of(context, self.label, recipe, start)
         job = TrainJob(recipe, context.store, out.key, workers, frontend)
-        name = out.key.fingerprint
-        context.store.delete(job.leave_path)
+        job.checkpoints.withdraw_stop()
         forget_progress(context.store, out.key)  # an earlier attempt's pace is not this one's
-        with _Watcher(context, out, self.label), _asked_to_leave(job) as asked:
+        with _Watcher(context, self), _stop_on_sigterm(job) as requested:
             runtime.train(
                 run_training,
                 job,
-                name=name,
+                name=out.key.fingerprint,
                 store=context.store,
                 config=workers,
-                tags=context.tags(self.label),
+                tags=context.tags(self),
             )
-        if asked.is_set() and "parts/curves.parquet" not in out.done():
+        if requested.is_set() and "parts/curves.parquet" not in out.done():
             raise StoppedError(
-                f"{self.label} was asked to stop, saved a checkpoint and left; run the same command "
-                f"again to go on"
+                f"{self.label}: stopped on request, after saving a checkpoint; run the same command "
+                f"again to resume"
             )
-        runtime.forget_checkpoints(context.store, name)
+        job.checkpoints.forget()
         context.store.delete(f"{out.key.prefix}/candidates")
         forget_progress(context.store, out.key)
         return Seal()
 
 
 @contextmanager
-def _asked_to_leave(job: TrainJob) -> Iterator[threading.Event]:
-    """SIGTERM tells the gang to save and leave; by the store, since it may be on other machines."""
-    asked = threading.Event()
+def _stop_on_sigterm(job: TrainJob) -> Iterator[threading.Event]:
+    """On SIGTERM, write the stop request. It goes through the store, since workers may be elsewhere."""
+    requested = threading.Event()
 
-    def leave(*_: object) -> None:
-        asked.set()
-        job.store.put(job.leave_path, b"")
+    def request_stop(*_: object) -> None:
+        requested.set()
+        job.checkpoints.request_stop()
 
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # signals are the main thread's
+        yield requested  # only the main thread may handle signals
         return
-    before = signal.signal(signal.SIGTERM, leave)
+    before = signal.signal(signal.SIGTERM, request_stop)
     try:
-        yield asked
+        yield requested
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 class _Watcher:
-    """Shows the progress that rank 0 leaves in the store, where ``gmp-atl status`` sees it as well."""
+    """Shows the progress that rank 0 writes into the store, for ``gmp-atl status`` as well."""
 
-    def __init__(self, context: Context, out: ArtifactWriter, label: str) -> None:
+    def __init__(self, context: Context, stage: Stage) -> None:
         self._context = context
-        self._key = out.key
-        self._label = label
+        self._stage = stage
         self._pace: Pace | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -108,14 +108,14 @@ class _Watcher:
         self._thread.join()
 
     def _watch(self) -> None:
-        with self._context.reporter.bar(self._label) as bar:
+        with self._context.reporter.bar(self._context.tags(self._stage)) as bar:
             while not self._stop.wait(_POLL_S):
-                seen = read_progress(self._context.store, self._key)
-                if seen is not None:
-                    bar.update(seen.done, seen.total, self._with_end(seen).note())
+                snapshot = read_progress(self._context.store, self._stage.key)
+                if snapshot is not None:
+                    bar.update(snapshot.done, snapshot.total, self._with_end(snapshot).note())
 
-    def _with_end(self, seen: Snapshot) -> Snapshot:
-        """Expected from where the training stood when it was first seen here."""
-        self._pace = self._pace or Pace(seen.done)
-        ends_in_s = self._pace.ends_in_s(seen.done, seen.total)
-        return seen.model_copy(update={"ends_in_s": ends_in_s})
+    def _with_end(self, snapshot: ProgressSnapshot) -> ProgressSnapshot:
+        """Adds the expected end, from the pace since this driver first saw the training."""
+        self._pace = self._pace or Pace(snapshot.done)
+        ends_in_s = self._pace.ends_in_s(snapshot.done, snapshot.total)
+        return snapshot.model_copy(update={"ends_in_s": ends_in_s})

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from gmp_atl_dist.config import Json, WarmupConfig
+from gmp_atl_dist.config import Json, WarmupConfig, hashed
 from gmp_atl_dist.records import Fold
-from gmp_atl_dist.stages.base import Pending, sealed
+from gmp_atl_dist.stages.base import Handle, sealed
 from gmp_atl_dist.stages.trained import TrainedStage
 from gmp_atl_dist.store.artifact import Artifact
 
@@ -26,22 +26,22 @@ class Warmup(TrainedStage):
 
     config: WarmupConfig
     corpus: Artifact
-    backbone: Artifact | Pending
+    backbone: Handle
     fold: Fold
 
     kind: ClassVar[str] = "warmup"
 
     @property
-    def label(self) -> str:
-        return f"{self.name} {self.fold.name}"
+    def fold_name(self) -> str:
+        return self.fold.name
 
     def science(self) -> dict[str, Json]:
         return {
-            "warmup": self.config.model_dump(mode="json"),
+            "warmup": hashed(self.config),
             "train_speakers": list(self.fold.train_speakers),
         }
 
-    def inputs(self) -> Mapping[str, Artifact | Pending]:
+    def inputs(self) -> Mapping[str, Handle]:
         return {"corpus": self.corpus, "backbone": self.backbone}
 
     def recipe(self) -> Recipe:

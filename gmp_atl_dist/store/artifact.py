@@ -134,7 +134,7 @@ class ArtifactWriter:
         """Receipts by object name (``parts/...`` or ``files/...``), from one listing.
 
         A receipt that is damaged, or whose object is missing or has another size, is not believed:
-        the work is redone.
+        the work is relocated.
         """
         prefix = self.key.prefix + "/"
         sizes = {e.path.removeprefix(prefix): e.size for e in self.store.list(self.key.prefix)}
@@ -246,6 +246,10 @@ class Artifact:
     store: Store
     key: ArtifactKey
     manifest: Manifest
+
+    @property
+    def kind(self) -> str:
+        return self.key.kind
 
     @property
     def identity(self) -> str:

@@ -18,7 +18,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gmp_atl_dist.errors import ArtifactError, CheckpointError
 from gmp_atl_dist.store.filesystem import Store
 
+ROOT = "checkpoints"
+"""Everything below this prefix of a root is written and named in this module."""
+RAY_RUNS = f"{ROOT}/_ray"
+"""Ray Train's own notes on its runs. They hold no checkpoints."""
 _RECORD = "_record.json"
+_STOP = "_stop"
 _THREADS = 8
 
 
@@ -49,11 +54,29 @@ class Checkpoints:
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
-        self._prefix = f"checkpoints/{name}"
+        self._name = name
+        self._prefix = f"{ROOT}/{name}"
 
     @property
     def where(self) -> str:
         return f"{self._store.uri}/{self._prefix}"
+
+    def request_stop(self) -> None:
+        """Ask the gang to save a checkpoint and stop."""
+        self._store.put(f"{self._prefix}/{_STOP}", b"")
+
+    def withdraw_stop(self) -> None:
+        """Remove an earlier request."""
+        self._store.delete(f"{self._prefix}/{_STOP}")
+
+    def stop_requested(self) -> bool:
+        """Whether the gang shall save a checkpoint and stop."""
+        return self._store.exists(f"{self._prefix}/{_STOP}")
+
+    def forget(self) -> None:
+        """Remove everything of a finished training. Its artefact holds what lasts."""
+        self._store.delete(self._prefix)
+        self._store.delete(f"{RAY_RUNS}/{self._name}")
 
     def upload(self, folder: str, local: Path, *, rank: int) -> None:
         """Put this rank's files, and a list of them when all are there.

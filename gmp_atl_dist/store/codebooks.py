@@ -27,18 +27,18 @@ class FitRecord:
 
     seed: int
     frames: int
-    inertias: tuple[float, ...]
+    mean_squared_distances: tuple[float, ...]
     """Mean squared distance of a frame before each update, and under the final centroids."""
-    redone: int
+    relocated: int
     stability: float | None = None
 
     @property
-    def inertia(self) -> float:
-        return self.inertias[-1]
+    def mean_squared_distance(self) -> float:
+        return self.mean_squared_distances[-1]
 
     @property
     def iterations(self) -> int:
-        return len(self.inertias) - 1
+        return len(self.mean_squared_distances) - 1
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ def _row(book: Codebook) -> dict[str, object]:
         "origin": book.origin,
         "seed": None if fit is None else fit.seed,
         "fitted_frames": None if fit is None else fit.frames,
-        "inertias": None if fit is None else list(fit.inertias),
-        "redone": None if fit is None else fit.redone,
+        "mean_squared_distances": None if fit is None else list(fit.mean_squared_distances),
+        "relocated": None if fit is None else fit.relocated,
         "stability": None if fit is None else fit.stability,
     }
 
@@ -137,14 +137,14 @@ def _book(codebooks: Artifact, row: dict[str, object]) -> Codebook:
     flat = np.frombuffer(_bytes(row["centroids"]), dtype="<f4")
     k, dim = _int(row["k"]), _int(row["dim"])
     fit = None
-    inertias = row["inertias"]
-    if isinstance(inertias, list):
+    mean_squared_distances = row["mean_squared_distances"]
+    if isinstance(mean_squared_distances, list):
         stability = row["stability"]
         fit = FitRecord(
             _int(row["seed"]),
             _int(row["fitted_frames"]),
-            tuple(inertias),
-            _int(row["redone"]),
+            tuple(mean_squared_distances),
+            _int(row["relocated"]),
             stability if isinstance(stability, float) else None,
         )
     if flat.size != k * dim:

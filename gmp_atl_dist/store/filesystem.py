@@ -208,6 +208,12 @@ class Store:
         ]
         return sorted(entries, key=lambda e: e.path)
 
+    def has_any(self, prefix: str) -> bool:
+        """Whether there is anything directly below ``prefix``: one listing, not a recursive one."""
+        selector = pafs.FileSelector(self.absolute(prefix), allow_not_found=True)
+        with self._explained("list", prefix):
+            return bool(self.filesystem.get_file_info(selector))
+
     def exists(self, path: str) -> bool:
         with self._explained("look up", path):
             info = self.filesystem.get_file_info(self.absolute(path))

@@ -25,6 +25,7 @@ import torch
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ, num_frames, pcm16_to_float
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.models.padding import pad_waves
+from gmp_atl_dist.partition import piece_starts
 from gmp_atl_dist.seeding import keyed_rng
 from gmp_atl_dist.store.frontend import FrontendReader
 from gmp_atl_dist.store.index import IndexRow
@@ -58,11 +59,11 @@ class BatchPlan:
         max_samples: int,
         seed: int,
     ) -> None:
-        self._heard_U = np.minimum(num_samples_U, max_samples)
+        self._length_U = np.minimum(num_samples_U, max_samples)
         self._part_U = part_U
         self._seed = seed
-        self._total = int(self._heard_U.sum())
-        batch_samples = max(batch_s * SAMPLE_RATE_HZ, int(self._heard_U.max()))
+        self._total = int(self._length_U.sum())
+        batch_samples = max(batch_s * SAMPLE_RATE_HZ, int(self._length_U.max()))
         self.batches_per_epoch = max(1, int(self._total // batch_samples))
         self._epoch = lru_cache(maxsize=2)(self._plan_epoch)
 
@@ -75,7 +76,7 @@ class BatchPlan:
     def micro_batches(self, step: int, count: int) -> list[np.ndarray]:
         """The same, cut into ``count`` of about the same audio and of similar lengths; some may be empty."""
         batch = self.batch(step)
-        starts = _cut_evenly(self._heard_U[batch], count)
+        starts = piece_starts(self._length_U[batch], count)
         return [batch[starts[i] : starts[i + 1]] for i in range(count)]
 
     def epoch(self, step: int) -> int:
@@ -84,13 +85,13 @@ class BatchPlan:
 
     def _by_length(self, numbers: np.ndarray) -> np.ndarray:
         # The number breaks ties, so that equal lengths do not depend on the order of rows.
-        return numbers[np.lexsort((numbers, self._heard_U[numbers]))]
+        return numbers[np.lexsort((numbers, self._length_U[numbers]))]
 
     def _plan_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(utterances in order [U], where batches start in it [batches + 1], their sequence [batches])."""
         rng = keyed_rng("order", self._seed, epoch)
         order_U, window_U = self._shuffled(rng)
-        starts = _cut_evenly(self._heard_U[order_U], self.batches_per_epoch)
+        starts = piece_starts(self._length_U[order_U], self.batches_per_epoch)
         # Batches of a window are short and long in turn; their lengths must not tell the time.
         window = window_U[starts[:-1]]
         sequence = np.lexsort((rng.random(self.batches_per_epoch), window))
@@ -99,29 +100,21 @@ class BatchPlan:
     def _shuffled(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """(utterances, the window of each): windows of whole parts; in one, similar lengths are close."""
         parts, part_U = np.unique(self._part_U, return_inverse=True)
-        audio = np.bincount(part_U, weights=self._heard_U)
+        audio = np.bincount(part_U, weights=self._length_U)
         part_order = rng.permutation(len(parts))
         before = np.cumsum(audio[part_order]) - audio[part_order]
         part_window = np.empty(len(parts), np.int64)
         part_window[part_order] = before // (_WINDOW_S * SAMPLE_RATE_HZ)
         window_U = part_window[part_U]
         order_U = np.lexsort((rng.random(len(window_U)), window_U))
-        heard_U = self._heard_U[order_U]
+        length_U = self._length_U[order_U]
         bucket_audio = _BATCHES_A_BUCKET * self._total / self.batches_per_epoch
-        bucket_U = ((np.cumsum(heard_U) - heard_U) // bucket_audio).astype(np.int64)
+        bucket_U = ((np.cumsum(length_U) - length_U) // bucket_audio).astype(np.int64)
         # Every other bucket falls in length, so that a batch between two of them is not a mixed one.
-        rising_U = np.where(bucket_U % 2, -heard_U, heard_U)
+        rising_U = np.where(bucket_U % 2, -length_U, length_U)
         within = np.lexsort((order_U, rising_U, bucket_U, window_U[order_U]))
         order_U = order_U[within]
         return order_U, window_U[order_U]
-
-
-def _cut_evenly(lengths: np.ndarray, count: int) -> np.ndarray:
-    """int64 [count + 1]: where pieces of equal total length start; an item lies where its middle does."""
-    total = int(lengths.sum())
-    twice_middle = 2 * np.cumsum(lengths) - lengths
-    edges = [-(-2 * total * i // count) for i in range(count + 1)]
-    return np.searchsorted(twice_middle, np.array(edges, np.int64), side="left")
 
 
 @dataclass(frozen=True)
@@ -144,8 +137,8 @@ class Batch:
     conv_BTC: torch.Tensor | None = None
 
     @property
-    def heard(self) -> torch.Tensor:
-        """What the model is given: waves (B, N), or what lies behind its frozen encoder, (B, T, C)."""
+    def model_input(self) -> torch.Tensor:
+        """Waves (B, N), or outputs of the frozen convolutional encoder (B, T, C)."""
         return self.wave_BN if self.conv_BTC is None else self.conv_BTC
 
     def to(self, device: torch.device) -> Batch:
@@ -207,8 +200,8 @@ class BatchLoader:
                 for future in ahead:
                     future.cancel()
 
-    def whole(self, utterances: Sequence[IndexRow]) -> Batch:
-        """A batch to judge by: whole utterances, each counted once."""
+    def validation_batch(self, utterances: Sequence[IndexRow]) -> Batch:
+        """Whole utterances, not cropped, each with weight 1."""
         if self._frontend is not None:
             return self._kept(self._frontend, 0, 0, tuple(utterances), 1.0)
         waves = [pcm16_to_float(self._reader.samples(u)) for u in utterances]

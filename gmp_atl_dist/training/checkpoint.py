@@ -23,13 +23,13 @@ from gmp_atl_dist.training.engine import make_universal
 
 _log = logging.getLogger(__name__)
 
-_PROGRESS = "progress.json"
+_STATE = "state.json"
 _KEPT = 2
 _Totals = TypeAdapter(dict[str, tuple[float, float]])
 _Records = TypeAdapter(list[CheckpointRecord])
 
 
-class Point(BaseModel):
+class CurvePoint(BaseModel):
     """One value of a learning curve."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,31 +39,31 @@ class Point(BaseModel):
     value: float
 
 
-class Progress(BaseModel):
+class TrainingState(BaseModel):
     """What a resumed run needs besides the weights. ``step`` updates were taken."""
 
     model_config = ConfigDict(extra="forbid")
 
     step: int = 0
-    curve: list[Point] = []
+    curve: list[CurvePoint] = []
     best_epoch: int | None = None
     best_uar: float = -1.0
     skipped_at: list[int] = []
     resumed_at: list[int] = []
 
 
-def save_progress(
-    folder: Path, rank: int, progress: Progress, totals: dict[str, tuple[float, float]]
+def save_state(
+    folder: Path, rank: int, state: TrainingState, totals: dict[str, tuple[float, float]]
 ) -> None:
     """``totals`` is what this rank has measured since the curve's last point."""
     (folder / f"totals-{rank}.json").write_bytes(_Totals.dump_json(totals))
     if rank == 0:
-        (folder / _PROGRESS).write_text(progress.model_dump_json(), encoding="utf-8")
+        (folder / _STATE).write_text(state.model_dump_json(), encoding="utf-8")
 
 
-def load_progress(
+def load_state(
     folder: Path, rank: int, world_size: int
-) -> tuple[Progress, dict[str, tuple[float, float]]]:
+) -> tuple[TrainingState, dict[str, tuple[float, float]]]:
     """Read it back: the totals of the ranks whose number is ``rank`` modulo ``world_size``, added up.
 
     Raises:
@@ -71,7 +71,7 @@ def load_progress(
     """
     totals: dict[str, tuple[float, float]] = {}
     try:
-        progress = Progress.model_validate_json((folder / _PROGRESS).read_bytes())
+        state = TrainingState.model_validate_json((folder / _STATE).read_bytes())
         for path in sorted(folder.glob("totals-*.json")):
             if int(path.stem.removeprefix("totals-")) % world_size != rank:
                 continue
@@ -80,10 +80,10 @@ def load_progress(
                 totals[name] = (before[0] + total, before[1] + count)
     except (OSError, ValueError, ValidationError) as e:
         raise CheckpointError(
-            f"the checkpoint's account of progress cannot be read ({type(e).__name__}); delete the "
+            f"the checkpoint's training state cannot be read ({type(e).__name__}); delete the "
             f"run's folder below checkpoints/ to train this stage from its beginning"
         ) from e
-    return progress, totals
+    return state, totals
 
 
 def find_checkpoint(

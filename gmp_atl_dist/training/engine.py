@@ -120,8 +120,8 @@ class Engine:
         self._model.train()
 
     @contextmanager
-    def whole(self, build: Callable[[], nn.Module]) -> Iterator[nn.Module]:
-        """The model in evaluation mode, for judging and export. Every rank must ask for it.
+    def gathered(self, build: Callable[[], nn.Module]) -> Iterator[nn.Module]:
+        """The model with all its weights, in evaluation mode. Every rank must call it.
 
         ZeRO 3 leaves a rank a share of it, and gathers layers as a forward pass meets them, which all
         ranks must do alike. So there it is a copy, of what ``build`` makes.

@@ -1,4 +1,4 @@
-"""What a training measures as TensorBoard event files in the store.
+"""What a training metrics as TensorBoard event files in the store.
 
 An event file is a TFRecord of ``Event`` messages (tensorflow/core/util/event.proto); tensorboardX
 writes both. It grows on this machine and goes up whole, since objects cannot be appended to. Each
@@ -56,9 +56,9 @@ class EventLog:
         self._flushed_s = time.monotonic()
         self._refused = False
 
-    def log(self, step: int, measures: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
         now_s = time.time()
-        for name, value in measures.items():
+        for name, value in metrics.items():
             self._writer.write_event(Event(wall_time=now_s, step=step, summary=scalar(name, value)))
         if time.monotonic() - self._flushed_s >= FLUSH_EVERY_S:
             self.flush()

@@ -14,8 +14,8 @@ class Meter:
     def __init__(self) -> None:
         self._totals: dict[str, tuple[float, float]] = {}
 
-    def add(self, measures: Mapping[str, tuple[float, float]]) -> None:
-        for name, (total, count) in measures.items():
+    def add(self, metrics: Mapping[str, tuple[float, float]]) -> None:
+        for name, (total, count) in metrics.items():
             old_total, old_count = self._totals.get(name, (0.0, 0.0))
             self._totals[name] = (old_total + total, old_count + count)
 

@@ -1,4 +1,4 @@
-"""Where a training's measures go besides its artefact: event files in the store, and MLflow."""
+"""Where a training's metrics go besides its artefact: event files in the store, and MLflow."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _log = logging.getLogger(__name__)
 
 
 class MetricsLog(Protocol):
-    """Takes measures by name. None of its methods waits for a network, but for :meth:`close`."""
+    """Takes metrics by name. None of its methods waits for a network, but for :meth:`close`."""
 
-    def log(self, step: int, measures: Mapping[str, float]) -> None:
-        """``measures`` as of update ``step``, counted from 1."""
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """``metrics`` as of update ``step``, counted from 1."""
         ...
 
     def flush(self) -> None:
@@ -36,8 +36,8 @@ class MetricsLogs:
     def __init__(self, logs: Sequence[MetricsLog] = ()) -> None:
         self._logs = logs
 
-    def log(self, step: int, measures: Mapping[str, float]) -> None:
-        self._each(lambda log: log.log(step, measures))
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._each(lambda log: log.log(step, metrics))
 
     def flush(self) -> None:
         self._each(lambda log: log.flush())

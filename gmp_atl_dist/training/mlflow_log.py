@@ -1,4 +1,4 @@
-"""What a training measures on an MLflow tracking server, where one is configured.
+"""What a training metrics on an MLflow tracking server, where one is configured.
 
 One MLflow run a training, found again by its fingerprint, so that a resumed attempt goes on in it.
 Credentials are MLflow's own business: it reads MLFLOW_TRACKING_TOKEN, or _USERNAME and _PASSWORD, from
@@ -53,9 +53,9 @@ class MlflowLog:
         self._flushed_s = time.monotonic()
         self._refused = False
 
-    def log(self, step: int, measures: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
         now_ms = round(1000 * time.time())
-        self._waiting += [(name, value, now_ms, step) for name, value in measures.items()]
+        self._waiting += [(name, value, now_ms, step) for name, value in metrics.items()]
         if time.monotonic() - self._flushed_s >= FLUSH_EVERY_S:
             self.flush()
 
@@ -83,7 +83,7 @@ class MlflowLog:
         except Exception as e:
             if not self._refused:
                 _log.warning(
-                    "MLflow does not take measures (%s), training goes on without; check "
+                    "MLflow does not take metrics (%s), training goes on without; check "
                     "runtime.train.mlflow_uri and MLFLOW_TRACKING_* of the workers",
                     type(e).__name__,
                 )

@@ -20,11 +20,11 @@ from gmp_atl_dist.training.batches import Batch
 class Losses:
     """Sums over a micro-batch. ``sums`` are differentiable, one a term of the loss.
 
-    ``measures`` are shown only: (sum, count) by name, e.g. hits and tries of an accuracy.
+    ``metrics`` are shown only: (sum, count) by name, e.g. hits and tries of an accuracy.
     """
 
     sums: tuple[torch.Tensor, ...]
-    measures: dict[str, tuple[float, float]] = field(default_factory=dict)
+    metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 Forward = Callable[..., object]
@@ -42,7 +42,7 @@ class Recipe(ABC):
     corpus: Artifact
     utterances: Utterances
     selection: Sequence[IndexRow] = ()
-    """Utterances on which each epoch is judged; empty keeps the last."""
+    """Utterances that each epoch is validated on; where there are none, the last epoch is kept."""
     factors: tuple[float, ...] = (1.0,)
 
     @abstractmethod

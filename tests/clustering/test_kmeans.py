@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from gmp_atl_dist.audio import decode_pcm16, num_frames
-from gmp_atl_dist.clustering.assign import BLOCK_ROWS, Assigner, as_floats, unit_rows
+from gmp_atl_dist.clustering.assignment import BLOCK_ROWS, Assigner, as_floats, unit_rows
+from gmp_atl_dist.clustering.assignment_step import fit_in_memory
+from gmp_atl_dist.clustering.initialization import initial_centroids
 from gmp_atl_dist.clustering.lloyd import (
     Fit,
     State,
@@ -22,9 +24,7 @@ from gmp_atl_dist.clustering.lloyd import (
     state_from_bytes,
     state_to_bytes,
 )
-from gmp_atl_dist.clustering.passes import fit_in_memory
-from gmp_atl_dist.clustering.start import first_centroids
-from gmp_atl_dist.clustering.sums import Sums
+from gmp_atl_dist.clustering.statistics import ClusterStatistics
 from gmp_atl_dist.errors import ConfigError, ModelError
 
 WHAT = "cluster.scales[0] (layer 9, all)"
@@ -43,7 +43,7 @@ def distances(x_MD: np.ndarray, c_KD: np.ndarray) -> np.ndarray:
     return np.stack([np.square(x - centroid).sum(axis=1) for centroid in c], axis=1)
 
 
-def inertia(x_MD: np.ndarray, c_KD: np.ndarray) -> float:
+def mean_squared_distance(x_MD: np.ndarray, c_KD: np.ndarray) -> float:
     return float(distances(x_MD, c_KD).min(axis=1).mean())
 
 
@@ -62,14 +62,14 @@ def started(x_MD: np.ndarray, start_KD: np.ndarray, **keys: object) -> State:
 @pytest.mark.parametrize(("updates", "k", "dim"), [(1, 6, 8), (3, 6, 8), (10, 20, 24), (7, 1, 5)])
 def test_from_the_same_start_it_is_scikit_learns_lloyd(updates: int, k: int, dim: int) -> None:
     x_MD = blobs(k, count=3 * BLOCK_ROWS + 5, dim=dim, spread=2.0)
-    start_KD = first_centroids(x_MD, k, init="k-means++", metric="euclidean", seed=1, what=WHAT)
+    start_KD = initial_centroids(x_MD, k, init="k-means++", metric="euclidean", seed=1, what=WHAT)
     ours = started(x_MD, start_KD, iterations=updates)
     keys: dict[str, Any] = {"init": start_KD, "n_init": 1, "max_iter": updates, "tol": 0}
     theirs: Any = KMeans(k, algorithm="lloyd", **keys).fit(x_MD)
 
     scale = np.abs(theirs.cluster_centers_).max()
     assert np.abs(ours.centroids_KD - theirs.cluster_centers_).max() <= 1e-4 * scale
-    assert ours.inertias[-1] * len(x_MD) == pytest.approx(theirs.inertia_, rel=1e-5)
+    assert ours.mean_squared_distances[-1] * len(x_MD) == pytest.approx(theirs.inertia_, rel=1e-5)
     assert (Assigner(ours.centroids_KD).assign(x_MD) == theirs.predict(x_MD)).mean() >= 0.9999
 
 
@@ -90,18 +90,23 @@ def test_it_is_as_good_as_scikit_learn(seed: int, init: str) -> None:
     keys: dict[str, Any] = {"n_init": 1, "max_iter": 50, "random_state": seed}
     theirs: Any = KMeans(6, init=init, **keys).fit(x_MD)
     ours = fitted(x_MD, 6, iterations=50, init=init)
-    assert ours.inertias[-1] <= 1.05 * theirs.inertia_ / len(x_MD)
-    assert ours.inertias[-1] == pytest.approx(inertia(x_MD, ours.centroids_KD), rel=1e-5)
+    assert ours.mean_squared_distances[-1] <= 1.05 * theirs.inertia_ / len(x_MD)
+    assert ours.mean_squared_distances[-1] == pytest.approx(
+        mean_squared_distance(x_MD, ours.centroids_KD), rel=1e-5
+    )
 
 
 def test_inertia_never_rises_and_a_tolerance_stops_early() -> None:
     x_MD = blobs(1, count=4000, spread=3.0)
     to_the_end = fitted(x_MD, 9, iterations=200)
-    assert all(b <= a * (1 + 1e-9) for a, b in pairwise(to_the_end.inertias))
+    assert all(b <= a * (1 + 1e-9) for a, b in pairwise(to_the_end.mean_squared_distances))
     early = fitted(x_MD, 9, iterations=200, tolerance=1e-2)
     assert 0 < early.updates < to_the_end.updates < 200
-    assert early.inertias == to_the_end.inertias[: len(early.inertias)]
-    falls = -np.diff(early.inertias) / early.inertias[:-1]
+    assert (
+        early.mean_squared_distances
+        == to_the_end.mean_squared_distances[: len(early.mean_squared_distances)]
+    )
+    falls = -np.diff(early.mean_squared_distances) / early.mean_squared_distances[:-1]
     assert (falls[:-1] > 1e-2).all()
     assert falls[-1] <= 1e-2
 
@@ -131,7 +136,7 @@ def test_threads_change_no_bit(metric: str) -> None:
     x_MD = blobs(2, count=9 * BLOCK_ROWS + 7, dim=24, k=40, spread=3.0).astype(np.float16)
     one, three = (fitted(x_MD, 40, threads=n, metric=metric, iterations=6) for n in (1, 3))
     assert one.centroids_KD.tobytes() == three.centroids_KD.tobytes()
-    assert one.inertias == three.inertias
+    assert one.mean_squared_distances == three.mean_squared_distances
 
 
 def test_scales_that_are_fitted_together_are_those_fitted_alone() -> None:
@@ -141,7 +146,7 @@ def test_scales_that_are_fitted_together_are_those_fitted_alone() -> None:
     for fit, state in zip(fits, together, strict=True):
         (alone,) = fit_in_memory([fit], {fit.group: frames[fit.group]}, threads=1)
         assert state.centroids_KD.tobytes() == alone.centroids_KD.tobytes()
-        assert state.inertias == alone.inertias
+        assert state.mean_squared_distances == alone.mean_squared_distances
 
 
 def test_sums_of_stored_frames_are_exact_in_any_order() -> None:
@@ -149,24 +154,24 @@ def test_sums_of_stored_frames_are_exact_in_any_order() -> None:
     assigner = Assigner(as_floats(x_MD[:9]))
     order = np.random.default_rng(0).permutation(len(x_MD))
 
-    def total(rows_MD: np.ndarray, size: int) -> Sums:
-        found = Sums.zero(9, 16)
+    def total(rows_MD: np.ndarray, size: int) -> ClusterStatistics:
+        found = ClusterStatistics.zero(9, 16)
         for start in range(0, len(rows_MD), size):
-            found.add(Sums.of(as_floats(rows_MD[start : start + size]), assigner))
+            found.add(ClusterStatistics.of(as_floats(rows_MD[start : start + size]), assigner))
         return found
 
     whole, pieces = total(x_MD, 1000), total(x_MD[order], 173)
     assert whole.sums_KD.tobytes() == pieces.sums_KD.tobytes()
     assert whole.counts_K.tolist() == pieces.counts_K.tolist()
-    assert whole.inertia == pytest.approx(pieces.inertia, rel=1e-9)
+    assert whole.mean_squared_distance == pytest.approx(pieces.mean_squared_distance, rel=1e-9)
 
 
 def test_the_farthest_frames_are_found_whatever_the_pieces() -> None:
     x_MD = blobs(8, count=5000, dim=4, spread=3.0)
     assigner = Assigner(x_MD[:3])
-    total = Sums.zero(3, 4)
+    total = ClusterStatistics.zero(3, 4)
     for start in range(0, len(x_MD), 321):
-        total.add(Sums.of(x_MD[start : start + 321], assigner))
+        total.add(ClusterStatistics.of(x_MD[start : start + 321], assigner))
     far = np.sort(distances(x_MD, x_MD[:3]).min(axis=1))[::-1][: len(total.far_squared_F)]
     np.testing.assert_allclose(total.far_squared_F, far, rtol=1e-5)
     assert (np.diff(total.far_squared_F) <= 0).all()
@@ -176,10 +181,10 @@ def test_a_dead_cluster_is_begun_anew_from_the_farthest_frame() -> None:
     x_MD = np.concatenate([np.zeros((50, 2)), np.ones((50, 2)), [[9.0, 9.0]]]).astype(np.float32)
     start_KD = np.array([[0, 0], [1, 1], [-40, -40]], np.float32)
     state = started(x_MD, start_KD)
-    assert state.redone == 1
+    assert state.relocated == 1
     found = state.centroids_KD[state.centroids_KD[:, 0].argsort()]
     np.testing.assert_allclose(found, [[0, 0], [1, 1], [9, 9]], atol=1e-6)
-    assert state.inertias[-1] == pytest.approx(0, abs=1e-6)
+    assert state.mean_squared_distances[-1] == pytest.approx(0, abs=1e-6)
 
 
 def test_by_cosine_only_the_direction_counts() -> None:
@@ -258,9 +263,9 @@ def test_any_frames_and_any_k(
     assert state.counts_K is not None
     assert state.counts_K.sum() == len(x_MD)
     assert np.isfinite(state.centroids_KD).all()
-    assert state.inertias[-1] <= state.inertias[0] + 1e-6
-    assert state.inertias[-1] == pytest.approx(
-        inertia(x_MD, state.centroids_KD), rel=1e-3, abs=1e-3
+    assert state.mean_squared_distances[-1] <= state.mean_squared_distances[0] + 1e-6
+    assert state.mean_squared_distances[-1] == pytest.approx(
+        mean_squared_distance(x_MD, state.centroids_KD), rel=1e-3, abs=1e-3
     )
     if k == 1:
         np.testing.assert_allclose(
@@ -268,7 +273,7 @@ def test_any_frames_and_any_k(
         )
     if k == different:
         assert state.counts_K.min() > 0
-        assert state.inertias[-1] == pytest.approx(0, abs=1e-3)
+        assert state.mean_squared_distances[-1] == pytest.approx(0, abs=1e-3)
 
 
 @given(seed=st.integers(0, 2**31), count=st.integers(1, 200), k=st.integers(1, 20))
@@ -296,8 +301,8 @@ def test_a_fit_goes_on_from_its_checkpoint_as_if_nothing_was() -> None:
     x_MD = blobs(9, count=3000, spread=3.0)
     fit = Fit(WHAT, 7, 0, iterations=12, tolerance=0.0)
 
-    def sums(state: State) -> Sums:
-        return Sums.of(x_MD, Assigner(state.centroids_KD))
+    def sums(state: State) -> ClusterStatistics:
+        return ClusterStatistics.of(x_MD, Assigner(state.centroids_KD))
 
     whole = State(x_MD[:7])
     kept: list[bytes] = []
@@ -310,7 +315,7 @@ def test_a_fit_goes_on_from_its_checkpoint_as_if_nothing_was() -> None:
     while not resumed.done:
         resumed = advance(fit, resumed, sums(resumed))
     assert resumed.centroids_KD.tobytes() == whole.centroids_KD.tobytes()
-    assert resumed.inertias == whole.inertias
+    assert resumed.mean_squared_distances == whole.mean_squared_distances
     end = state_from_bytes(state_to_bytes(whole))
     assert end is not None
     assert end.done
@@ -326,7 +331,7 @@ def test_a_damaged_checkpoint_is_none() -> None:
 
 def test_without_a_frame_there_is_nothing_to_fit() -> None:
     with pytest.raises(ModelError, match=r"scales\[0\].*there is no frame to fit"):
-        advance(Fit(WHAT, 2, 0), State(blobs(0)[:2]), Sums.zero(2, 8))
+        advance(Fit(WHAT, 2, 0), State(blobs(0)[:2]), ClusterStatistics.zero(2, 8))
 
 
 @pytest.fixture(scope="module")

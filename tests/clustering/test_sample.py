@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample, plan_sample, start_rows
+from gmp_atl_dist.clustering.sample import (
+    FrameSample,
+    UtteranceSample,
+    initialization_rows,
+    plan_sample,
+)
 from gmp_atl_dist.config import ClusterConfig
 
 
@@ -114,7 +119,7 @@ def test_every_utterance_gives_its_share_and_another_seed_takes_others() -> None
 
 
 def test_rows_that_seeding_looks_at_are_a_share_of_each_utterance() -> None:
-    assert start_rows(0, "u", 7, 1.0).tolist() == list(range(7))
-    counts = [len(start_rows(0, f"u{i}", 10, 0.25)) for i in range(400)]
+    assert initialization_rows(0, "u", 7, 1.0).tolist() == list(range(7))
+    counts = [len(initialization_rows(0, f"u{i}", 10, 0.25)) for i in range(400)]
     assert set(counts) <= {2, 3}
     assert sum(counts) == pytest.approx(1000, rel=0.1)

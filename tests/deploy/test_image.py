@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gmp_atl_dist import cli
+from gmp_atl_dist.cli.main import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKERFILE = (REPOSITORY / "deploy/image/Dockerfile").read_text()
@@ -26,7 +26,7 @@ def test_its_commands_are_commands_of_ours() -> None:
     assert len(asked) == 2
     for program, *arguments in asked:
         assert program == "gmp-atl"
-        assert cli.main(arguments) == 0
+        assert main(arguments) == 0
 
 
 def test_ops_are_built_from_files_that_are_copied() -> None:

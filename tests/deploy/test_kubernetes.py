@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 import yaml
-from manifests import REPOSITORY, by_kind, kustomize, overlay, rendered, site, the_job
+from support.manifests import REPOSITORY, by_kind, kustomize, overlay, rendered, site, the_job
 
 from deploy.k8s.rules import broken, operator_rules
-from gmp_atl_dist.config_file import load_config
+from gmp_atl_dist.config.file import load_config
 
 OVERLAYS = sorted(p.name for p in (REPOSITORY / "deploy/k8s/overlays").iterdir() if p.is_dir())
 KUBERNETES = "1.32"
 
-pytest_plugins = ["manifests"]
+pytest_plugins = ["support.manifests"]
 
 
 @pytest.fixture(scope="session")

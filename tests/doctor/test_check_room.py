@@ -8,7 +8,7 @@ from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.doctor.cluster import Versions, check_room, compare_versions
 from gmp_atl_dist.doctor.demands import Demand, room_for
 from gmp_atl_dist.doctor.findings import Finding
-from gmp_atl_dist.runtime.facts import ClusterFacts, Node, NodeGroup
+from gmp_atl_dist.ray_api.facts import ClusterFacts, Node, NodeGroup
 
 
 def facts(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import boto3
 import pytest
-from s3_server import S3Server, free_ports
-from tampering import Answer, tampered
+from support.s3_server import S3Server, free_ports
+from support.tampering import Answer, tampered
 
 from gmp_atl_dist.doctor.findings import Finding, is_fatal, published
 from gmp_atl_dist.doctor.storage import check_store, compare_clocks

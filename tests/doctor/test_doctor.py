@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from s3_server import S3Server, free_ports
+from support.s3_server import S3Server, free_ports
 
-from gmp_atl_dist import cli
+from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import RunConfig, RuntimeConfig
-from gmp_atl_dist.config_file import load_config
+from gmp_atl_dist.config.file import load_config
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.doctor.checkup import Patience, checkup, examine
 from gmp_atl_dist.doctor.corpus import check_corpus
@@ -44,7 +44,7 @@ def doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
     def call(*arguments: str | Path) -> tuple[int, str, str]:
-        code = cli.main(["doctor", *map(str, arguments)])
+        code = main(["doctor", *map(str, arguments)])
         out, err = capsys.readouterr()
         return code, out, err
 

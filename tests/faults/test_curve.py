@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gangs import Fault
-from one_process import Tiny
-from retrain_case import EVERY, OTHER_ORDER_OF_SUMS, SAME, STEPS, Case, case
+from support.gangs import Fault
+from support.one_process import Tiny
+from support.retrain_case import EVERY, OTHER_ORDER_OF_SUMS, SAME, STEPS, Case, case
 
 from gmp_atl_dist.store.readers import read_curves
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 pytestmark = pytest.mark.timeout(600)
 
 

@@ -17,19 +17,23 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-from one_process import FOLD, Tiny, no_ray
 from ray.cluster_utils import Cluster
-from slow_model import load_slow
+from support.one_process import FOLD, Tiny, no_ray
+from support.slow_model import load_slow
 
 from gmp_atl_dist.config import StreamWorkersConfig
-from gmp_atl_dist.inference.audio_slices import AudioSlices, Heard
+from gmp_atl_dist.inference.audio_slices import AudioSelection, AudioSlices
 from gmp_atl_dist.inference.extractor import Extractor, ExtractorArgument, ForwardArgument
-from gmp_atl_dist.stages.base import Context, map_parts
-from gmp_atl_dist.stages.learners import Learners, plan_parts
+from gmp_atl_dist.stages.base import Context
+from gmp_atl_dist.stages.frame_index import frame_index
+from gmp_atl_dist.stages.mapped import map_parts
+from gmp_atl_dist.stages.part_plan import plan_parts
 from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.features import feature_part_name
+from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.tags import Tags
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 pytestmark = pytest.mark.timeout(300)
 
 LAYERS = (2, 3)
@@ -63,17 +67,17 @@ def nodes() -> Iterator[Cluster]:
 def extracted(tiny: Tiny, root: Path, workers: int) -> dict[str, str]:
     """sha256 of every part."""
     context: Context = tiny.with_root(root)
-    learners = Learners(tiny.corpus, FOLD, True)
+    training = TrainingSet(tiny.corpus, FOLD.transductive_speakers())
     settings = StreamWorkersConfig(workers=workers, readers=1, batch_s=60.0)
-    heard = Heard(tiny.corpus, frozenset(learners.speakers))
+    heard = AudioSelection(training)
     forward = ForwardArgument(heard, tiny.backbone, load_slow, LAYERS, 3000, 250, 60.0)
     key = ArtifactKey("extract", "0" * 64)
     out = ArtifactWriter(context.store, key)
     map_parts(
         context,
         out,
-        "extract",
-        plan_parts(learners.index(), PART_FRAMES),
+        Tags(stage="extract"),
+        plan_parts(frame_index(training), PART_FRAMES),
         Extractor,
         ExtractorArgument(forward, "none", context.store, key),
         settings,

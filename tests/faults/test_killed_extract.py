@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pipeline_runs import CliRun, Reference, Root, finished, started
+from support.pipeline_runs import CliRun, Reference, Root, finished, started
 
-pytest_plugins = ["pipeline_runs"]
+pytest_plugins = ["support.pipeline_runs"]
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.nightly]
 
 BEFORE_EXTRACT = ("ingest", "backbone", "warmup")
@@ -31,7 +31,7 @@ def test_a_killed_driver_leaves_nothing_to_do_twice(reference: Reference, tmp_pa
     output = finished(*command, log=tmp_path / "finished")
 
     assert "parts were done before" in output
-    # A part of the corpus becomes a part a layer; where one of two has no receipt both are redone.
+    # A part of the corpus becomes a part a layer; where one of two has no receipt both are relocated.
     whole = [
         n
         for n in done

@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pipeline_runs import RETRAIN_STEPS, STAGE_S, Interrupted, Reference, finished, started
+from support.pipeline_runs import RETRAIN_STEPS, STAGE_S, Interrupted, Reference, finished, started
 
-pytest_plugins = ["pipeline_runs"]
+pytest_plugins = ["support.pipeline_runs"]
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 
 GRACE_S = 30.0

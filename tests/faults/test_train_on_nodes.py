@@ -16,19 +16,19 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-from one_process import Tiny
 from ray._private.node import Node
 from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
-from retrain_case import OTHER_ORDER_OF_SUMS, STEPS, Case, case
+from support.one_process import Tiny
+from support.retrain_case import OTHER_ORDER_OF_SUMS, STEPS, Case, case
 
 from gmp_atl_dist import runtime
 from gmp_atl_dist.config import TrainWorkersConfig
 from gmp_atl_dist.runtime import gang
 from gmp_atl_dist.training.loop import run_training
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 pytestmark = pytest.mark.timeout(420)
 
 PAUSE_S = 0.1

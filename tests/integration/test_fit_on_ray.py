@@ -16,12 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-from one_process import FOLD, Tiny, finish, no_ray
-from stored_features import put_features_of, spoken
+from support.one_process import FOLD, Tiny, finish, no_ray
+from support.plans import plan_of
+from support.stored_features import put_features_of, spoken
 
 from gmp_atl_dist import runtime
 from gmp_atl_dist.clustering.lloyd import state_from_bytes
-from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample
 from gmp_atl_dist.config import ClusterConfig, ClusterWorkersConfig, RuntimeConfig
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import ConfigError, WorkerError
@@ -30,11 +30,11 @@ from gmp_atl_dist.stages import cluster
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.cluster import Cluster
 from gmp_atl_dist.stages.label import Label
-from gmp_atl_dist.stages.learners import Learners
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import read_utterances
+from gmp_atl_dist.store.training_set import TrainingSet
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 pytestmark = pytest.mark.timeout(240)
 
 HERE = Path(__file__).parents[:2]
@@ -76,11 +76,10 @@ def fitted(
     config = ClusterConfig.model_validate(
         {"scales": scales, "iterations": UPDATES, "tolerance": 0, "stability_frames": 100}
     )
-    learners = Learners(tiny.corpus, FOLD, False)
-    sample = FrameSample(UtteranceSample(1.0, 0))
-    codebooks = finish(Cluster(config, features, learners, sample), context)
+    training = TrainingSet(tiny.corpus, FOLD.training_speakers())
+    codebooks = finish(Cluster(config, features, training, plan_of()), context)
     with no_ray():
-        labels = finish(Label(features, codebooks, learners), context)
+        labels = finish(Label(features, codebooks, training), context)
     return hashes(codebooks), hashes(labels)
 
 
@@ -155,7 +154,7 @@ def fitters() -> list[psutil.Process]:
     return [
         process
         for process in psutil.Process().children(recursive=True)
-        if any(word.startswith("ray::PoolActor") for word in process.cmdline())
+        if any(word.startswith("ray::PoolProcess") for word in process.cmdline())
     ]
 
 
@@ -284,7 +283,7 @@ class Job:
 
 def die_in_the_sixth_pass(job: Job) -> None:
     """A driver on a Ray of its own that waits to be killed once five updates are stored."""
-    from one_process import context_of
+    from support.one_process import context_of
 
     from gmp_atl_dist.stages.layer_fit import LayerFit
     from gmp_atl_dist.store.artifact import find_artifact, list_artifacts

@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 import ray
 import yaml
-from one_process import FOLD, Tiny, context_of, finish
 from prometheus_client.parser import text_string_to_metric_families
+from support.one_process import FOLD, Tiny, context_of, finish
 
 from gmp_atl_dist.config import RuntimeConfig, WarmupConfig
-from gmp_atl_dist.config_file import parse_config
+from gmp_atl_dist.config.file import parse_config
 from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.stages.ingest import Ingest
 from gmp_atl_dist.stages.warmup import Warmup
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.slow]
 
 REPOSITORY = Path(__file__).parents[2]
@@ -106,7 +106,7 @@ def ingest_with_a_broken_recording(folder: Path) -> None:
     context = context_of(folder / "root", corpus, config)
     first = read_corpus(config.corpus, context.source).utterances[0]
     (corpus / first.path).write_bytes(b"no recording")
-    artifact = finish(Ingest(config.corpus, read_corpus(config.corpus, context.source)), context)
+    artifact = finish(Ingest(config.corpus, context.source), context)
     assert len(artifact.manifest.problems) == 1
 
 

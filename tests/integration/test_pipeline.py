@@ -7,23 +7,24 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from pipeline_runs import Interrupted, Reference, Root, finished
+from support.pipeline_runs import Interrupted, Reference, Root, finished
 
 from gmp_atl_dist.audio import pcm16_to_float
-from gmp_atl_dist.config_file import load_config
+from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.config.file import load_config
 from gmp_atl_dist.console import Reporter
-from gmp_atl_dist.pipeline import PRETRAIN_NAMES, STAGE_NAMES, StageStatus, survey
-from gmp_atl_dist.runtime import Cluster
+from gmp_atl_dist.execution import StageStatus, stage_names, survey
+from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import read_audio_part, read_utterances
 
-pytest_plugins = ["pipeline_runs"]
+pytest_plugins = ["support.pipeline_runs"]
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 
-NAMES = tuple(name for name in STAGE_NAMES if name not in PRETRAIN_NAMES)
+NAMES = stage_names(RunConfig())
 FROM_CLUSTER_ON = ("cluster", "label", "retrain", "finetune", "evaluate", "report")
 
 
@@ -141,7 +142,7 @@ def surveyed(reference: Reference, *overrides: str) -> dict[str, StageStatus]:
     """Where each stage stands, by its name without the fold's."""
     config = load_config(reference.config, overrides)
     store, source = Store.open(str(reference.root.folder)), Store.open(str(reference.corpus))
-    context = Context(store, source, config.runtime, Reporter(), Cluster(config.runtime))
+    context = Context(store, source, config.runtime, Reporter(), RayConnection(config.runtime))
     return {status.label.split()[0]: status for status in survey(config, context)}
 
 

@@ -17,15 +17,15 @@ from typing import Any
 
 import boto3
 import pytest
-from manifests import Manifests, by_kind, rendered, site, the_job
-from s3_server import S3Server, free_ports
+from support.manifests import Manifests, by_kind, rendered, site, the_job
+from support.s3_server import S3Server, free_ports
 
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.store.artifact import find_artifact, list_artifacts
 from gmp_atl_dist.store.filesystem import Store
 from ray_jobs.local import Head, private_head
 
-pytest_plugins = ["manifests"]
+pytest_plugins = ["support.manifests"]
 pytestmark = [pytest.mark.timeout(800), pytest.mark.nightly]
 
 RUN_S = 600

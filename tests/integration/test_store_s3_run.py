@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pipeline_runs import RUN_S, Reference, finished
+from support.pipeline_runs import RUN_S, Reference, finished
 
 from gmp_atl_dist.store.artifact import find_artifact, list_artifacts
 from gmp_atl_dist.store.filesystem import Store
 
 if TYPE_CHECKING:
-    from s3_server import S3Server
+    from support.s3_server import S3Server
 
-pytest_plugins = ["pipeline_runs"]
+pytest_plugins = ["support.pipeline_runs"]
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.nightly]
 
 

@@ -23,15 +23,7 @@ import ray
 
 from gmp_atl_dist.config import StreamWorkersConfig, TrainWorkersConfig, WorkersConfig
 from gmp_atl_dist.errors import ArtifactError, CorpusError, GmpAtlError, ModelError, WorkerError
-from gmp_atl_dist.runtime import (
-    Gang,
-    Task,
-    TaskResult,
-    map_tasks,
-    open_pool,
-    stream_tasks,
-    train,
-)
+from gmp_atl_dist.runtime import Gang, Task, TaskResult, map_tasks, open_pool, stream_tasks, train
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.tags import Tags
 

@@ -25,7 +25,7 @@ TOKENS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 SUBMIT = """
 import sys
 from pathlib import Path
-from gmp_atl_dist.runtime.jobs import Jobs
+from gmp_atl_dist.ray_api.jobs import Jobs
 Jobs(sys.argv[1]).submit(
     "waits", sys.argv[2], folder=Path(sys.argv[3]), excludes=(), env={}, metadata={}
 )

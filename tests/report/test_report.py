@@ -62,9 +62,9 @@ def codebooks(rng: np.random.Generator) -> tuple[CodebookContent, ...]:
                 fit=FitContent(
                     seed=0,
                     frames=20_000,
-                    inertia=271.25 + k,
+                    mean_squared_distance=271.25 + k,
                     iterations=9,
-                    redone=1,
+                    relocated=1,
                     stability=0.625,
                 ),
                 map=CentroidMap(

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from one_process import Tiny, context_of, finish
+from support.one_process import Tiny, context_of, finish
 
 from gmp_atl_dist.config import ModelConfig
 from gmp_atl_dist.errors import ModelError
@@ -20,7 +20,7 @@ def backbone(root: Path, source: str, seed: int = 0) -> Artifact:
     return finish(stage, context_of(root, root))
 
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 
 @pytest.fixture

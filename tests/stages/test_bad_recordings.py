@@ -13,19 +13,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
-from one_process import context_of, finish, ingest
+from support.one_process import context_of, finish, ingest
 
 from gmp_atl_dist import audio
 from gmp_atl_dist.audio import decode_pcm16
 from gmp_atl_dist.config import CorpusConfig
-from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.errors import ArtifactError, CorpusError
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.ingest import Ingest
 from gmp_atl_dist.store.filesystem import Store, UnreadableError
 from gmp_atl_dist.store.readers import AudioReader, audio_part_names, read_utterances
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 RATE_HZ = 16_000
 NUM_UTTERANCES = 2_000
@@ -190,7 +189,7 @@ def test_a_store_that_is_down_is_no_bad_recording(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = context_of(tmp_path / "root", few(tmp_path / "corpus"))
-    stage = Ingest(CONFIG, read_corpus(CONFIG, context.source))
+    stage = Ingest(CONFIG, context.source)
     with monkeypatch.context() as patch:
         real = Store.read
 
@@ -214,7 +213,7 @@ def test_a_store_that_is_down_is_no_bad_recording(
 def test_a_recording_that_went_after_the_listing_is_named(tmp_path: Path) -> None:
     folder = few(tmp_path / "corpus")
     context = context_of(tmp_path / "root", folder)
-    stage = Ingest(CONFIG, read_corpus(CONFIG, context.source))
+    stage = Ingest(CONFIG, context.source)
     (folder / "u0004.wav").unlink()
     corpus = finish(stage, context)
     (problem,) = corpus.manifest.problems
@@ -228,7 +227,7 @@ def test_a_disk_that_was_away_is_forgotten_once_it_is_back(
 ) -> None:
     folder = few(tmp_path / "corpus")
     context = context_of(tmp_path / "root", folder)
-    stage = Ingest(CONFIG, read_corpus(CONFIG, context.source))
+    stage = Ingest(CONFIG, context.source)
     for i in (4, 5):
         (folder / f"u{i:04d}.wav").rename(tmp_path / f"u{i:04d}.wav")
     with pytest.raises(CorpusError, match=r"2 of 6 .* is 0\.2;(.|\n)*u0004.*it is not there"):

@@ -9,24 +9,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from one_process import FOLD, Tiny, finish
-from stored_features import DIM, put_features_of, spoken
+from support.one_process import FOLD, Tiny, finish
+from support.plans import EVERYTHING, plan_of
+from support.stored_features import DIM, put_features_of, spoken
 
 from gmp_atl_dist.audio import frame_levels_db
-from gmp_atl_dist.clustering.assign import Assigner
+from gmp_atl_dist.clustering.assignment import Assigner
+from gmp_atl_dist.clustering.assignment_step import fit_in_memory
 from gmp_atl_dist.clustering.lloyd import Fit
-from gmp_atl_dist.clustering.passes import fit_in_memory
-from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample, plan_sample
+from gmp_atl_dist.clustering.sample import FrameSample, plan_sample
 from gmp_atl_dist.config import ClusterConfig
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError, GmpAtlError, ModelError
 from gmp_atl_dist.exchange.codebooks import import_codebook
-from gmp_atl_dist.inference.stored_frames import FrameReader, Hearing
+from gmp_atl_dist.inference.stored_frames import FrameReader, FrameSelection
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.cluster import Cluster, pieces
+from gmp_atl_dist.stages.frame_index import frame_index
 from gmp_atl_dist.stages.label import HISTOGRAM_NAME, Label
 from gmp_atl_dist.stages.layer_fit import LayerFit
-from gmp_atl_dist.stages.learners import Learners
 from gmp_atl_dist.store.artifact import (
     Artifact,
     ArtifactKey,
@@ -44,10 +45,9 @@ from gmp_atl_dist.store.labels import (
     stream_labels,
 )
 from gmp_atl_dist.store.readers import AudioReader, read_utterances
+from gmp_atl_dist.store.training_set import TrainingSet
 
-pytest_plugins = ["one_process"]
-
-EVERYTHING = FrameSample(UtteranceSample(1.0, 0))
+pytest_plugins = ["support.one_process"]
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,15 @@ class Bench:
     ) -> Artifact:
         asked = [dict(s) if isinstance(s, Mapping) else {"layer": s[0], "k": s[1]} for s in scales]
         config = ClusterConfig.model_validate({"scales": asked, **keys})
-        learners = Learners(self.tiny.corpus, fold, transductive)
-        return finish(Cluster(config, features, learners, sample), self.context)
+        training = TrainingSet(
+            self.tiny.corpus,
+            fold.transductive_speakers() if transductive else fold.training_speakers(),
+        )
+        return finish(Cluster(config, features, training, plan_of(sample)), self.context)
 
     def label(self, features: Artifact, codebooks: Artifact, fold: Fold = FOLD) -> Artifact:
-        learners = Learners(self.tiny.corpus, fold, False)
-        return finish(Label(features, codebooks, learners), self.context)
+        training = TrainingSet(self.tiny.corpus, fold.training_speakers())
+        return finish(Label(features, codebooks, training), self.context)
 
 
 @pytest.fixture
@@ -117,13 +120,12 @@ def test_every_scale_has_its_codebook(bench: Bench) -> None:
 
 def heard(bench: Bench, features: Artifact, layer: int, **keys: object) -> dict[str, np.ndarray]:
     """What a fit hears of each group, in order."""
-    hearing = Hearing(
-        bench.tiny.corpus,
+    selection = FrameSelection(
+        TrainingSet(bench.tiny.corpus, FOLD.training_speakers()),
         features,
-        FOLD.training_speakers(),
         **{"sample": EVERYTHING, "by_gender": False, "silence_db": None, **keys},  # pyright: ignore[reportArgumentType]
     )
-    reader = FrameReader(hearing, 1 << 34)
+    reader = FrameReader(selection, 1 << 34)
     found: dict[str, list[np.ndarray]] = {}
     for piece in pieces(features, layer, 256):
         names = json.loads(piece.payload)["parts"]
@@ -135,7 +137,7 @@ def heard(bench: Bench, features: Artifact, layer: int, **keys: object) -> dict[
 
 @pytest.mark.parametrize("sample_frames", [10**6, 150])
 def test_the_sample_does_not_depend_on_parts(bench: Bench, sample_frames: int) -> None:
-    index = Learners(bench.tiny.corpus, FOLD, False).index()
+    index = frame_index(TrainingSet(bench.tiny.corpus, FOLD.training_speakers()))
     config = ClusterConfig(sample_frames=sample_frames, sample_spread=2.0)
     ids, frames = index["utterance_id"].to_pylist(), index["num_frames"].to_numpy()
     sample = plan_sample(config, ids, [], frames)
@@ -159,7 +161,7 @@ def test_the_size_of_parts_changes_no_label(bench: Bench) -> None:
     books = [read_codebooks(bench.cluster(features)) for features in made]
     for other in books[1:]:
         for a, b in zip(books[0], other, strict=True):
-            # Sums of fp16 are exact in fp64, so not even the last bit depends on parts.
+            # ClusterStatistics of fp16 are exact in fp64, so not even the last bit depends on parts.
             assert a.fingerprint == b.fingerprint
 
 
@@ -378,7 +380,7 @@ def test_a_fit_tells_of_itself(bench: Bench) -> None:
     assert book.fit is not None
     assert book.fit.frames == total
     assert 1 <= book.fit.iterations <= 6
-    assert book.fit.inertias[-1] < book.fit.inertias[0]
+    assert book.fit.mean_squared_distances[-1] < book.fit.mean_squared_distances[0]
     assert book.fit.stability is not None
     assert -0.1 < book.fit.stability <= 1
     (without,) = read_codebooks(

@@ -12,20 +12,22 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from one_process import FOLD, Tiny, finish, ingest
+from support.one_process import FOLD, Tiny, finish, ingest
+from support.plans import plan_of
 
 from gmp_atl_dist.audio import num_frames, pcm16_to_float
-from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample
 from gmp_atl_dist.config import ExtractConfig, RuntimeConfig, StreamWorkersConfig
 from gmp_atl_dist.errors import ModelError
-from gmp_atl_dist.inference.audio_slices import AudioSlices, Heard
+from gmp_atl_dist.inference.audio_slices import AudioSelection, AudioSlices
 from gmp_atl_dist.inference.cost import cost_batches
 from gmp_atl_dist.inference.extractor import Extractor, ExtractorArgument, ForwardArgument
 from gmp_atl_dist.inference.forward import load_hubert, to_fp16
 from gmp_atl_dist.models.source import hubert_from_files, model_to_files
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.extract import Extract
-from gmp_atl_dist.stages.learners import LabelPlan, Learners, plan_parts
+from gmp_atl_dist.stages.frame_index import frame_index
+from gmp_atl_dist.stages.label_plan import LabelPlan
+from gmp_atl_dist.stages.part_plan import plan_parts
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.features import feature_part_name, feature_source_parts, read_features
 from gmp_atl_dist.store.readers import (
@@ -33,10 +35,11 @@ from gmp_atl_dist.store.readers import (
     audio_part_names,
     read_utterances,
 )
+from gmp_atl_dist.store.training_set import TrainingSet
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
-STORED = LabelPlan(False, FrameSample(UtteranceSample(1.0, 0)), 3)
+STORED = plan_of()
 
 
 def extract(
@@ -51,10 +54,13 @@ def extract(
     plan: LabelPlan = STORED,
     **config: Any,
 ) -> Artifact:
-    learners = Learners(corpus or tiny.corpus, FOLD, transductive)
+    training = TrainingSet(
+        corpus or tiny.corpus,
+        FOLD.transductive_speakers() if transductive else FOLD.training_speakers(),
+    )
     settings = RuntimeConfig(extract=StreamWorkersConfig(batch_s=batch_s))
     stage = Extract(
-        ExtractConfig(layers=tuple(layers), **config), model or tiny.backbone, learners, plan
+        ExtractConfig(layers=tuple(layers), **config), model or tiny.backbone, training, plan
     )
     return finish(stage, replace(context, settings=settings))
 
@@ -131,10 +137,10 @@ def test_a_part_done_twice_has_the_same_bytes(tiny: Tiny, tmp_path: Path) -> Non
 
 def test_the_order_of_parts_does_not_matter(tiny: Tiny, tmp_path: Path) -> None:
     store = tiny.with_root(tmp_path).store
-    learners = Learners(tiny.corpus, FOLD, True)
-    tasks = plan_parts(learners.index(), 100)
+    training = TrainingSet(tiny.corpus, FOLD.transductive_speakers())
+    tasks = plan_parts(frame_index(training), 100)
     assert len(tasks) > 3
-    heard = Heard(tiny.corpus, frozenset(learners.speakers))
+    heard = AudioSelection(training)
     forward = ForwardArgument(heard, tiny.backbone, load_hubert, (2,), 3000, 250, 60.0)
     found = []
     for name, step in (("forward", 1), ("backward", -1)):

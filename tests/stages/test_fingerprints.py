@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from gmp_atl_dist.config import RunConfig, canonical_json
-from gmp_atl_dist.config_file import parse_config
-from gmp_atl_dist.pipeline import STAGE_NAMES, one_fold, stage_names
+from gmp_atl_dist.config.file import parse_config
+from gmp_atl_dist.execution import all_stage_names, stage_names
+from gmp_atl_dist.pipeline import one_fold
 from gmp_atl_dist.records import Fold, StoredUtterance, utterances_to_table
 from gmp_atl_dist.stages.base import Pending, Stage
 from gmp_atl_dist.stages.report import Report
@@ -40,7 +41,7 @@ def walk(root: Path, config: RunConfig) -> dict[str, Stage]:
 
     def look(stage: Stage) -> Pending:
         found[stage.label] = stage
-        return Pending(stage.key)
+        return Pending(stage)
 
     def sealed(kind: str) -> Artifact:
         out = ArtifactWriter(Store.open(str(root)), ArtifactKey(kind, kind[0] * 64))
@@ -104,7 +105,7 @@ def test_pretraining_is_what_warm_up_and_retraining_start_from(tmp_path: Path) -
     first = stages["pretrain1 fold1"].key.fingerprint
     assert stages["extract2 fold1"].inputs()["pretrain"].identity == first
     assert [name for name in stages if name != "report"] == [
-        f"{name} fold1" for name in STAGE_NAMES[2:-1]
+        f"{name} fold1" for name in all_stage_names()[2:-1]
     ]
 
 
@@ -119,9 +120,9 @@ def test_the_second_iteration_does_not_change_the_first(tmp_path: Path) -> None:
 
 
 def test_the_stages_of_a_configuration() -> None:
-    assert stage_names(RunConfig()) == (*STAGE_NAMES[:2], *STAGE_NAMES[10:])
-    assert stage_names(pretrained(1)) == (*STAGE_NAMES[:6], *STAGE_NAMES[10:])
-    assert stage_names(pretrained(2)) == STAGE_NAMES
+    assert stage_names(RunConfig()) == (*all_stage_names()[:2], *all_stage_names()[10:])
+    assert stage_names(pretrained(1)) == (*all_stage_names()[:6], *all_stage_names()[10:])
+    assert stage_names(pretrained(2)) == all_stage_names
 
 
 def pretrained(iterations: int, **keys: object) -> RunConfig:

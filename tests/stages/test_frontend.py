@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from one_process import FOLD, OneRank, Tiny, finish, train_here
+from support.one_process import FOLD, OneRank, Tiny, finish, train_here
 from transformers import HubertConfig
 
 from gmp_atl_dist.audio import num_frames, pcm16_to_float
@@ -26,9 +26,9 @@ from gmp_atl_dist.models.sizes import NAMED_SIZES
 from gmp_atl_dist.models.source import hubert_from_files
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.records import Fold, StoredUtterance
-from gmp_atl_dist.stages.base import Context
+from gmp_atl_dist.stages.base import Context, find_or_run
 from gmp_atl_dist.stages.finetune import Finetune
-from gmp_atl_dist.stages.frontend import encoder_digest, make_frontend
+from gmp_atl_dist.stages.frontend import Frontend, encoder_digest
 from gmp_atl_dist.stages.retrain import Retrain
 from gmp_atl_dist.stages.warmup import Warmup
 from gmp_atl_dist.store import frontend as store_frontend
@@ -37,9 +37,10 @@ from gmp_atl_dist.store.codebooks import Codebook, put_codebooks
 from gmp_atl_dist.store.frontend import FrontendReader
 from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
 from gmp_atl_dist.store.readers import AudioReader, read_curves, read_utterances
+from gmp_atl_dist.store.training_set import TrainingSet
 from gmp_atl_dist.training.loop import TrainJob
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 pytestmark = pytest.mark.usefixtures("in_process")
 
 SHORT: dict[str, Json] = {"batch_s": 3.0, "lr": 1e-3, "dropout": 0.1, "freeze_conv": True}
@@ -85,12 +86,10 @@ class Bench:
         put_labels(labels, "part", [_labels(u.utterance_id, u.num_samples) for u in self.learnt])
         stage = Retrain(
             config,
-            self.tiny.corpus,
             self.tiny.backbone,
             codebooks.seal(version=1, science={}, inputs={}),
             labels.seal(version=1, science={}, inputs={}),
-            FOLD,
-            False,
+            TrainingSet(self.tiny.corpus, FOLD.training_speakers()),
         )
         return finish(stage, self.context)
 
@@ -216,7 +215,7 @@ def test_a_job_reads_it_wherever_it_comes_from(keeping: Bench, tiny: Tiny, tmp_p
     """What a benchmark does: the same recipe with and without."""
     config = WarmupConfig.model_validate({**SHORT, "epochs": 1})
     recipe = WarmupRecipe(config, tiny.corpus, tiny.backbone, FOLD.training_speakers())
-    kept = make_frontend(keeping.context, tiny.corpus, tiny.backbone)
+    kept = find_or_run(Frontend(tiny.corpus, tiny.backbone), keeping.context)
     done: list[bytes] = []
     for name, frontend in (("with", kept), ("without", None)):
         store = tiny.with_root(tmp_path / name).store
@@ -231,7 +230,7 @@ def test_rows_are_those_of_the_corpus_from_any_budget(
 ) -> None:
     # Several row groups a part, so that there is something to let go of.
     monkeypatch.setattr("gmp_atl_dist.store.features._ROW_GROUP_BYTES", 10_000)
-    kept = make_frontend(keeping.context, tiny.corpus, tiny.backbone)
+    kept = find_or_run(Frontend(tiny.corpus, tiny.backbone), keeping.context)
     assert kept.verify() == []
     hubert = hubert_from_files(tiny.backbone.read_files())
     audio, wide, narrow = AudioReader(tiny.corpus), FrontendReader(kept), FrontendReader(kept, 1)

@@ -8,30 +8,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from one_process import FOLD, Tiny, finish
+from support.one_process import FOLD, Tiny, finish
 
 from gmp_atl_dist.clustering.sample import plan_sample
 from gmp_atl_dist.config import ClusterConfig, CorpusConfig, ExtractConfig, FoldsConfig, LabelConfig
-from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.cluster import Cluster
 from gmp_atl_dist.stages.extract import Extract
 from gmp_atl_dist.stages.ingest import Ingest
 from gmp_atl_dist.stages.label import FusedLabel, Label
-from gmp_atl_dist.stages.learners import Learners, plan_labels
+from gmp_atl_dist.stages.label_plan import plan_labels
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import read_codebooks
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import read_utterances
+from gmp_atl_dist.store.training_set import TrainingSet
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 EMODB = {"adapter": "table", "columns": {"id": "utt_id"}, "part_audio_s": 120}
 
 
 def both_ways(
-    context: Context, learners: Learners, model: Artifact, cluster: Mapping[str, object]
+    context: Context, training: TrainingSet, model: Artifact, cluster: Mapping[str, object]
 ) -> dict[bool, tuple[Artifact, Artifact, Artifact]]:
     """Features, codebooks and labels of the stored and of the fused way."""
     extract = ExtractConfig(layers=(2, 3), part_frames=2000)
@@ -40,13 +40,13 @@ def both_ways(
     )
     found = {}
     for fused in (False, True):
-        plan = plan_labels(LabelConfig(fused=fused), config, learners)
-        features = finish(Extract(extract, model, learners, plan), context)
-        codebooks = finish(Cluster(config, features, learners, plan.frames), context)
+        plan = plan_labels(LabelConfig(fused=fused), config, training)
+        features = finish(Extract(extract, model, training, plan), context)
+        codebooks = finish(Cluster(config, features, training, plan), context)
         stage = (
-            FusedLabel(extract, model, codebooks, learners)
+            FusedLabel(extract, model, codebooks, training)
             if fused
-            else Label(features, codebooks, learners)
+            else Label(features, codebooks, training)
         )
         found[fused] = (features, codebooks, finish(stage, context))
     return found
@@ -57,7 +57,7 @@ def contents(artifact: Artifact) -> dict[str, str]:
 
 
 def centroids(codebooks: Artifact) -> list[str]:
-    """What a fit gives; the parts that it read may differ, and with them the last digits of an inertia."""
+    """What a fit gives; the parts that it read may differ, and with them the last digits of a distance."""
     return [book.fingerprint for book in read_codebooks(codebooks)]
 
 
@@ -78,8 +78,8 @@ def stored_frames(features: Artifact) -> int:
 def test_both_ways_give_the_same_labels(
     tiny: Tiny, tmp_path: Path, cluster: Mapping[str, object]
 ) -> None:
-    learners = Learners(tiny.corpus, FOLD, False)
-    found = both_ways(tiny.with_root(tmp_path), learners, tiny.backbone, cluster)
+    training = TrainingSet(tiny.corpus, FOLD.training_speakers())
+    found = both_ways(tiny.with_root(tmp_path), training, tiny.backbone, cluster)
     (stored, books, labels), (sampled, fused_books, fused_labels) = found[False], found[True]
 
     assert centroids(books) == centroids(fused_books)
@@ -101,11 +101,11 @@ def test_both_ways_give_the_same_labels_on_real_speech(
     source = Store.open(str(corpus))
     context = replace(tiny.with_root(tmp_path), source=source)
     config = CorpusConfig.model_validate(EMODB)
-    ingested = finish(Ingest(config, read_corpus(config, source)), context)
+    ingested = finish(Ingest(config, source), context)
     fold = plan_folds(read_utterances(ingested), FoldsConfig(by="speaker"))[0]
-    learners = Learners(ingested, fold, False)
+    training = TrainingSet(ingested, fold.training_speakers())
     found = both_ways(
-        context, learners, tiny.backbone, {"sample_frames": 5000, "sample_spread": 3.0}
+        context, training, tiny.backbone, {"sample_frames": 5000, "sample_spread": 3.0}
     )
     (stored, books, labels), (sampled, fused_books, fused_labels) = found[False], found[True]
 

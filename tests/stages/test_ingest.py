@@ -15,11 +15,11 @@ import pytest
 import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
-from one_process import Tiny, context_of, ingest
+from support.one_process import Tiny, context_of, ingest
 
 from gmp_atl_dist.audio import decode_pcm16
 from gmp_atl_dist.config import CorpusConfig
-from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
+from gmp_atl_dist.corpora.base import CorpusListing
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import Utterance
 from gmp_atl_dist.stages.base import Context
@@ -34,7 +34,7 @@ from gmp_atl_dist.store.readers import (
     read_utterances,
 )
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 RATE_HZ = 16_000
 
@@ -282,7 +282,7 @@ def test_what_has_a_receipt_is_not_decoded_again(
 
     context = table_of(tmp_path / "root", good)
     config = CorpusConfig(adapter="table", part_audio_s=0.5)
-    stage = Ingest(config, read_corpus(config, context.source))
+    stage = Ingest(config, context.source)
     whole = ingest(context, adapter="table", part_audio_s=0.5)
     parts = audio_part_names(whole)
     # As if it had been killed with one part undone: the manifest and that receipt are missing.

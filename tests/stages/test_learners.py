@@ -10,19 +10,23 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from one_process import FOLD, Tiny, ingest
+from support.one_process import FOLD, Tiny, ingest
+from support.plans import plan_of
 
 from gmp_atl_dist.clustering.sample import UtteranceSample
 from gmp_atl_dist.config import ClusterConfig, FoldsConfig, LabelConfig
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.errors import ArtifactError, CorpusError
-from gmp_atl_dist.inference.audio_slices import AudioSlices, Heard
+from gmp_atl_dist.inference.audio_slices import AudioSelection, AudioSlices
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.stages.learners import LabelPlan, Learners, plan_labels, plan_parts
+from gmp_atl_dist.stages.frame_index import frame_index
+from gmp_atl_dist.stages.label_plan import plan_labels
+from gmp_atl_dist.stages.part_plan import plan_parts
 from gmp_atl_dist.store.index import one_of_each_group
 from gmp_atl_dist.store.readers import AudioReader, read_utterances
+from gmp_atl_dist.store.training_set import TrainingSet
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 
 def index_of(frames: list[int], parts: list[str], rows: list[int]) -> pa.Table:
@@ -83,12 +87,12 @@ def test_a_hundred_thousand_utterances_are_planned_at_once() -> None:
 
 
 def test_tests_speakers_are_not_read(tiny: Tiny) -> None:
-    learners = Learners(tiny.corpus, FOLD, False)
+    training = TrainingSet(tiny.corpus, FOLD.training_speakers())
     utterances = {u.utterance_id: u for u in read_utterances(tiny.corpus)}
     audio = AudioReader(tiny.corpus)
-    read = AudioSlices(Heard(tiny.corpus, frozenset(learners.speakers)))
+    read = AudioSlices(AudioSelection(training))
     found: list[str] = []
-    for task in plan_parts(learners.index(), 200):
+    for task in plan_parts(frame_index(training), 200):
         table = read(task)
         for row in table.to_pylist():
             u = utterances[row["utterance_id"]]
@@ -97,34 +101,43 @@ def test_tests_speakers_are_not_read(tiny: Tiny) -> None:
             assert (row["gender"], row["num_samples"]) == (u.gender, u.num_samples)
             found.append(u.utterance_id)
     assert found == [u.utterance_id for u in FOLD.select(utterances.values(), "train")]
-    assert len(Learners(tiny.corpus, FOLD, True).index()) == 40
+    assert (
+        len(
+            frame_index(
+                TrainingSet(tiny.corpus, FOLD.transductive_speakers()),
+            )
+        )
+        == 40
+    )
 
 
 def test_a_sample_is_the_same_for_planner_and_reader(tiny: Tiny) -> None:
-    learners = Learners(tiny.corpus, FOLD, True)
+    training = TrainingSet(tiny.corpus, FOLD.transductive_speakers())
     sample = UtteranceSample(0.5, 3)
-    planned = learners.index(sample)["utterance_id"].to_pylist()
-    read = AudioSlices(Heard(tiny.corpus, frozenset(learners.speakers), sample))
+    planned = frame_index(training, sample)["utterance_id"].to_pylist()
+    read = AudioSlices(AudioSelection(training, sample))
     found = [
         i
-        for task in plan_parts(learners.index(sample), 100)
+        for task in plan_parts(frame_index(training, sample), 100)
         for i in read(task)["utterance_id"].to_pylist()
     ]
     assert (
         found
         == planned
-        == [i for i in learners.index()["utterance_id"].to_pylist() if sample.holds(i)]
+        == [i for i in frame_index(training)["utterance_id"].to_pylist() if sample.holds(i)]
     )
     assert 8 < len(found) < 32
 
 
 def test_a_sample_of_nothing_is_refused(tiny: Tiny) -> None:
     with pytest.raises(CorpusError, match=r"fold 'fold1' has no utterance.*sample_frames"):
-        Learners(tiny.corpus, FOLD, True).index(UtteranceSample(1e-12, 0))
+        frame_index(
+            TrainingSet(tiny.corpus, FOLD.transductive_speakers()), UtteranceSample(1e-12, 0)
+        )
 
 
 def test_slices_that_are_not_there_are_named(tiny: Tiny) -> None:
-    read = AudioSlices(Heard(tiny.corpus, frozenset(FOLD.train_speakers)))
+    read = AudioSlices(AudioSelection(TrainingSet(tiny.corpus, FOLD.training_speakers())))
     with pytest.raises(
         ArtifactError, match=r"part-00000.parquet has \d+ of rows 3 to 4000; run gmp-atl verify"
     ):
@@ -137,15 +150,17 @@ def test_slices_that_are_not_there_are_named(tiny: Tiny) -> None:
 def test_the_plan_says_what_both_ways_cost(
     tiny: Tiny, config: dict[str, object], share: float | None
 ) -> None:
-    learners = Learners(tiny.corpus, FOLD, False)
-    plan = plan_labels(LabelConfig(), ClusterConfig.model_validate(config), learners)
-    total = sum(learners.index()["num_frames"].to_pylist())
+    training = TrainingSet(tiny.corpus, FOLD.training_speakers())
+    plan = plan_labels(LabelConfig(), ClusterConfig.model_validate(config), training)
+    total = sum(frame_index(training)["num_frames"].to_pylist())
     assert plan.sample.share == (share or 100 / total)
-    words = plan.words(learners, 64, 3)
+    words = plan.describe(training, 64, 3)
     assert "stored: 1 pass over" in words
-    assert words.endswith("it is stored")
+    assert words.endswith("this run uses stored")
     assert ("fused: 2 passes" in words) == (share == 1.0)
-    assert LabelPlan(True, plan.frames, 3).words(learners, 64, 3).endswith("it is fused")
+    assert (
+        plan_of(plan.frames, fused=True).describe(training, 64, 3).endswith("this run uses fused")
+    )
 
 
 @given(st.integers(0, 10**6), st.floats(0.01, 0.99))

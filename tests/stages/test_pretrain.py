@@ -8,17 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from one_process import FOLD, Tiny, context_of, finish, no_ray, tiny_experiment
+from support.one_process import FOLD, Tiny, context_of, finish, no_ray, tiny_experiment
 
-from gmp_atl_dist import pipeline
+from gmp_atl_dist import execution
 from gmp_atl_dist.config import ExtractConfig, LabelConfig, PretrainConfig, RunConfig
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError, ModelError
 from gmp_atl_dist.inference.mfcc import MFCC_DIM
 from gmp_atl_dist.inference.mfcc_extractor import MFCC_LAYER
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.cluster import Cluster
+from gmp_atl_dist.stages.frame_index import frame_index
 from gmp_atl_dist.stages.label import HISTOGRAM_NAME, Label
-from gmp_atl_dist.stages.learners import Learners, plan_labels
+from gmp_atl_dist.stages.label_plan import plan_labels
 from gmp_atl_dist.stages.mfcc import Mfcc
 from gmp_atl_dist.stages.pretrain import Pretrain
 from gmp_atl_dist.store.artifact import Artifact, find_artifact, list_artifacts
@@ -26,8 +27,9 @@ from gmp_atl_dist.store.codebooks import read_codebooks
 from gmp_atl_dist.store.features import feature_source_parts, read_features
 from gmp_atl_dist.store.labels import read_labels
 from gmp_atl_dist.store.readers import read_curves, read_utterances
+from gmp_atl_dist.store.training_set import TrainingSet
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 PRETRAIN = {
     "iterations": 2,
@@ -39,7 +41,10 @@ PRETRAIN = {
     "dropout": 0.0,
     "projection_dim": 16,
 }
-NAMES = pipeline.PRETRAIN_NAMES
+NAMES = (
+    *("mfcc", "cluster1", "label1", "pretrain1"),
+    *("extract2", "cluster2", "label2", "pretrain2"),
+)
 
 
 @dataclass
@@ -72,14 +77,14 @@ def ran(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     config = experiment(tiny, root, finetune={"batch_s": 3.0, "epochs": 1, "embedding_dim": 16})
     context = context_of(root, tiny.folder, config)
     with no_ray():
-        return Ran(config, context, pipeline.run_pipeline(config, context))
+        return Ran(config, context, execution.run_pipeline(config, context))
 
 
 def test_both_iterations_are_whole_and_come_first(ran: Ran) -> None:
     for name in NAMES:
         assert ran.made(name).verify() == [], name
-    rows = pipeline.survey(ran.config, ran.context)
-    assert [row.label.split()[0] for row in rows] == list(pipeline.STAGE_NAMES)
+    rows = execution.survey(ran.config, ran.context)
+    assert [row.label.split()[0] for row in rows] == list(execution.all_stage_names())
     assert {row.state for row in rows} == {"done"}
     for name in ("warmup", "retrain"):
         assert ran.made(name).manifest.inputs["backbone"] == ran.made("pretrain2").identity
@@ -129,24 +134,24 @@ def test_the_report_shows_accuracy_against_the_largest_cluster(ran: Ran) -> None
     assert "<h3>pretrain2</h3>" in ran.report.read_file("report.html").decode()
 
 
-def first_labels(context: Context, learners: Learners) -> tuple[Artifact, Artifact]:
+def first_labels(context: Context, training: TrainingSet) -> tuple[Artifact, Artifact]:
     """(codebooks, labels) of iteration 1."""
     clusters = PretrainConfig.model_validate(PRETRAIN).clusters(1)
-    plan = plan_labels(LabelConfig(), clusters, learners)
-    features = finish(Mfcc(ExtractConfig(), learners), context)
-    books = finish(Cluster(clusters, features, learners, plan.frames, 1), context)
-    return books, finish(Label(features, books, learners, 1), context)
+    plan = plan_labels(LabelConfig(), clusters, training)
+    features = finish(Mfcc(ExtractConfig(), training), context)
+    books = finish(Cluster(clusters, features, training, plan, 1), context)
+    return books, finish(Label(features, books, training, 1), context)
 
 
 @pytest.mark.usefixtures("in_process")
 def test_the_same_again_gives_the_same_bytes(tiny: Tiny, tmp_path: Path) -> None:
     found: list[list[tuple[str, str]]] = []
-    learners = Learners(tiny.corpus, FOLD, False)
+    training = TrainingSet(tiny.corpus, FOLD.training_speakers())
     config = PretrainConfig.model_validate(PRETRAIN).training(1)
     for root in (tmp_path / "a", tmp_path / "b"):
         context = tiny.with_root(root)
-        books, labels = first_labels(context, learners)
-        model = finish(Pretrain(config, tiny.backbone, books, labels, learners, 1), context)
+        books, labels = first_labels(context, training)
+        model = finish(Pretrain(config, tiny.backbone, books, labels, training, 1), context)
         receipts = [r for made in (books, labels, model) for r in made.manifest.receipts]
         found.append([(r.name, r.sha256) for r in receipts])
     assert found[0] == found[1]
@@ -154,13 +159,16 @@ def test_the_same_again_gives_the_same_bytes(tiny: Tiny, tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("in_process")
 def test_mfcc_are_stored_in_the_form_of_features(tiny: Tiny, tmp_path: Path) -> None:
-    learners = Learners(tiny.corpus, FOLD, False)
+    training = TrainingSet(tiny.corpus, FOLD.training_speakers())
     config = ExtractConfig(part_frames=200)
-    features = finish(Mfcc(config, learners), tiny.with_root(tmp_path))
+    features = finish(Mfcc(config, training), tiny.with_root(tmp_path))
     parts = feature_source_parts(features, MFCC_LAYER)
     rows = [u for part in parts for u in read_features(features, part, MFCC_LAYER)]
     frames = dict(
-        zip(*(learners.index()[c].to_pylist() for c in ("utterance_id", "num_frames")), strict=True)
+        zip(
+            *(frame_index(training)[c].to_pylist() for c in ("utterance_id", "num_frames")),
+            strict=True,
+        )
     )
     assert len(parts) > 1
     assert {u.utterance_id: u.frames_TD.shape for u in rows} == {
@@ -172,15 +180,20 @@ def test_mfcc_are_stored_in_the_form_of_features(tiny: Tiny, tmp_path: Path) -> 
 @pytest.mark.usefixtures("in_process")
 def test_speech_of_others_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     context = tiny.with_root(tmp_path)
-    everybody, clean = (Learners(tiny.corpus, FOLD, hears_all) for hears_all in (True, False))
+    everybody, clean = (
+        TrainingSet(
+            tiny.corpus, FOLD.transductive_speakers() if transductive else FOLD.training_speakers()
+        )
+        for transductive in (True, False)
+    )
     features = finish(Mfcc(ExtractConfig(), everybody), context)
     clusters = PretrainConfig.model_validate(PRETRAIN).clusters(1)
     plan = plan_labels(LabelConfig(), clusters, clean)
     refused = pytest.raises(CorpusError, match=r"'Ses0[12].*' is not of a training speaker")
 
     with refused:
-        finish(Cluster(clusters, features, clean, plan.frames, 1), context)
-    books = finish(Cluster(clusters, features, everybody, plan.frames, 1), context)
+        finish(Cluster(clusters, features, clean, plan, 1), context)
+    books = finish(Cluster(clusters, features, everybody, plan, 1), context)
     with refused:
         finish(Label(features, books, clean, 1), context)
     labels = finish(Label(features, books, everybody, 1), context)
@@ -192,13 +205,13 @@ def test_speech_of_others_is_refused(tiny: Tiny, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("in_process")
 def test_more_clusters_than_frames_are_named(tiny: Tiny, tmp_path: Path) -> None:
-    learners = Learners(tiny.corpus, FOLD, False)
+    training = TrainingSet(tiny.corpus, FOLD.training_speakers())
     clusters = PretrainConfig(k=(100_000, 5)).clusters(1)
-    plan = plan_labels(LabelConfig(), clusters, learners)
+    plan = plan_labels(LabelConfig(), clusters, training)
     context = tiny.with_root(tmp_path)
-    features = finish(Mfcc(ExtractConfig(), learners), context)
+    features = finish(Mfcc(ExtractConfig(), training), context)
     with pytest.raises(ConfigError, match=r"pretrain\.k\[0\] \(layer 0, all\): k = 100000 is more"):
-        finish(Cluster(clusters, features, learners, plan.frames, 1), context)
+        finish(Cluster(clusters, features, training, plan, 1), context)
 
 
 @pytest.mark.usefixtures("in_process")
@@ -206,21 +219,21 @@ def test_a_stage_of_pretraining_runs_by_its_name(tiny: Tiny, tmp_path: Path) -> 
     config = experiment(tiny, tmp_path, pretrain={**PRETRAIN, "iterations": 1})
     context = context_of(tmp_path, tiny.folder, config)
     for name in ("ingest", "backbone", "mfcc"):
-        pipeline.run_stage(config, context, name)
-    states = {row.label: row.state for row in pipeline.survey(config, context)}
+        execution.run_stage(config, context, name)
+    states = {row.label: row.state for row in execution.survey(config, context)}
     assert (states["mfcc fold1"], states["cluster1 fold1"]) == ("done", "waiting")
     assert states["pretrain1 fold1"] == "waiting"
     assert "extract2 fold1" not in states
     with pytest.raises(
         ArtifactError, match="cluster1 fold1 is not done, and pretrain1 needs it; run"
     ):
-        pipeline.run_stage(config, context, "pretrain1")
+        execution.run_stage(config, context, "pretrain1")
     with pytest.raises(ConfigError, match=r"'pretrain2' is not .*: pretrain\.iterations = 1"):
-        pipeline.run_stage(config, context, "pretrain2")
+        execution.run_stage(config, context, "pretrain2")
 
 
 @pytest.mark.usefixtures("in_process")
 def test_a_layer_that_the_model_lacks_stops_before_training(tiny: Tiny, tmp_path: Path) -> None:
     config = experiment(tiny, tmp_path, pretrain={**PRETRAIN, "layer": 9})
     with pytest.raises(ModelError, match=r"pretrain\.layer: \[9\] of \[9\] are not in random:tiny"):
-        pipeline.run_pipeline(config, context_of(tmp_path, tiny.folder, config))
+        execution.run_pipeline(config, context_of(tmp_path, tiny.folder, config))

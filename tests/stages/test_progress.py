@@ -11,18 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmp_atl_dist.runtime import Task, TaskResult, amounts
-from gmp_atl_dist.runtime.metrics import Amounts, Clock
-from gmp_atl_dist.stages.progress import (
-    Pace,
-    Progress,
+from gmp_atl_dist.runtime import Task, TaskResult, count_result
+from gmp_atl_dist.runtime.metrics import Clock, TaskCounts
+from gmp_atl_dist.stages.progress import Pace, PartsProgress
+from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.progress import (
     ProgressFile,
-    Snapshot,
+    ProgressSnapshot,
     forget_progress,
     read_progress,
 )
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
-from gmp_atl_dist.store.filesystem import Store
 
 KEY = ArtifactKey("extract", "f" * 64)
 
@@ -50,31 +49,31 @@ def result(
 def test_one_line_says_it_all(clock: FakeClock) -> None:
     tasks = [Task(f"t{i}", cost=2.0) for i in range(10)]
     # Two tasks and 20 min of audio were done before this run.
-    progress = Progress(tasks, tasks[2:], 1200.0, clock)
-    assert progress.snapshot().words() == "2/10 parts, 0.33 h of 1.67 h"
+    progress = PartsProgress(tasks, tasks[2:], 1200.0, clock)
+    assert progress.snapshot().describe() == "2/10 parts, 0.33 h of 1.67 h"
     clock.now_s += 20
     progress.add(result("t2", audio_s=600, rows=500, busy_s=9.7, alive_s=10))
     progress.add(result("t3", audio_s=600, rows=200, busy_s=9.7, alive_s=10))
 
-    assert progress.snapshot().words() == (
+    assert progress.snapshot().describe() == (
         "4/10 parts, 0.67 h of 1.67 h, 35.0 utt/s, 60.0 h/h, busy 97 %, ends in 00:01:00"
     )
 
 
 def test_what_has_no_audio_has_no_rates(clock: FakeClock) -> None:
     tasks = [Task("a"), Task("b", cost=3.0)]
-    progress = Progress(tasks, tasks, 0.0, clock)
-    assert progress.snapshot().words() == "0/2 parts"
+    progress = PartsProgress(tasks, tasks, 0.0, clock)
+    assert progress.snapshot().describe() == "0/2 parts"
     clock.now_s += 10
     progress.add(result("a", rows=7))
-    assert progress.snapshot().words() == "1/2 parts, busy 50 %, ends in 00:00:30"
+    assert progress.snapshot().describe() == "1/2 parts, busy 50 %, ends in 00:00:30"
     progress.add(result("b"))
-    assert progress.snapshot().words() == "2/2 parts, busy 50 %"
+    assert progress.snapshot().describe() == "2/2 parts, busy 50 %"
 
 
 def test_the_latest_word_of_each_worker_counts(clock: FakeClock) -> None:
     tasks = [Task(name) for name in "abc"]
-    progress = Progress(tasks, tasks, 0.0, clock)
+    progress = PartsProgress(tasks, tasks, 0.0, clock)
     for name, worker, busy_s, alive_s in [("a", "w", 8.0, 10.0), ("b", "w", 1.0, 5.0)]:
         progress.add(TaskResult(name, "[]", worker, busy_s, alive_s))
     assert progress.snapshot().busy_share == pytest.approx(0.8)
@@ -97,15 +96,15 @@ def test_whatever_comes_it_ends_with_all_done(
     clock = FakeClock()
     tasks = [Task(f"t{i}", cost=cost) for i, (cost, _, _) in enumerate(work)]
     before = data.draw(st.integers(0, len(tasks)))
-    progress = Progress(tasks, tasks[before:], sum(w[2] for w in work[:before]), clock)
+    progress = PartsProgress(tasks, tasks[before:], sum(w[2] for w in work[:before]), clock)
     for task, (_, rows, audio_s) in zip(tasks[before:], work[before:], strict=True):
         clock.now_s += data.draw(seconds)
         progress.add(result(task.name, audio_s, rows))
         now = progress.snapshot()
         assert 0 <= now.done <= now.total == len(tasks)
         assert now.ends_in_s is None or now.ends_in_s >= 0
-        assert Snapshot.model_validate_json(now.model_dump_json()) == now
-        assert now.words().startswith(f"{now.done}/{now.total} parts")
+        assert ProgressSnapshot.model_validate_json(now.model_dump_json()) == now
+        assert now.describe().startswith(f"{now.done}/{now.total} parts")
     end = progress.snapshot()
     assert (end.done, end.ends_in_s) == (len(tasks), None)
     assert end.audio_s == pytest.approx(sum(w[2] for w in work))
@@ -126,8 +125,8 @@ def test_an_even_pace_ends_when_it_says(done: int, more: int, elapsed_s: float) 
 
 def test_a_training_says_what_it_measures() -> None:
     raw = b'{"done": 30, "total": 90, "measures": {"loss": 1.25, "accuracy": 0.5}}'
-    snapshot = Snapshot.model_validate_json(raw)
-    assert snapshot.words() == "30/90 updates, accuracy 0.5, loss 1.25"
+    snapshot = ProgressSnapshot.model_validate_json(raw)
+    assert snapshot.describe() == "30/90 updates, accuracy 0.5, loss 1.25"
 
 
 @pytest.mark.parametrize(
@@ -141,8 +140,8 @@ def test_a_training_says_what_it_measures() -> None:
     ],
 )
 def test_what_was_long_ago_is_told(age_s: float, words: str) -> None:
-    assert Snapshot(done=3, total=9, written_s=5000.0).words(5000.0 + age_s) == words
-    assert Snapshot(done=3, total=9, written_s=5000.0).words() == "3/9 updates"
+    assert ProgressSnapshot(done=3, total=9, written_s=5000.0).describe(5000.0 + age_s) == words
+    assert ProgressSnapshot(done=3, total=9, written_s=5000.0).describe() == "3/9 updates"
 
 
 def test_a_file_is_left_now_and_then_and_goes(tmp_path: Path, clock: FakeClock) -> None:
@@ -155,13 +154,13 @@ def test_a_file_is_left_now_and_then_and_goes(tmp_path: Path, clock: FakeClock) 
         assert seen is not None
         return seen.done
 
-    file.leave(Snapshot(done=1, total=9, unit="parts", audio_s=2.5))
+    file.write(ProgressSnapshot(done=1, total=9, unit="parts", audio_s=2.5))
     assert left() == 1
     clock.now_s += 4.9
-    file.leave(Snapshot(done=2, total=9))
+    file.write(ProgressSnapshot(done=2, total=9))
     assert left() == 1
     clock.now_s += 0.2
-    file.leave(Snapshot(done=3, total=9))
+    file.write(ProgressSnapshot(done=3, total=9))
     assert left() == 3
 
     path = tmp_path / KEY.prefix / "_progress.json"
@@ -179,30 +178,30 @@ def test_a_file_is_left_now_and_then_and_goes(tmp_path: Path, clock: FakeClock) 
 
 def test_who_reads_the_file_knows_when_it_was_written(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
-    ProgressFile(store, KEY).leave(Snapshot(done=1, total=9))
+    ProgressFile(store, KEY).write(ProgressSnapshot(done=1, total=9))
     seen = read_progress(store, KEY)
     assert seen is not None
-    assert seen.words(time.time()) == "1/9 updates"
-    assert "last seen 2 min ago" in seen.words(time.time() + 125)
+    assert seen.describe(time.time()) == "1/9 updates"
+    assert "last seen 2 min ago" in seen.describe(time.time() + 125)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[]", Amounts()),
-        ('[{"rows": 3, "audio_s": 0}]', Amounts()),
-        ('[{"rows": 3, "audio_s": 1.5}, {"rows": 3, "audio_s": 1.5}]', Amounts(3, 3.0)),
-        ('[{"rows": 3}]', Amounts()),
-        ('["x"]', Amounts()),
-        ('{"rows": 3}', Amounts()),
-        ("3", Amounts()),
-        ("null", Amounts()),
-        ("no JSON", Amounts()),
-        ('[{"rows": "many", "audio_s": 1}]', Amounts()),
+        ("[]", TaskCounts()),
+        ('[{"rows": 3, "audio_s": 0}]', TaskCounts()),
+        ('[{"rows": 3, "audio_s": 1.5}, {"rows": 3, "audio_s": 1.5}]', TaskCounts(3, 3.0)),
+        ('[{"rows": 3}]', TaskCounts()),
+        ('["x"]', TaskCounts()),
+        ('{"rows": 3}', TaskCounts()),
+        ("3", TaskCounts()),
+        ("null", TaskCounts()),
+        ("no JSON", TaskCounts()),
+        ('[{"rows": "many", "audio_s": 1}]', TaskCounts()),
     ],
 )
-def test_what_a_result_amounts_to(text: str, expected: Amounts) -> None:
-    assert amounts(text) == expected
+def test_what_a_result_amounts_to(text: str, expected: TaskCounts) -> None:
+    assert count_result(text) == expected
 
 
 def test_a_worker_is_as_busy_as_its_clock_says(clock: FakeClock) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from one_process import FOLD, OneRank, Stopped, Tiny, train_here
+from support.one_process import FOLD, OneRank, Stopped, Tiny, train_here
 
 from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.config import Json, RetrainConfig, TrainWorkersConfig, digest
@@ -26,10 +26,11 @@ from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.store.codebooks import Codebook, put_codebooks
 from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
 from gmp_atl_dist.store.readers import AudioReader, read_curves, read_utterances
+from gmp_atl_dist.store.training_set import TrainingSet
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan
 from gmp_atl_dist.training.loop import TrainJob
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 KS = (1000, 3)
 Labels = Mapping[str, tuple[np.ndarray, ...]]
@@ -66,8 +67,8 @@ def recipe_of(tiny: Tiny, root: Path, labels: Labels | None = None, **keys: Json
         {"steps": 3, "batch_s": 3.0, "lr": 1e-3, "dropout": 0.0, "projection_dim": 16, **keys}
     )
     artifact = stored(tiny, root, counted_up(tiny) if labels is None else labels)
-    speakers = FOLD.training_speakers()
-    return RetrainRecipe(config, tiny.corpus, tiny.backbone, artifact, BOOKS, speakers)
+    training = TrainingSet(tiny.corpus, FOLD.training_speakers())
+    return RetrainRecipe(config, training, tiny.backbone, artifact, BOOKS)
 
 
 def loaded(
@@ -137,7 +138,7 @@ def test_labels_are_cropped_with_the_audio(tiny: Tiny, tmp_path: Path, masked: b
         predicted, frames = recipe.counts(batch)
 
         assert float(losses.sums[0]) == pytest.approx(0, abs=1e-6)
-        assert losses.measures == {
+        assert losses.metrics == {
             "accuracy_scale0": (predicted, predicted),
             "accuracy_scale1": (predicted, predicted),
             "loss_scale0": (pytest.approx(0, abs=1e-6), predicted),
@@ -275,9 +276,8 @@ def test_labels_that_name_another_codebook_stop_the_training(tiny: Tiny, tmp_pat
     other = (BOOKS[0], replace(BOOKS[1], metric="cosine"))
     artifact = stored(tiny, tmp_path, counted_up(tiny), other)
     recipe = recipe_of(tiny, tmp_path / "unused")
-    recipe = RetrainRecipe(
-        recipe._config, tiny.corpus, tiny.backbone, artifact, BOOKS, FOLD.training_speakers()
-    )
+    training = TrainingSet(tiny.corpus, FOLD.training_speakers())
+    recipe = RetrainRecipe(recipe._config, training, tiny.backbone, artifact, BOOKS)
     with pytest.raises(ModelError, match=f"are of codebook {other[1].fingerprint[:12]}, expected"):
         all_losses(recipe, loaded(tiny, recipe), recipe.build())
 
@@ -306,7 +306,8 @@ def retrain_stage(tiny: Tiny, root: Path, k: int) -> tuple[Retrain, RetrainRecip
     put_labels(out, "part", rows)
     labels = out.seal(version=1, science={}, inputs={})
     config = RetrainConfig.model_validate({"steps": 3, "dropout": 0.0, "projection_dim": 16})
-    stage = Retrain(config, tiny.corpus, tiny.backbone, codebooks, labels, FOLD, False)
+    training = TrainingSet(tiny.corpus, FOLD.training_speakers())
+    stage = Retrain(config, tiny.backbone, codebooks, labels, training)
     recipe = stage.recipe()
     assert isinstance(recipe, RetrainRecipe)
     return stage, recipe

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from one_process import context_of, no_ray, tiny_experiment
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+from support.one_process import context_of, no_ray, tiny_experiment
 
-from gmp_atl_dist import pipeline
+from gmp_atl_dist import execution, pipeline
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.records import GENDERS
 from gmp_atl_dist.report.protocol import Protocol
@@ -29,9 +29,9 @@ from gmp_atl_dist.store.readers import (
 )
 
 if TYPE_CHECKING:
-    from s3_server import S3Server
+    from support.s3_server import S3Server
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 
 @dataclass
@@ -61,7 +61,7 @@ def run(folder: Path, root: str | None = None, **sections: dict[str, object]) ->
     )
     context = context_of(root, folder / "corpus", config)
     with no_ray():
-        report = pipeline.run_pipeline(config, context)
+        report = execution.run_pipeline(config, context)
     ran = Ran(config, context, report)
     inputs = {name.rpartition("/")[2]: i for name, i in report.manifest.inputs.items()}
     for key in list_artifacts(context.store):
@@ -98,7 +98,7 @@ def peek(folder: Path, transductive: Ran) -> Ran:
 
 
 def test_every_stage_left_one_artefact(clean: Ran, transductive: Ran) -> None:
-    assert set(clean.made) == set(pipeline.stage_names(clean.config)) - {"report"}
+    assert set(clean.made) == set(execution.stage_names(clean.config)) - {"report"}
     for artifact in clean.made.values():
         assert artifact.verify() == []
 
@@ -222,7 +222,7 @@ def test_leaky_arms_are_other_artefacts_and_say_so(clean: Ran, leaky: Ran) -> No
 
 def test_arms_share_only_what_is_the_same(transductive: Ran, peek: Ran) -> None:
     same = {k for k in peek.made if peek.made[k].key == transductive.made[k].key}
-    assert same == set(pipeline.stage_names(peek.config)) - {"finetune", "evaluate", "report"}
+    assert same == set(execution.stage_names(peek.config)) - {"finetune", "evaluate", "report"}
     (fold,) = peek.json["folds"]
     assert fold["selection"]["rule"] == "test"
     assert fold["selection"]["measure"] == "UAR"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from one_process import FOLD, Tiny
+from support.one_process import FOLD, Tiny
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, num_frames
 from gmp_atl_dist.seeding import keyed_rng, keyed_seed
@@ -19,7 +19,7 @@ from gmp_atl_dist.store.readers import AudioReader, InPart
 from gmp_atl_dist.training import batches
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 counts = st.integers(1, 60)
 sizes_s = st.floats(0.05, 4.0)
@@ -294,7 +294,7 @@ def test_updates_can_begin_anywhere() -> None:
 
 def test_whole_utterances_are_not_cropped() -> None:
     utterances = some(5)
-    batch = loader(utterances, max_samples=400).whole(utterances)
+    batch = loader(utterances, max_samples=400).validation_batch(utterances)
 
     assert batch.num_samples_B.tolist() == [u.num_samples for u in utterances]
     assert batch.first_frames == (0,) * 5

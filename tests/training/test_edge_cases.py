@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from one_process import OneRank, Tiny, context_of, ingest, no_ray, train_here
+from support.one_process import OneRank, Tiny, context_of, ingest, no_ray, train_here
 from torch import nn
 
 from gmp_atl_dist.config import (
@@ -36,10 +36,11 @@ from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import Utterances
 from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
 from gmp_atl_dist.store.readers import read_curves
+from gmp_atl_dist.store.training_set import TrainingSet
 from gmp_atl_dist.training.loop import TrainJob
 from gmp_atl_dist.training.recipe import Recipe
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 FOLD = Fold(name="split", train_speakers=("ann", "bob"), test_speakers=("eve",))
 ONE_FRAME_SAMPLES = 400
@@ -92,7 +93,7 @@ def retrain(tiny: Tiny, corpus: Artifact, **keys: Json) -> RetrainRecipe:
     put_labels(labels, "part", rows)
     artifact = labels.seal(version=1, science={}, inputs={})
     config = RetrainConfig.model_validate({**SHORT, "projection_dim": 16, **keys})
-    return RetrainRecipe(config, corpus, tiny.backbone, artifact, books, training)
+    return RetrainRecipe(config, TrainingSet(corpus, training), tiny.backbone, artifact, books)
 
 
 def trained(recipe: Recipe, folder: Path) -> Artifact:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
-from one_process import FOLD, OneRank, Stopped, Tiny, one_rank, train_here
 from safetensors.torch import load as load_tensors
+from support.one_process import FOLD, OneRank, Stopped, Tiny, one_rank, train_here
 from transformers.models.hubert.modeling_hubert import HubertFeedForward
 
 from gmp_atl_dist.audio import pcm16_to_float
@@ -36,7 +36,7 @@ from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.loop import TrainJob
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 SHORT: dict[str, Json] = {"batch_s": 3.0, "lr": 1e-3, "dropout": 0.0, "freeze_conv": True}
 
@@ -404,15 +404,15 @@ def test_old_checkpoints_and_those_of_killed_attempts_are_removed(
 def test_asked_to_leave_it_saves_and_goes_on_later(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gmp_atl_dist.training.loop._LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("gmp_atl_dist.training.loop._STOP_POLL_S", 0.0)
     recipe = warmup(tiny, epochs=2, dropout=0.1)
     whole = trained(recipe, tmp_path / "whole")
     made = job(recipe, tmp_path / "left")
-    made.store.put(made.leave_path, b"")
+    made.checkpoints.request_stop()
     train_here(made, OneRank())
     assert ArtifactWriter(made.store, made.key).done() == {}, "it is not finished"
 
-    made.store.delete(made.leave_path)
+    made.checkpoints.withdraw_stop()
     train_here(made, OneRank())
     assert resumed_at(made) == [1]
     assert sealed(made).read_file("model.safetensors") == whole.read_file("model.safetensors")

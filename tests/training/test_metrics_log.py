@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from one_process import FOLD, OneRank, Stopped, Tiny, finish, no_ray, train_here
+from support.one_process import FOLD, OneRank, Stopped, Tiny, finish, no_ray, train_here
 from tensorboardX.proto import event_pb2
 
 from gmp_atl_dist.config import Json, TrainWorkersConfig, WarmupConfig
-from gmp_atl_dist.config_file import parse_config
+from gmp_atl_dist.config.file import parse_config
 from gmp_atl_dist.errors import ArtifactError, ConfigError
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.stages.warmup import Warmup
@@ -30,7 +30,7 @@ from gmp_atl_dist.training.loop import TrainJob
 from gmp_atl_dist.training.metrics_log import MetricsLogs, open_logs
 from gmp_atl_dist.training.mlflow_log import MlflowLog
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 KEY = ArtifactKey("warmup", "f" * 64)
 PACE = {"audio_h_per_h", "data_wait_share", "checkpoint_stall_share"}
@@ -161,7 +161,7 @@ def test_it_uploads_now_and_then_without_being_asked(
 
 def test_a_log_that_fails_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     class Full:
-        def log(self, step: int, measures: object) -> None:
+        def log(self, step: int, metrics: object) -> None:
             raise OSError("no space left on device")
 
         def flush(self) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from one_process import FOLD, OneRank, Tiny, train_here
+from support.one_process import FOLD, OneRank, Tiny, train_here
 
 from gmp_atl_dist import device
 from gmp_atl_dist.config import TrainWorkersConfig, WarmupConfig
@@ -18,7 +18,7 @@ from gmp_atl_dist.training.engine import deepspeed_config
 from gmp_atl_dist.training.loop import TrainJob
 from gmp_atl_dist.training.recipe import Forward, Losses
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 
 @pytest.mark.parametrize(

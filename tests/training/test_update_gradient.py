@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from gangs import train_by
-from one_process import OneRank, Tiny, context_of, ingest, no_ray, train_here
+from support.gangs import train_by
+from support.one_process import OneRank, Tiny, context_of, ingest, no_ray, train_here
 from torch import Tensor, nn
 
 from gmp_atl_dist.audio import num_frames, pcm16_to_float
@@ -45,11 +45,12 @@ from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import IndexRow, Utterances
 from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
 from gmp_atl_dist.store.readers import AudioReader, read_emotions
+from gmp_atl_dist.store.training_set import TrainingSet
 from gmp_atl_dist.training.engine import TAG, make_universal
 from gmp_atl_dist.training.loop import TrainJob
 from gmp_atl_dist.training.recipe import Recipe
 
-pytest_plugins = ["one_process"]
+pytest_plugins = ["support.one_process"]
 
 torch.set_num_threads(1)
 
@@ -191,7 +192,7 @@ def retrain(tiny: Tiny, folder: Path) -> Reference:
             }
         )
         training = LEANING.training_speakers()
-        return RetrainRecipe(config, corpus, tiny.backbone, artifact, BOOKS, training)
+        return RetrainRecipe(config, TrainingSet(corpus, training), tiny.backbone, artifact, BOOKS)
 
     def terms(model: nn.Module, u: IndexRow, wave_BN: Tensor, num_samples_B: Tensor) -> list[Term]:
         assert isinstance(model, RetrainModel)

@@ -1,0 +1,45 @@
+"""The command ``gmp-atl doctor``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_experiment
+
+if TYPE_CHECKING:
+    from gmp_atl_dist.doctor.findings import Finding
+
+
+def doctor(
+    config: ConfigOption,
+    set_: SetOption = None,
+    root: RootOption = None,
+    wait_s: Annotated[
+        float, typer.Option(min=0, help="look again for so long while something is fatal")
+    ] = 0.0,
+    json_: Annotated[bool, typer.Option("--json", help="for a machine")] = False,
+) -> int:
+    """Check configuration, store, corpus, Ray and machine in seconds; 8 if a run cannot work."""
+    from gmp_atl_dist.doctor.checkup import checkup
+    from gmp_atl_dist.doctor.show import as_json, counted, show
+    from gmp_atl_dist.errors import PreflightError
+
+    findings = checkup(lambda: load_experiment(config, set_, root), wait_s, _say_waiting)
+    if json_:
+        print(as_json(findings))
+    else:
+        show(findings)
+    problems = counted(findings, "fatal")
+    if problems:
+        raise PreflightError(
+            f"{problems} fatal problem{'s' if problems > 1 else ''}; mend and run doctor again"
+        )
+    return 0
+
+
+def _say_waiting(findings: list[Finding]) -> None:
+    names = sorted({f.check for f in findings if f.severity == "fatal"})
+    print(f"waiting for: {', '.join(names)}", file=sys.stderr, flush=True)

@@ -1,0 +1,69 @@
+"""The commands ``gmp-atl model ...``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_experiment
+
+app = typer.Typer(help="Models: out of the store, for transformers alone.")
+
+What = Literal["classifier", "backbone"]
+Stage = Literal["retrain", "warmup", "backbone"]
+
+
+# Without it, an app of one command would take no command's name.
+@app.callback()
+def _app() -> None:
+    pass
+
+
+@app.command("export")
+def export(
+    config: ConfigOption,
+    fold: Annotated[int, typer.Option(min=1, help="number of the fold, from 1")],
+    what: Annotated[What, typer.Option(help="the fine-tuned classifier, or a HuBERT")],
+    to: Annotated[Path, typer.Option(help="folder to write; new or empty")],
+    stage: Annotated[
+        Stage | None,
+        typer.Option(help="whose backbone; retrain by default, backbone is the stock one"),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace a folder that this command wrote")
+    ] = False,
+    set_: SetOption = None,
+    root: RootOption = None,
+) -> int:
+    """Write a model, its feature extractor and a model card; loads without this package."""
+    from gmp_atl_dist.errors import ConfigError
+    from gmp_atl_dist.exchange.models import export_model
+    from gmp_atl_dist.execution import find_fold
+    from gmp_atl_dist.store.filesystem import Store
+
+    if what == "classifier" and stage is not None:
+        raise ConfigError(f"--stage {stage}: is whose backbone; it goes with --what backbone")
+    experiment = load_experiment(config, set_, root)
+    settings = experiment.runtime
+    store, source = Store.open(settings.root), Store.open(settings.corpus)
+    corpus, backbone, made = find_fold(experiment, store, source, fold)
+    exported = export_model(
+        experiment,
+        corpus,
+        backbone,
+        made,
+        to,
+        what=what,
+        stage=stage or "retrain",
+        overwrite=overwrite,
+    )
+    key = exported.artifact.key
+    print(f"{key.kind} {key.fingerprint}: {what}, {exported.num_bytes / 1e6:.1f} MB in {to}")
+    load = {
+        "classifier": "AutoModelForAudioClassification.from_pretrained(FOLDER, trust_remote_code=True)",
+        "backbone": "HubertModel.from_pretrained(FOLDER)",
+    }
+    print(f"load it: transformers.{load[what]}")
+    return 0

@@ -1,0 +1,91 @@
+"""The command ``gmp-atl submit``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_experiment
+
+_INTERRUPTED = 130
+
+
+def submit(
+    config: ConfigOption,
+    address: Annotated[
+        str,
+        typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="of the dashboard: http://HOST:8265"),
+    ],
+    set_: SetOption = None,
+    root: RootOption = None,
+    working_dir: Annotated[
+        Path, typer.Option(help="uploaded without .git, .venv, runs and what .gitignore names")
+    ] = Path("."),
+    submission_id: Annotated[
+        str | None, typer.Option(help="instead of one derived from configuration, corpus and root")
+    ] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="do not follow the job")] = False,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(help="variable of this environment that the job gets; no secrets; repeatable"),
+    ] = None,
+    no_doctor: Annotated[
+        bool, typer.Option("--no-doctor", help="do not run doctor before the run")
+    ] = False,
+) -> int:
+    """Run the pipeline as a job of a Ray cluster, or follow it if it is there; its exit code."""
+    from gmp_atl_dist.ray_api.jobs import Jobs
+    from gmp_atl_dist.submit import exit_code_of, order_of, submit_or_attach
+
+    order = order_of(
+        config,
+        load_experiment(config, set_, root),
+        overrides=set_ or (),
+        root=root,
+        folder=working_dir,
+        env=env or (),
+        name=submission_id,
+        doctor=not no_doctor,
+    )
+    again = ["gmp-atl", "submit", "--address", address, "--config", str(config)]
+    for option, values in (("--set", set_), ("--env", env)):
+        for value in values or ():
+            again += [option, value]
+    for option, value in (("--root", root), ("--submission-id", submission_id)):
+        again += [] if value is None else [option, value]
+    again += [] if working_dir == Path(".") else ["--working-dir", str(working_dir)]
+    again += ["--no-doctor"] if no_doctor else []
+
+    jobs = Jobs(address)
+    job = submit_or_attach(jobs, order, _say)
+    _say(f"follow or resume: {shlex.join(again)}")
+    stop = shlex.join(["ray", "job", "stop", "--address", address, job.id])
+    _say(f"stop: {stop}")
+    if no_wait:
+        return 0
+    try:
+        job = jobs.follow(job.id, _write)
+    except KeyboardInterrupt:
+        _say(f"\n{job.id} goes on; the two commands above follow it again and stop it")
+        return _INTERRUPTED
+    code = exit_code_of(job)
+    # Ray's message goes on with the end of the log, which was shown.
+    message = f": {job.message.partition(chr(10))[0]}" if code else ""
+    _say(f"{job.id} {job.status.lower()}{message}")
+    return code
+
+
+def _say(text: str) -> None:
+    """What is not the job's own goes to standard error, without secrets."""
+    from gmp_atl_dist.doctor.findings import without_secrets
+
+    print(without_secrets(text), file=sys.stderr, flush=True)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,108 @@
+"""The statistics of an assignment step: sums and counts per cluster, and squared distances.
+
+Sums are fp64. A feature is stored as fp16, a multiple of 2^-24, so its sum is *exact* up to 2^29. Then the
+order and the pieces in which frames are added do not matter. Imported fp32 frames and the unit rows of
+the cosine metric are rounded; pieces are added in a fixed order in any case.
+
+Shape suffixes: M frames, D hidden, K clusters, F farthest.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from gmp_atl_dist.clustering.assignment import Assigner
+
+FARTHEST = 16
+"""Frames far from their centroid that a pass keeps, to begin dead clusters anew from."""
+
+
+@dataclass
+class ClusterStatistics:
+    """Of some frames under some centroids.
+
+    ``squared_distances_K`` are sums of squared distances; the farthest frames come with their clusters and
+    squared distances, the farthest first, an earlier frame before a later one as far.
+    """
+
+    sums_KD: np.ndarray
+    counts_K: np.ndarray
+    squared_distances_K: np.ndarray
+    far_FD: np.ndarray
+    far_ids_F: np.ndarray
+    far_squared_F: np.ndarray
+
+    @classmethod
+    def zero(cls, k: int, dim: int) -> ClusterStatistics:
+        return cls(
+            np.zeros((k, dim)),
+            np.zeros(k, np.int64),
+            np.zeros(k),
+            np.empty((0, dim), np.float32),
+            np.empty(0, np.int64),
+            np.empty(0),
+        )
+
+    @classmethod
+    def of(
+        cls,
+        x_MD: np.ndarray,
+        assigner: Assigner,
+        turn: AbstractContextManager[object] | None = None,
+    ) -> ClusterStatistics:
+        """Of one block of prepared frames, fp32; ``turn`` is waited for before FAISS is asked.
+
+        Raises:
+            NotFiniteError: a frame is not finite.
+        """
+        with turn or nullcontext():
+            ids_M, squared_M = assigner.nearest(x_MD)
+        if len(ids_M) and ids_M.min() < 0:
+            raise NotFiniteError(int(np.flatnonzero(ids_M < 0)[0]))
+        squared_M = squared_M.astype(np.float64)
+        # Column m of this matrix has its one in row ids_M[m].
+        one_hot_KM = sparse.csc_matrix(
+            (np.ones(len(x_MD)), ids_M, np.arange(len(x_MD) + 1)), shape=(assigner.k, len(x_MD))
+        )
+        far_F = np.argsort(-squared_M, kind="stable")[:FARTHEST]
+        return cls(
+            one_hot_KM @ x_MD.astype(np.float64),
+            np.bincount(ids_M, minlength=assigner.k),
+            np.bincount(ids_M, weights=squared_M, minlength=assigner.k),
+            x_MD[far_F],
+            ids_M[far_F],
+            squared_M[far_F],
+        )
+
+    @property
+    def frames(self) -> int:
+        return int(self.counts_K.sum())
+
+    @property
+    def mean_squared_distance(self) -> float:
+        """Mean squared distance of a frame to its centroid."""
+        return float(self.squared_distances_K.sum()) / max(self.frames, 1)
+
+    def add(self, other: ClusterStatistics) -> None:
+        """Take the frames of ``other`` in, which come after one's own."""
+        self.sums_KD += other.sums_KD
+        self.counts_K += other.counts_K
+        self.squared_distances_K += other.squared_distances_K
+        squared = np.concatenate([self.far_squared_F, other.far_squared_F])
+        first = np.argsort(-squared, kind="stable")[:FARTHEST]
+        self.far_squared_F = squared[first]
+        self.far_ids_F = np.concatenate([self.far_ids_F, other.far_ids_F])[first]
+        self.far_FD = np.concatenate([self.far_FD, other.far_FD])[first]
+
+
+class NotFiniteError(Exception):
+    """A frame is not finite: which row of a block, or of a group; whoever knows whose it is says so."""
+
+    def __init__(self, row: int, group: str = "") -> None:
+        super().__init__(f"row {row} of group {group!r} is not finite")
+        self.row = row
+        self.group = group

@@ -1,0 +1,82 @@
+"""Typed configuration. Science is hashed into what a run produces; runtime is not.
+
+``RunConfig`` is one TOML file (``file.py``): every section but ``[runtime]`` is science. Every key has a
+default that works, and unknown keys are refused. Nothing here imports torch or ray, so that a
+configuration is checked in well under a second.
+"""
+
+from gmp_atl_dist.config.hashing import (
+    Added,
+    Json,
+    canonical_json,
+    digest,
+)
+from gmp_atl_dist.config.run import RunConfig
+from gmp_atl_dist.config.runtime import (
+    ClusterWorkersConfig,
+    ProcessConfig,
+    RuntimeConfig,
+    StreamWorkersConfig,
+    TrainWorkersConfig,
+    WorkersConfig,
+)
+from gmp_atl_dist.config.science import (
+    MAX_UTTERANCE_S,
+    RANDOM_SOURCE,
+    ClusterConfig,
+    CorpusConfig,
+    EvaluateConfig,
+    ExtractConfig,
+    FinetuneConfig,
+    FoldsConfig,
+    FramePredictionConfig,
+    LabelConfig,
+    ModelConfig,
+    OptimConfig,
+    PretrainConfig,
+    RetrainConfig,
+    Scale,
+    WarmupConfig,
+)
+from gmp_atl_dist.config.sections import (
+    Fraction,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    hashed,
+)
+
+__all__ = [
+    "MAX_UTTERANCE_S",
+    "RANDOM_SOURCE",
+    "Added",
+    "ClusterConfig",
+    "ClusterWorkersConfig",
+    "CorpusConfig",
+    "EvaluateConfig",
+    "ExtractConfig",
+    "FinetuneConfig",
+    "FoldsConfig",
+    "Fraction",
+    "FramePredictionConfig",
+    "Json",
+    "LabelConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "PositiveFloat",
+    "PositiveInt",
+    "PretrainConfig",
+    "ProcessConfig",
+    "RetrainConfig",
+    "RunConfig",
+    "RuntimeConfig",
+    "Scale",
+    "Section",
+    "StreamWorkersConfig",
+    "TrainWorkersConfig",
+    "WarmupConfig",
+    "WorkersConfig",
+    "canonical_json",
+    "digest",
+    "hashed",
+]

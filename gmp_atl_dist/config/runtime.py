@@ -1,0 +1,185 @@
+"""The runtime configuration: where a run computes, and on how much. None of it is hashed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from gmp_atl_dist.config.sections import PositiveFloat, PositiveInt, Section
+
+
+def _ray_resources(given: dict[str, float]) -> dict[str, float]:
+    """What Ray would refuse much later, on the cluster."""
+    for name, amount in given.items():
+        if name.lower() in ("cpu", "gpu", "memory", "object_store_memory") or not name.strip():
+            raise ValueError(
+                f"{name!r} is no custom resource; use cpus and gpus for those, and a name of your own "
+                f"that the nodes advertise, e.g. gang"
+            )
+        if amount > 1 and amount != int(amount):
+            raise ValueError(
+                f"{name} = {amount:g}: Ray divides a resource below 1 only; give a whole number or "
+                f"a fraction up to 1"
+            )
+    return given
+
+
+RayResources = Annotated[dict[str, PositiveFloat], AfterValidator(_ray_resources)]
+
+
+class ProcessConfig(Section):
+    """One worker process. Its threads are pinned to ``cpus``."""
+
+    cpus: PositiveInt = Field(default=1, description="cores and threads of each")
+    gpus: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="GPUs of each; may be a fraction"
+    )
+    resources: RayResources = Field(
+        default_factory=dict,
+        description="Ray's custom resources of each, e.g. { gang = 1 }; they choose the nodes, which are "
+        "those that advertise them",
+    )
+
+
+class WorkersConfig(ProcessConfig):
+    """Workers of a mapped stage."""
+
+    workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+        default=1, description="processes at once; [2, 8]: from 2 to 8, as there is work and room"
+    )
+
+    @property
+    def min_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def max_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _one_or_two(cls, raw: object) -> object:
+        """A union's own errors would be one for each of its members."""
+        given = list(raw) if isinstance(raw, list | tuple) else [raw, raw]
+        numbers = [n for n in given if isinstance(n, int) and n > 0]
+        if len(given) != 2 or len(numbers) != 2:
+            raise ValueError("give a number above 0, or [fewest, most], e.g. [1, 4]")
+        if numbers[0] > numbers[1]:
+            raise ValueError("the fewest are more than the most; give [fewest, most]")
+        return raw
+
+
+class ClusterWorkersConfig(WorkersConfig):
+    """Workers of ``cluster``, which keep frames in memory as far as it goes."""
+
+    memory_gib: Annotated[float, Field(ge=0.5)] = Field(
+        default=4.0,
+        description="most memory of one process; frames beyond it are read anew in every iteration",
+    )
+    stalled_after_s: PositiveFloat = Field(
+        default=1800.0, description="the run stops when no worker has answered for so long"
+    )
+
+
+class StreamWorkersConfig(WorkersConfig):
+    """Workers of a stage whose audio is read by processes of their own."""
+
+    readers: PositiveInt | None = Field(
+        default=None,
+        description="processes that read audio; none: two a worker that has a GPU, else one in all",
+    )
+    reader_cpus: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description="cores set aside for each reader; 0: they share the workers'"
+    )
+    reader_resources: RayResources = Field(
+        default_factory=dict, description="Ray's custom resources of each reader; see resources"
+    )
+    batch_s: PositiveFloat | None = Field(
+        default=None,
+        description="most padded audio in one forward pass; none: fitted to the device's memory",
+    )
+
+
+class TrainWorkersConfig(WorkersConfig):
+    """Workers of a trained stage: one process a GPU, or a few cores."""
+
+    workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+        default=1,
+        description="processes at once; [1, 4]: as many as there is room for, and others when nodes "
+        "come or go",
+    )
+    zero_stage: Literal[1, 2, 3] = Field(
+        default=1,
+        description="DeepSpeed ZeRO: divides the optimiser; 2: gradients as well; 3: and weights",
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="compute activations of encoder layers again: less memory, more time",
+    )
+    frontend_cache: bool = Field(
+        default=False,
+        description="keep what a frozen convolutional encoder gives, once for all epochs and folds; "
+        "before each stage it is said what that takes and saves",
+    )
+    checkpoint_every_steps: PositiveInt = 200
+    checkpoint_every_min: PositiveFloat = Field(
+        default=10.0, description="or after so long, whichever comes first"
+    )
+    max_failures: Annotated[int, Field(ge=0)] = Field(
+        default=3, description="worker deaths to survive"
+    )
+    collective_timeout_s: PositiveFloat = Field(
+        default=600.0, description="a worker that waits for the others for so long gives up"
+    )
+    mlflow_uri: str | None = Field(
+        default=None,
+        description="MLflow tracking server that gets all measures as well, e.g. https://host; needs "
+        "the extra mlflow. Credentials: MLFLOW_TRACKING_TOKEN in the workers' environment",
+    )
+    mlflow_experiment: str = Field(default="gmp_atl_dist", min_length=1)
+
+    @model_validator(mode="after")
+    def _fixed_workers_of_zero_3(self) -> Self:
+        if self.zero_stage == 3 and self.min_workers != self.max_workers:
+            raise ValueError(
+                f"zero_stage = 3 with workers = [{self.min_workers}, {self.max_workers}]: its "
+                f"checkpoints go on with the same number of workers alone; give one number, or use "
+                f"zero_stage = 2"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> Self:
+        """Configurations are printed and shared. Of the section, so that the value is not quoted."""
+        if self.mlflow_uri is not None and "@" in urlsplit(self.mlflow_uri).netloc:
+            raise ValueError(
+                "mlflow_uri: holds a user or a password; leave them out and set "
+                "MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN, in the workers' environment"
+            )
+        return self
+
+
+class RuntimeConfig(Section):
+    """Where and on what. Nothing here changes what is produced, so nothing here is hashed."""
+
+    corpus: str = Field(default="corpus", description="folder or URI of the recordings")
+    root: str = Field(default="runs", description="folder or URI of all artefacts")
+    run_name: str = Field(
+        default="unnamed", min_length=1, description="what metrics and log lines call this run"
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="of the driver's lines; json: an object a line, for a log store"
+    )
+    ray_address: str | None = Field(
+        default=None, description="none: RAY_ADDRESS, else a Ray of our own"
+    )
+    ingest: WorkersConfig = WorkersConfig(workers=2)
+    extract: StreamWorkersConfig = StreamWorkersConfig()
+    cluster: ClusterWorkersConfig = ClusterWorkersConfig()
+    label: WorkersConfig = WorkersConfig()
+    train: TrainWorkersConfig = TrainWorkersConfig()
+    task_retries: Annotated[int, Field(ge=0)] = Field(
+        default=3, description="of a part whose worker died"
+    )

@@ -1,0 +1,53 @@
+"""What the sections of a configuration share: their base class, and types of values."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+from gmp_atl_dist.config.hashing import Added, Json
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+_HASHED = "gmp_atl_dist.hashed"
+
+
+class Section(BaseModel):
+    """Unknown keys are refused; values cannot be changed after they were checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_serializer(mode="wrap")
+    def _without_added_defaults(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        if not (info.context or {}).get(_HASHED):
+            return values
+        for name, field in type(self).model_fields.items():
+            for added in (m for m in field.metadata if isinstance(m, Added)):
+                if getattr(self, name) == added.left_out_at:
+                    values.pop(name, None)
+        return values
+
+
+def hashed(
+    section: Section, *, include: set[str] | None = None, exclude: set[str] | None = None
+) -> dict[str, Json]:
+    """The part of ``section`` that is hashed: all keys, or those of ``include`` without ``exclude``.
+
+    Keys that were added later are left out at their declared value, in nested sections too.
+    """
+    return section.model_dump(
+        mode="json", include=include, exclude=exclude, context={_HASHED: True}
+    )

@@ -1,0 +1,238 @@
+"""Walks over the method: run what is missing, look at what is there, or list the stages in order.
+
+``pipeline.method`` is the only place that knows the stages. Each function here hands it another
+``ensure``, which decides what happens at each stage.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from gmp_atl_dist import pipeline
+from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.corpora.folds import plan_folds
+from gmp_atl_dist.errors import ArtifactError, ConfigError
+from gmp_atl_dist.records import Fold
+from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage, run_and_seal, sealed
+from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
+from gmp_atl_dist.stages.report import Report
+from gmp_atl_dist.store.artifact import (
+    Artifact,
+    ArtifactKey,
+    ArtifactWriter,
+    Manifest,
+    find_artifact,
+)
+from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.index import one_of_each_group
+from gmp_atl_dist.store.layout import check_layout, claim_layout
+from gmp_atl_dist.store.progress import read_progress
+
+_ANY_FOLD = Fold("fold1", train_speakers=("train",), test_speakers=("test",))
+
+
+def stage_names(config: RunConfig) -> tuple[str, ...]:
+    """The stages of a configuration in the order in which they run, from the method itself.
+
+    Nothing is read: every artefact is pending, and one fold stands for all.
+    """
+    names: dict[str, None] = {}
+
+    def note(stage: Stage) -> Handle:
+        names.setdefault(stage.name)
+        return Pending(stage) if stage.identity_is_fingerprint else _placeholder(stage)
+
+    pipeline.method(config, Store.open("."), note, lambda *_: (_ANY_FOLD,))
+    return tuple(names)
+
+
+def _placeholder(stage: Stage) -> Artifact:
+    """An artefact of nothing, for walks that only look at the order of the stages."""
+    manifest = Manifest(
+        kind=stage.kind,
+        version=stage.version,
+        fingerprint="",
+        identity="",
+        science={},
+        inputs={},
+        receipts=(),
+        notes={"source": "", "num_layers": str(sys.maxsize)},
+    )
+    return Artifact(Store.open("."), ArtifactKey(stage.kind, ""), manifest)
+
+
+def all_stage_names() -> tuple[str, ...]:
+    """The stages of all configurations in order, those of pretraining included."""
+    longest = RunConfig.model_validate(
+        {"model": {"source": "random:base"}, "pretrain": {"iterations": 2}}
+    )
+    return stage_names(longest)
+
+
+def run_pipeline(config: RunConfig, context: Context) -> Artifact:
+    """Run every stage that has not run yet, and return the artefact of the report.
+
+    Raises:
+        GmpAtlError: whatever stopped the run. Finished stages and parts stay finished.
+    """
+    context.store.check_writable()
+    claim_layout(context.store)
+    return sealed(pipeline.method(config, context.source, _Runner(context)))
+
+
+def run_stage(config: RunConfig, context: Context, name: str) -> None:
+    """Run the stage ``name`` for every fold. The stages before it must be done.
+
+    Raises:
+        ConfigError: there is no such stage, or not in this configuration.
+        ArtifactError: a stage before it is not done; the message names it.
+    """
+    order = stage_names(config)
+    if name not in order:
+        known = all_stage_names()
+        if name not in known:
+            raise ConfigError(f"stage {name!r} is not known; known: {', '.join(known)}")
+        raise ConfigError(
+            f"stage {name!r} is not a part of this experiment: pretrain.iterations = "
+            f"{config.pretrain.iterations}; raise it"
+        )
+    context.store.check_writable()
+    claim_layout(context.store)
+    with suppress(_EndOfWalk):
+        pipeline.method(config, context.source, _Runner(context, name, order))
+
+
+def survey(config: RunConfig, context: Context) -> list[StageStatus]:
+    """The state of every stage. Runs nothing."""
+    check_layout(context.store)
+    looker = _Looker(context)
+    with suppress(_EndOfWalk):
+        pipeline.method(config, context.source, looker)
+    return looker.statuses
+
+
+class FoundFold(NamedTuple):
+    """The artefacts that one fold has so far, with those that all folds share."""
+
+    corpus: Artifact
+    backbone: Artifact
+    artifacts: FoldArtifacts
+
+
+def find_fold(config: RunConfig, store: Store, source: Store, number: int) -> FoundFold:
+    """What there is of fold ``number``, counted from 1. Runs nothing.
+
+    Raises:
+        ConfigError: there is no such fold.
+        ArtifactError: the corpus or the backbone is not done.
+    """
+    check_layout(store)
+    reports: list[Report] = []
+
+    def look(stage: Stage) -> Handle:
+        if isinstance(stage, Report):
+            reports.append(stage)
+        artifact = find_artifact(store, stage.key)
+        if artifact is None and not stage.identity_is_fingerprint:
+            raise ArtifactError(
+                f"{stage.label} is not done below {store.uri} for this configuration; run "
+                f"gmp-atl run with it first"
+            )
+        return artifact or Pending(stage)
+
+    def only(config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
+        every = config.folds.model_copy(update={"run": ()})
+        folds = plan_folds(one_of_each_group(corpus), every)
+        if not 1 <= number <= len(folds):
+            raise ConfigError(
+                f"--fold {number}: there is no such fold; this corpus has 1 to {len(folds)}"
+            )
+        return (folds[number - 1],)
+
+    pipeline.method(config, source, look, only)
+    (report,) = reports
+    (artifacts,) = report.folds
+    return FoundFold(report.corpus, report.backbone, artifacts)
+
+
+class _EndOfWalk(Exception):
+    """The walk cannot continue, or need not."""
+
+
+@dataclass
+class _Runner:
+    """Skips what is sealed and runs the rest. With ``only``, runs that stage and no other."""
+
+    context: Context
+    only: str | None = None
+    order: tuple[str, ...] = ()
+
+    def __call__(self, stage: Stage) -> Handle:
+        with self.context.reporter.tagged(self.context.tags(stage)):
+            return self._ensure(stage)
+
+    def _ensure(self, stage: Stage) -> Handle:
+        key, reporter = stage.key, self.context.reporter
+        artifact = find_artifact(self.context.store, key)
+        if artifact is not None:
+            reporter.line(f"{stage.label}: done before, {key.fingerprint[:12]}")
+            return artifact
+        if self.only is not None and stage.name != self.only:
+            return self._left_out(stage, self.only)
+        reporter.line(f"{stage.label}: running, {key.fingerprint[:12]}")
+        started_s = time.monotonic()
+        artifact = run_and_seal(stage, self.context)
+        reporter.line(f"{stage.label}: done in {time.monotonic() - started_s:.1f} s")
+        return artifact
+
+    def _left_out(self, stage: Stage, only: str) -> Handle:
+        """A stage that was not asked for and is not done: fine after ``only``, an error before it."""
+        if self.order.index(stage.name) < self.order.index(only):
+            raise ArtifactError(
+                f"{stage.label} is not done, and {only} needs it; run gmp-atl stage "
+                f"{stage.name} with the same configuration first"
+            )
+        if not stage.identity_is_fingerprint:
+            raise _EndOfWalk
+        return Pending(stage)
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One line of ``gmp-atl status``."""
+
+    label: str
+    fingerprint: str
+    state: str
+    detail: str = ""
+
+
+@dataclass
+class _Looker:
+    """Notes the state of each stage."""
+
+    context: Context
+    statuses: list[StageStatus] = field(default_factory=list)
+
+    def __call__(self, stage: Stage) -> Handle:
+        artifact = find_artifact(self.context.store, stage.key)
+        if artifact is not None:
+            detail = f"{sum(r.bytes for r in artifact.manifest.receipts) / 1e6:.1f} MB"
+            self._note(stage, "done", detail)
+            return artifact
+        parts = ArtifactWriter(self.context.store, stage.key).done()
+        progress = read_progress(self.context.store, stage.key)
+        detail = f"{len(parts)} parts" if parts else ""
+        if progress is not None:
+            detail = progress.describe(time.time())
+        self._note(stage, "started" if detail else "waiting", detail)
+        if not stage.identity_is_fingerprint:
+            raise _EndOfWalk
+        return Pending(stage)
+
+    def _note(self, stage: Stage, state: str, detail: str) -> None:
+        self.statuses.append(StageStatus(stage.label, stage.key.fingerprint, state, detail))

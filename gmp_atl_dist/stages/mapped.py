@@ -1,0 +1,90 @@
+"""Stages whose parts are independent of each other: each is computed by one task on any worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar, cast
+
+from gmp_atl_dist import runtime
+from gmp_atl_dist.config import StreamWorkersConfig, WorkersConfig
+from gmp_atl_dist.stages.base import Context
+from gmp_atl_dist.stages.progress import PartsProgress
+from gmp_atl_dist.store.artifact import ArtifactWriter, Receipt
+from gmp_atl_dist.store.progress import ProgressFile, forget_progress
+from gmp_atl_dist.tags import Tags
+
+ArgumentT = TypeVar("ArgumentT")
+
+
+def map_parts(
+    context: Context,
+    out: ArtifactWriter,
+    tags: Tags,
+    tasks: Sequence[runtime.Task],
+    worker: Callable[[ArgumentT], runtime.TaskWorker | runtime.StreamWorker],
+    argument: ArgumentT,
+    workers: WorkersConfig,
+    outputs: Callable[[str], Iterable[str]],
+    reader: Callable[[], runtime.TaskReader] | None = None,
+) -> list[Receipt]:
+    """Run the tasks whose output parts have no receipt yet. Returns all receipts, in any order.
+
+    Args:
+        tags: name the stage in progress bars, lines and metrics.
+        argument: what each worker is made with.
+        outputs: the names of the parts that a task writes.
+        reader: with it, ``worker`` makes a ``StreamWorker``, and separate processes read the tables.
+            They do not load what the worker's argument needs.
+
+    A worker returns its receipts as a JSON list.
+    """
+    done = out.done()
+    wanted = {task.name: [f"parts/{name}.parquet" for name in outputs(task.name)] for task in tasks}
+    missing = [task for task in tasks if any(n not in done for n in wanted[task.name])]
+    again = {task.name for task in missing}
+    receipts = [done[n] for name, names in wanted.items() if name not in again for n in names]
+    if not missing:
+        return receipts
+    progress = PartsProgress(tasks, missing, sum(r.audio_s for r in receipts))
+    progress_file = ProgressFile(context.store, out.key)
+    before = len(tasks) - len(missing)
+    if before:
+        context.reporter.line(f"{tags.label}: {before} of {len(tasks)} parts were done before")
+    with context.reporter.bar(tags) as bar:
+        progress_file.write(progress.snapshot())
+        bar.update(before, len(tasks))
+        context.connection.open()
+        for result in _results(context, tags, missing, worker, argument, workers, reader):
+            written = [Receipt.model_validate(r) for r in json.loads(result.result)]
+            out.remember(written)
+            receipts += written
+            progress.add(result)
+            now = progress.snapshot()
+            bar.update(now.done, now.total, now.note(), part=result.name)
+            progress_file.write(now)
+    forget_progress(context.store, out.key)
+    return receipts
+
+
+def _results(
+    context: Context,
+    tags: Tags,
+    tasks: Sequence[runtime.Task],
+    worker: Callable[[ArgumentT], runtime.TaskWorker | runtime.StreamWorker],
+    argument: ArgumentT,
+    workers: WorkersConfig,
+    reader: Callable[[], runtime.TaskReader] | None,
+) -> Iterator[runtime.TaskResult]:
+    retries = context.settings.task_retries
+    if reader is None:
+        mapped = cast("Callable[[ArgumentT], runtime.TaskWorker]", worker)
+        return runtime.map_tasks(
+            tasks, mapped, argument, workers=workers, retries=retries, tags=tags
+        )
+    streamed = cast("Callable[[ArgumentT], runtime.StreamWorker]", worker)
+    if not isinstance(workers, StreamWorkersConfig):
+        raise TypeError(f"{tags.label} has a reader and no readers: {workers!r}")
+    return runtime.stream_tasks(
+        tasks, reader, streamed, argument, workers=workers, retries=retries, tags=tags
+    )

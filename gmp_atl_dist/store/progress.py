@@ -1,0 +1,132 @@
+"""How far a stage is, beside its artefact: ``artifacts/{kind}/{fingerprint}/_progress.json``.
+
+The driver of a mapped stage, or rank 0 of a training, writes it now and then. ``gmp-atl status`` and
+the driver of a training read it. It is no part of the artefact, and is removed when the stage is done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.store.artifact import ArtifactKey
+from gmp_atl_dist.store.filesystem import Store
+
+_WRITE_EVERY_S = 5.0
+_LONG_AGO_S = 60.0
+
+
+class ProgressSnapshot(BaseModel):
+    """The progress of a stage at one moment. This is the schema of ``_progress.json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    done: int
+    total: int
+    unit: Literal["parts", "updates", "iterations"] = "updates"
+    audio_s: float = 0.0
+    total_audio_s: float | None = None
+    utterances_per_s: float | None = None
+    audio_h_per_h: float | None = None
+    busy_share: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    ends_in_s: float | None = None
+    written_s: float | None = Field(default=None, exclude=True)
+    """Time of the write in Unix time, as the store reports it; not in the file."""
+
+    def note(self) -> str:
+        """Everything except the count, which a bar shows itself."""
+        words: list[str] = [self.unit]
+        if self.audio_s:
+            total = (
+                "" if self.total_audio_s is None else f" of {_number(self.total_audio_s / 3600)} h"
+            )
+            words.append(f"{_number(self.audio_s / 3600)} h{total}")
+        if self.utterances_per_s is not None:
+            words.append(f"{_number(self.utterances_per_s)} utt/s")
+        if self.audio_h_per_h is not None:
+            words.append(f"{_number(self.audio_h_per_h)} h/h")
+        if self.busy_share is not None:
+            words.append(f"busy {100 * self.busy_share:.0f} %")
+        words += [f"{name} {value:g}" for name, value in sorted(self.metrics.items())]
+        if self.ends_in_s is not None:
+            words.append(f"ends in {_hms(self.ends_in_s)}")
+        return ", ".join(words)
+
+    def describe(self, now_s: float | None = None) -> str:
+        """One line. ``now_s`` is the Unix time now: with it, an old snapshot says how old it is."""
+        line = f"{self.done}/{self.total} {self.note()}"
+        if now_s is None or self.written_s is None or now_s - self.written_s < _LONG_AGO_S:
+            return line
+        return f"{line}, last seen {_ago(now_s - self.written_s)} ago"
+
+
+class ProgressFile:
+    """Writes the progress of a stage, at most once per ``every_s``."""
+
+    def __init__(
+        self,
+        store: Store,
+        key: ArtifactKey,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        every_s: float = _WRITE_EVERY_S,
+    ) -> None:
+        self._every_s = every_s
+        self._store = store
+        self._key = key
+        self._clock = clock
+        self._next_s = clock()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether :meth:`write` would write now."""
+        return self._clock() >= self._next_s
+
+    def write(self, snapshot: ProgressSnapshot) -> None:
+        if not self.is_due:
+            return
+        self._next_s = self._clock() + self._every_s
+        text = snapshot.model_dump_json(exclude_defaults=True)
+        self._store.put(_path(self._key), text.encode())
+
+
+def read_progress(store: Store, key: ArtifactKey) -> ProgressSnapshot | None:
+    """The last snapshot and its time; None where there is none."""
+    path = _path(key)
+    try:
+        snapshot = ProgressSnapshot.model_validate_json(store.read(path))
+    except (ArtifactError, ValidationError):
+        return None
+    mtime_ns = store.filesystem.get_file_info(store.absolute(path)).mtime_ns
+    return snapshot.model_copy(update={"written_s": mtime_ns / 1e9 if mtime_ns else None})
+
+
+def forget_progress(store: Store, key: ArtifactKey) -> None:
+    """Remove the file: the stage is done, or an earlier attempt's pace no longer holds."""
+    store.delete(_path(key))
+
+
+def _path(key: ArtifactKey) -> str:
+    return f"{key.prefix}/_progress.json"
+
+
+def _number(value: float) -> str:
+    """About three digits, never in powers of ten."""
+    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+
+
+def _hms(seconds: float) -> str:
+    minutes, s = divmod(round(seconds), 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{s:02d}"
+
+
+def _ago(seconds: float) -> str:
+    for unit, length_s in (("d", 86_400), ("h", 3600)):
+        if seconds >= 2 * length_s:
+            return f"{seconds // length_s:.0f} {unit}"
+    return f"{seconds // 60:.0f} min"
