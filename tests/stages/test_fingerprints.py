@@ -122,7 +122,7 @@ def test_the_second_iteration_does_not_change_the_first(tmp_path: Path) -> None:
 def test_the_stages_of_a_configuration() -> None:
     assert stage_names(RunConfig()) == (*all_stage_names()[:2], *all_stage_names()[10:])
     assert stage_names(pretrained(1)) == (*all_stage_names()[:6], *all_stage_names()[10:])
-    assert stage_names(pretrained(2)) == all_stage_names
+    assert stage_names(pretrained(2)) == all_stage_names()
 
 
 def pretrained(iterations: int, **keys: object) -> RunConfig:
