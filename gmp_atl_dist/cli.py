@@ -21,6 +21,7 @@ from gmp_atl_dist.cli_options import ConfigOption, RootOption, SetOption, load_e
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import GmpAtlError
+from gmp_atl_dist.shipped import shipped_configs, summary_of
 
 if TYPE_CHECKING:
     from gmp_atl_dist.stages.base import Context
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 corpora_app = typer.Typer(help="Corpora: list the adapters, check one, write a synthetic one.")
-config_app = typer.Typer(help="Configurations: check one, print the schema of all.")
+config_app = typer.Typer(help="Configurations: list the shipped ones, check one, print the schema.")
 features_app = typer.Typer(help="Features and labels: to and from fairseq's .npy, .len, .km, .tsv.")
 app.add_typer(corpora_app, name="corpora")
 app.add_typer(config_app, name="config")
@@ -224,6 +225,16 @@ def corpora_synth(
 
     count = write_synthetic_corpus(out, seed=seed, utterances_per_speaker_and_emotion=utterances)
     print(f"{count} utterances in {out}")
+    return 0
+
+
+@config_app.command("list")
+def config_list() -> int:
+    """List the shipped configurations; --config takes their names."""
+    files = shipped_configs()
+    width = max(map(len, files), default=0)
+    for name, path in files.items():
+        print(f"{name:{width}}  {summary_of(path)}")
     return 0
 
 
