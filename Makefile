@@ -68,11 +68,13 @@ format: .venv/.installed-dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The wheel is built from the sdist, so that what is left in build/ cannot get into it.
+# The wheel is built from the sdist, so that what is left in build/ cannot get into it. Without pip's cache, which would
+# give the wheel of an earlier sdist of the same name.
 dist: .venv/.installed-dev ## build sdist and wheel into dist/, try the wheel in an empty venv
 	rm -rf dist *.egg-info
 	$(BIN)/python -c "from setuptools.build_meta import build_sdist; build_sdist('dist')" >/dev/null
-	$(BIN)/python -m pip wheel --no-input --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist dist/*.tar.gz
+	$(BIN)/python -m pip wheel --quiet --no-input --disable-pip-version-check --no-cache-dir --no-build-isolation \
+		--no-deps --wheel-dir dist dist/*.tar.gz
 	.ci/try-wheel $(BIN)/python dist/*.whl --progress-bar off $(PIP_ARGS) -c constraints-cpu.txt $(TORCH)
 
 clean: ## caches and build products; never runs/
