@@ -17,7 +17,7 @@ TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-all lint format clean distclean
+.PHONY: help setup demo test test-slow test-all lint format dist clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -68,8 +68,17 @@ format: .venv/.installed-dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The wheel is built from the sdist, so that what is left in build/ cannot get into it. Without pip's cache, which would
+# give the wheel of an earlier sdist of the same name.
+dist: .venv/.installed-dev ## build sdist and wheel into dist/, try the wheel in an empty venv
+	rm -rf dist *.egg-info
+	$(BIN)/python -c "from setuptools.build_meta import build_sdist; build_sdist('dist')" >/dev/null
+	$(BIN)/python -m pip wheel --quiet --no-input --disable-pip-version-check --no-cache-dir --no-build-isolation \
+		--no-deps --wheel-dir dist dist/*.tar.gz
+	.ci/try-wheel $(BIN)/python dist/*.whl --progress-bar off $(PIP_ARGS) -c constraints-cpu.txt $(TORCH)
+
 clean: ## caches and build products; never runs/
-	rm -rf build *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -path ./.venv -prune -o -path ./runs -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 distclean: clean ## the same and .venv; never runs/

@@ -22,7 +22,6 @@ from scipy.stats import t as student_t
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.config.file import load_config
 from gmp_atl_dist.console import Reporter
-from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.metrics import confusion_matrix, scores_from_confusion
 from gmp_atl_dist.pipeline import pretrain

@@ -42,8 +42,7 @@ from gmp_atl_dist.inference.extractor import (
 )
 from gmp_atl_dist.inference.forward import Loader
 from gmp_atl_dist.records import AUDIO_SCHEMA, UTTERANCE_SCHEMA, Fold
-from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.runtime import RayConnection
+from gmp_atl_dist.runtime import RayConnection, Task
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.mapped import map_parts
 from gmp_atl_dist.stages.part_plan import plan_parts

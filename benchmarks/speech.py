@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from gmp_atl_dist.config import CorpusConfig, ModelConfig, RuntimeConfig
 from gmp_atl_dist.console import Reporter
-from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runtime import RayConnection

@@ -1,3 +1,3 @@
 """GMP-ATL speech-emotion recognition on a cluster. Read ``pipeline.py`` first."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -14,6 +14,7 @@ from gmp_atl_dist.config import RunConfig, digest
 from gmp_atl_dist.doctor.findings import names_a_secret
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.ray_api.jobs import Job, JobExistsError, Jobs
+from gmp_atl_dist.shipped import shipped_path
 
 EXCLUDES = (".git", ".venv", "/runs", "__pycache__")
 _STOPPED = 143
@@ -55,23 +56,19 @@ def order_of(
     """The order of a run; refuses what could not work on another machine.
 
     Raises:
-        ConfigError: the file lies outside the folder, the root would be lost with the job, or a
-            variable is not set or names a secret.
+        ConfigError: the file lies outside the folder, a file there would be read instead of the
+            shipped configuration, the root would be lost with the job, or a variable is not set or
+            names a secret.
     """
     settings = experiment.runtime
     folder = folder.resolve()
-    if not config.resolve().is_relative_to(folder):
-        raise ConfigError(
-            f"--config {config}: lies outside --working-dir {folder}, so the job would not have it; "
-            f"name a working directory that holds it"
-        )
+    arguments = ["--config", _config_of_job(config, folder)]
     if "://" not in settings.root and not os.path.isabs(settings.root):
         raise ConfigError(
             f"runtime.root: {settings.root!r} is a relative folder, which on the cluster lies in "
             f"the job's own copy of the working directory and goes with it; give --root "
             f"s3://BUCKET/PREFIX, or a folder that all nodes share"
         )
-    arguments = ["--config", str(config.resolve().relative_to(folder))]
     for override in overrides:
         arguments += ["--set", override]
     if root is not None:
@@ -84,6 +81,23 @@ def order_of(
         env=_values(env),
         doctor=doctor,
     )
+
+
+def _config_of_job(config: Path, folder: Path) -> str:
+    """What the job's ``--config`` is: a shipped name, or the path below the working directory."""
+    if shipped_path(config) is not None:
+        if (folder / config).is_file():
+            raise ConfigError(
+                f"--config {config}: names a shipped configuration here, but a file in --working-dir "
+                f"{folder}, which the job would read instead; give the path of one of the two"
+            )
+        return str(config)
+    if not config.resolve().is_relative_to(folder):
+        raise ConfigError(
+            f"--config {config}: lies outside --working-dir {folder}, so the job would not have it; "
+            f"name a working directory that holds it"
+        )
+    return str(config.resolve().relative_to(folder))
 
 
 def name_of(experiment: RunConfig) -> str:

@@ -18,6 +18,7 @@ from gmp_atl_dist.corpora.synth import MARKER
 from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.hubert import build_random
 from gmp_atl_dist.models.source import model_to_files
+from gmp_atl_dist.shipped import shipped_configs
 
 pytest_plugins = ["support.one_process"]
 
@@ -97,7 +98,7 @@ def test_a_missing_configuration(gmp_atl: Run, tmp_path: Path, command: str) -> 
     assert code == 2
     assert err == (
         f"error: {tmp_path}/absent.toml: cannot be read (No such file or directory); give an "
-        f"existing TOML file\n"
+        f"existing TOML file, or the name of a shipped configuration: {', '.join(shipped_configs())}\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""``gmp-atl config``: check a configuration, print the schema."""
+"""``gmp-atl config``: list the shipped configurations, check one, print the schema."""
 
 from __future__ import annotations
 
@@ -8,8 +8,19 @@ import typer
 
 from gmp_atl_dist.cli.options import ConfigOption, SetOption, load_experiment
 from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.shipped import shipped_configs, summary_of
 
-app = typer.Typer(help="Configurations: check one, print the schema of all.")
+app = typer.Typer(help="Configurations: list the shipped ones, check one, print the schema.")
+
+
+@app.command("list")
+def list_() -> int:
+    """List the shipped configurations; --config takes their names."""
+    files = shipped_configs()
+    width = max(map(len, files), default=0)
+    for name, path in files.items():
+        print(f"{name:{width}}  {summary_of(path)}")
+    return 0
 
 
 @app.command("check")

@@ -11,7 +11,12 @@ import typer
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.config.file import load_config
 
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="TOML file of the experiment")]
+ConfigOption = Annotated[
+    Path,
+    typer.Option(
+        "--config", "-c", help="TOML file, or the name of a shipped one: gmp-atl config list"
+    ),
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", help="override a key: a.b=c; repeatable")
 ]

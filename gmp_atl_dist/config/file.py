@@ -11,21 +11,27 @@ from pydantic import BaseModel, ValidationError
 
 from gmp_atl_dist.config import RunConfig, Scale
 from gmp_atl_dist.errors import ConfigError
+from gmp_atl_dist.shipped import shipped_configs, shipped_path
 
 
 def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> RunConfig:
     """Read a TOML file, apply ``a.b=c`` overrides in order, and check the whole.
+
+    ``path`` may be the name of a shipped configuration, e.g. ``demo``; a file at that path takes
+    precedence.
 
     Raises:
         ConfigError: the file cannot be read or parsed, or a key is unknown or wrong; all wrong
             keys are named at once.
     """
     name = os.fspath(path)
+    file = shipped_path(path) or Path(path)
     try:
-        raw: dict[str, object] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        raw: dict[str, object] = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as e:
         raise ConfigError(
-            f"{name}: cannot be read ({e.strerror}); give an existing TOML file"
+            f"{name}: cannot be read ({e.strerror}); give an existing TOML file, or the name of a "
+            f"shipped configuration: {', '.join(shipped_configs())}"
         ) from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{name}: is not TOML: {e}") from e

@@ -1,0 +1,37 @@
+"""The configurations that come with the package, each known by its name: ``demo`` is ``demo.toml``.
+
+They are package data. In a checkout the folder ``shipped_configs`` is a link to the top-level
+``configs``; a wheel, an sdist and an uploaded working directory hold the files themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_FOLDER = Path(__file__).with_name("shipped_configs")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The file of every shipped configuration by its name, in the order of the names."""
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.toml"))}
+
+
+def shipped_path(config: str | os.PathLike[str]) -> Path | None:
+    """The file of the shipped configuration that ``config`` names.
+
+    None if ``config`` is no such name. A file at that path, relative to the current directory, takes
+    precedence over the name; a folder does not.
+    """
+    if os.path.exists(config) and not os.path.isdir(config):
+        return None
+    return shipped_configs().get(os.fspath(config))
+
+
+def summary_of(path: Path) -> str:
+    """The first comment line of a TOML file, which says what the configuration is for."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("#"):
+                return line.lstrip("#").strip()
+    return ""
