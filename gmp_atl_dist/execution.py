@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gmp_atl_dist import pipeline
 from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.errors import ArtifactError, ConfigError
 from gmp_atl_dist.records import Fold
+from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage, run_and_seal, sealed
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.stages.report import Report
@@ -71,6 +74,22 @@ def all_stage_names() -> tuple[str, ...]:
         {"model": {"source": "random:base"}, "pretrain": {"iterations": 2}}
     )
     return stage_names(longest)
+
+
+@contextmanager
+def open_context(config: RunConfig, reporter: Reporter | None = None) -> Iterator[Context]:
+    """Everything that a run needs besides its science: stores, workers, and where lines go.
+
+    The connection to Ray is made when the first stage needs it, and closed at the end of the block.
+
+    Raises:
+        ArtifactError: the root or the corpus is no usable folder or URI.
+    """
+    settings = config.runtime
+    lines = reporter or Reporter(log_format=settings.log_format, run=settings.run_name)
+    with RayConnection(settings) as connection:
+        source = Store.open(settings.corpus)
+        yield Context(Store.open(settings.root), source, settings, lines, connection)
 
 
 def run_pipeline(config: RunConfig, context: Context) -> Artifact:

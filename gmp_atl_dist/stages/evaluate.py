@@ -51,7 +51,7 @@ class Evaluate(Stage):
         return {"corpus": self.corpus, "finetuned": self.finetuned}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
-        from gmp_atl_dist.inference.predictor import Predictor, PredictorArgument
+        from gmp_atl_dist.inference.predictor import PartPredictor, PartPredictorArgument
 
         tested = self.fold.select(read_utterances(self.corpus), "test")
         map_parts(
@@ -59,8 +59,8 @@ class Evaluate(Stage):
             out,
             context.tags(self),
             [Task(name) for name in sorted({u.part for u in tested})],
-            Predictor,
-            PredictorArgument(
+            PartPredictor,
+            PartPredictorArgument(
                 self.corpus,
                 sealed(self.finetuned),
                 frozenset(u.utterance_id for u in tested),
