@@ -118,7 +118,7 @@ def _fit(book: Codebook) -> FitContent | None:
     return FitContent(
         seed=book.fit.seed,
         frames=book.fit.frames,
-        inertia=book.fit.inertia,
+        mean_squared_distance=book.fit.inertia,
         iterations=book.fit.iterations,
         redone=book.fit.redone,
         stability=book.fit.stability,
