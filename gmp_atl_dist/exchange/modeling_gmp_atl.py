@@ -36,7 +36,7 @@ class GmpAtlConfig(HubertConfig):
     am_margin: float = 0.2
 
 
-class ClipGroupNorm(nn.GroupNorm):
+class GmpAtlClipGroupNorm(nn.GroupNorm):
     """GroupNorm over time with the statistics of each clip's own steps. Later steps are zero."""
 
     def forward(self, input: Tensor, num_steps: list[int] | None = None) -> Tensor:
@@ -44,13 +44,13 @@ class ClipGroupNorm(nn.GroupNorm):
         if num_steps is None or min(num_steps) == total:
             return super().forward(input)
         clips = [
-            F.pad(super(ClipGroupNorm, self).forward(clip_CT[None, :, :n]), (0, total - n))
+            F.pad(super(GmpAtlClipGroupNorm, self).forward(clip_CT[None, :, :n]), (0, total - n))
             for clip_CT, n in zip(input.unbind(0), num_steps, strict=True)
         ]
         return torch.cat(clips)
 
 
-class AttentivePooling(nn.Module):
+class GmpAtlAttentivePooling(nn.Module):
     """Mean over the valid frames, weighted by softmax(v . tanh(W x + b))."""
 
     def __init__(self, dim: int) -> None:
@@ -75,8 +75,8 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
         self.hubert = HubertModel(config)
         if config.feat_extract_norm == "group":
             channels = int(config.conv_dim[0])
-            setattr(self._first_conv, "layer_norm", ClipGroupNorm(channels, channels))  # noqa: B010
-        self.pooling = AttentivePooling(config.hidden_size)
+            setattr(self._first_conv, "layer_norm", GmpAtlClipGroupNorm(channels, channels))  # noqa: B010
+        self.pooling = GmpAtlAttentivePooling(config.hidden_size)
         self.embedding = nn.Linear(config.hidden_size, config.embedding_dim)
         self.classifier = nn.Linear(config.embedding_dim, len(config.id2label or {}), bias=False)
         self.post_init()
@@ -145,7 +145,7 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
         x_BCT = wave_BN[:, None].to(conv.weight.dtype)
         if self.config.feat_extract_norm == "group":
             norm, activation = (
-                cast(ClipGroupNorm, first.layer_norm),
+                cast(GmpAtlClipGroupNorm, first.layer_norm),
                 cast(nn.Module, first.activation),
             )
             x_BCT = activation(norm(conv(x_BCT), [self._steps(n, 1) for n in lengths]))

@@ -143,7 +143,8 @@ def test_more_than_the_fraction_stops_the_run_and_names_all(
 
     assert headline == (
         f"{context.source.uri}: 20 of 2000 utterances are bad, a fraction of 0.01, and "
-        f"corpus.max_bad_fraction is {fraction:g}; mend them, or raise it to go on without them:"
+        f"corpus.max_bad_fraction is {fraction:g}; repair them, or raise "
+        f"that key to leave them out:"
     )
     assert len(lines) == len(BAD)
     told = {id_of(line): line for line in lines}
