@@ -97,7 +97,7 @@ def test_a_job_that_ends_well_is_0(in_a_folder_with_a_space: Path) -> None:
 
 
 LAUNCH = "import signal, sys; from pathlib import Path; from ray_jobs import local; "
-LAUNCH += "signal.signal(signal.SIGTERM, local._end); "
+LAUNCH += "signal.signal(signal.SIGTERM, local._exit_on_signal); "
 # A shell's background jobs ignore it, and so do their children unless told.
 LAUNCH += "signal.signal(signal.SIGINT, signal.default_int_handler); "
 LAUNCH += "local.run_job(Path('job.py'), ['started'])"
