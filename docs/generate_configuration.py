@@ -31,14 +31,16 @@ _HEAD = f"""\
 
 # Configuration
 
-An experiment is one TOML file. Every key has a default, so a file names only what differs. Unknown keys are refused.
+An experiment is one TOML file. Every key has a default, so a file names only what differs. Unknown keys
+are refused.
 
 - `gmp-atl config check --config FILE` checks a file and prints all keys with their values.
 - `--set a.b=c` overrides one key on the command line.
 - `configs/` has complete, commented experiments. `--config demo` names a shipped one.
 
-**Science and runtime.** All sections but `[runtime]` are science: they decide what is produced, and are part of the
-fingerprints. `[runtime]` says where and on what a run computes. It changes no result, and is part of no fingerprint.
+**Science and runtime.** All sections but `[runtime]` are science: they decide what is produced, and are
+part of the fingerprints. `[runtime]` says where and on what a run computes. It changes no result, and is
+part of no fingerprint.
 
 In the tables, *unset* means that the key has no value unless you give one.
 """

@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mkdocs.config.defaults import MkDocsConfig
-    from mkdocs.structure.files import Files
-    from mkdocs.structure.pages import Page
+    # Linted where the extra `docs` need not be installed.
+    from mkdocs.config.defaults import MkDocsConfig  # pyright: ignore[reportMissingImports]
+    from mkdocs.structure.files import Files  # pyright: ignore[reportMissingImports]
+    from mkdocs.structure.pages import Page  # pyright: ignore[reportMissingImports]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES_OF_ROOT = {
@@ -32,7 +33,7 @@ _FENCED = re.compile(r"^(?P<fence>`{3,}|~{3,}).*?^(?P=fence)\s*$", re.DOTALL | r
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages of the root."""
-    from mkdocs.structure.files import File
+    from mkdocs.structure.files import File  # pyright: ignore[reportMissingImports]
 
     for source, page in PAGES_OF_ROOT.items():
         text = (REPOSITORY / source).read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ from types import ModuleType
 import pytest
 import typer.main
 
+from gmp_atl_dist import metrics
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.config_file import parse_config
 
@@ -179,6 +181,16 @@ def test_python_blocks_parse_and_import_what_exists(page: Path):
                     assert hasattr(module, name.name), f"{page.name}: {node.module}.{name.name}"
 
 
+def test_functions_of_the_api_page_exist():
+    text = (DOCS / "python-api.md").read_text(encoding="utf-8").partition("## Metrics")[2]
+    signatures = re.findall(r"^\| `(\w+)\(([^)]*)\)`", text, re.MULTILINE)
+    assert signatures
+    for name, parameters in signatures:
+        names = [word.strip() for word in parameters.split(",")]
+        known = inspect.signature(getattr(metrics, name)).parameters
+        assert [word for word in names if word != "*"] == list(known), name
+
+
 def test_site_hooks_rewrite_links():
     hooks = _module(DOCS / "site_hooks.py")
     readme, page = PurePosixPath("README.md"), PurePosixPath("docs/method.md")
@@ -190,6 +202,24 @@ def test_site_hooks_rewrite_links():
     assert hooks.for_site("[a](corpora.md)", page) == "[a](corpora.md)"
     assert hooks.for_site("[a](../configs/none.toml)", page) == "[a](../configs/none.toml)"
     assert hooks.for_site("```\n[a](docs/x.md)\n```\n", readme) == "```\n[a](docs/x.md)\n```\n"
+
+
+def test_site_builds_without_a_warning(tmp_path: Path):
+    pytest.importorskip("mkdocs", reason="make docs installs it")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    remote = r'<(?:link rel="(?:stylesheet|preload)"|script|img)[^>]*(?:src|href)="(?:https?:)?//'
+    for page in tmp_path.glob("*.html"):
+        assert not re.search(remote, page.read_text(encoding="utf-8")), (
+            f"{page.name} loads from elsewhere"
+        )
 
 
 @pytest.mark.nightly
@@ -284,5 +314,3 @@ def _problems_of_call(words: list[str]) -> list[str]:
         for word in words[len(path) :]
         if re.fullmatch(r"--[a-z-]+", word) and word not in options | {"--help"}
     ]
-
-
