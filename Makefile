@@ -72,9 +72,9 @@ format: .venv/.installed-dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The variable leaves out a notice about the theme's successor.
 docs: .venv/.installed-docs ## the documentation as a site, in site/; a broken link is an error
 	$(BIN)/python docs/generate_configuration.py
-	# The variable leaves out a notice about the theme's successor.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## caches and build products; never runs/
