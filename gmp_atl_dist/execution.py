@@ -35,22 +35,31 @@ from gmp_atl_dist.store.index import one_of_each_group
 from gmp_atl_dist.store.layout import check_layout, claim_layout
 from gmp_atl_dist.store.progress import read_progress
 
+EVERY_STAGE = RunConfig.model_validate(
+    {"model": {"source": "random:base"}, "pretrain": {"iterations": 2}}
+)
+"""A configuration that has all stages."""
 _ANY_FOLD = Fold("fold1", train_speakers=("train",), test_speakers=("test",))
 
 
-def stage_names(config: RunConfig) -> tuple[str, ...]:
+def planned_stages(config: RunConfig) -> tuple[Stage, ...]:
     """The stages of a configuration in the order in which they run, from the method itself.
 
     Nothing is read: every artefact is pending, and one fold stands for all.
     """
-    names: dict[str, None] = {}
+    stages: dict[str, Stage] = {}
 
     def note(stage: Stage) -> Handle:
-        names.setdefault(stage.name)
+        stages.setdefault(stage.name, stage)
         return Pending(stage) if stage.identity_is_fingerprint else _placeholder(stage)
 
     pipeline.method(config, Store.open("."), note, lambda *_: (_ANY_FOLD,))
-    return tuple(names)
+    return tuple(stages.values())
+
+
+def stage_names(config: RunConfig) -> tuple[str, ...]:
+    """The names of :func:`planned_stages`."""
+    return tuple(stage.name for stage in planned_stages(config))
 
 
 def _placeholder(stage: Stage) -> Artifact:
@@ -70,10 +79,7 @@ def _placeholder(stage: Stage) -> Artifact:
 
 def all_stage_names() -> tuple[str, ...]:
     """The stages of all configurations in order, those of pretraining included."""
-    longest = RunConfig.model_validate(
-        {"model": {"source": "random:base"}, "pretrain": {"iterations": 2}}
-    )
-    return stage_names(longest)
+    return stage_names(EVERY_STAGE)
 
 
 @contextmanager

@@ -136,6 +136,13 @@ def test_configuration_page_is_up_to_date():
     )
 
 
+def test_list_of_stages_is_up_to_date():
+    generator = _module(DOCS / "generate_stages.py")
+    assert generator.PAGE.read_text(encoding="utf-8") == generator.page(), (
+        f"run {generator.COMMAND}"
+    )
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_toml_blocks_are_configurations(page: Path):
     for fence in fences(page):

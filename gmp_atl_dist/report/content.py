@@ -197,6 +197,8 @@ class ReportContent(Content):
     configuration: dict[str, Json]
     seeds: dict[str, int]
     versions: dict[str, str]
+    stages: tuple[str, ...] = ()
+    """Names of the stages in the order of the method."""
     artefacts: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")

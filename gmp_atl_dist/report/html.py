@@ -26,10 +26,6 @@ from gmp_atl_dist.report.content import (
     ReportContent,
 )
 
-_STAGES = (
-    *("mfcc", "cluster1", "label1", "pretrain1", "extract2", "cluster2", "label2", "pretrain2"),
-    *("warmup", "extract", "cluster", "label", "retrain", "finetune", "evaluate"),
-)
 _MAX_NAMES = 8
 _MAX_DROPPED = 200
 _NOTHING = "–"  # noqa: RUF001 - an en dash fills empty cells
@@ -59,7 +55,7 @@ def render_html(content: ReportContent) -> str:
         ),
         curve_pictures={
             stage: _data_uri(figures.curves_svg(stages[stage]))
-            for stage in _ordered(stages, _STAGES)
+            for stage in _ordered(stages, content.stages)
         },
         codebook_picture=_codebook_picture(content),
         centroid_picture=_centroid_picture(content),
@@ -68,9 +64,11 @@ def render_html(content: ReportContent) -> str:
         per_class={c: content.corpus.per_class[c] for c in _ordered_classes(content)},
         sections=_sections(content),
         artefact_kinds=_ordered(
-            {kind for fold in content.folds for kind in fold.artefacts}, _STAGES
+            {kind for fold in content.folds for kind in fold.artefacts}, content.stages
         ),
-        shared_artefacts={k: content.artefacts[k] for k in _ordered(content.artefacts, _STAGES)},
+        shared_artefacts={
+            k: content.artefacts[k] for k in _ordered(content.artefacts, content.stages)
+        },
         shown_dropped=content.corpus.dropped[:_MAX_DROPPED],
     )
 

@@ -32,7 +32,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Evaluate(Stage):
-    """Class probabilities of every test utterance."""
+    """The probability of each emotion for every test utterance."""
 
     corpus: Artifact
     finetuned: Handle

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Extract(Stage):
-    """fp16 features of ``config.layers`` for the utterances that clustering may see."""
+    """fp16 frame features of the chosen layers, for the training set."""
 
     config: ExtractConfig
     model: Handle

@@ -30,7 +30,7 @@ def selection_side(config: FinetuneConfig, folds: FoldsConfig) -> SelectionSide 
 
 @dataclass(frozen=True)
 class Finetune(TrainedStage):
-    """Utterance-level training on the fold's training speakers."""
+    """The retrained backbone with pooling and emotion classes, trained on emotion labels."""
 
     config: FinetuneConfig
     corpus: Artifact

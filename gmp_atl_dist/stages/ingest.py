@@ -52,7 +52,7 @@ _SHOWN_BAD = 3
 
 @dataclass(frozen=True)
 class Ingest(Stage):
-    """Decode, resample, check and store every utterance."""
+    """Every utterance of the corpus as 16 kHz mono samples, checked, with its sha256."""
 
     config: CorpusConfig
     source: Store

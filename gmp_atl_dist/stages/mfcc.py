@@ -23,7 +23,7 @@ from gmp_atl_dist.store.training_set import TrainingSet
 
 @dataclass(frozen=True)
 class Mfcc(Stage):
-    """fp16 MFCC of the utterances that pretraining may hear."""
+    """fp16 MFCC of the training set, for the first labels of pretraining."""
 
     config: ExtractConfig
     training: TrainingSet

@@ -30,7 +30,7 @@ LARGEST_CLUSTER_NOTE = "largest_cluster_share"
 
 @dataclass(frozen=True)
 class Pretrain(TrainedStage):
-    """One iteration of masked prediction, from random weights."""
+    """A backbone from random weights, after one iteration of masked prediction."""
 
     config: FramePredictionConfig
     backbone: Artifact

@@ -44,7 +44,7 @@ _VERSIONS_OF = ("torch", "transformers", "ray", "deepspeed", "pyarrow", "numpy")
 
 @dataclass(frozen=True)
 class Report(Stage):
-    """One self-contained page, and the same as JSON."""
+    """Scores with intervals, figures and protocol: one HTML page, and the same as JSON."""
 
     config: RunConfig
     corpus: Artifact
@@ -52,7 +52,7 @@ class Report(Stage):
     folds: tuple[FoldArtifacts, ...]
 
     kind: ClassVar[str] = "report"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def science(self) -> dict[str, Json]:
         return {"configuration": self.config.science(), "folds": [f.fold.name for f in self.folds]}
@@ -87,15 +87,12 @@ class Report(Stage):
             corpus=corpus_content(config.corpus, self.corpus),
             configuration=config.model_dump(mode="json", exclude=config.not_science),
             seeds={
-                "model": config.model.seed,
-                **({"pretrain": config.pretrain.seed} if config.pretrain.iterations else {}),
-                "warmup": config.warmup.seed,
-                "cluster": config.cluster.seed,
-                "retrain": config.retrain.seed,
-                "finetune": config.finetune.seed,
-                "evaluate": config.evaluate.seed,
+                name: section.seed
+                for name, section in config
+                if hasattr(section, "seed") and name not in config.not_science
             },
             versions={"gmp_atl_dist": __version__} | {name: version(name) for name in _VERSIONS_OF},
+            stages=("ingest", "backbone", *(self.folds[0].handles if self.folds else ())),
             artefacts={"ingest": self.corpus.identity, "backbone": self.backbone.identity},
         )
 

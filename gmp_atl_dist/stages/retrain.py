@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Retrain(TrainedStage):
-    """Frame-level training on the fold's pseudo-labels."""
+    """The starting backbone, retrained on the pseudo-labels with one head per scale."""
 
     config: RetrainConfig
     backbone: Handle

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Warmup(TrainedStage):
-    """Multi-task training on the fold's training speakers."""
+    """The backbone with an emotion and a gender head, trained together."""
 
     config: WarmupConfig
     corpus: Artifact
