@@ -1,6 +1,6 @@
-"""Stage ``evaluate``: what the fine-tuned model says of the fold's test speakers.
+"""Stage ``evaluate``: the predictions of the fine-tuned model for the fold's test speakers.
 
-Predictions are kept an utterance a row, so that any figure can be computed again from them.
+Predictions are stored per utterance, so every score can be computed again from them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gmp_atl_dist.store.readers import read_utterances
 
 @dataclass(frozen=True)
 class Prediction:
-    """One test utterance; probabilities follow the class list."""
+    """The prediction for one test utterance; ``probabilities`` are in the order of the class list."""
 
     utterance_id: str
     speaker: str
@@ -74,7 +74,7 @@ class Evaluate(Stage):
 
 
 def read_predictions(artifact: Artifact) -> tuple[Prediction, ...]:
-    """All predictions of a fold, in utterance-id order."""
+    """All predictions of a fold, sorted by utterance id."""
     rows = [
         row
         for name in artifact.part_names

@@ -1,6 +1,6 @@
-"""Stage ``report``: figures with their intervals, pictures, protocol, configuration, fingerprints.
+"""Stage ``report``: scores with intervals, figures, protocol, configuration, fingerprints.
 
-Everything is computed again from the artefacts, so a report can be made anew at any time.
+Everything is computed from the artefacts, so a report can be made again at any time.
 """
 
 from __future__ import annotations
@@ -73,17 +73,17 @@ class Report(Stage):
         return Seal()
 
     def content(self) -> ReportContent:
-        """All figures, from the sealed artefacts."""
+        """Everything that the report shows, from the sealed artefacts."""
         config = self.config
         utterances = read_utterances(self.corpus)
         folds = [self._fold(f, utterances) for f in self.folds]
-        everything = [p for f in self.folds for p in read_predictions(f.artifact("evaluate"))]
+        predictions = [p for f in self.folds for p in read_predictions(f.artifact("evaluate"))]
         return ReportContent(
             title=f"GMP-ATL on {config.corpus.adapter}",
             protocol=protocol_of(config),
             classes=read_emotions(self.corpus),
             folds=tuple(folds),
-            pooled=PooledContent.of(self._outcome(everything), [f.outcome for f in folds]),
+            pooled=PooledContent.of(self._outcome(predictions), [f.outcome for f in folds]),
             corpus=corpus_content(config.corpus, self.corpus),
             configuration=config.model_dump(mode="json", exclude=config.not_science),
             seeds={
@@ -139,7 +139,7 @@ class Report(Stage):
 def outcome_of(
     predictions: Sequence[Prediction], classes: Sequence[str], config: EvaluateConfig
 ) -> Outcome:
-    """Predictions, scored; ``classes`` is the fold's fixed class list."""
+    """Scores of predictions over the fixed class list ``classes``."""
     return Outcome.of(
         [classes.index(p.emotion) for p in predictions],
         [classes.index(p.predicted) for p in predictions],
@@ -152,7 +152,7 @@ def outcome_of(
 
 
 def corpus_content(config: CorpusConfig, corpus: Artifact) -> CorpusContent:
-    """What an ``ingest`` artefact holds."""
+    """Counts of an ``ingest`` artefact."""
     utterances = read_utterances(corpus)
     return CorpusContent(
         adapter=config.adapter,
@@ -168,7 +168,7 @@ def corpus_content(config: CorpusConfig, corpus: Artifact) -> CorpusContent:
 
 
 def protocol_of(config: RunConfig) -> Protocol:
-    """The arm that a configuration runs."""
+    """The protocol of a configuration."""
     side = selection_side(config.finetune, config.folds)
     pretrained = config.pretrain.iterations > 0
     return Protocol.of(config.folds.protocol, _rule(side), pretrained=pretrained)
