@@ -29,7 +29,7 @@ _LAST = ("integration", "faults")
 def _of_runs() -> frozenset[Path]:
     """Modules that compare with one undisturbed run of the pipeline, which is made once a process."""
     found = (REPOSITORY / "tests").rglob("test_*.py")
-    return frozenset(p for p in found if '= ["pipeline_runs"]' in p.read_text())
+    return frozenset(p for p in found if '= ["support.pipeline_runs"]' in p.read_text())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,6 @@ Nodes are raylets of this machine (``ray.cluster_utils.Cluster``); removing one 
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -16,8 +15,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-import ray
 from ray.cluster_utils import Cluster
+from support.local_ray import local_nodes
 from support.one_process import FOLD, Tiny, no_ray
 from support.slow_model import load_slow
 
@@ -43,25 +42,8 @@ PART_FRAMES = 40
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
     """A head without cores, and two nodes with room for all workers on either."""
-    noticed_soon = {"health_check_failure_threshold": 3, "health_check_period_ms": 500}
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "_system_config": noticed_soon, "include_dashboard": False},
-    )
-    for _ in range(2):
-        cluster.add_node(num_cpus=4)
-    here = os.pathsep.join(
-        [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    ray.init(
-        address=cluster.address,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": here}},
-    )
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    with local_nodes(2, num_cpus=4) as cluster:
+        yield cluster
 
 
 def extracted(tiny: Tiny, root: Path, workers: int) -> dict[str, str]:

@@ -5,8 +5,6 @@ Nodes are raylets of this machine (``ray.cluster_utils.Cluster``); removing one 
 
 from __future__ import annotations
 
-import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from ray._private.node import Node
 from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
+from support.local_ray import local_nodes
 from support.one_process import Tiny
 from support.retrain_case import OTHER_ORDER_OF_SUMS, STEPS, Case, case
 
@@ -38,23 +37,8 @@ NOTICE_S = 12.0
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
     """A head without cores."""
-    noticed_soon = {"health_check_failure_threshold": 3, "health_check_period_ms": 500}
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "_system_config": noticed_soon, "include_dashboard": False},
-    )
-    here = os.pathsep.join(
-        [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    ray.init(
-        address=cluster.address,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": here}},
-    )
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    with local_nodes() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")

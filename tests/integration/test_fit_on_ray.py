@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
@@ -16,8 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
+from support.local_ray import local_ray
 from support.one_process import FOLD, Tiny, finish, no_ray
 from support.plans import plan_of
+from support.pool_workers import Doubler
 from support.stored_features import put_features_of, spoken
 
 from gmp_atl_dist import runtime
@@ -45,18 +46,8 @@ DIED_AT = 5
 @pytest.fixture(scope="module")
 def cores() -> Iterator[None]:
     """A Ray of this module's own, with room for four workers."""
-    here = os.pathsep.join([*map(str, HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        object_store_memory=200 << 20,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": here}},
-    )
-    yield
-    ray.shutdown()
+    with local_ray(num_cpus=4, object_store_memory=200 << 20):
+        yield
 
 
 def at(tiny: Tiny, root: Path, workers: int) -> Context:
@@ -202,23 +193,6 @@ def end_session(sid: int) -> None:
                 process.kill()
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
-
-
-class Doubler:
-    """A worker of a pool; ``argument`` says what is wrong with it."""
-
-    def __init__(self, argument: str) -> None:
-        if argument == "cannot be made":
-            raise ConfigError("this worker cannot be made")
-
-    def __call__(self, task: Task, order: int) -> int:
-        if task.name == "bad":
-            raise ConfigError("bad is bad")
-        if task.name == "deadly":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if task.name == "slow":
-            time.sleep(60)
-        return order * int(task.name)
 
 
 def asked(argument: str, *names: str, most: int = 2, stalled_after_s: float = 60.0) -> list[int]:

@@ -17,7 +17,7 @@ import yaml
 
 from deploy.k8s.rules import ray_jobs
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Manifests = list[dict[str, Any]]

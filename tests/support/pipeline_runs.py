@@ -2,7 +2,7 @@
 
 Each is a process in a session of its own on a local Ray, which lets the tests see and end all that
 belongs to it and nothing else. Test modules get the fixtures by ``pytest_plugins =
-["pipeline_runs"]``. They import it before pytest could rewrite its assertions, and it has none:
+["support.pipeline_runs"]``. They import it before pytest could rewrite its assertions, and it has none:
 PYTEST_DONT_REWRITE.
 """
 
