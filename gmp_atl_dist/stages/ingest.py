@@ -8,7 +8,7 @@ moved changes nothing downstream.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import ClassVar
@@ -56,6 +56,8 @@ class Ingest(Stage):
 
     config: CorpusConfig
     source: Store
+    read: Callable[[CorpusConfig, Store], CorpusListing] = read_corpus
+    """Lists the corpus; called when the listing is first needed."""
 
     kind: ClassVar[str] = "ingest"
     identity_is_fingerprint: ClassVar[bool] = False
@@ -67,7 +69,7 @@ class Ingest(Stage):
         Raises:
             CorpusError: the corpus cannot be used; names every bad item.
         """
-        return read_corpus(self.config, self.source)
+        return self.read(self.config, self.source)
 
     def science(self) -> dict[str, Json]:
         return {"corpus": hashed(self.config), "listing": self.listing.stamp}
