@@ -3,7 +3,7 @@
 A digest here changes only by decision. A key that is added to the science configuration declares the
 value at which it is left out (``config/hashing.py``), and then no digest changes. When a stage writes
 other bytes for the same inputs, its ``version`` is raised, and the digests from that stage on are pinned
-again in the same commit: ``python tests/stages/test_pinned_digests.py`` prints them.
+again in the same commit: ``python tests/stages/test_pinned_digests.py`` writes them.
 """
 
 from __future__ import annotations
