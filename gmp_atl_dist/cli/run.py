@@ -94,13 +94,13 @@ def verify(
     """Re-hash every object of every artefact below the root; 4 if one is damaged."""
     from gmp_atl_dist.errors import ArtifactError, ConfigError
     from gmp_atl_dist.store.artifact import find_artifact, list_artifacts
-    from gmp_atl_dist.store.filesystem import Store
+    from gmp_atl_dist.store.layout import open_root
 
     if config is not None:
         root = load_experiment(config, set_, root).runtime.root
     if root is None:
         raise ConfigError("nothing to verify; give --root or --config")
-    store, reporter = Store.open(root), Reporter()
+    store, reporter = open_root(root), Reporter()
     problems: list[str] = []
     keys = list_artifacts(store)
     with reporter.bar(Tags(stage="verify")) as bar:

@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ, decode_pcm16
 from gmp_atl_dist.config import CorpusConfig, Json, digest, hashed
@@ -23,7 +22,6 @@ from gmp_atl_dist.corpora.checks import refuse_too_many_bad
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import (
     AUDIO_SCHEMA,
-    UTTERANCE_SCHEMA,
     Problem,
     StoredUtterance,
     Utterance,
@@ -41,7 +39,7 @@ from gmp_atl_dist.store.artifact import (
     receipts_json,
 )
 from gmp_atl_dist.store.filesystem import Store, UnreadableError
-from gmp_atl_dist.store.readers import INDEX_PART, pcm16_sha256
+from gmp_atl_dist.store.readers import INDEX_PART, pcm16_sha256, read_part_utterances
 
 _BYTES_A_SECOND = SAMPLE_RATE_HZ * 2
 _ROW_GROUP_ROWS = 64
@@ -114,10 +112,9 @@ class Ingest(Stage):
     ) -> list[StoredUtterance]:
         """One small table of all utterances, for everything that needs no audio."""
         utterances: list[StoredUtterance] = []
+        parts = out.written()
         for name in names:
-            with out.store.open_input(f"{out.key.prefix}/parts/{name}.parquet") as f:
-                table = pq.read_table(f, columns=UTTERANCE_SCHEMA.names)
-            utterances += utterances_from_table(table)
+            utterances += read_part_utterances(parts, name)
         if not utterances:
             raise CorpusError.of_all(
                 "no utterance of the corpus can be used; repair the recordings:",
