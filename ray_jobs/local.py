@@ -1,9 +1,9 @@
-"""``python -m ray_jobs.local ARGS``: ``run_pipeline.py ARGS`` as a job of a Ray of its own.
+"""``python -m ray_jobs.local ARGS``: run ``run_pipeline.py ARGS`` as a job of a private Ray head.
 
-The head has ports, a token and a folder of its own, so it neither meets another Ray of this machine
-nor is met by one; its dashboard listens on loopback alone. It ends when the job does, whatever the
-job's end is. Head, workers and job inherit the caller's environment (``AWS_*``) and working
-directory, so relative paths mean what they meant to the caller.
+The head has its own ports, token and folder, so it cannot be mixed up with another Ray of this machine.
+Its dashboard listens on the loopback interface only. The head stops when the job ends, however it ends.
+Head, workers and job inherit the caller's environment (``AWS_*``) and working directory, so relative
+paths mean the same as for the caller.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import random
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -29,20 +30,25 @@ from types import FrameType
 
 import psutil
 
+from gmp_atl_dist.errors import GmpAtlError, WorkerError
+from gmp_atl_dist.ray_api.jobs import Job, Jobs
+
 _OBJECT_STORE_BYTES = 10**9
-_READY_S = 120.0
+_READY_S = 1800.0
+"""A busy machine may need minutes; the limit only catches a head that hangs."""
 _STOP_S = 20.0
 _POLL_S = 0.3
 _LOG = "head.log"
 _PORTS = range(20_000, 32_000)  # between Ray's worker ports and Linux's ephemeral ones
 _MARK = "GMP_ATL_LOCAL_RAY"
 _NOT_INHERITED = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_NAMESPACE", "RAY_AUTH_TOKEN_PATH")
+_NO_PROXY = ("NO_PROXY", "no_proxy")
 _RAY = ("-m", "ray.scripts.scripts")
 
 
 @dataclass(frozen=True)
 class Head:
-    """A Ray head: its process, its dashboard, and the environment of whoever talks to it."""
+    """A Ray head: its process, its ports, and the environment that its clients need."""
 
     process: subprocess.Popen[bytes]
     folder: Path
@@ -56,9 +62,13 @@ class Head:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.dashboard_port}"
 
-    def said(self) -> str:
+    def output(self) -> str:
         """The end of what it printed."""
         return (self.folder / _LOG).read_text(errors="replace")[-2000:]
+
+    @property
+    def token(self) -> str:
+        return self.env["RAY_AUTH_TOKEN"]
 
     def get(self, path: str) -> dict[str, object]:
         """The dashboard's answer.
@@ -66,44 +76,52 @@ class Head:
         Raises:
             OSError: it does not answer, or not with 200.
         """
-        token = {"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}"}
+        token = {"Authorization": f"Bearer {self.token}"}
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(urllib.request.Request(self.url + path, headers=token), timeout=10) as f:
             return json.load(f)
 
 
 def run_job(script: Path, args: Sequence[str]) -> int:
-    """Run ``script args`` as a job of a private Ray; returns the job's exit code.
+    """Run ``script args`` as a job of a private Ray and return the job's exit code.
 
-    What the job prints goes to this process's stdout as it comes.
+    The job's output goes to this process's standard output while the job runs.
 
     Raises:
-        RuntimeError: the head did not come up in time, refused the job, or died; with its words.
+        WorkerError: the head did not become ready, refused the job or died; the message has its output.
     """
-    job = f"gmp-atl-{secrets.token_hex(4)}"
+    name = f"gmp-atl-{secrets.token_hex(4)}"
     with private_head() as head:
-        submit = [
-            *(head.python, *_RAY, "job", "submit", "--address", head.url),
-            *("--submission-id", job, "--no-wait"),
-            *("--", head.python, str(script.resolve()), *args),
-        ]
-        done = subprocess.run(submit, env=head.env, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"Ray refused the job:\n{done.stdout}{done.stderr}")
-        code = _follow(head, job)
-    return code if code >= 0 else 128 - code
+        command = shlex.join([head.python, str(script.resolve()), *args])
+        # The client is in this process, and must not ask a proxy for the loopback interface.
+        os.environ.update({key: head.env[key] for key in _NO_PROXY})
+        jobs = Jobs(head.url, head.token)
+        jobs.submit(name, command)
+        job = jobs.follow(name, _write, lambda: _check_alive(head))
+    return _exit_code(job)
+
+
+def _exit_code(job: Job) -> int:
+    if job.exit_code is None:
+        raise WorkerError(f"Ray did not run the job to its end: {job.message}")
+    return job.exit_code if job.exit_code >= 0 else 128 - job.exit_code
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 @contextmanager
 def private_head(num_cpus: int | None = None) -> Iterator[Head]:
-    """A head of its own for as long as the block takes; it and all that it started end with it.
+    """A Ray head that runs during the block. Afterwards it is stopped with all that it started.
 
-    ``num_cpus`` are those of this machine unless given.
+    ``num_cpus`` defaults to the cores of this machine.
 
     Raises:
-        RuntimeError: it did not come up in time, or died; with its words.
+        WorkerError: it did not become ready or died; the message has its output.
     """
-    # A short path, because unix sockets below it may have some 100 characters.
+    # A short path, because the path of a unix socket has at most some 100 characters.
     folder = Path(tempfile.mkdtemp(prefix="gar-", dir="/tmp"))
     head: Head | None = None
     try:
@@ -111,7 +129,7 @@ def private_head(num_cpus: int | None = None) -> Iterator[Head]:
         _wait_until_ready(head)
         yield head
     finally:
-        # A second Ctrl-C must not leave a Ray behind.
+        # A second Ctrl-C must not leave processes of Ray behind.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         _stop(head, folder)
         shutil.rmtree(folder, ignore_errors=True)
@@ -125,13 +143,12 @@ def _start(folder: Path, num_cpus: int) -> Head:
         _MARK: str(folder),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        # Nothing to drain: the job is over. Ray would wait 30 s on SIGTERM.
+        # The job is over, so nothing is left to drain. Ray would wait 30 s after SIGTERM.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-        # One machine is asked cheaply; every report of a training waits for the next look.
+        # Each report of a training waits for the next poll, and polling one machine is cheap.
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
         "PYTHONUNBUFFERED": "1",
-        "NO_PROXY": no_proxy,
-        "no_proxy": no_proxy,
+        **dict.fromkeys(_NO_PROXY, no_proxy),
     }
     python = _plain_path_of_python(folder)
     gcs, dashboard, client, agent, agent_grpc, runtime_env, metrics = _free_ports(7)
@@ -157,7 +174,7 @@ def _start(folder: Path, num_cpus: int) -> Head:
 
 
 def _plain_path_of_python(folder: Path) -> str:
-    """This interpreter; Ray starts workers through a shell, and does not quote spaces."""
+    """The path of this interpreter without spaces: Ray starts workers by a shell and does not quote."""
     if not re.search(r"\s", sys.executable):
         return sys.executable
     (folder / "venv").symlink_to(sys.prefix, target_is_directory=True)
@@ -165,51 +182,28 @@ def _plain_path_of_python(folder: Path) -> str:
 
 
 def _wait_until_ready(head: Head) -> None:
-    """Until the dashboard answers and the agent that starts jobs listens."""
+    """Wait until the dashboard answers and the agent that starts jobs listens."""
     start = time.monotonic()
-    while time.monotonic() < start + _READY_S and head.process.poll() is None:
+    while time.monotonic() < start + _READY_S:
+        _check_alive(head)
         with suppress(OSError):
             head.get("/api/version")
             socket.create_connection(("127.0.0.1", head.agent_port), timeout=5).close()
             return
         time.sleep(_POLL_S)
-    if head.process.poll() is not None:
-        raise _death_of(head)
-    raise RuntimeError(f"Ray's head is not ready after {_READY_S:.0f} s; it said:\n{head.said()}")
+    raise WorkerError(
+        f"Ray's head is not ready after {_READY_S:.0f} s; its output:\n{head.output()}"
+    )
 
 
-def _death_of(head: Head) -> RuntimeError:
-    return RuntimeError(f"Ray's head ended with {head.process.poll()}; it said:\n{head.said()}")
-
-
-def _follow(head: Head, job: str) -> int:
-    """Copy what the job prints to stdout until its end; its exit code.
-
-    `ray job submit` would wait as well, but repeats the output of a job that fails, and hides its
-    exit code.
-    """
-    log = head.folder / "session_latest" / "logs" / f"job-driver-{job}.log"
-    info: dict[str, object] = {}
-    shown = 0
-    while head.process.poll() is None:
-        # Asked before the copy, so that the last copy is of all.
-        with suppress(OSError):
-            info = head.get(f"/api/jobs/{job}")
-        with suppress(FileNotFoundError), log.open("rb") as f:
-            f.seek(shown)
-            shown += sys.stdout.buffer.write(f.read())
-            sys.stdout.flush()
-        if info.get("status") in ("SUCCEEDED", "FAILED", "STOPPED"):
-            code = info.get("driver_exit_code")
-            if isinstance(code, int):
-                return code
-            raise RuntimeError(f"Ray did not run the job to its end: {info.get('message')}")
-        time.sleep(_POLL_S)
-    raise _death_of(head)
+def _check_alive(head: Head) -> None:
+    code = head.process.poll()
+    if code is not None:
+        raise WorkerError(f"Ray's head ended with exit code {code}; its output:\n{head.output()}")
 
 
 def _stop(head: Head | None, folder: Path) -> None:
-    """End the head, which ends its own; then what is left of it, such as the job's session."""
+    """Stop the head, which stops its processes; then kill what is left, such as the job's session."""
     if head is not None:
         head.process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -217,7 +211,9 @@ def _stop(head: Head | None, folder: Path) -> None:
     deadline = time.monotonic() + _STOP_S
     while left := [p for p in psutil.process_iter() if _mark_of(p) == str(folder)]:
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{[p.pid for p in left]} cannot be killed; end these processes")
+            raise WorkerError(
+                f"processes {[p.pid for p in left]} cannot be killed; end them yourself"
+            )
         for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -227,7 +223,7 @@ def _stop(head: Head | None, folder: Path) -> None:
 
 
 def _mark_of(process: psutil.Process) -> str | None:
-    """Everything below a head inherits its environment, also what left its process session."""
+    """The folder of the head that started a process: all of them inherit the head's environment."""
     try:
         return process.environ().get(_MARK)
     except (psutil.Error, OSError):
@@ -235,15 +231,15 @@ def _mark_of(process: psutil.Process) -> str | None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Different ports of loopback on which nobody listens."""
-    found: list[int] = []
+    """Different free ports of the loopback interface."""
+    free: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise RuntimeError(f"there are no {count} free ports among {_PORTS}")
+            free.append(port)
+        if len(free) == count:
+            return free
+    raise WorkerError(f"fewer than {count} ports of {_PORTS} are free; stop what uses them")
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
@@ -256,3 +252,6 @@ if __name__ == "__main__":
         sys.exit(run_job(Path(__file__).with_name("run_pipeline.py"), sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(130)
+    except GmpAtlError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(e.exit_code)
