@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TextIO
 
 _PACKAGE = __name__.partition(".")[0]
-_FOLDER = "logs"
+FOLDER = "run_logs"
+"""Below a root. ``logs`` holds TensorBoard's events."""
 _OUT_FD, _ERR_FD = 1, 2
 _MARK = f"{_PACKAGE} warning: "
 # Ray appends the remark where several workers print the same.
@@ -41,7 +42,7 @@ class RunLog:
     def __init__(self, root: str) -> None:
         """``root`` is the folder or URI of the artefacts.
 
-        The file lies in ``logs/`` below a local root; otherwise, or where that folder cannot be
+        The file lies in ``run_logs/`` below a local root; otherwise, or where that folder cannot be
         written, in ``gmp-atl-logs/`` of the system's temporary folder.
         """
         self._below_root = _local_folder(root)
@@ -211,8 +212,8 @@ class _Sieve(io.TextIOBase):
 
 def _local_folder(root: str) -> Path | None:
     if root.startswith("file://"):
-        return Path(root.removeprefix("file://")) / _FOLDER
-    return None if "://" in root else Path(root).expanduser() / _FOLDER
+        return Path(root.removeprefix("file://")) / FOLDER
+    return None if "://" in root else Path(root).expanduser() / FOLDER
 
 
 def _own_stream(stream: TextIO, fd: int) -> TextIO:

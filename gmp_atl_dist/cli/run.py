@@ -17,7 +17,7 @@ from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_e
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter, log_line
 from gmp_atl_dist.errors import GmpAtlError
-from gmp_atl_dist.run_log import RunLog
+from gmp_atl_dist.run_log import FOLDER, RunLog
 from gmp_atl_dist.tags import Tags
 
 _UPLOAD_TIMEOUT_S = 10.0
@@ -75,8 +75,8 @@ def _published(log: RunLog, root: str) -> str:
         # A store that does not answer may be why the run failed: ask it briefly.
         with suppress(GmpAtlError):
             store = Store.open(root, timeout_s=_UPLOAD_TIMEOUT_S)
-            store.put(f"logs/{log.path.name}", log.path.read_bytes())
-            return f"{store.uri}/logs/{log.path.name}"
+            store.put(f"{FOLDER}/{log.path.name}", log.path.read_bytes())
+            return f"{store.uri}/{FOLDER}/{log.path.name}"
     return str(log.path)
 
 
