@@ -228,7 +228,7 @@ def test_a_pool_larger_than_the_cluster_works_with_what_there_is(cores: None) ->
             "",
             ["1", "deadly"],
             WorkerError,
-            r"workers failed for good at deadly .*task_retries",
+            r"workers kept failing at deadly .*task_retries",
             marks=pytest.mark.slow,
         ),
         (
