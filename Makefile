@@ -17,7 +17,7 @@ TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-all lint format dist clean distclean
+.PHONY: help setup demo test test-slow test-all lint format docs dist clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -29,6 +29,10 @@ help: ## this list
 
 .venv/.installed-dev: .venv/.installed-cpu
 	$(PIP) -c constraints-cpu.txt $(TORCH) -e '.[cpu,dev]'
+	touch $@
+
+.venv/.installed-docs: .venv/.installed-cpu
+	$(PIP) -c constraints-cpu.txt $(TORCH) -e '.[cpu,docs]'
 	touch $@
 
 # DeepSpeed would compile at its first use, in the middle of a run.
@@ -68,6 +72,12 @@ format: .venv/.installed-dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The variable leaves out a notice about the theme's successor.
+docs: .venv/.installed-docs ## the documentation as a site, in site/; a broken link is an error
+	$(BIN)/python docs/generate_configuration.py
+	$(BIN)/python docs/generate_stages.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # The wheel is built from the sdist, so that what is left in build/ cannot get into it. Without pip's cache, which would
 # give the wheel of an earlier sdist of the same name.
 dist: .venv/.installed-dev ## build sdist and wheel into dist/, try the wheel in an empty venv
@@ -78,7 +88,7 @@ dist: .venv/.installed-dev ## build sdist and wheel into dist/, try the wheel in
 	.ci/try-wheel $(BIN)/python dist/*.whl --progress-bar off $(PIP_ARGS) -c constraints-cpu.txt $(TORCH)
 
 clean: ## caches and build products; never runs/
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -path ./.venv -prune -o -path ./runs -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 distclean: clean ## the same and .venv; never runs/

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gmp_atl_dist import pipeline
 from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.errors import ArtifactError, ConfigError
 from gmp_atl_dist.records import Fold
+from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage, run_and_seal, sealed
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.stages.report import Report
@@ -32,22 +35,31 @@ from gmp_atl_dist.store.index import one_of_each_group
 from gmp_atl_dist.store.layout import check_layout, claim_layout
 from gmp_atl_dist.store.progress import read_progress
 
+EVERY_STAGE = RunConfig.model_validate(
+    {"model": {"source": "random:base"}, "pretrain": {"iterations": 2}}
+)
+"""A configuration that has all stages."""
 _ANY_FOLD = Fold("fold1", train_speakers=("train",), test_speakers=("test",))
 
 
-def stage_names(config: RunConfig) -> tuple[str, ...]:
+def planned_stages(config: RunConfig) -> tuple[Stage, ...]:
     """The stages of a configuration in the order in which they run, from the method itself.
 
     Nothing is read: every artefact is pending, and one fold stands for all.
     """
-    names: dict[str, None] = {}
+    stages: dict[str, Stage] = {}
 
     def note(stage: Stage) -> Handle:
-        names.setdefault(stage.name)
+        stages.setdefault(stage.name, stage)
         return Pending(stage) if stage.identity_is_fingerprint else _placeholder(stage)
 
     pipeline.method(config, Store.open("."), note, lambda *_: (_ANY_FOLD,))
-    return tuple(names)
+    return tuple(stages.values())
+
+
+def stage_names(config: RunConfig) -> tuple[str, ...]:
+    """The names of :func:`planned_stages`."""
+    return tuple(stage.name for stage in planned_stages(config))
 
 
 def _placeholder(stage: Stage) -> Artifact:
@@ -67,10 +79,23 @@ def _placeholder(stage: Stage) -> Artifact:
 
 def all_stage_names() -> tuple[str, ...]:
     """The stages of all configurations in order, those of pretraining included."""
-    longest = RunConfig.model_validate(
-        {"model": {"source": "random:base"}, "pretrain": {"iterations": 2}}
-    )
-    return stage_names(longest)
+    return stage_names(EVERY_STAGE)
+
+
+@contextmanager
+def open_context(config: RunConfig, reporter: Reporter | None = None) -> Iterator[Context]:
+    """Everything that a run needs besides its science: stores, workers, and where lines go.
+
+    The connection to Ray is made when the first stage needs it, and closed at the end of the block.
+
+    Raises:
+        ArtifactError: the root or the corpus is no usable folder or URI.
+    """
+    settings = config.runtime
+    lines = reporter or Reporter(log_format=settings.log_format, run=settings.run_name)
+    with RayConnection(settings) as connection:
+        source = Store.open(settings.corpus)
+        yield Context(Store.open(settings.root), source, settings, lines, connection)
 
 
 def run_pipeline(config: RunConfig, context: Context) -> Artifact:

@@ -74,7 +74,7 @@ class Usage:
 
     k: int
     used: int
-    dead: int
+    empty: int
     tiny: int
     perplexity: float
     top_share: float
@@ -243,7 +243,7 @@ def label_usage(histogram: ArrayLike) -> Usage:
     return Usage(
         k=len(counts),
         used=used,
-        dead=len(counts) - used,
+        empty=len(counts) - used,
         tiny=int(np.count_nonzero((counts > 0) & (share < _TINY_SHARE / len(counts)))),
         perplexity=float(np.exp(_entropy(share))),
         top_share=float(share.max()),

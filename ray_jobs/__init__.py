@@ -1,1 +1,1 @@
-"""What ``ray job submit`` runs, and a launcher that submits to a private Ray of this machine."""
+"""Entry points for ``ray job submit``, and a launcher that uses a private Ray on this machine."""

@@ -1,9 +1,9 @@
-"""``python -m ray_jobs.local ARGS``: ``run_pipeline.py ARGS`` as a job of a Ray of its own.
+"""``python -m ray_jobs.local ARGS`` runs ``run_pipeline.py ARGS`` as a job of a private Ray.
 
-The head has ports, a token and a folder of its own, so it neither meets another Ray of this machine
-nor is met by one; its dashboard listens on loopback alone. It ends when the job does, whatever the
-job's end is. Head, workers and job inherit the caller's environment (``AWS_*``) and working
-directory, so relative paths mean what they meant to the caller.
+The head has its own ports, token and folder, so it does not interfere with another Ray on this
+machine. Its dashboard listens on loopback only. The head ends when the job ends, also after an error.
+Head, workers and job inherit the caller's environment (``AWS_*``) and working directory, so relative
+paths work as usual.
 """
 
 from __future__ import annotations
@@ -36,13 +36,18 @@ _POLL_S = 0.3
 _LOG = "head.log"
 _PORTS = range(20_000, 32_000)  # between Ray's worker ports and Linux's ephemeral ones
 _MARK = "GMP_ATL_LOCAL_RAY"
-_NOT_INHERITED = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_NAMESPACE", "RAY_AUTH_TOKEN_PATH")
+_REMOVED_VARIABLES = (
+    "RAY_ADDRESS",
+    "RAY_API_SERVER_ADDRESS",
+    "RAY_NAMESPACE",
+    "RAY_AUTH_TOKEN_PATH",
+)
 _RAY = ("-m", "ray.scripts.scripts")
 
 
 @dataclass(frozen=True)
 class Head:
-    """A Ray head: its process, its dashboard, and the environment of whoever talks to it."""
+    """A Ray head: its process, its ports, and the environment for its clients."""
 
     process: subprocess.Popen[bytes]
     folder: Path
@@ -56,15 +61,15 @@ class Head:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.dashboard_port}"
 
-    def said(self) -> str:
-        """The end of what it printed."""
+    def output(self) -> str:
+        """The last 2,000 characters of its output."""
         return (self.folder / _LOG).read_text(errors="replace")[-2000:]
 
     def get(self, path: str) -> dict[str, object]:
-        """The dashboard's answer.
+        """The dashboard's answer to a GET request.
 
         Raises:
-            OSError: it does not answer, or not with 200.
+            OSError: there is no answer, or its status is not 200.
         """
         token = {"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}"}
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -73,12 +78,13 @@ class Head:
 
 
 def run_job(script: Path, args: Sequence[str]) -> int:
-    """Run ``script args`` as a job of a private Ray; returns the job's exit code.
+    """Run ``script args`` as a job of a private Ray, and return the job's exit code.
 
-    What the job prints goes to this process's stdout as it comes.
+    The job's output is copied to the stdout of this process while the job runs.
 
     Raises:
-        RuntimeError: the head did not come up in time, refused the job, or died; with its words.
+        RuntimeError: the head did not start in time, rejected the job, or died. The message contains
+            its output.
     """
     job = f"gmp-atl-{secrets.token_hex(4)}"
     with private_head() as head:
@@ -89,21 +95,21 @@ def run_job(script: Path, args: Sequence[str]) -> int:
         ]
         done = subprocess.run(submit, env=head.env, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"Ray refused the job:\n{done.stdout}{done.stderr}")
+            raise RuntimeError(f"Ray rejected the job:\n{done.stdout}{done.stderr}")
         code = _follow(head, job)
     return code if code >= 0 else 128 - code
 
 
 @contextmanager
 def private_head(num_cpus: int | None = None) -> Iterator[Head]:
-    """A head of its own for as long as the block takes; it and all that it started end with it.
+    """A private head for the duration of the block. The head and all its processes end with it.
 
-    ``num_cpus`` are those of this machine unless given.
+    ``num_cpus``: the number of cores of this machine unless given.
 
     Raises:
-        RuntimeError: it did not come up in time, or died; with its words.
+        RuntimeError: the head did not start in time, or died. The message contains its output.
     """
-    # A short path, because unix sockets below it may have some 100 characters.
+    # A short path, because the path of a unix socket below it is limited to about 100 characters.
     folder = Path(tempfile.mkdtemp(prefix="gar-", dir="/tmp"))
     head: Head | None = None
     try:
@@ -111,7 +117,7 @@ def private_head(num_cpus: int | None = None) -> Iterator[Head]:
         _wait_until_ready(head)
         yield head
     finally:
-        # A second Ctrl-C must not leave a Ray behind.
+        # A second Ctrl-C must not leave Ray processes behind.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         _stop(head, folder)
         shutil.rmtree(folder, ignore_errors=True)
@@ -119,21 +125,21 @@ def private_head(num_cpus: int | None = None) -> Iterator[Head]:
 
 
 def _start(folder: Path, num_cpus: int) -> Head:
-    env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    env = {name: value for name, value in os.environ.items() if name not in _REMOVED_VARIABLES}
     no_proxy = ",".join(filter(None, ["127.0.0.1,localhost", env.get("no_proxy")]))
     env |= {
         _MARK: str(folder),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        # Nothing to drain: the job is over. Ray would wait 30 s on SIGTERM.
+        # The job has ended, so there is nothing to drain. Ray would wait 30 s after SIGTERM.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-        # One machine is asked cheaply; every report of a training waits for the next look.
+        # A health check on one machine is cheap, and every report of a training waits for the next one.
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
         "PYTHONUNBUFFERED": "1",
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
     }
-    python = _plain_path_of_python(folder)
+    python = _python_without_spaces(folder)
     gcs, dashboard, client, agent, agent_grpc, runtime_env, metrics = _free_ports(7)
     command = [
         *(python, *_RAY, "start", "--head", "--block", f"--port={gcs}", f"--temp-dir={folder}"),
@@ -156,8 +162,8 @@ def _start(folder: Path, num_cpus: int) -> Head:
     return Head(process, folder, python, env, gcs, dashboard, agent)
 
 
-def _plain_path_of_python(folder: Path) -> str:
-    """This interpreter; Ray starts workers through a shell, and does not quote spaces."""
+def _python_without_spaces(folder: Path) -> str:
+    """A path of this interpreter without spaces: Ray starts workers by a shell and does not quote."""
     if not re.search(r"\s", sys.executable):
         return sys.executable
     (folder / "venv").symlink_to(sys.prefix, target_is_directory=True)
@@ -165,7 +171,7 @@ def _plain_path_of_python(folder: Path) -> str:
 
 
 def _wait_until_ready(head: Head) -> None:
-    """Until the dashboard answers and the agent that starts jobs listens."""
+    """Wait until the dashboard answers and the agent that starts jobs listens."""
     start = time.monotonic()
     while time.monotonic() < start + _READY_S and head.process.poll() is None:
         with suppress(OSError):
@@ -174,60 +180,66 @@ def _wait_until_ready(head: Head) -> None:
             return
         time.sleep(_POLL_S)
     if head.process.poll() is not None:
-        raise _death_of(head)
-    raise RuntimeError(f"Ray's head is not ready after {_READY_S:.0f} s; it said:\n{head.said()}")
+        raise _head_died(head)
+    raise RuntimeError(
+        f"Ray's head is not ready after {_READY_S:.0f} s; its output:\n{head.output()}"
+    )
 
 
-def _death_of(head: Head) -> RuntimeError:
-    return RuntimeError(f"Ray's head ended with {head.process.poll()}; it said:\n{head.said()}")
+def _head_died(head: Head) -> RuntimeError:
+    return RuntimeError(
+        f"Ray's head ended with exit code {head.process.poll()}; its output:\n{head.output()}"
+    )
 
 
 def _follow(head: Head, job: str) -> int:
-    """Copy what the job prints to stdout until its end; its exit code.
+    """Copy the job's output to stdout until it ends, and return its exit code.
 
-    `ray job submit` would wait as well, but repeats the output of a job that fails, and hides its
+    ``ray job submit`` could wait as well, but it repeats the output of a failed job and hides the
     exit code.
     """
     log = head.folder / "session_latest" / "logs" / f"job-driver-{job}.log"
     info: dict[str, object] = {}
-    shown = 0
+    copied_bytes = 0
     while head.process.poll() is None:
-        # Asked before the copy, so that the last copy is of all.
+        # The status is read before the output is copied, so that the last copy is complete.
         with suppress(OSError):
             info = head.get(f"/api/jobs/{job}")
         with suppress(FileNotFoundError), log.open("rb") as f:
-            f.seek(shown)
-            shown += sys.stdout.buffer.write(f.read())
+            f.seek(copied_bytes)
+            copied_bytes += sys.stdout.buffer.write(f.read())
             sys.stdout.flush()
         if info.get("status") in ("SUCCEEDED", "FAILED", "STOPPED"):
             code = info.get("driver_exit_code")
             if isinstance(code, int):
                 return code
-            raise RuntimeError(f"Ray did not run the job to its end: {info.get('message')}")
+            raise RuntimeError(f"Ray did not complete the job: {info.get('message')}")
         time.sleep(_POLL_S)
-    raise _death_of(head)
+    raise _head_died(head)
 
 
 def _stop(head: Head | None, folder: Path) -> None:
-    """End the head, which ends its own; then what is left of it, such as the job's session."""
+    """End the head, which ends its processes; then kill the remaining ones, such as the job's session."""
     if head is not None:
         head.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             head.process.wait(_STOP_S)
     deadline = time.monotonic() + _STOP_S
-    while left := [p for p in psutil.process_iter() if _mark_of(p) == str(folder)]:
+    while remaining := [p for p in psutil.process_iter() if _mark_of(p) == str(folder)]:
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{[p.pid for p in left]} cannot be killed; end these processes")
-        for process in left:
+            raise RuntimeError(
+                f"{[p.pid for p in remaining]} cannot be killed; end these processes by hand"
+            )
+        for process in remaining:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(left, timeout=1.0)
+        psutil.wait_procs(remaining, timeout=1.0)
     if head is not None:
         head.process.wait()
 
 
 def _mark_of(process: psutil.Process) -> str | None:
-    """Everything below a head inherits its environment, also what left its process session."""
+    """The head's mark in a process's environment. Every child inherits it, in any process session."""
     try:
         return process.environ().get(_MARK)
     except (psutil.Error, OSError):
@@ -235,23 +247,23 @@ def _mark_of(process: psutil.Process) -> str | None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Different ports of loopback on which nobody listens."""
-    found: list[int] = []
+    """Different free ports of the loopback interface."""
+    ports: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise RuntimeError(f"there are no {count} free ports among {_PORTS}")
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise RuntimeError(f"there are fewer than {count} free ports in {_PORTS}")
 
 
-def _end(signum: int, frame: FrameType | None) -> None:
+def _exit_on_signal(signum: int, frame: FrameType | None) -> None:
     sys.exit(128 + signum)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
         sys.exit(run_job(Path(__file__).with_name("run_pipeline.py"), sys.argv[1:]))
     except KeyboardInterrupt:

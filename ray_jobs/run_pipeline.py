@@ -1,6 +1,6 @@
-"""The whole pipeline as a Ray job: ``ray job submit ... -- python ray_jobs/run_pipeline.py ARGS``.
+"""Runs the whole pipeline as a Ray job: ``ray job submit ... -- python ray_jobs/run_pipeline.py ARGS``.
 
-ARGS are those of ``gmp-atl run``: ``--config FILE [--set a.b=c ...] [--root URI]``.
+ARGS are the arguments of ``gmp-atl run``: ``--config FILE [--set a.b=c ...] [--root URI]``.
 """
 
 import importlib.util
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 if importlib.util.find_spec("gmp_atl_dist") is None:
-    # A job whose working directory is a checkout, in an image without the package.
+    # The job runs in an image without the package, and its working directory is a checkout.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gmp_atl_dist.cli.main import main

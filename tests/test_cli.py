@@ -164,7 +164,7 @@ def test_synth_does_not_write_over_a_folder_of_yours(gmp_atl: Run, tmp_path: Pat
     (tmp_path / "thesis.tex").write_text("years of work")
     code, _, err = gmp_atl("corpora", "synth", "--out", tmp_path)
     assert code == errors.CorpusError.exit_code
-    assert "holds files that are not a synthetic corpus" in err
+    assert "contains files that are not a synthetic corpus" in err
 
 
 def test_a_corpus_that_is_not_there(gmp_atl: Run, config: Path, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_corpus_that_is_not_there(gmp_atl: Run, config: Path, tmp_path: Path) 
 def test_an_adapter_that_is_not_known(gmp_atl: Run, config: Path) -> None:
     code, _, err = gmp_atl("corpora", "check", "-c", config, "-s", "corpus.adapter=timit")
     assert code == 2
-    assert "'timit' is not known; known here: iemocap, synthetic, table" in err
+    assert "'timit' is not known; known are iemocap, synthetic, table" in err
 
 
 def test_an_unknown_stage(gmp_atl: Run, config: Path) -> None:
@@ -360,7 +360,7 @@ def test_features_go_in_and_out(gmp_atl: Run, tmp_path: Path) -> None:
         (("--layer", "8"), "holds no features of layer 8; its parts are ('import-00000-layer09',)"),
         (("--layer", "9", "--labels", "xyz"), "'xyz' begins the fingerprint of 0 label artefacts"),
         (("--layer", "9", "--labels", labels, "--scale", "1"), "has no labels of scale 1"),
-        (("--layer", "9", "--name", "../x"), "is not the name of a file"),
+        (("--layer", "9", "--name", "../x"), "is not a file name"),
     ):
         code, out, err = gmp_atl(*export, *wrong)
         assert code == errors.ArtifactError.exit_code
@@ -381,12 +381,12 @@ def test_features_without_their_lengths(gmp_atl: Run, tmp_path: Path) -> None:
 def test_an_interruption_says_that_nothing_is_lost(
     gmp_atl: Run, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gmp_atl_dist import pipeline
+    from gmp_atl_dist import execution
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "run_pipeline", interrupt)
+    monkeypatch.setattr(execution, "run_pipeline", interrupt)
     code, _, err = gmp_atl("run", "-c", config)
     assert code == 130
     assert "what was finished stays finished" in err
@@ -395,12 +395,12 @@ def test_an_interruption_says_that_nothing_is_lost(
 def test_a_defect_of_ours_keeps_its_traceback(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gmp_atl_dist import pipeline
+    from gmp_atl_dist import execution
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(pipeline, "run_pipeline", fail)
+    monkeypatch.setattr(execution, "run_pipeline", fail)
     with pytest.raises(ZeroDivisionError):
         main(["run", "-c", str(config)])
 

@@ -90,7 +90,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, inside: bool) -> None:
     if inside:
         model.cluster_centers_ = np.array([bomb], dtype=object)
     joblib.dump(model if inside else bomb, tmp_path / "km.bin")
-    with pytest.raises(ArtifactError, match=r"km\.bin: is no k-means.* it names _?io\.open"):
+    with pytest.raises(ArtifactError, match=r"km\.bin: is not a k-means.* it names _?io\.open"):
         read_centroids(tmp_path / "km.bin")
     assert not (tmp_path / "exploded").exists()
 
@@ -102,20 +102,20 @@ def as_is(data: bytes) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("km.bin", as_is(b""), "is no k-means"),
-        ("km.bin", as_is(b"not a pickle"), "is no k-means"),
+        ("km.bin", as_is(b""), "is not a k-means"),
+        ("km.bin", as_is(b"not a pickle"), "is not a k-means"),
         (
             "km.bin",
             as_is(pickle.dumps({"cluster_centers_": [1]})),
-            "holds a dict, expected a fitted",
+            "contains a dict, expected a fitted",
         ),
         (
             "km.bin",
             lambda p: joblib.dump(MiniBatchKMeans(3), p),
-            "holds a MiniBatchKMeans, expected",
+            "contains a MiniBatchKMeans, expected",
         ),
         ("km.bin", lambda p: joblib.dump(LinearRegression(), p), r"it names sklearn\.linear_model"),
-        ("km.bin", lambda p: joblib.dump(X_MD, p), "holds a ndarray, expected a fitted"),
+        ("km.bin", lambda p: joblib.dump(X_MD, p), "contains a ndarray, expected a fitted"),
         (
             "km.bin",
             lambda p: joblib.dump(KMeans(3, **ONCE).fit(X_MD), p, compress=3),

@@ -465,7 +465,7 @@ def test_a_folder_in_use_is_left_alone(
     folder.mkdir()
     assert run_cli(capsys, *common, "backbone")[0] == 0, "an empty one is no obstacle"
     code, _, err = run_cli(capsys, *common, "classifier")
-    assert (code, "is not empty; give another, or --overwrite" in err) == (4, True)
+    assert (code, "is not empty; give another folder, or --overwrite" in err) == (4, True)
     assert not (folder / "modeling_gmp_atl.py").exists()
 
     assert run_cli(capsys, *common, "classifier", "--overwrite")[0] == 0
@@ -475,7 +475,7 @@ def test_a_folder_in_use_is_left_alone(
 
     (folder / "thesis.tex").write_text("years of work")
     code, _, err = run_cli(capsys, *common, "classifier", "--overwrite")
-    assert (code, "holds thesis.tex, which this command does not write" in err) == (4, True)
+    assert (code, "contains thesis.tex, which this command does not write" in err) == (4, True)
     assert (folder / "thesis.tex").read_text() == "years of work"
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
@@ -491,5 +491,5 @@ def test_damaged_weights_are_not_exported(
     path.write_bytes(data)
     common = ("model", "export", "-c", ran.toml, "--root", root, "--fold", "1")
     code, _, err = run_cli(capsys, *common, "--what", "backbone", "--to", tmp_path / "out")
-    assert (code, "model.safetensors is not what was written" in err) == (4, True)
+    assert (code, "model.safetensors differs from its receipt" in err) == (4, True)
     assert not (tmp_path / "out").exists()

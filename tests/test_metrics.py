@@ -198,9 +198,9 @@ def test_label_usage_finds_dead_clusters():
     even = metrics.label_usage([5, 5, 5, 5])
     uneven = metrics.label_usage([9, 0, 1, 0])
 
-    assert (even.used, even.dead, even.top_share) == (4, 0, 0.25)
+    assert (even.used, even.empty, even.top_share) == (4, 0, 0.25)
     assert even.perplexity == pytest.approx(4)
-    assert (uneven.k, uneven.used, uneven.dead, uneven.top_share) == (4, 2, 2, 0.9)
+    assert (uneven.k, uneven.used, uneven.empty, uneven.top_share) == (4, 2, 2, 0.9)
     assert 1 < uneven.perplexity < 2
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from gmp_atl_dist import __version__, cli
+from gmp_atl_dist import __version__
+from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config.file import load_config
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.shipped import shipped_configs, shipped_path, summary_of
@@ -185,9 +186,9 @@ def test_the_command_line_takes_and_lists_names(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    assert cli.main(["config", "check", "--config", "demo", "--set", "warmup.lr=0.5"]) == 0
+    assert main(["config", "check", "--config", "demo", "--set", "warmup.lr=0.5"]) == 0
     assert json.loads(capsys.readouterr().out)["warmup"]["lr"] == 0.5
-    assert cli.main(["config", "list"]) == 0
+    assert main(["config", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == NAMES
     for line, path in zip(lines, shipped_configs().values(), strict=True):

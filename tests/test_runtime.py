@@ -177,10 +177,10 @@ def test_a_cluster_that_was_not_needed_starts_and_stops_nothing() -> None:
     script = (
         "import sys\n"
         "from gmp_atl_dist.config import RuntimeConfig\n"
-        "from gmp_atl_dist.runtime import Cluster\n"
-        "with Cluster(RuntimeConfig()) as cluster:\n"
-        "    assert cluster is not None\n"
-        "import gmp_atl_dist.pipeline\n"
+        "from gmp_atl_dist.runtime import RayConnection\n"
+        "with RayConnection(RuntimeConfig()) as connection:\n"
+        "    assert connection is not None\n"
+        "import gmp_atl_dist.execution\n"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     loaded = set(subprocess.check_output([sys.executable, "-c", script], text=True).split())

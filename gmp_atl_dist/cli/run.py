@@ -24,16 +24,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def run_context(config: RunConfig) -> Iterator[Context]:
-    from gmp_atl_dist.runtime import RayConnection
-    from gmp_atl_dist.stages.base import Context
-    from gmp_atl_dist.store.filesystem import Store
+    """A context whose errors are reported as log lines of the run."""
+    from gmp_atl_dist.execution import open_context
 
     settings = config.runtime
     reporter = Reporter(log_format=settings.log_format, run=settings.run_name)
     try:
-        with RayConnection(settings) as connection:
-            source = Store.open(settings.corpus)
-            yield Context(Store.open(settings.root), source, settings, reporter, connection)
+        with open_context(config, reporter) as context:
+            yield context
     except GmpAtlError as e:
         reporter.error(str(e))
         raise typer.Exit(e.exit_code) from e

@@ -32,14 +32,14 @@ RayResources = Annotated[dict[str, PositiveFloat], AfterValidator(_ray_resources
 class ProcessConfig(Section):
     """One worker process. Its threads are pinned to ``cpus``."""
 
-    cpus: PositiveInt = Field(default=1, description="cores and threads of each")
+    cpus: PositiveInt = Field(default=1, description="cores and threads of each process")
     gpus: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="GPUs of each; may be a fraction"
+        default=0.0, description="GPUs of each process; may be a fraction"
     )
     resources: RayResources = Field(
         default_factory=dict,
-        description="Ray's custom resources of each, e.g. { gang = 1 }; they choose the nodes, which are "
-        "those that advertise them",
+        description="Ray's custom resources of each process, e.g. { gang = 1 }. Only nodes that "
+        "advertise them are used",
     )
 
 
@@ -72,73 +72,87 @@ class WorkersConfig(ProcessConfig):
 
 
 class ClusterWorkersConfig(WorkersConfig):
-    """Workers of ``cluster``, which keep frames in memory as far as it goes."""
+    """Workers of ``cluster``. They keep frames in memory as far as it allows."""
 
     memory_gib: Annotated[float, Field(ge=0.5)] = Field(
         default=4.0,
-        description="most memory of one process; frames beyond it are read anew in every iteration",
+        description="most memory of one process; frames beyond it are read again in every "
+        "iteration",
     )
     stalled_after_s: PositiveFloat = Field(
-        default=1800.0, description="the run stops when no worker has answered for so long"
+        default=1800.0, description="the run stops when no worker has answered for this long"
     )
 
 
 class StreamWorkersConfig(WorkersConfig):
-    """Workers of a stage whose audio is read by processes of their own."""
+    """Workers of a stage whose audio is read by separate processes."""
 
     readers: PositiveInt | None = Field(
         default=None,
-        description="processes that read audio; none: two a worker that has a GPU, else one in all",
+        description="processes that read audio; unset: two per worker with a GPU, else one in all",
     )
     reader_cpus: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="cores set aside for each reader; 0: they share the workers'"
+        default=0.0, description="cores of each reader; 0: readers share the workers' cores"
     )
     reader_resources: RayResources = Field(
         default_factory=dict, description="Ray's custom resources of each reader; see resources"
     )
     batch_s: PositiveFloat | None = Field(
         default=None,
-        description="most padded audio in one forward pass; none: fitted to the device's memory",
+        description="most padded audio in one forward pass, in seconds; unset: fitted to the "
+        "device's "
+        "memory",
     )
 
 
 class TrainWorkersConfig(WorkersConfig):
-    """Workers of a trained stage: one process a GPU, or a few cores."""
+    """Workers of a trained stage: one process per GPU, or a few cores each."""
 
     workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
         default=1,
-        description="processes at once; [1, 4]: as many as there is room for, and others when nodes "
-        "come or go",
+        description="processes at once; [1, 4]: as many as there is room for, and another "
+        "number when "
+        "nodes come or go",
     )
     zero_stage: Literal[1, 2, 3] = Field(
         default=1,
-        description="DeepSpeed ZeRO: divides the optimiser; 2: gradients as well; 3: and weights",
+        description="DeepSpeed ZeRO. 1 divides the state of the optimiser among workers, 2 "
+        "also the "
+        "gradients, 3 also the weights",
     )
     gradient_checkpointing: bool = Field(
         default=False,
-        description="compute activations of encoder layers again: less memory, more time",
+        description="compute the activations of encoder layers again in the backward pass: "
+        "less memory, "
+        "more time",
     )
     frontend_cache: bool = Field(
         default=False,
-        description="keep what a frozen convolutional encoder gives, once for all epochs and folds; "
-        "before each stage it is said what that takes and saves",
+        description="store the output of a frozen convolutional encoder once for all epochs "
+        "and folds; "
+        "each stage first prints what this takes and saves",
     )
-    checkpoint_every_steps: PositiveInt = 200
+    checkpoint_every_steps: PositiveInt = Field(
+        default=200, description="updates between two checkpoints"
+    )
     checkpoint_every_min: PositiveFloat = Field(
-        default=10.0, description="or after so long, whichever comes first"
+        default=10.0, description="minutes between two checkpoints, if these pass first"
     )
     max_failures: Annotated[int, Field(ge=0)] = Field(
-        default=3, description="worker deaths to survive"
+        default=3, description="worker deaths that a training survives"
     )
     collective_timeout_s: PositiveFloat = Field(
-        default=600.0, description="a worker that waits for the others for so long gives up"
+        default=600.0, description="a worker that waits this long for the others gives up"
     )
     mlflow_uri: str | None = Field(
         default=None,
-        description="MLflow tracking server that gets all measures as well, e.g. https://host; needs "
-        "the extra mlflow. Credentials: MLFLOW_TRACKING_TOKEN in the workers' environment",
+        description="MLflow tracking server that gets all metrics as well, e.g. https://host; "
+        "needs the "
+        "extra mlflow. Credentials: MLFLOW_TRACKING_TOKEN in the workers' environment",
     )
-    mlflow_experiment: str = Field(default="gmp_atl_dist", min_length=1)
+    mlflow_experiment: str = Field(
+        default="gmp_atl_dist", min_length=1, description="experiment on that server"
+    )
 
     @model_validator(mode="after")
     def _fixed_workers_of_zero_3(self) -> Self:
@@ -152,7 +166,8 @@ class TrainWorkersConfig(WorkersConfig):
 
     @model_validator(mode="after")
     def _no_credentials(self) -> Self:
-        """Configurations are printed and shared. Of the section, so that the value is not quoted."""
+        """Configurations are printed and shared. Of the section, so that the value is not "
+        "quoted."""
         if self.mlflow_uri is not None and "@" in urlsplit(self.mlflow_uri).netloc:
             raise ValueError(
                 "mlflow_uri: holds a user or a password; leave them out and set "
@@ -162,18 +177,20 @@ class TrainWorkersConfig(WorkersConfig):
 
 
 class RuntimeConfig(Section):
-    """Where and on what. Nothing here changes what is produced, so nothing here is hashed."""
+    """Where and on what a run computes. Nothing here changes a result, so nothing here is "
+    "hashed."""
 
     corpus: str = Field(default="corpus", description="folder or URI of the recordings")
     root: str = Field(default="runs", description="folder or URI of all artefacts")
     run_name: str = Field(
-        default="unnamed", min_length=1, description="what metrics and log lines call this run"
+        default="unnamed", min_length=1, description="the name of this run in metrics and log lines"
     )
     log_format: Literal["text", "json"] = Field(
-        default="text", description="of the driver's lines; json: an object a line, for a log store"
+        default="text", description="of the driver's lines; json: one object per line"
     )
     ray_address: str | None = Field(
-        default=None, description="none: RAY_ADDRESS, else a Ray of our own"
+        default=None,
+        description="address of a Ray cluster; unset: RAY_ADDRESS, else a Ray of this run's own",
     )
     ingest: WorkersConfig = WorkersConfig(workers=2)
     extract: StreamWorkersConfig = StreamWorkersConfig()
@@ -181,5 +198,5 @@ class RuntimeConfig(Section):
     label: WorkersConfig = WorkersConfig()
     train: TrainWorkersConfig = TrainWorkersConfig()
     task_retries: Annotated[int, Field(ge=0)] = Field(
-        default=3, description="of a part whose worker died"
+        default=3, description="how often a task is tried again after its worker died"
     )

@@ -20,10 +20,10 @@ class CorpusConfig(Section):
         default="iemocap", description="iemocap, table, or an installed plug-in's name"
     )
     emotions: tuple[str, ...] = Field(
-        default=(), description="classes in this order; empty means the adapter's own set"
+        default=(), description="classes in this order; empty: the adapter's own set"
     )
     merge: dict[str, str] = Field(
-        default_factory=dict, description="emotion renamed to another, e.g. excited = 'happy'"
+        default_factory=dict, description="emotions that are renamed, e.g. excited = 'happy'"
     )
     ignore_other_emotions: bool = Field(
         default=False, description="leave out utterances of emotions outside the class list"
@@ -36,18 +36,24 @@ class CorpusConfig(Section):
     )
     max_bad_fraction: Fraction = Field(
         default=0.01,
-        description="bad items of all listed, above which the run stops; the bad ones are left out "
-        "and listed in the report; 0: the first stops the run",
+        description="largest share of bad items. Below it they are left out and listed in the "
+        "report; "
+        "above it the run stops. 0: the first bad item stops the run",
     )
     min_s: PositiveFloat = Field(default=0.1, description="shorter utterances are bad")
     max_s: PositiveFloat = Field(default=MAX_UTTERANCE_S, description="longer utterances are bad")
-    part_audio_s: PositiveFloat = Field(default=600.0, description="audio in one part of the store")
+    part_audio_s: PositiveFloat = Field(
+        default=600.0, description="seconds of audio in one part of the store"
+    )
 
 
 class FoldsConfig(Section):
     """Who is held out. One fold per held-out group; ``run`` picks some of them."""
 
-    by: Literal["session", "speaker", "split"] = "session"
+    by: Literal["session", "speaker", "split"] = Field(
+        default="session",
+        description="what is held out: sessions, speakers, or the split of the table",
+    )
     held_out: tuple[tuple[str, ...], ...] = Field(
         default=(), description="groups of sessions or speakers; empty leaves one out at a time"
     )
@@ -56,12 +62,13 @@ class FoldsConfig(Section):
         description="'next' sets the next fold's held-out group aside for model selection",
     )
     run: tuple[PositiveInt, ...] = Field(
-        default=(), description="fold numbers from 1; empty runs all"
+        default=(), description="numbers of the folds to run, from 1; empty runs all"
     )
     protocol: Literal["clean", "transductive", "peek"] = Field(
         default="clean",
-        description="clean: the test speakers are unseen by every fitted stage. transductive: "
-        "clustering and retraining see their audio. peek: the epoch is chosen on them as well",
+        description="clean: no fitted stage uses the test speakers. transductive: pretraining, "
+        "clustering and retraining use their audio. peek: the epoch is chosen on them as "
+        "well",
     )
 
 
@@ -83,7 +90,7 @@ class ModelConfig(Section):
 
 
 class OptimConfig(Section):
-    """What every trained stage shares."""
+    """Keys that all trained stages share."""
 
     steps: PositiveInt | None = Field(default=None, description="updates; give this or epochs")
     epochs: PositiveInt | None = Field(
@@ -91,30 +98,42 @@ class OptimConfig(Section):
     )
     batch_s: PositiveFloat = Field(
         default=300.0,
-        description="audio an update, over all workers; an epoch is cut into as many equal batches as "
-        "are at least so long",
+        description="audio per update in seconds, over all workers. An epoch is cut into equal "
+        "batches "
+        "that are at least this long",
     )
     micro_batches: PositiveInt = Field(
         default=4,
-        description="forward passes that an update is cut into, whatever the number of workers, which "
-        "share them; so at most this many workers have something to do",
+        description="forward passes per update, whatever the number of workers. Workers share "
+        "them, so "
+        "this is the largest useful number of workers",
     )
-    lr: PositiveFloat = 1e-4
-    warmup_fraction: Fraction = Field(default=0.1, description="of the updates, with a rising rate")
-    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    clip_norm: PositiveFloat = 10.0
+    lr: PositiveFloat = Field(default=1e-4, description="highest learning rate")
+    warmup_fraction: Fraction = Field(
+        default=0.1,
+        description="share of the updates in which the learning rate rises; then it falls linearly",
+    )
+    betas: tuple[Fraction, Fraction] = Field(default=(0.9, 0.98), description="of AdamW")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="of AdamW")
+    clip_norm: PositiveFloat = Field(
+        default=10.0, description="largest norm of the gradient; larger ones are scaled down to it"
+    )
     max_skipped_updates: Annotated[int, Field(ge=0)] = Field(
-        default=10, description="updates skipped for a loss or gradient that is not finite"
+        default=10,
+        description="most updates that may be skipped because a loss or gradient is not "
+        "finite; one "
+        "more stops the stage",
     )
     freeze_conv: bool = Field(default=True, description="leave the convolutional encoder as it was")
     dropout: Fraction = Field(
         default=0.1, description="of hidden states, attention and projections"
     )
     max_utterance_s: Annotated[float, Field(ge=0.1)] = Field(
-        default=15.6, description="longer utterances are cropped"
+        default=15.6, description="longer utterances are cropped to this length, in seconds"
     )
-    seed: int = 0
+    seed: int = Field(
+        default=0, description="of the order of utterances, crops, masks, dropout and new heads"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -136,9 +155,17 @@ class OptimConfig(Section):
 class WarmupConfig(OptimConfig):
     """HuBERT with an emotion and a gender head, trained together."""
 
-    epochs: PositiveInt | None = 10
-    gender_weight: Fraction = Field(default=0.1, description="emotion gets 1 minus this")
-    class_weights: Literal["balanced", "none"] = "balanced"
+    epochs: PositiveInt | None = Field(
+        default=10, description="passes over the training set; or give steps"
+    )
+    gender_weight: Fraction = Field(
+        default=0.1, description="weight of the gender loss; the emotion loss has 1 minus this"
+    )
+    class_weights: Literal["balanced", "none"] = Field(
+        default="balanced",
+        description="balanced: each class counts the same in the loss, however many utterances "
+        "it has",
+    )
     pool_layers: Literal["last", "average"] = Field(
         default="last",
         description="what the heads read: the last layer, or a learnt mean of all layers",
@@ -148,16 +175,21 @@ class WarmupConfig(OptimConfig):
 class ExtractConfig(Section):
     """Frame features of the warmed-up model."""
 
-    layers: tuple[PositiveInt, ...] = Field(default=(6, 9, 12), min_length=1)
+    layers: tuple[PositiveInt, ...] = Field(
+        default=(6, 9, 12),
+        min_length=1,
+        description="layers whose features are stored; cluster.scales uses them",
+    )
     part_frames: Annotated[int, Field(gt=0, le=1_000_000)] = Field(
-        default=30_000, description="frames in one part, as evenly as utterances allow; 50 a second"
+        default=30_000,
+        description="frames per part (50 per second); parts are as even as utterances allow",
     )
     max_window_s: PositiveFloat = Field(
         default=MAX_UTTERANCE_S,
         description="longer recordings are seen by attention in overlapping windows",
     )
     window_context_s: Annotated[float, Field(ge=0)] = Field(
-        default=5.0, description="on either side of what is kept of a window"
+        default=5.0, description="context on either side of the part of a window that is kept"
     )
     compression: Literal["none", "zstd"] = Field(
         default="none", description="of the stored features; zstd saves some 8 %, and costs time"
@@ -179,9 +211,9 @@ class Scale(Section):
     """One set of pseudo-labels: ``k`` clusters of layer ``layer``."""
 
     layer: Annotated[int, Field(ge=0)] = Field(
-        description="one of extract.layers; 0 are the MFCCs that pretraining begins with"
+        description="one of extract.layers; 0 stands for the MFCCs that pretraining starts from"
     )
-    k: Annotated[int, Field(ge=2)]
+    k: Annotated[int, Field(ge=2)] = Field(description="number of clusters")
     seed: int | None = Field(default=None, description="of this scale; none: cluster.seed")
     codebook: str | None = Field(
         default=None,
@@ -204,12 +236,15 @@ class ClusterConfig(Section):
     """k-means per scale, on training speakers' frames alone."""
 
     scales: tuple[Scale, ...] = Field(
-        default=(Scale(layer=6, k=50), Scale(layer=9, k=50), Scale(layer=12, k=50)), min_length=1
+        default=(Scale(layer=6, k=50), Scale(layer=9, k=50), Scale(layer=12, k=50)),
+        min_length=1,
+        description="one set of pseudo-labels each",
     )
     gender: Literal["multitask", "by_gender", "none"] = Field(
         default="multitask",
         description="multitask: gender reaches the codebooks through the warmed-up features. "
-        "by_gender: a codebook for each gender as well, whose label ids are never shared. none: the "
+        "by_gender: a codebook for each gender as well, whose label ids are never shared. "
+        "none: the "
         "ablation, which needs warmup.gender_weight = 0",
     )
     metric: Literal["euclidean", "cosine"] = Field(
@@ -217,37 +252,45 @@ class ClusterConfig(Section):
     )
     init: Literal["random", "k-means++"] = Field(
         default="random",
-        description="how the first centroids are chosen among frames; k-means++ prefers those apart",
+        description="how the first centroids are chosen among frames; k-means++ prefers those "
+        "apart",
     )
     iterations: PositiveInt = Field(default=25, description="most updates of the centroids")
     tolerance: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=3e-4,
-        description="stop when an update lowers the mean squared distance by a smaller share; 0: stop "
-        "when it lowers it by nothing",
+        description="stop when an update lowers the mean squared distance by a smaller share; "
+        "0: only "
+        "when it lowers it no more",
     )
     sample_frames: PositiveInt | Literal["all"] = Field(
         default=2_000_000,
-        description="most frames of a layer that are heard; 'all' hears every one",
+        description="most frames per layer in the fit; 'all': every frame",
     )
     sample_spread: Annotated[float, Field(ge=1)] = Field(
         default=4.0,
-        description="the frames are drawn from utterances that hold about this many times as many",
+        description="the sample is drawn from utterances that hold about this many times as "
+        "many frames",
     )
     balance: Literal["none", "speaker", "gender", "emotion"] = Field(
         default="none",
-        description="groups that give equally many frames to the sample, as far as they have them",
+        description="groups that give equally many frames to the sample, as far as they have them; "
+        "none: no groups",
     )
     silence: Literal["keep", "drop"] = Field(
-        default="keep", description="whether quiet frames are fitted; they are labelled either way"
+        default="keep",
+        description="whether silent frames are used in the fit; they are labelled either way",
     )
     silence_db: PositiveFloat = Field(
-        default=40.0, description="a frame so far below its utterance's loudest is silence"
+        default=40.0,
+        description="a frame this far below the loudest frame of its utterance is silence",
     )
     stability_frames: Annotated[int, Field(ge=0)] = Field(
         default=20_000,
-        description="frames on which a scale is fitted from two seeds to compare the labels; 0: not",
+        description="frames on which a scale is fitted from two seeds, to compare the labels; "
+        "0: no "
+        "comparison",
     )
-    seed: int = 0
+    seed: int = Field(default=0, description="of the sample and of the initialization")
 
 
 class LabelConfig(Section):
@@ -255,59 +298,76 @@ class LabelConfig(Section):
 
     fused: bool = Field(
         default=False,
-        description="assign labels where features are computed and store features of the "
-        "clustering sample alone; the same labels, for a second pass over that sample",
+        description="assign labels where features are computed, and store only the features of the "
+        "clustering sample. The labels are the same; the features of the sample are "
+        "computed twice",
     )
 
 
 class FramePredictionConfig(OptimConfig):
-    """What the two stages share that learn to predict frame labels."""
+    """Keys that the two stages share which learn to predict frame labels."""
 
     masked: bool = Field(default=True, description="masked prediction; false: plain cross-entropy")
-    mask_prob: Fraction = 0.8
-    mask_length_frames: PositiveInt = 10
-    logit_temperature: PositiveFloat = 0.1
+    mask_prob: Fraction = Field(
+        default=0.8, description="share of the frames that masks cover, before overlaps"
+    )
+    mask_length_frames: PositiveInt = Field(
+        default=10, description="frames in one mask; a shorter clip has a shorter mask"
+    )
+    logit_temperature: PositiveFloat = Field(
+        default=0.1, description="cosine similarities are divided by it"
+    )
     unmasked_weight: Annotated[float, Field(ge=0)] = Field(
         default=0.0,
-        description="of the loss on frames that are not masked, beside 1 for those that are; from random "
-        "weights it is what is learnt first, and what little audio needs",
+        description="weight of the loss on frames that are not masked; masked frames have "
+        "weight 1. "
+        "Training from random weights on little audio needs 1",
     )
-    feature_penalty: Annotated[float, Field(ge=0)] = 10.0
-    projection_dim: PositiveInt = 256
-    freeze_conv: bool = False
+    feature_penalty: Annotated[float, Field(ge=0)] = Field(
+        default=10.0,
+        description="weight of the L2 penalty on the output of the convolutional encoder",
+    )
+    projection_dim: PositiveInt = Field(
+        default=256, description="dimension in which frames and label embeddings are compared"
+    )
+    freeze_conv: bool = Field(
+        default=False, description="leave the convolutional encoder as it was"
+    )
 
 
 class RetrainConfig(FramePredictionConfig):
     """The stock HuBERT, retrained on the frame labels."""
 
-    steps: PositiveInt | None = 20_000
+    steps: PositiveInt | None = Field(default=20_000, description="updates; give this or epochs")
 
 
 class PretrainConfig(FramePredictionConfig):
     """HuBERT from random weights, for sites without a checkpoint (arXiv 2106.07447, section IV).
 
-    Iteration 1 predicts clusters of MFCC, iteration 2 clusters of a layer of iteration 1's model; both
-    begin with the same random weights, and hear the fold's training speakers alone.
+    Iteration 1 predicts clusters of MFCC, iteration 2 clusters of a layer of iteration 1's model. Both
+    start from the same random weights and use the training speakers of the fold alone.
     """
 
     iterations: Literal[0, 1, 2] = Field(
-        default=0, description="0: no pretraining, and nothing else here matters"
+        default=0,
+        description="0: no pretraining; the other keys of this section then have no effect",
     )
     steps: PositiveInt | None = Field(
-        default=250_000, description="updates of an iteration; give this or epochs"
+        default=250_000, description="updates per iteration; give this or epochs"
     )
     second_steps: PositiveInt | None = Field(
-        default=None, description="updates of iteration 2; none: as many as iteration 1"
+        default=None, description="updates of iteration 2; unset: as many as iteration 1"
     )
-    lr: PositiveFloat = 5e-4
+    lr: PositiveFloat = Field(default=5e-4, description="highest learning rate")
     k: tuple[Annotated[int, Field(ge=2)], Annotated[int, Field(ge=2)]] = Field(
-        default=(100, 500), description="clusters of MFCC, and of iteration 1's layer"
+        default=(100, 500),
+        description="clusters of MFCC in iteration 1, and of iteration 1's layer in iteration 2",
     )
     layer: PositiveInt = Field(
-        default=6, description="of iteration 1's model, that iteration 2 clusters"
+        default=6, description="layer of iteration 1's model that iteration 2 clusters"
     )
     sample_frames: PositiveInt | Literal["all"] = Field(
-        default=2_000_000, description="most frames that either codebook is fitted on"
+        default=2_000_000, description="most frames in the fit of each codebook"
     )
 
     def clusters(self, iteration: int) -> ClusterConfig:
@@ -326,17 +386,31 @@ class PretrainConfig(FramePredictionConfig):
 class FinetuneConfig(OptimConfig):
     """The retrained HuBERT on emotion labels: attentive pooling, AM-Softmax."""
 
-    epochs: PositiveInt | None = 40
-    class_weights: Literal["balanced", "none"] = "balanced"
-    am_scale: PositiveFloat = 30.0
-    am_margin: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    embedding_dim: PositiveInt = 256
+    epochs: PositiveInt | None = Field(
+        default=40, description="passes over the training set; or give steps"
+    )
+    class_weights: Literal["balanced", "none"] = Field(
+        default="balanced",
+        description="balanced: each class counts the same in the loss, however many utterances "
+        "it has",
+    )
+    am_scale: PositiveFloat = Field(default=30.0, description="scale of AM-Softmax")
+    am_margin: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.2, description="margin of AM-Softmax"
+    )
+    embedding_dim: PositiveInt = Field(
+        default=256, description="dimension of the pooled utterance embedding"
+    )
     select: Literal["last", "valid"] = Field(
         default="last", description="which epoch is kept; 'valid' needs folds.valid = 'next'"
     )
 
 
 class EvaluateConfig(Section):
-    bootstrap_samples: PositiveInt = 2000
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    seed: int = 0
+    """Scores of the test speakers, with bootstrap intervals."""
+
+    bootstrap_samples: PositiveInt = Field(default=2000, description="resamples per interval")
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.95, description="of the intervals"
+    )
+    seed: int = Field(default=0, description="of the resampling")

@@ -1,1 +1,1 @@
-"""One file a corpus; each lists utterances and reads no audio."""
+"""Corpora: one module per corpus. Each lists utterances and reads no audio."""

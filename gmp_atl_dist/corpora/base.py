@@ -1,10 +1,10 @@
-"""What a corpus is: an adapter that lists utterances, and the checks that all adapters share.
+"""The protocol of corpus adapters, and the checks that all corpora go through.
 
-An adapter is found by its name in the entry-point group ``gmp_atl_dist.corpora``, so a new corpus
-is one file in anybody's package. The entry point names an object (or a class without arguments)
-that has what :class:`Corpus` asks for. Adapters only read labels; whether audio files are there,
-ids unique and labels known is checked here. Bad items are left out and named, all at once, unless
-they are more than ``corpus.max_bad_fraction`` of what was listed.
+An adapter lists the utterances of a corpus. It is found by its name in the entry-point group
+``gmp_atl_dist.corpora``, so a new corpus is one module in any package. The entry point names an
+object, or a class without arguments, that implements :class:`Corpus`. Adapters only read labels. This
+module checks that audio files exist, ids are unique and labels are known. Bad items are left out, and
+all of them are named. More than ``corpus.max_bad_fraction`` bad items are an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gmp_atl_dist.store.filesystem import Entry, Store
 
 ENTRY_POINT_GROUP = "gmp_atl_dist.corpora"
 
-# Also declared as entry points; listed here so that a checkout works without being installed.
+# These are also entry points. They are listed here so that a checkout works without installation.
 _BUILT_IN = {
     "iemocap": "gmp_atl_dist.corpora.iemocap:Iemocap",
     "synthetic": "gmp_atl_dist.corpora.iemocap:Iemocap",
@@ -37,11 +37,12 @@ _BUILT_IN = {
 
 
 Listed: TypeAlias = tuple[list[Utterance], list[Problem]]
+"""The utterances of a corpus, and the items that cannot be read."""
 
 
 @runtime_checkable
 class Corpus(Protocol):
-    """An adapter. ``default_emotions`` may be empty: then the classes are those it lists."""
+    """An adapter. If ``default_emotions`` is empty, the classes are the emotions that it lists."""
 
     @property
     def name(self) -> str: ...
@@ -50,7 +51,7 @@ class Corpus(Protocol):
     def default_emotions(self) -> tuple[str, ...]: ...
 
     def list(self, source: Store, config: CorpusConfig) -> Listed:
-        """All labelled utterances of the corpus at ``source``, and what could not be read."""
+        """All labelled utterances of the corpus at ``source``, and the items that cannot be read."""
         ...
 
 
@@ -59,13 +60,14 @@ class CorpusListing:
     """A checked corpus.
 
     Attributes:
-        utterances: sorted by id; paths, emotions and genders in their one spelling.
-        sizes: bytes of each audio file used, by path.
+        utterances: sorted by id; paths, emotions and genders in canonical spelling.
+        sizes: bytes of each audio file that is used, by path.
         stamp: sha256 that changes when a used file or a row of ``utterances`` changes.
         emotions: the class list, in order.
-        problems: what is wrong with those left out; one utterance may have several.
-        num_bad: utterances left out because of ``problems``.
-        num_ignored: utterances left out because their emotion is no class, as configured.
+        problems: the reasons why utterances were left out; one utterance may have several.
+        num_bad: number of utterances that were left out because of ``problems``.
+        num_ignored: number of utterances that were left out because their emotion is not a class
+            and ``corpus.ignore_other_emotions`` is set.
     """
 
     utterances: tuple[Utterance, ...]
@@ -78,54 +80,55 @@ class CorpusListing:
 
     @property
     def num_listed(self) -> int:
-        """Good and bad ones; not those ignored."""
+        """The number of good and bad utterances, without the ignored ones."""
         return len(self.utterances) + self.num_bad
 
 
 def adapter_names() -> tuple[str, ...]:
-    """Every adapter that ``corpus.adapter`` can name, sorted."""
+    """The names of all adapters that ``corpus.adapter`` can select, sorted."""
     installed = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
     return tuple(sorted(installed | set(_BUILT_IN)))
 
 
 def find_adapter(name: str) -> Corpus:
-    """The adapter of that name.
+    """The adapter with this name.
 
     Raises:
-        ConfigError: there is none, or it cannot be loaded or is not an adapter.
+        ConfigError: it does not exist, cannot be loaded, or does not implement :class:`Corpus`.
     """
     try:
         if name in _BUILT_IN:
             module, _, attribute = _BUILT_IN[name].partition(":")
-            found = getattr(importlib.import_module(module), attribute)
+            loaded = getattr(importlib.import_module(module), attribute)
         else:
             points = list(entry_points(group=ENTRY_POINT_GROUP, name=name))
             if not points:
                 raise ConfigError(
-                    f"corpus.adapter: {name!r} is not known; known here: "
-                    f"{', '.join(adapter_names())}. Others come with a package that declares "
-                    f"the entry point {ENTRY_POINT_GROUP}"
+                    f"corpus.adapter: {name!r} is not known; known are "
+                    f"{', '.join(adapter_names())}. A package can add adapters with the entry "
+                    f"point {ENTRY_POINT_GROUP}"
                 )
-            found = points[0].load()
-        adapter = found() if isinstance(found, type) else found
+            loaded = points[0].load()
+        adapter = loaded() if isinstance(loaded, type) else loaded
     except (ImportError, AttributeError, TypeError) as e:
         raise ConfigError(
-            f"corpus.adapter: {name!r} cannot be loaded ({type(e).__name__}: {e}); mend or "
-            f"reinstall the package it comes from"
+            f"corpus.adapter: {name!r} cannot be loaded ({type(e).__name__}: {e}); repair or "
+            f"reinstall its package"
         ) from e
     if not isinstance(adapter, Corpus):
         raise ConfigError(
-            f"corpus.adapter: {name!r} is {type(adapter).__name__}, which lacks name, "
+            f"corpus.adapter: {name!r} has type {type(adapter).__name__} and lacks name, "
             f"default_emotions or list(source, config); see gmp_atl_dist.corpora.base.Corpus"
         )
     return adapter
 
 
 def read_corpus(config: CorpusConfig, source: Store) -> CorpusListing:
-    """List the corpus at ``source`` and check all of it.
+    """List the corpus at ``source`` and check every utterance.
 
-    Bad are: a missing or empty audio file, a path out of the corpus, an id that is empty or given
-    twice, an unknown gender or emotion, no speaker, and a segment that ends before it begins.
+    An utterance is bad if its audio file is missing or empty, its path leaves the corpus, its id is
+    empty or duplicate, its gender or emotion is unknown, it has no speaker, or its segment ends
+    before it begins.
 
     Raises:
         ConfigError: the adapter, the class list or the table's columns are wrong.
@@ -140,16 +143,16 @@ def read_corpus(config: CorpusConfig, source: Store) -> CorpusListing:
     wanted = [u for u in merged if u.emotion in known or not config.ignore_other_emotions]
     files = {entry.path: entry for entry in source.list()} if wanted else {}
     num_unread = len({p.item for p in problems})
-    kept, found = _check_all(wanted, known, files)
-    problems += found
+    kept, unusable = _check_all(wanted, known, files)
+    problems += unusable
     num_listed = num_unread + len(wanted)
-    # Not by their names: copies with one id, or without one, have the same.
+    # Not counted by names, because copies with the same id, or without one, have equal names.
     num_bad = num_listed - len(kept)
     refuse_too_many_bad(source.uri, num_bad, num_listed, config.max_bad_fraction, problems)
     if not kept:
         raise CorpusError.of_all(
-            f"{source.uri}: no utterance of corpus {config.adapter!r} is left of {len(merged)} "
-            f"listed; check runtime.corpus, corpus.adapter and corpus.emotions",
+            f"{source.uri}: the adapter {config.adapter!r} listed {len(merged)} utterances, and none "
+            f"of them is usable; check runtime.corpus, corpus.adapter and corpus.emotions",
             [str(p) for p in problems],
         )
     _refuse_empty_classes(config, kept, merged)
@@ -169,7 +172,7 @@ def read_corpus(config: CorpusConfig, source: Store) -> CorpusListing:
 def _check_all(
     utterances: Iterable[Utterance], known: Mapping[str, str], files: Mapping[str, Entry]
 ) -> tuple[list[Utterance], list[Problem]]:
-    """The good ones, and what is wrong with the others."""
+    """The good utterances, and the problems of the others."""
     kept: list[Utterance] = []
     problems: list[Problem] = []
     seen: set[str] = set()
@@ -185,7 +188,7 @@ def _check_all(
 
 
 def _merged(utterance: Utterance, merge: dict[str, str]) -> Utterance:
-    """Rename once: what one entry of ``merge`` yields is not looked up again."""
+    """Rename the emotion once: the new name is not looked up in ``merge`` again."""
     emotion = spelling(utterance.emotion)
     emotion = merge.get(emotion, emotion)
     return utterance if emotion == utterance.emotion else replace(utterance, emotion=emotion)
@@ -200,8 +203,8 @@ def _class_list(
     if not config.emotions:
         if not default:
             return tuple(sorted({u.emotion for u in utterances if u.emotion}))
-        spelled = [spelling(emotion) for emotion in default]
-        return tuple(dict.fromkeys(merge.get(emotion, emotion) for emotion in spelled))
+        defaults = [spelling(emotion) for emotion in default]
+        return tuple(dict.fromkeys(merge.get(emotion, emotion) for emotion in defaults))
     problems: list[str] = []
     spelled = [spelling(emotion) for emotion in config.emotions]
     for i, emotion in enumerate(spelled):
@@ -212,17 +215,17 @@ def _class_list(
         if emotion in merge and merge[emotion] != emotion:
             problems.append(
                 f"corpus.emotions[{i}]: {emotion!r} is renamed to {merge[emotion]!r} by "
-                f"corpus.merge, so it never occurs; take it out of one of the two"
+                f"corpus.merge, so it never occurs; remove it from one of the two"
             )
     if problems:
-        raise ConfigError.of_all("the class list is not usable:", problems)
+        raise ConfigError.of_all("the class list is not valid:", problems)
     return config.emotions
 
 
 def _refuse_empty_classes(
     config: CorpusConfig, kept: Sequence[Utterance], listed: Iterable[Utterance]
 ) -> None:
-    """With ``ignore_other_emotions`` a misspelt class would leave an emotion out in silence."""
+    """With ``ignore_other_emotions``, a misspelt class would silently leave out an emotion."""
     occurring = {u.emotion for u in kept}
     empty = [emotion for emotion in config.emotions if emotion not in occurring]
     if empty:

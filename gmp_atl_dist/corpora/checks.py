@@ -1,6 +1,6 @@
-"""What is checked of every utterance, whichever corpus it comes from.
+"""The checks of an utterance, the same for all corpora.
 
-Each function is pure; :func:`gmp_atl_dist.corpora.base.read_corpus` puts them together.
+Each function is pure. :func:`gmp_atl_dist.corpora.base.read_corpus` combines them.
 """
 
 from __future__ import annotations
@@ -29,55 +29,55 @@ _GENDER_SPELLINGS: dict[str, Gender] = {
 
 
 def spelling(text: str) -> str:
-    """The one spelling of an emotion: lower case, no blanks around."""
+    """The canonical spelling of an emotion: lower case, without surrounding blanks."""
     return text.strip().casefold()
 
 
 def parse_gender(text: str) -> Gender | None:
-    """f, female, w, woman, m, male or man in any case; None for anything else."""
+    """The gender of f, female, w, woman, m, male or man in any case; None for any other text."""
     return _GENDER_SPELLINGS.get(spelling(text))
 
 
 def check_utterance(
     u: Utterance, known: Mapping[str, str], files: Mapping[str, Entry], seen: AbstractSet[str]
 ) -> tuple[Utterance, list[str]]:
-    """The utterance with path, gender and emotion in their one spelling, and all that is wrong.
+    """The utterance with canonical path, gender and emotion, and the reasons why it is bad.
 
     Args:
-        u: what the adapter listed, its emotion spelled by :func:`spelling`.
+        u: the utterance of the adapter, with its emotion spelled by :func:`spelling`.
         known: the classes by their :func:`spelling`.
-        files: what is in the corpus, by path.
-        seen: ids that came before.
+        files: the files of the corpus, by path.
+        seen: ids of earlier utterances.
     """
     reasons: list[str] = []
     if not u.utterance_id.strip():
         reasons.append(f"has no id (its audio is {u.path!r}); give it one")
     elif u.utterance_id in seen:
-        reasons.append("its id is given more than once; make ids unique")
+        reasons.append("its id occurs more than once; make ids unique")
     if not u.speaker.strip():
         reasons.append("has no speaker; folds need one")
     gender = parse_gender(u.gender)
     if gender is None:
-        reasons.append(f"gender {u.gender!r} is not known; write female or male")
+        reasons.append(f"gender {u.gender!r} is not known; use female or male")
     if u.emotion not in known:
         reasons.append(
             f"emotion {u.emotion!r} is not a class ({', '.join(known.values())}); rename it in "
             f"corpus.merge, add it to corpus.emotions, or set corpus.ignore_other_emotions = true"
         )
     reasons += _segment_reasons(u)
-    # What is in the listing has its one spelling already.
+    # A path that is in the listing already has its canonical spelling.
     path = u.path if u.path in files else _path_inside(u.path)
     entry = None if path is None else files.get(path)
     if path is None:
-        reasons.append(f"audio path {u.path!r} leaves the corpus; give one relative to its root")
+        reasons.append(f"audio path {u.path!r} leaves the corpus; give a path relative to its root")
     elif entry is None:
-        reasons.append(f"audio file {path!r} is missing; copy it there or mend the path")
+        reasons.append(f"audio file {path!r} is missing; copy it there or correct the path")
     elif entry.size == 0:
         reasons.append(f"audio file {path!r} is empty (0 bytes); copy it again")
     if reasons or gender is None or path is None:
         return u, reasons
     emotion = known[u.emotion]
-    # A million utterances are not copied for nothing.
+    # Avoids a copy of each of a million utterances.
     if (path, gender, emotion) == (u.path, u.gender, u.emotion):
         return u, []
     return replace(u, path=path, gender=gender, emotion=emotion), []
@@ -86,17 +86,17 @@ def check_utterance(
 def _segment_reasons(u: Utterance) -> list[str]:
     times = {"start_s": u.start_s, "end_s": u.end_s}
     reasons = [
-        f"{name} is {value}; give seconds from the recording's beginning, or leave it empty"
+        f"{name} is {value}; give seconds from the start of the recording, or leave it empty"
         for name, value in times.items()
         if value is not None and not (math.isfinite(value) and value >= 0)
     ]
     if not reasons and u.end_s is not None and u.end_s <= (u.start_s or 0.0):
-        reasons.append(f"end_s {u.end_s:g} is not after start_s {u.start_s or 0.0:g}; mend them")
+        reasons.append(f"end_s {u.end_s:g} is not after start_s {u.start_s or 0.0:g}; correct them")
     return reasons
 
 
 def _path_inside(path: str) -> str | None:
-    """``path`` in its one spelling (no ``./`` or ``//``); None if it leaves the corpus root."""
+    """``path`` in canonical form (no ``./`` or ``//``); None if it leaves the corpus root."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or not pure.parts or ".." in pure.parts:
         return None
@@ -106,23 +106,23 @@ def _path_inside(path: str) -> str | None:
 def refuse_too_many_bad(
     where: str, num_bad: int, num_listed: int, max_fraction: float, problems: Sequence[Problem]
 ) -> None:
-    """Some bad items cost themselves; more of them mean that something else is wrong.
+    """A few bad items are left out. Too many of them indicate another error.
 
     Raises:
-        CorpusError: more than ``max_fraction`` of what was listed is bad; names the items.
+        CorpusError: more than ``max_fraction`` of the listed utterances are bad; names the items.
     """
     if not num_bad or num_bad / num_listed <= max_fraction:
         return
     raise CorpusError.of_all(
         f"{where}: {num_bad} of {num_listed} utterances are bad, a fraction of "
-        f"{num_bad / num_listed:.6g}, and corpus.max_bad_fraction is {max_fraction:g}; mend them, "
-        f"or raise it to go on without them:",
+        f"{num_bad / num_listed:.6g}, and corpus.max_bad_fraction is {max_fraction:g}; repair them, "
+        f"or raise that key to leave them out:",
         [str(p) for p in problems],
     )
 
 
 def stamp_of(files: Iterable[Entry], utterances: Iterable[Utterance]) -> str:
-    """Digest over what the audio files look like from outside, and over the table."""
+    """Digest over path, size and time of the audio files, and over the rows of the table."""
     sha256 = hashlib.sha256()
     for f in files:
         sha256.update(canonical_json([f.path, f.size, f.mtime_ns]).encode() + b"\n")

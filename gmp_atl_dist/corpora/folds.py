@@ -1,8 +1,8 @@
-"""Who is learnt from and who is tested on: folds over sessions, speakers, or a given split.
+"""Plans folds over sessions, speakers, or a given split.
 
-A group is a session or a speaker. Each fold tests on one held-out group (or one list of groups)
-and learns from all others. :class:`~gmp_atl_dist.records.Fold` itself refuses a speaker on two
-sides, so a session that shares a speaker with another cannot slip through here.
+A group is a session or a speaker. Each fold tests on one held-out group, or on one list of groups,
+and trains on all others. :class:`~gmp_atl_dist.records.Fold` refuses a speaker in two sets of one
+fold, so two sessions that share a speaker cannot leak.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from gmp_atl_dist.records import Fold, StoredUtterance
 
 
 def plan_folds(utterances: Sequence[StoredUtterance], config: FoldsConfig) -> tuple[Fold, ...]:
-    """The folds that ``config`` asks for, in order, named ``fold1``, ``fold2``, ... or ``split``.
+    """The folds of ``config``, in order, with the names ``fold1``, ``fold2``, ... or ``split``.
 
     Raises:
-        ConfigError: held-out groups are unknown, given twice or too few, or ``folds.run`` names a
+        ConfigError: held-out groups are unknown, duplicate or too few, or ``folds.run`` names a
             fold that does not exist.
-        CorpusError: a speaker would be on two sides, a side is empty, or utterances lack the
-            session or split that ``folds.by`` needs.
+        CorpusError: a speaker would be in two sets of a fold, a set is empty, or utterances lack
+            the session or split that ``folds.by`` needs.
     """
     if not utterances:
-        raise CorpusError("there is no utterance to make folds of; check the corpus")
+        raise CorpusError("the corpus has no utterance, so there are no folds; check the corpus")
     folds = _by_split(utterances, config) if config.by == "split" else _by_group(utterances, config)
     if not config.run:
         return folds
@@ -43,7 +43,7 @@ def _by_group(utterances: Sequence[StoredUtterance], config: FoldsConfig) -> tup
     _check_held_out(held_out, speakers, config)
     folds: list[Fold] = []
     for i, test in enumerate(held_out):
-        # Cyclic, so that the last fold selects on the first group.
+        # Cyclic: the validation group of the last fold is the first group.
         valid = held_out[(i + 1) % len(held_out)] if config.valid == "next" else ()
         train = [name for name in speakers if name not in test and name not in valid]
         folds.append(
@@ -60,15 +60,15 @@ def _by_group(utterances: Sequence[StoredUtterance], config: FoldsConfig) -> tup
 def _by_split(utterances: Sequence[StoredUtterance], config: FoldsConfig) -> tuple[Fold, ...]:
     if config.held_out:
         raise ConfigError(
-            "folds.held_out: has no meaning with folds.by = 'split'; leave it out, or set "
+            "folds.held_out: cannot be combined with folds.by = 'split'; remove it, or set "
             "folds.by = 'session' or 'speaker'"
         )
-    without = [u.utterance_id for u in utterances if u.split not in ("train", "valid", "test")]
-    if without:
+    missing = [u.utterance_id for u in utterances if u.split not in ("train", "valid", "test")]
+    if missing:
         raise CorpusError.of_all(
             "folds.by = 'split' needs train, valid or test for every utterance; fill in the "
             "split, or set folds.by = 'session' or 'speaker':",
-            [f"utterance {name!r} has none" for name in without],
+            [f"utterance {name!r} has none" for name in missing],
         )
     sides = {
         side: tuple({u.speaker for u in utterances if u.split == side})
@@ -77,7 +77,7 @@ def _by_split(utterances: Sequence[StoredUtterance], config: FoldsConfig) -> tup
     if config.valid == "next" and not sides["valid"]:
         raise ConfigError(
             "folds.valid: 'next' with folds.by = 'split' needs utterances of split valid, and "
-            "there are none; mark some speakers valid, or set folds.valid = 'none'"
+            "there are none; assign some speakers to valid, or set folds.valid = 'none'"
         )
     return (
         Fold(
@@ -92,20 +92,20 @@ def _by_split(utterances: Sequence[StoredUtterance], config: FoldsConfig) -> tup
 def _speakers_by_group(
     utterances: Sequence[StoredUtterance], config: FoldsConfig
 ) -> dict[str, set[str]]:
-    """The speakers of each session, or each speaker alone."""
+    """The speakers of each group: of each session, or each speaker alone."""
     speakers: dict[str, set[str]] = {}
-    without: list[str] = []
+    missing: list[str] = []
     for u in utterances:
         group = u.session if config.by == "session" else u.speaker
         if group:
             speakers.setdefault(group, set()).add(u.speaker)
         else:
-            without.append(u.utterance_id)
-    if without:
+            missing.append(u.utterance_id)
+    if missing:
         raise CorpusError.of_all(
             f"folds.by = {config.by!r} needs a {config.by} for every utterance; fill it in, or "
             f"choose another folds.by:",
-            [f"utterance {name!r} has none" for name in without],
+            [f"utterance {name!r} has none" for name in missing],
         )
     return speakers
 
@@ -116,13 +116,13 @@ def _check_held_out(
     known = ", ".join(sorted(speakers))
     if len(speakers) < 2:
         raise ConfigError(
-            f"folds.by: the corpus has one {config.by} only ({known}), so none is left to learn "
-            f"from; choose another folds.by"
+            f"folds.by: the corpus has only one {config.by} ({known}), so the training set would be "
+            f"empty; choose another folds.by"
         )
     if config.valid == "next" and len(held_out) < 2:
         raise ConfigError(
-            "folds.valid: 'next' sets the next group of folds.held_out aside, and there is one "
-            "only; list a second one, or set folds.valid = 'none'"
+            "folds.valid: 'next' validates on the next group of folds.held_out, and there is only "
+            "one; list a second one, or set folds.valid = 'none'"
         )
     problems: list[str] = []
     first_use: dict[str, int] = {}

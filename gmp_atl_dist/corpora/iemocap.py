@@ -1,26 +1,27 @@
 """IEMOCAP, the Interactive Emotional Dyadic Motion Capture database (English).
 
-What: about 12 h of improvised and scripted dialogues in 5 sessions, a woman and a man in each, so
-10 speakers; 151 dialogues cut into 10,039 utterances at 16 kHz mono 16-bit. Each utterance was
-judged by several people; the label is their majority vote. The usual set has four classes, excited
+Content: about 12 h of improvised and scripted dialogues in 5 sessions with one woman and one man
+each, so 10 speakers. 151 dialogues are cut into 10,039 utterances, 16 kHz mono 16-bit. Several people
+rated each utterance; the label is their majority vote. The usual set has four classes, with excited
 merged into happy: 5,531 utterances (neutral 1,708, happy 1,636, angry 1,103, sad 1,084).
 
-Who: SAIL, University of Southern California, https://sail.usc.edu/iemocap/. Free for research on
-request under a signed licence that forbids redistribution; nothing of it is in this project.
+Source and licence: SAIL, University of Southern California, https://sail.usc.edu/iemocap/. Free for
+research on request, under a signed licence that forbids redistribution. This project contains no part
+of it.
 
 Size: about 12 GB with video; this adapter reads only ``SessionN/dialog/EmoEvaluation/*.txt`` and
 ``SessionN/sentences/wav`` (1.5 GB), below ``runtime.corpus``.
 
-Traps:
-  - The dialogue prefix is not the speaker. ``Ses01F_impro01_M003`` was said by the man of session
-    1; the ``F`` of ``Ses01F`` tells who wore the motion-capture markers. The prefix is wrong for
-    2,750 of the 5,531.
-  - The per-evaluator lines (``C-E2:``, ``A-E3:``) and sub-folders of EmoEvaluation hold single
+Pitfalls:
+  - The dialogue prefix does not name the speaker. The man of session 1 speaks
+    ``Ses01F_impro01_M003``; the ``F`` of ``Ses01F`` is the person who wore the motion-capture markers.
+    The prefix is wrong for 2,750 of the 5,531 utterances.
+  - The lines per evaluator (``C-E2:``, ``A-E3:``) and the sub-folders of EmoEvaluation contain single
     opinions, not the vote.
-  - Archives made on macOS hold ``._*`` files beside the real ones.
-  - Utterances without a majority (``xxx``), and frustrated (1,849, the largest class of all), are
-    not in the four-class set. ``corpus.emotions`` can ask for more classes than four: frustrated,
-    surprised, fearful, disgusted, other, undecided, and excited on its own.
+  - Archives made on macOS contain ``._*`` files beside the real ones.
+  - The four-class set has no utterances without a majority (``xxx``), and no frustrated ones (1,849,
+    the largest class of all). ``corpus.emotions`` can add classes: frustrated, surprised, fearful,
+    disgusted, other, undecided, and excited as a separate class.
 
 Cite: Busso, C. et al. (2008). IEMOCAP: Interactive emotional dyadic motion capture database.
 Language Resources and Evaluation 42(4), 335-359.
@@ -56,7 +57,7 @@ _EMOTIONS = {
     "xxx": "undecided",
 }
 _FOUR = ("neutral", "happy", "angry", "sad")
-# The utterance's last field begins with its speaker's gender; the dialogue's prefix does not count.
+# The last field of the utterance id starts with the speaker's gender. The prefix must not be used.
 _UTTERANCE = re.compile(r"(?P<dialogue>Ses0(?P<session>[1-5])[FM]_\w+)_(?P<gender>[FM])\w+")
 _LINE = re.compile(
     r"\[\s*[\d.]+\s*-\s*[\d.]+\s*\]\s+(?P<utterance>\S+)\s+(?P<code>\S+)\s+\[[^\]]*\]"
@@ -66,16 +67,16 @@ _GENDERS: dict[str, Gender] = {"F": "female", "M": "male"}
 
 @dataclass(frozen=True)
 class Iemocap:
-    """Adapter of the release's own tree; the synthetic corpus has the same shape."""
+    """Adapter of the release's folders. The synthetic corpus has the same layout."""
 
     name: ClassVar[str] = "iemocap"
     default_emotions: ClassVar[tuple[str, ...]] = _FOUR
 
     def list(self, source: Store, config: CorpusConfig) -> Listed:
-        """Utterances of the four classes and of those that ``config.emotions`` adds.
+        """Utterances of the four classes and of the classes that ``config.emotions`` adds.
 
         Raises:
-            CorpusError: no evaluation file is where the release has them.
+            CorpusError: there is no evaluation file in the folders of the release.
         """
         merge = {spelling(old): spelling(new) for old, new in config.merge.items()}
         wanted = {*_FOUR, *map(spelling, config.emotions)}
@@ -89,7 +90,7 @@ class Iemocap:
             num_files += 1
             text = source.read(path).decode("utf-8", errors="replace")
             for number, line in enumerate(text.splitlines(), 1):
-                # Votes stand on lines that begin with a time span; all others are not for us.
+                # A line with a vote starts with a time span. All other lines are ignored.
                 if not line.startswith("["):
                     continue
                 parsed = _parse(line, session, names)
@@ -99,14 +100,14 @@ class Iemocap:
                     utterances.append(parsed)
         if not num_files:
             raise CorpusError(
-                f"{source.uri}: no SessionN/dialog/EmoEvaluation/*.txt is there; set "
-                f"runtime.corpus to the folder that holds Session1 to Session5"
+                f"{source.uri}: there is no SessionN/dialog/EmoEvaluation/*.txt; set runtime.corpus to "
+                f"the folder that contains Session1 to Session5"
             )
         return utterances, problems
 
 
 def _evaluation_files(source: Store) -> Iterator[tuple[str, str]]:
-    """(session, path) of every file of votes, in order."""
+    """(session, path) of every file with votes, in order."""
     for session in SESSIONS:
         folder = f"{session}/dialog/EmoEvaluation"
         for entry in source.list(folder):
@@ -116,9 +117,9 @@ def _evaluation_files(source: Store) -> Iterator[tuple[str, str]]:
 
 
 def _parse(line: str, session: str, names: dict[str, str]) -> Utterance | str:
-    """The utterance of a line of votes, or what is wrong with the line.
+    """The utterance of a line with a vote, or the reason why the line is bad.
 
-    ``names`` gives each emotion code the emotion's name.
+    ``names`` maps an emotion code to the emotion's name.
     """
     vote = _LINE.match(line)
     if vote is None:
@@ -126,9 +127,9 @@ def _parse(line: str, session: str, names: dict[str, str]) -> Utterance | str:
     name, code = vote["utterance"], vote["code"]
     parts = _UTTERANCE.fullmatch(name)
     if parts is None:
-        return f"{name!r} is not an utterance of IEMOCAP, such as Ses01F_impro01_M003"
+        return f"{name!r} is not an utterance id of IEMOCAP, such as Ses01F_impro01_M003"
     if f"Session{parts['session']}" != session:
-        return f"{name!r} lies in {session}; move the file to where the release has it"
+        return f"{name!r} is in {session}; move the file to its folder in the release"
     if code not in names:
         return f"{name!r} has emotion {code!r}; known are {', '.join(names)}"
     return Utterance(

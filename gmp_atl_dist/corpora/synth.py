@@ -1,14 +1,14 @@
-"""A synthetic corpus in IEMOCAP's shape: for tests, demonstrations and sites without a licence.
+"""A synthetic corpus in IEMOCAP's layout: for tests, demonstrations and sites without a licence.
 
-What: 5 sessions, a female and a male voice in each, dialogues of either prefix in which both speak,
-votes in the release's own format, 16 kHz mono 16-bit WAV. How the voices are made and what sets
-emotions apart is in :mod:`gmp_atl_dist.corpora.voices`.
+Content: 5 sessions with a female and a male voice each, dialogues with either prefix in which both
+voices speak, votes in the format of the release, 16 kHz mono 16-bit WAV.
+:mod:`gmp_atl_dist.corpora.voices` describes the voices and what distinguishes the emotions.
 
-Who and licence: made by this project, no recording behind it, free of rights.
+Source and licence: made by this project without any recording; free of rights.
 
-Traps: it says nothing about speech. Figures on it test the machinery and are never to be reported
-as emotion recognition. Bytes follow from the seed on one machine; another's floating point may
-differ in a last bit.
+Pitfalls: the corpus says nothing about speech. Scores on it test the software. Never report them as
+emotion recognition. On one machine the seed determines the bytes; on another machine floating-point
+results may differ in the last bit.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from gmp_atl_dist.errors import ConfigError, CorpusError
 
 MARKER = "SYNTHETIC.md"
 _MARKER_TEXT = (
-    "This folder was written by gmp_atl_dist.corpora.synth: an artificial corpus in the shape of "
-    "IEMOCAP, made of synthetic voices, with nothing of IEMOCAP in it. Results on it say nothing "
-    "about speech. Writing it again replaces the folders Session1 to Session5.\n"
+    "gmp_atl_dist.corpora.synth wrote this folder: an artificial corpus in the layout of IEMOCAP, made "
+    "of synthetic voices. It contains no part of IEMOCAP. Results on it say nothing about speech. "
+    "Writing it again replaces the folders Session1 to Session5.\n"
 )
 
 _CLASSES = ("neu", "hap", "ang", "sad")
@@ -41,7 +41,7 @@ _LEFT_OUT = ("fru", "xxx")
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One line of votes."""
+    """One line with a vote."""
 
     utterance_id: str
     code: str
@@ -59,26 +59,26 @@ def write_synthetic_corpus(
     """Write the corpus to the folder ``out``, replacing an earlier one.
 
     Args:
-        out: a folder that is absent, empty, or written by this function.
-        seed: same seed, same bytes.
-        utterances_per_speaker_and_emotion: of each of 10 speakers and 4 classes.
-        seconds: shortest and longest utterance.
+        out: a folder that does not exist, is empty, or was written by this function.
+        seed: the same seed gives the same bytes.
+        utterances_per_speaker_and_emotion: for each of 10 speakers and 4 classes.
+        seconds: durations of the shortest and the longest utterance.
 
     Returns:
-        How many utterances the four classes have. Two more per speaker, frustrated and without a
-        majority, are there for readers to leave out.
+        The number of utterances in the four classes. There are two more per speaker, one frustrated
+        and one without a majority, which readers must leave out.
 
     Raises:
-        ConfigError: a number makes no sense.
-        CorpusError: ``out`` holds something else.
+        ConfigError: a number is out of range.
+        CorpusError: ``out`` contains other files.
     """
     if seed < 0 or utterances_per_speaker_and_emotion < 1 or not 0.1 <= seconds[0] <= seconds[1]:
         raise ConfigError(
-            f"a synthetic corpus needs seed >= 0 (found {seed}), some utterances per speaker "
-            f"and emotion (found {utterances_per_speaker_and_emotion}), and seconds that rise from "
-            f"0.1 (found {seconds[0]:g} to {seconds[1]:g})"
+            f"a synthetic corpus needs a seed of at least 0 (got {seed}), at least 1 utterance per "
+            f"speaker and emotion (got {utterances_per_speaker_and_emotion}), and increasing "
+            f"durations of at least 0.1 s (got {seconds[0]:g} to {seconds[1]:g})"
         )
-    _claim(out)
+    _prepare_folder(out)
     for session in SESSIONS:
         if (out / session).exists():
             shutil.rmtree(out / session)
@@ -92,47 +92,47 @@ def write_synthetic_corpus(
     return len(SESSIONS) * 2 * len(_CLASSES) * utterances_per_speaker_and_emotion
 
 
-def _claim(out: Path) -> None:
-    """Refuse a folder of somebody else's, and mark it as ours before anything else is written."""
+def _prepare_folder(out: Path) -> None:
+    """Refuse a folder with other files, and write the marker before any other file."""
     if out.exists() and not out.is_dir():
         raise CorpusError(f"{out} is a file; name a folder for the synthetic corpus")
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
         raise CorpusError(
-            f"{out} holds files that are not a synthetic corpus (there is no {MARKER}); name a new "
-            f"or an empty folder"
+            f"{out} contains files that are not a synthetic corpus (there is no {MARKER}); name a "
+            f"new or an empty folder"
         )
     out.mkdir(parents=True, exist_ok=True)
     (out / MARKER).write_text(_MARKER_TEXT, encoding="utf-8")
 
 
 def _rng(seed: int, name: str) -> np.random.Generator:
-    """Each thing draws from its own stream, so that adding one changes no other."""
+    """A separate random stream for each name, so that a new one changes no other."""
     return np.random.default_rng(
         [seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")]
     )
 
 
 def _dialogues(session: str, count: int, seed: int) -> dict[str, list[tuple[str, str]]]:
-    """(utterance id, emotion code) of each dialogue's turns; both genders speak in every one."""
+    """(utterance id, emotion code) of the turns of each dialogue. Both genders speak in each."""
     names = [f"Ses0{session[-1]}{prefix}_impro01" for prefix in "FM"]
     planned: list[tuple[str, str, str]] = []
     for gender in "FM":
         for i in range(count):
-            # Every third happy utterance is excited, which the four-class set merges.
+            # Every third happy utterance is excited, which the four-class set merges into happy.
             happy = "exc" if i % 3 == 2 else "hap"
             for j, code in enumerate(_CLASSES):
-                # Each emotion goes to the two prefixes in turn, so that no prefix stands for one.
+                # Emotions alternate between the prefixes, so that a prefix does not reveal an emotion.
                 name = names[(i + j) % 2]
                 planned.append((name, gender, happy if code == "hap" else code))
         planned += [(name, gender, code) for name, code in zip(names, _LEFT_OUT, strict=True)]
     turns: dict[str, list[tuple[str, str]]] = {name: [] for name in names}
-    said: Counter[str] = Counter()
-    # In any order, so that an utterance's number does not stand for its emotion either.
+    num_turns: Counter[str] = Counter()
+    # In random order, so that the number of an utterance does not reveal its emotion.
     for i in _rng(seed, f"order {session}").permutation(len(planned)):
         name, gender, code = planned[i]
         speaker = f"{name}_{gender}"
-        turns[name].append((f"{speaker}{said[speaker]:03d}", code))
-        said[speaker] += 1
+        turns[name].append((f"{speaker}{num_turns[speaker]:03d}", code))
+        num_turns[speaker] += 1
     return turns
 
 
@@ -167,7 +167,7 @@ def _vote_text(lines: list[_Line]) -> Iterator[str]:
     for line in lines:
         span = f"[{line.start_s:.4f} - {line.end_s:.4f}]"
         yield f"{span}\t{line.utterance_id}\t{line.code}\t[2.5000, 2.5000, 2.5000]\n"
-        # Single opinions, which differ from the vote and which a reader must not take for it.
+        # Single opinions. They differ from the vote, and a reader must not use them.
         yield "C-E2:\tNeutral;\t()\nC-E3:\tOther;\t()\nA-E3:\tval 3; act 2; dom  2;\t()\n\n"
 
 

@@ -1,18 +1,18 @@
-"""Any corpus that comes with a table: one CSV or Parquet file, a row an utterance.
+"""A corpus with a table: one CSV or Parquet file with one row per utterance.
 
-What: ``corpus.table`` names the file, relative to the corpus root (``runtime.corpus``). Columns:
+``corpus.table`` names the file, relative to the corpus root (``runtime.corpus``). Columns:
 
-  ``id, path, speaker, gender, emotion``   needed; ``path`` is the audio file, relative to the root
-  ``session, split, start_s, end_s``       optional; ``split`` is train, valid or test, and the two
-                                           times cut a segment out of a longer recording
+  ``id, path, speaker, gender, emotion``   required; ``path`` is the audio file, relative to the root
+  ``session, split, start_s, end_s``       optional; ``split`` is train, valid or test; the two times
+                                           select a segment of a longer recording
 
-Columns of other names are mapped in ``corpus.columns``, ours = theirs; one of theirs may serve
-twice, as in ``columns = {id = "utt_id", session = "speaker"}``. Classes are the table's emotions,
-sorted, unless ``corpus.emotions`` lists them.
+``corpus.columns`` maps other column names: our name = name in the table. One column may be used twice,
+as in ``columns = {id = "utt_id", session = "speaker"}``. The classes are the table's emotions, sorted,
+unless ``corpus.emotions`` lists them.
 
-Traps: every value is read as text, so speaker ``007`` stays ``007`` and an emotion ``none`` is no
-missing value. Speakers must be named alike in all rows and differently across corpora: folds keep
-them apart by name alone.
+Pitfalls: every value is read as text. Speaker ``007`` stays ``007``, and an emotion ``none`` is not a
+missing value. A speaker must have the same name in all rows, and different names in different corpora,
+because folds distinguish speakers by name only.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from gmp_atl_dist.store.filesystem import Store
 NEEDED = ("id", "path", "speaker", "gender", "emotion")
 OPTIONAL = ("session", "split", "start_s", "end_s")
 
-# Rows that are Python objects at one time; all at once they would take a gigabyte a million.
+# Number of rows that are Python objects at the same time. A million rows would take a gigabyte.
 _ROWS_AT_ONCE = 1 << 14
 
 _SPLITS: dict[str, Split] = {
@@ -60,10 +60,10 @@ class Table:
     default_emotions: ClassVar[tuple[str, ...]] = ()
 
     def list(self, source: Store, config: CorpusConfig) -> Listed:
-        """Every row that can be read; a row that cannot is a problem named by its number.
+        """All rows that can be read. A problem names each other row by its number.
 
         Raises:
-            ConfigError: the table is not there or is of another kind, or columns are missing.
+            ConfigError: the table is missing or has another format, or columns are missing.
             CorpusError: the file is damaged.
         """
         table = _read_table(source, config)
@@ -80,7 +80,7 @@ class Table:
 
 
 def _read_table(source: Store, config: CorpusConfig) -> pa.Table:
-    """All values as text, under our column names."""
+    """The table with our column names and all values as text."""
     suffix = config.table.rpartition(".")[2].lower()
     if suffix not in ("csv", "parquet"):
         raise ConfigError(
@@ -92,12 +92,12 @@ def _read_table(source: Store, config: CorpusConfig) -> pa.Table:
         raise ConfigError(f"corpus.table: {e}; name a file below runtime.corpus") from e
     try:
         if suffix == "csv":
-            found = pacsv.open_csv(io.BytesIO(data)).schema.names
-            ours = _mapped_columns(config, found)
+            columns = pacsv.open_csv(io.BytesIO(data)).schema.names
+            ours = _mapped_columns(config, columns)
             table = _read_csv(data, ours)
         else:
-            found = pq.read_schema(io.BytesIO(data)).names
-            ours = _mapped_columns(config, found)
+            columns = pq.read_schema(io.BytesIO(data)).names
+            ours = _mapped_columns(config, columns)
             table = pq.read_table(io.BytesIO(data), columns=sorted(set(ours.values())))
         return pa.table({name: _texts(table.column(column)) for name, column in ours.items()})
     except pa.ArrowException as e:
@@ -108,36 +108,36 @@ def _read_table(source: Store, config: CorpusConfig) -> pa.Table:
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, str]]:
-    """The rows by our column names, without blanks around; '' for what is absent."""
+    """The rows with our column names, without surrounding blanks; '' for a missing column."""
     absent = dict.fromkeys(OPTIONAL, "")
     for batch in table.to_batches(_ROWS_AT_ONCE):
         for row in batch.to_pylist():
             yield absent | {name: text.strip() for name, text in row.items()}
 
 
-def _mapped_columns(config: CorpusConfig, found: list[str]) -> dict[str, str]:
-    """Our column names to theirs, for all that the table has."""
+def _mapped_columns(config: CorpusConfig, present: list[str]) -> dict[str, str]:
+    """Our column names -> those of the table, for all columns that the table has."""
     ours = (*NEEDED, *OPTIONAL)
     problems = [
-        f"corpus.columns.{name}: is no column of ours; ours are {', '.join(ours)}"
+        f"corpus.columns.{name}: is not a known column; known are {', '.join(ours)}"
         for name in config.columns
         if name not in ours
     ]
     mapped: dict[str, str] = {}
     for name in ours:
         theirs = config.columns.get(name, name)
-        if found.count(theirs) == 1:
+        if present.count(theirs) == 1:
             mapped[name] = theirs
-        elif theirs in found:
-            problems.append(f"column {theirs!r} is there {found.count(theirs)} times; keep one")
+        elif theirs in present:
+            problems.append(f"column {theirs!r} occurs {present.count(theirs)} times; keep one")
         elif name in NEEDED or name in config.columns:
             problems.append(
                 f"column {theirs!r} for {name!r} is missing; map it with "
-                f"corpus.columns.{name} = '<one of the columns found>'"
+                f"corpus.columns.{name} = '<a column of the table>'"
             )
     if problems:
         raise ConfigError.of_all(
-            f"{config.table} has the columns {', '.join(found)}, which do not fit:", problems
+            f"{config.table} has the columns {', '.join(present)}, which are not valid:", problems
         )
     return mapped
 
@@ -158,13 +158,13 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _parse(row: dict[str, str]) -> Utterance | list[str]:
-    """The utterance of a row, or all that is wrong with it."""
+    """The utterance of a row, or all reasons why the row is bad."""
     reasons: list[str] = []
     gender = parse_gender(row["gender"])
     if gender is None:
-        reasons.append(f"gender {row['gender']!r} is not known; write female or male")
+        reasons.append(f"gender {row['gender']!r} is not known; use female or male")
     if not row["emotion"]:
-        reasons.append("has no emotion; fill it in or take the row out")
+        reasons.append("has no emotion; fill it in or remove the row")
     split = spelling(row["split"])
     if split and split not in _SPLITS:
         reasons.append(f"split {row['split']!r} is not known; known are {', '.join(_SPLITS)}")
@@ -175,7 +175,7 @@ def _parse(row: dict[str, str]) -> Utterance | list[str]:
             reasons.append(f"{name} {row[name]!r} is not a number of seconds")
     if reasons or gender is None:
         return reasons
-    # What many rows share is kept once.
+    # Equal strings of many rows are stored once.
     return Utterance(
         utterance_id=row["id"],
         path=sys.intern(row["path"]),

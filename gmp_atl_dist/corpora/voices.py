@@ -1,9 +1,9 @@
-"""Synthetic voices: pulses and breath through moving formants, spoken in seven manners.
+"""Synthetic voices: glottal pulses and noise through moving formants, in seven speaking styles.
 
-The source is a train of Rosenberg's glottal pulses with jitter, shimmer and aspiration; the filter
-is four resonators in cascade that glide from vowel to vowel. An emotion sets pitch, its range and
-slope, level, rate, spectral tilt and breath. Each utterance acts its emotion more or less and gets
-each cue a little wrong, so that emotions overlap.
+The source is a train of Rosenberg's glottal pulses with jitter, shimmer and aspiration. The filter is
+a cascade of four resonators that glide from vowel to vowel. An emotion sets pitch, its range and
+slope, level, rate, spectral tilt and aspiration. Each utterance shows its emotion with a random
+strength and a random error in each cue, so that emotions overlap.
 
 Rosenberg, A. E. (1971). Effect of glottal pulse shape on the quality of natural vowels. JASA 49,
 583-590. Vowels after Peterson and Barney (1952).
@@ -33,31 +33,31 @@ _FORMANTS_HZ = np.array(
     ],
     dtype=np.float64,
 )
-"""Vowels x 4 formants, of a male voice."""
+"""Vowels x 4 formants of a male voice."""
 _BANDWIDTHS_HZ = np.array([80.0, 110.0, 160.0, 240.0])
 _BLOCK = SAMPLE_RATE_HZ // 50
-"""Samples over which the formants stand still: 20 ms."""
+"""Samples during which the formants are constant: 20 ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How an emotion is spoken; the defaults are neutral."""
+    """The speaking style of an emotion. The defaults are neutral."""
 
     pitch: float = 0.0
-    """Octaves above the speaker's own."""
+    """Octaves above the mean pitch of the speaker."""
     pitch_range: float = 0.10
-    """Octaves of movement, one standard deviation."""
+    """Standard deviation of the pitch in octaves."""
     pitch_slope: float = -0.10
-    """Octaves from the first syllable to the last."""
+    """Change in octaves from the first syllable to the last."""
     level_db: float = 0.0
     syllables_per_s: float = 4.2
     tilt: float = 0.70
-    """Pole of the low-pass on the source: nearer to 1 is duller."""
+    """Pole of the low-pass filter of the source. A value closer to 1 sounds duller."""
     breath: float = 0.04
-    """Aspiration, relative to the pulses."""
+    """Level of aspiration relative to the pulses."""
 
 
-# By the corpus's emotion codes.
+# By the emotion codes of the corpus.
 MANNERS = {
     "neu": Manner(),
     "hap": Manner(
@@ -119,7 +119,7 @@ MANNERS = {
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """A voice: its mean pitch, vocal tract against a man's, and habits of level and tilt."""
+    """A voice: mean pitch, formants relative to a man's, and typical level and tilt."""
 
     pitch_hz: float
     formant_scale: float
@@ -128,7 +128,7 @@ class Speaker:
 
 
 def draw_speaker(rng: np.random.Generator, gender: str) -> Speaker:
-    """A voice of gender F or M."""
+    """Draw a voice of gender F or M."""
     pitch_hz, formant_scale = (210.0, 1.16) if gender == "F" else (115.0, 1.0)
     return Speaker(
         pitch_hz=pitch_hz * 2 ** rng.normal(0.0, 0.12),
@@ -139,7 +139,7 @@ def draw_speaker(rng: np.random.Generator, gender: str) -> Speaker:
 
 
 def act(rng: np.random.Generator, manner: Manner) -> Manner:
-    """The manner as one utterance shows it: more or less of it, and each cue with its own error."""
+    """The manner of one utterance: a random strength, and a random error of each cue."""
     neutral = MANNERS["neu"]
     strength = rng.uniform(0.5, 1.15)
 
@@ -164,7 +164,7 @@ def speak(num_samples: int, speaker: Speaker, manner: Manner, rng: np.random.Gen
     """One utterance: shape (num_samples,), full scale 1."""
     time_s = np.arange(num_samples) / SAMPLE_RATE_HZ
     num_syllables = max(2, round(time_s[-1] * manner.syllables_per_s))
-    # Syllable boundaries in syllables from the start, each a little early or late.
+    # Position in syllables from the start. Each syllable boundary has a random shift.
     place = time_s / time_s[-1] * num_syllables
     place = place + 0.25 * np.interp(
         place, np.arange(num_syllables + 1), rng.normal(0, 0.5, num_syllables + 1)
@@ -182,7 +182,7 @@ def speak(num_samples: int, speaker: Speaker, manner: Manner, rng: np.random.Gen
     voiced = _resonate(source, _FORMANTS_HZ[vowels] * speaker.formant_scale, place)
     swell = 0.15 + 0.85 * np.sin(np.pi * np.clip(place % 1.0, 0, 1)) ** 1.5
     voiced *= swell / np.sqrt(np.mean((voiced * swell) ** 2))
-    # Consonants: hiss where a syllable begins, in about half of them.
+    # Consonants: noise at the start of about half of the syllables.
     hissing = (rng.random(num_syllables + 2) < 0.5)[np.clip(place, 0, num_syllables).astype(int)]
     hiss = np.diff(rng.normal(0, 0.25, num_samples + 1)) * hissing * (place % 1.0 < 0.15)
     ends = np.minimum(1.0, np.minimum(time_s, time_s[-1] - time_s) / 0.03)
@@ -191,10 +191,10 @@ def speak(num_samples: int, speaker: Speaker, manner: Manner, rng: np.random.Gen
 
 
 def _glottal_source(pitch_hz: Signal, breath: float, rng: np.random.Generator) -> Signal:
-    """Derivative of the glottal flow plus aspiration; shape of ``pitch_hz``."""
+    """Derivative of the glottal flow plus aspiration, with the shape of ``pitch_hz``."""
     phase = np.cumsum(pitch_hz) / SAMPLE_RATE_HZ
     num_cycles = int(phase[-1]) + 3
-    # Jitter moves each cycle's beginning by 1 % of a cycle; shimmer changes its height by 6 %.
+    # Jitter shifts the start of each cycle by 1 % of a cycle. Shimmer changes its height by 6 %.
     phase = phase + np.interp(phase, np.arange(num_cycles), rng.normal(0, 0.01, num_cycles))
     phase = np.maximum(phase, 0.0)
     within = phase % 1.0
@@ -212,8 +212,8 @@ def _glottal_source(pitch_hz: Signal, breath: float, rng: np.random.Generator) -
 
 
 def _resonate(source: Signal, targets_hz: Signal, place: Signal) -> Signal:
-    """Send ``source`` through formants that glide along ``targets_hz`` (syllables x 4)."""
-    sounding = source
+    """Filter ``source`` with formants that glide along ``targets_hz`` (syllables x 4)."""
+    signal = source
     at = np.clip(place[::_BLOCK], 0, len(targets_hz) - 1)
     for formant, bandwidth_hz in enumerate(_BANDWIDTHS_HZ):
         centre_hz = np.interp(at, np.arange(len(targets_hz)) + 0.5, targets_hz[:, formant])
@@ -221,10 +221,10 @@ def _resonate(source: Signal, targets_hz: Signal, place: Signal) -> Signal:
         a1 = -2 * radius * np.cos(2 * np.pi * centre_hz / SAMPLE_RATE_HZ)
         a2 = radius**2
         state = np.zeros(2)
-        filtered = np.empty_like(sounding)
+        filtered = np.empty_like(signal)
         for block, a in enumerate(a1):
             part = slice(block * _BLOCK, (block + 1) * _BLOCK)
             # Unit gain at 0 Hz, as in a cascade synthesiser.
-            filtered[part], state = lfilter([1 + a + a2], [1, a, a2], sounding[part], zi=state)
-        sounding = filtered
-    return sounding
+            filtered[part], state = lfilter([1 + a + a2], [1, a, a2], signal[part], zi=state)
+        signal = filtered
+    return signal

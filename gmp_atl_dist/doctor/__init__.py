@@ -1,4 +1,4 @@
-"""Whether a run could work, found out in seconds and before it costs anything: ``gmp-atl doctor``.
+"""Checks in seconds, before a run costs anything, whether it can work: ``gmp-atl doctor``.
 
-One module a thing that is looked at; each yields findings and raises nothing that a user can cause.
+There is one module per subject. Each yields findings, and raises no error that a user can cause.
 """

@@ -1,4 +1,4 @@
-"""Work that may hang, such as a look into a dead network mount, given up after a while."""
+"""Calls that may hang, such as reading a dead network mount, with a time limit."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Attempts(Generic[T]):
-    """A call that runs in a thread, which dies with the process wherever it hangs."""
+class BackgroundCall(Generic[T]):
+    """A call that runs in a daemon thread, so that a hanging call does not keep the process alive."""
 
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._work = work
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
         self._result: list[T] = []
         self._error: list[Exception] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -21,7 +21,7 @@ class Attempts(Generic[T]):
 
     def _run(self) -> None:
         try:
-            self._result.append(self._work())
+            self._result.append(self._call())
         except Exception as e:
             self._error.append(e)
 
@@ -29,7 +29,7 @@ class Attempts(Generic[T]):
         """What the call returns.
 
         Raises:
-            TimeoutError: it has not returned after so long.
+            TimeoutError: the call has not returned within ``timeout_s`` seconds.
             Exception: what the call raised.
         """
         self._thread.join(timeout_s)

@@ -1,4 +1,4 @@
-"""What a configuration asks of a cluster: workers of so many cores and GPUs."""
+"""The resources that a configuration asks for: workers with their cores and GPUs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from gmp_atl_dist.ray_api.facts import Node, NodeGroup
 _ROUNDING = 1e-6
 
 
-def counted(number: float, what: str) -> str:
-    return f"{number:g} {what}{'' if number == 1 else 's'}"
+def quantity(number: float, unit: str) -> str:
+    """A number with its unit in the singular or plural: ``1 core``, ``2 cores``."""
+    return f"{number:g} {unit}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)
 class Demand:
-    """Equal processes of one stage. ``together``: none begins before the fewest are there."""
+    """Equal processes of one stage. ``together``: none starts before ``fewest`` have room."""
 
     section: str
     fewest: int
@@ -29,18 +30,18 @@ class Demand:
     resources: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def of_each(self) -> str:
-        gpus = f", {counted(self.gpus, 'GPU')}" if self.gpus else ""
+    def per_worker(self) -> str:
+        gpus = f", {quantity(self.gpus, 'GPU')}" if self.gpus else ""
         named = "".join(f", {amount:g} {name}" for name, amount in self.resources.items())
-        return f"{counted(self.cpus, 'core')}{gpus}{named}"
+        return f"{quantity(self.cpus, 'core')}{gpus}{named}"
 
     def __str__(self) -> str:
         count = f"{self.fewest}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
-        return f"{count} x ({self.of_each})"
+        return f"{count} x ({self.per_worker})"
 
 
 def demands_of(config: RuntimeConfig) -> list[Demand]:
-    """Every pool of processes that a run starts; no two of them at once, but for readers."""
+    """Every pool of processes that a run starts. Only readers run at the same time as another pool."""
     sections: dict[str, WorkersConfig] = {
         "ingest": config.ingest,
         "extract": config.extract,
@@ -63,27 +64,27 @@ def demands_of(config: RuntimeConfig) -> list[Demand]:
 
 
 def room_for(demand: Demand, nodes: Iterable[Node]) -> int:
-    """Workers of ``demand`` that these nodes hold at once when nothing else runs."""
-    return sum(_on_one(demand, node) for node in nodes)
+    """The number of workers of ``demand`` that fit on these nodes when nothing else runs."""
+    return sum(_workers_on(demand, node) for node in nodes)
 
 
 def room_with_more(demand: Demand, nodes: Iterable[Node], groups: Iterable[NodeGroup]) -> float:
-    """The same with all that an autoscaler could add; infinite where it has no limit."""
+    """The same with all nodes that an autoscaler could add; infinite if it has no limit."""
     added = 0.0
     for group in groups:
-        each = _on_one(demand, group)
+        each = _workers_on(demand, group)
         if each:
-            # Nodes of the group that are there already are counted twice: a limit errs upwards.
+            # Existing nodes of the group are counted twice, so the result is an upper bound.
             added += math.inf if group.most is None else each * group.most
     return room_for(demand, nodes) + added
 
 
-def whole_gpus(demand: Demand) -> bool:
-    """Ray shares a GPU, or gives whole ones, but not one and a half."""
+def is_gpu_count_valid(demand: Demand) -> bool:
+    """Ray allocates a fraction of one GPU or a whole number of GPUs, but not 1.5 GPUs."""
     return demand.gpus <= 1 or float(demand.gpus).is_integer()
 
 
-def _on_one(demand: Demand, node: Node) -> int:
+def _workers_on(demand: Demand, node: Node) -> int:
     at_once = math.floor(node.cpus / demand.cpus + _ROUNDING) if demand.cpus else 1 << 30
     for name, amount in demand.resources.items():
         offered = node.resources.get(name, 0.0)
@@ -91,7 +92,7 @@ def _on_one(demand: Demand, node: Node) -> int:
     if not demand.gpus:
         return at_once
     if demand.gpus < 1:
-        # A share must lie on one GPU.
+        # A fraction must fit on one GPU.
         by_gpu = int(node.gpus) * math.floor(1 / demand.gpus + _ROUNDING)
     else:
         by_gpu = math.floor(node.gpus / demand.gpus + _ROUNDING)

@@ -1,4 +1,4 @@
-"""What a check found: an item, its value, and what to do about it."""
+"""The result of a check: an item, its value, and a remedy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHORTEST_SECRET = 6
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. ``remedy`` is empty where all is well."""
+    """One line of the report. ``remedy`` is empty if there is no problem."""
 
     check: str
     item: str
@@ -28,7 +28,7 @@ class Finding:
 
 
 def warning(check: str, item: str, value: str, remedy: str) -> Finding:
-    """The run may work, or costs more than it need."""
+    """The run may fail, or may cost more than necessary."""
     return Finding(check, item, value, "warning", remedy)
 
 
@@ -42,14 +42,14 @@ def is_fatal(findings: Iterable[Finding]) -> bool:
 
 
 def names_a_secret(variable: str) -> bool:
-    """Whether an environment variable of this name is likely to hold one."""
+    """Whether an environment variable of this name is likely to contain a secret."""
     return bool(_SECRET_NAME.search(variable)) and not _NO_VALUE.search(variable)
 
 
 def without_secrets(text: str) -> str:
-    """``text`` without users in URLs and without any value of a variable that names a secret.
+    """``text`` without users in URLs and without values of environment variables that hold secrets.
 
-    Libraries quote what they were given in their errors, and reports are pasted into tickets.
+    Libraries quote their input in errors, and reports are pasted into tickets.
     """
     for name, value in os.environ.items():
         if names_a_secret(name) and len(value) >= _SHORTEST_SECRET:
@@ -57,7 +57,7 @@ def without_secrets(text: str) -> str:
     return _USER_IN_URL.sub("", text)
 
 
-def published(finding: Finding) -> Finding:
-    """The finding as it may be shown."""
+def redacted(finding: Finding) -> Finding:
+    """The finding without secrets, as it may be shown."""
     item, value, remedy = map(without_secrets, (finding.item, finding.value, finding.remedy))
     return replace(finding, item=item, value=value, remedy=remedy)

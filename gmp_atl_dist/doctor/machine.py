@@ -1,6 +1,6 @@
 """This machine: libraries, DeepSpeed's built ops, disk and shared memory.
 
-In a job this is the node that the driver runs on, and the workers' nodes are most often like it.
+In a job this is the driver's node. The workers' nodes are usually like it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from gmp_atl_dist.store.filesystem import normalize_uri
 
 _FREE_BYTES = 5 << 30
 _FULL_SHARE = 0.95
-"""Ray puts no more objects on a disk that is so full."""
+"""Ray stores no more objects on a disk that is fuller than this."""
 _SHM_BYTES = 1 << 30
 _SHM = "/dev/shm"
 _OP = "deepspeed_shm_comm"
 
 
 def check_machine(config: RuntimeConfig) -> Iterator[Finding]:
-    """Everything that is looked at here."""
+    """All checks of this module."""
     yield from check_libraries(config)
     if not config.train.gpus:
         yield check_ops()
@@ -41,7 +41,7 @@ def check_machine(config: RuntimeConfig) -> Iterator[Finding]:
 
 
 def check_libraries(config: RuntimeConfig) -> Iterator[Finding]:
-    """What the extras bring, where the configuration needs it."""
+    """The libraries of the extras, as far as the configuration needs them."""
     if find_spec("faiss") is None:
         yield fatal(
             "libraries", "faiss", "is not installed", "install an extra: '.[cpu]' or '.[gpu]'"
@@ -50,7 +50,7 @@ def check_libraries(config: RuntimeConfig) -> Iterator[Finding]:
         yield warning(
             "libraries",
             f"runtime.cluster.gpus = {config.cluster.gpus:g}",
-            "FAISS is built for CPUs here",
+            "the FAISS on this machine has no GPU support",
             "install the extra gpu on the workers, or set runtime.cluster.gpus = 0",
         )
     else:
@@ -58,52 +58,57 @@ def check_libraries(config: RuntimeConfig) -> Iterator[Finding]:
     if config.train.mlflow_uri is not None:
         item = "mlflow, for runtime.train.mlflow_uri"
         if find_spec("mlflow") is None:
-            remedy = "install the extra mlflow here and on the workers; measures are lost without"
+            remedy = (
+                "install the extra mlflow here and on the workers; otherwise no metrics are sent"
+            )
             yield warning("libraries", item, "is not installed", remedy)
         else:
             yield Finding("libraries", item, "is installed")
 
 
 def check_ops() -> Finding:
-    """The communicator that DeepSpeed loads on CPUs: built, or buildable."""
+    """Whether DeepSpeed's communicator for CPUs is built, or can be built."""
     from gmp_atl_dist.training.ops import use_ops_folder
 
     folder = use_ops_folder() / _OP
     build = "python -m gmp_atl_dist.training.ops"
     if (folder / "lock").exists():
-        value = "locked: being compiled, or left behind by a process that was killed"
-        remedy = f"the run would wait for the lock for ever; {build} removes a stale one"
+        value = "is locked: it is being compiled, or a killed process left the lock behind"
+        remedy = f"a stale lock would block the run for ever; {build} removes it"
         return warning("deepspeed", str(folder), value, remedy)
     if any(folder.glob("*.so")):
         return Finding("deepspeed", str(folder), "is built")
     compiler = os.environ.get("CXX") or "c++"
-    lacks = [tool for tool in (compiler, "ninja") if shutil.which(tool) is None]
-    if lacks:
-        value = f"is not built, and there is no {' and no '.join(lacks)} to build it"
-        remedy = "install them, or build it where the image is made: " + build
+    missing = [tool for tool in (compiler, "ninja") if shutil.which(tool) is None]
+    if missing:
+        value = f"is not built, and {' and '.join(missing)} to build it are missing"
+        remedy = "install them, or build the op in the image: " + build
         return warning("deepspeed", str(folder), value, remedy)
-    value = "is not built; the first training compiles it for some two minutes"
+    value = "is not built; the first training compiles it, which takes about two minutes"
     return warning("deepspeed", str(folder), value, f"build it once: {build}")
 
 
 def check_disk(folder: Path) -> Finding:
-    """Room for what Ray spills and for what is written below the root."""
-    there = next(p for p in (folder, *folder.parents) if p.exists())
-    usage = shutil.disk_usage(there)
+    """Space for objects that Ray spills and for files below the root."""
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    usage = shutil.disk_usage(existing)
     used = 1 - usage.free / usage.total if usage.total else 1.0
     value = f"{usage.free / 1e9:.1f} GB free, {100 * used:.0f} % used"
     if usage.free < _FREE_BYTES or used > _FULL_SHARE:
-        remedy = "make room; past 95 % Ray keeps nothing more there, and tasks fail"
+        remedy = "free space; above 95 % Ray stores no more objects there, and tasks fail"
         return warning("disk", str(folder), value, remedy)
     return Finding("disk", str(folder), value)
 
 
 def check_shared_memory(total_bytes: int) -> Finding:
-    """Ray's object store lies there, and torch hands tensors over in it."""
+    """Size of ``/dev/shm``, which holds Ray's object store and tensors that torch passes on."""
     value = f"{total_bytes / 1e9:.2f} GB"
     if total_bytes < _SHM_BYTES:
-        remedy = "give it 1 GB or more (in a pod a Memory emptyDir, docker --shm-size); Ray's "
-        return warning("shared memory", _SHM, value, remedy + "objects lie on disk otherwise")
+        remedy = (
+            "give it 1 GB or more (in a pod an emptyDir with medium Memory; docker --shm-size); "
+            "otherwise Ray's objects are on disk"
+        )
+        return warning("shared memory", _SHM, value, remedy)
     return Finding("shared memory", _SHM, value)
 
 

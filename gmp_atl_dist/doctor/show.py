@@ -1,4 +1,4 @@
-"""Findings for a person at a terminal, for a log, and for a machine."""
+"""Prints findings as a table for a terminal, as lines for a log, or as JSON."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _STYLES: dict[Severity, str] = {"ok": "green", "warning": "yellow", "fatal": "bo
 
 
 def as_json(findings: Sequence[Finding]) -> str:
-    """``{"ok": ..., "findings": [...]}``; ok unless something is fatal."""
+    """``{"ok": ..., "findings": [...]}``; ``ok`` is true if no finding is fatal."""
     ok = counted(findings, "fatal") == 0
     return json.dumps({"ok": ok, "findings": [asdict(finding) for finding in findings]}, indent=2)
 
 
 def show(findings: Sequence[Finding], terminal: bool | None = None) -> None:
-    """Print a table on a terminal, and a line for each finding anywhere else."""
+    """Print a table on a terminal, and one line per finding otherwise."""
     if sys.stdout.isatty() if terminal is None else terminal:
         _table(findings)
         return
@@ -30,6 +30,7 @@ def show(findings: Sequence[Finding], terminal: bool | None = None) -> None:
 
 
 def counted(findings: Sequence[Finding], severity: Severity) -> int:
+    """How many findings have this severity."""
     return sum(finding.severity == severity for finding in findings)
 
 
@@ -38,10 +39,10 @@ def _table(findings: Sequence[Finding]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("", "check", "item", "found", "what to do")
+    table = Table("", "check", "item", "result", "what to do")
     for finding in findings:
         style = _STYLES[finding.severity]
         cells = (finding.check, finding.item, finding.value, finding.remedy)
-        # As text, since a path with brackets is no markup.
+        # As text, so that brackets in a path are not read as markup.
         table.add_row(Text(finding.severity, style), *map(Text, cells))
     Console().print(table)

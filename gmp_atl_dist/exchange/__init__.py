@@ -1,1 +1,1 @@
-"""Features and labels in fairseq's layout, in and out."""
+"""Import and export: fairseq's features, labels and codebooks; models for transformers."""

@@ -1,4 +1,4 @@
-"""What a model card states, gathered from the artefacts of a fold."""
+"""The facts of a model card, read from the artefacts of a fold."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _VERSIONS_OF = ("torch", "transformers", "safetensors")
 
 
 @dataclass(frozen=True)
-class Audience:
-    """One side of a fold: how much, of how many."""
+class SetSize:
+    """The size of a fold's training set or test set."""
 
     num_utterances: int
     num_speakers: int
@@ -36,7 +36,8 @@ class Audience:
         speakers = len({u.speaker for u in utterances})
         return cls(len(utterances), speakers, samples / SAMPLE_RATE_HZ / 3600)
 
-    def words(self) -> str:
+    def describe(self) -> str:
+        """``24 utterances of 6 speakers, 0.02 h``."""
         return (
             f"{self.num_utterances} utterances of {self.num_speakers} speakers, {self.hours:.3g} h"
         )
@@ -44,18 +45,18 @@ class Audience:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """All that a card says. ``outcome`` is None where the fold was not evaluated."""
+    """All facts of a card. ``outcome`` is None if the fold was not evaluated."""
 
     stage: str
     fold: str
     base_model: str | None
-    """A hub id; None where the stock model came from elsewhere."""
-    base_words: str
+    """A hub id; None if the stock model came from elsewhere."""
+    base_sentence: str
     corpus: CorpusContent
     emotions: tuple[str, ...]
     protocol: Protocol
-    heard: Audience
-    tested: Audience
+    training_set: SetSize
+    test_set: SetSize
     outcome: Outcome | None
     max_utterance_s: float
     pads_exactly: bool
@@ -72,7 +73,7 @@ class CardFacts:
         artifact: Artifact,
         model_config: Mapping[str, object],
     ) -> Self:
-        """Those of ``artifact``, one of ``made`` or the backbone."""
+        """The facts about ``artifact``, which is one of ``made`` or the backbone."""
         stage, utterances = artifact.key.kind, read_utterances(corpus)
         emotions = read_emotions(corpus)
         transductive = stage == "retrain" and config.folds.protocol != "clean"
@@ -82,19 +83,19 @@ class CardFacts:
             outcome = outcome_of(
                 read_predictions(made.artifact("evaluate")), emotions, config.evaluate
             )
-        base_model, base_words = _base(config, backbone)
+        base_model, base_sentence = _base(config, backbone)
         optim = {"finetune": config.finetune, "retrain": config.retrain, "warmup": config.warmup}
         packages = {name: version(name) for name in ("gmp_atl_dist", *_VERSIONS_OF)}
         return cls(
             stage=stage,
             fold=made.fold.name,
             base_model=base_model,
-            base_words=base_words,
+            base_sentence=base_sentence,
             corpus=corpus_content(config.corpus, corpus),
             emotions=emotions,
             protocol=protocol_of(config),
-            heard=Audience.of(made.fold.select(utterances, *sides)),
-            tested=Audience.of(made.fold.select(utterances, "test")),
+            training_set=SetSize.of(made.fold.select(utterances, *sides)),
+            test_set=SetSize.of(made.fold.select(utterances, "test")),
             outcome=outcome,
             max_utterance_s=optim[stage].max_utterance_s if stage in optim else 0.0,
             pads_exactly=stage == "finetune" or model_config["feat_extract_norm"] == "layer",
@@ -110,11 +111,11 @@ class CardFacts:
 
 def _base(config: RunConfig, backbone: Artifact) -> tuple[str | None, str]:
     source = config.model.source
-    # Only what was read from a folder or a URI has a listing; such a path is nobody's business.
+    # Only a model from a folder or a URI has a listing. Its path is private and not shown.
     if backbone.manifest.science.get("listing") is not None:
         return None, (
-            "It started from a HuBERT in a folder of whoever trained it, which is known here by its "
-            "fingerprint alone."
+            "It started from a HuBERT in a private folder, which is identified here by its "
+            "fingerprint only."
         )
     if source.startswith("random:"):
         return None, (
@@ -127,12 +128,12 @@ def _base(config: RunConfig, backbone: Artifact) -> tuple[str | None, str]:
 def _fingerprints(
     corpus: Artifact, backbone: Artifact, made: FoldArtifacts, artifact: Artifact
 ) -> dict[str, str]:
-    """Of the artefact, all that it was made from, and the evaluation of its fold."""
+    """Fingerprints of the artefact, of all its inputs, and of the evaluation of its fold."""
     shared = {"ingest": corpus.identity, "backbone": backbone.identity}
     own = {name: handle.identity for name, handle in made.handles.items()}
     order = [*shared, *own]
     last = order.index(artifact.key.kind)
-    found = {name: (shared | own)[name] for name in order[: last + 1]}
+    fingerprints = {name: (shared | own)[name] for name in order[: last + 1]}
     if artifact.key.kind == "finetune" and not isinstance(made.handles["evaluate"], Pending):
-        found["evaluate"] = own["evaluate"]
-    return {"backbone": backbone.identity} if artifact.key.kind == "backbone" else found
+        fingerprints["evaluate"] = own["evaluate"]
+    return {"backbone": backbone.identity} if artifact.key.kind == "backbone" else fingerprints

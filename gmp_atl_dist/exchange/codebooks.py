@@ -1,4 +1,4 @@
-"""Codebooks out of the store and into it: artefacts of kind ``codebook``, a scale each.
+"""Imports and exports codebooks: artefacts of kind ``codebook``, one per scale.
 
 Shape suffixes: K clusters, D hidden.
 """
@@ -27,15 +27,15 @@ from gmp_atl_dist.store.codebooks import Codebook, put_codebooks, read_codebooks
 from gmp_atl_dist.store.filesystem import Store
 
 KINDS = ("codebook", "cluster")
-"""A scale's codebooks, and those of all scales of a run."""
+"""Artefacts with the codebooks of one scale, and of all scales of a run."""
 _VERSION = 1
 
 
 def find_codebooks(store: Store, fingerprint: str) -> Artifact:
-    """The artefact of either kind whose fingerprint begins so.
+    """The artefact of either kind whose fingerprint begins with ``fingerprint``.
 
     Raises:
-        ArtifactError: there is none, or several.
+        ArtifactError: no artefact matches, or several match.
     """
     matching = [
         key
@@ -47,25 +47,26 @@ def find_codebooks(store: Store, fingerprint: str) -> Artifact:
 
 
 def all_codebooks(store: Store) -> list[Artifact]:
-    """Every artefact that holds a scale's codebooks."""
-    found = [find_artifact(store, key) for key in list_artifacts(store) if key.kind == KINDS[0]]
-    return [artifact for artifact in found if artifact is not None]
+    """All artefacts with the codebooks of one scale."""
+    artifacts = [find_artifact(store, key) for key in list_artifacts(store) if key.kind == KINDS[0]]
+    return [artifact for artifact in artifacts if artifact is not None]
 
 
 def import_codebook(store: Store, path: Path, layer: int, metric: str = "euclidean") -> Artifact:
-    """Take a k-means of others into the store, for a scale to name by its fingerprint.
+    """Import a foreign k-means into the store. A scale names it by its fingerprint.
 
     Raises:
-        ArtifactError: the file holds no centroids, or for the cosine metric none of unit length.
+        ArtifactError: the file has no centroids, or with the cosine metric a centroid is not of unit
+            length.
     """
     centroids_KD = read_centroids(path)
     if metric == "cosine":
         _check_unit(path, centroids_KD)
     science: dict[str, Json] = {"imported": sha256_of(path), "layer": layer, "metric": metric}
     key = ArtifactKey.of(KINDS[0], _VERSION, science, {})
-    found = find_artifact(store, key)
-    if found is not None:
-        return found
+    existing = find_artifact(store, key)
+    if existing is not None:
+        return existing
     out = ArtifactWriter(store, key)
     origin = f"imported from {path.name}"
     put_codebooks(out, [Codebook(0, layer, EVERYBODY, 0, centroids_KD, metric, origin)])
@@ -75,20 +76,20 @@ def import_codebook(store: Store, path: Path, layer: int, metric: str = "euclide
 def export_codebook(
     codebooks: Artifact, path: Path, scale: int, group: str = EVERYBODY
 ) -> Codebook:
-    """Write a codebook's centroids; see :func:`write_centroids` for the forms.
+    """Write the centroids of a codebook; see :func:`write_centroids` for the formats.
 
     Raises:
         ArtifactError: there is no such scale or group, or the file cannot be written.
     """
     books = read_codebooks(codebooks)
-    mine = [book for book in books if (book.scale, book.group) == (scale, group)]
-    if not mine:
+    matching = [book for book in books if (book.scale, book.group) == (scale, group)]
+    if not matching:
         raise ArtifactError(
             f"{codebooks.key.prefix} has no codebook of scale {scale} and group {group!r}; it has "
             f"{_named(books)}"
         )
-    write_centroids(path, mine[0].centroids_KD)
-    return mine[0]
+    write_centroids(path, matching[0].centroids_KD)
+    return matching[0]
 
 
 def _named(books: Sequence[Codebook]) -> str:

@@ -1,6 +1,6 @@
-"""From artefacts of kinds ``extract`` and ``label`` to fairseq's files.
+"""Exports artefacts of kinds ``extract`` and ``label`` to fairseq's files.
 
-Files appear under their names when all of them are whole; a killed export leaves ``.tmp-*`` at most.
+The files get their names when all of them are complete. A killed export leaves at most ``.tmp-*``.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from gmp_atl_dist.store.labels import stream_labels
 _BATCH_FRAMES = 8_000
 
 Listing = Sequence[tuple[str, int]]
-"""Utterance ids and how many frames each has, in order."""
+"""Utterance ids with their numbers of frames, in order."""
 
 
 def export_features(features: Artifact, layer: int, folder: Path, name: str) -> Listing:
-    """Write a layer as ``.npy`` (fp32), ``.len`` and ``.tsv``; what was written, in order.
+    """Write a layer as ``.npy`` (fp32), ``.len`` and ``.tsv``; return what was written, in order.
 
     Raises:
-        ArtifactError: the layer is not there or damaged, or the folder cannot be written.
+        ArtifactError: the layer is missing or damaged, or the folder cannot be written.
     """
     receipts = feature_receipts(features, layer)
     frames = sum(receipt.frames for receipt in receipts.values())
     listing: list[tuple[str, int]] = []
-    with _whole_files(folder, [f"{name}.len", tsv_name(name), f"{name}.npy"]) as files:
+    with _complete_files(folder, [f"{name}.len", tsv_name(name), f"{name}.npy"]) as files:
         lengths, tsv, npy = files
         tsv.write(b".\n")
         for batch in stream_batches(features, layer, _BATCH_FRAMES, parts=tuple(receipts)):
@@ -48,7 +48,7 @@ def export_features(features: Artifact, layer: int, folder: Path, name: str) -> 
         written = sum(count for _, count in listing)
         if written != frames:
             raise ArtifactError(
-                f"{features.key.prefix} holds {written} frames of layer {layer}, its receipts say "
+                f"{features.key.prefix} holds {written} frames of layer {layer}, but its receipts say "
                 f"{frames}; extract again in a new root"
             )
     return listing
@@ -57,7 +57,7 @@ def export_features(features: Artifact, layer: int, folder: Path, name: str) -> 
 def _tsv_line(utterance_id: str, frames: int) -> bytes:
     if any(c in utterance_id for c in "\t\n\r"):
         raise ArtifactError(
-            f"utterance {utterance_id!r}: a .tsv cannot hold a tab or the end of a line in a name; "
+            f"utterance {utterance_id!r}: a name in a .tsv cannot contain a tab or a line break; "
             f"rename the recording"
         )
     return f"{utterance_id}\t{fewest_samples(frames)}\n".encode()
@@ -66,14 +66,21 @@ def _tsv_line(utterance_id: str, frames: int) -> bytes:
 def export_labels(
     labels: Artifact, scale: int, folder: Path, name: str, listing: Listing | None = None
 ) -> Listing:
-    """Write a scale as ``.km``; what was written, in order, which must be ``listing`` if given.
+    """Write a scale as ``.km``; return what was written, in order.
+
+    Args:
+        labels: the artefact of the labels.
+        scale: its number.
+        folder: is created if it does not exist.
+        name: the file's name without its suffix.
+        listing: the utterances that are expected, if given.
 
     Raises:
-        ArtifactError: the scale is not there, utterances differ, or the folder cannot be written.
+        ArtifactError: the scale is missing, utterances differ, or the folder cannot be written.
     """
     written: list[tuple[str, int]] = []
     scales: set[int] = set()
-    with _whole_files(folder, [f"{name}.km"]) as (km,):
+    with _complete_files(folder, [f"{name}.km"]) as (km,):
         for row in stream_labels(labels):
             scales.update(range(len(row.ids)))
             if scale < len(row.ids):
@@ -91,25 +98,27 @@ def _check_listing(labels: Artifact, written: Listing, listing: Listing | None) 
     for (a, _), (b, _) in pairwise(written):
         if a >= b:
             raise ArtifactError(
-                f"{labels.key.prefix}: utterance {b!r} follows {a!r}, not in order; another version "
-                f"wrote it: label again in a new root"
+                f"{labels.key.prefix}: utterance {b!r} follows {a!r}, which is not in order; another "
+                f"version wrote it; label again in a new root"
             )
     if listing is None:
         return
-    for mine, theirs in zip_longest(written, listing):
-        if mine != theirs:
+    for labelled, extracted in zip_longest(written, listing):
+        if labelled != extracted:
             raise ArtifactError(
-                f"{labels.key.prefix} does not fit the features: labels are of {mine}, features of "
-                f"{theirs} (utterance, frames); give labels and features of one run"
+                f"{labels.key.prefix} does not match the features: labels have {labelled}, features "
+                f"have {extracted} (utterance, frames); give labels and features of one run"
             )
 
 
 @contextmanager
-def _whole_files(folder: Path, names: Sequence[str]) -> Iterator[list[IO[bytes]]]:
-    """Files that get their names together, once the block ended well."""
+def _complete_files(folder: Path, names: Sequence[str]) -> Iterator[list[IO[bytes]]]:
+    """Files that get their names together when the block ends without an error."""
     for name in names:
         if name != os.path.basename(name):
-            raise ArtifactError(f"{name!r} is not the name of a file in {folder}; give a plain one")
+            raise ArtifactError(
+                f"{name!r} is not a file name in {folder}; give a name without a path"
+            )
     temporary = [folder / f".tmp-{uuid.uuid4().hex}" for _ in names]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,8 +128,8 @@ def _whole_files(folder: Path, names: Sequence[str]) -> Iterator[list[IO[bytes]]
             os.replace(path, folder / name)
     except OSError as e:
         raise ArtifactError(
-            f"{folder}: cannot be written ({e.strerror or e}); give a folder with room that you may "
-            f"write"
+            f"{folder}: cannot be written ({e.strerror or e}); give a writable folder with enough free "
+            f"space"
         ) from e
     finally:
         for path in temporary:

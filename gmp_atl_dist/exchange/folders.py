@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all."""
+"""Writes a folder completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from gmp_atl_dist.errors import ArtifactError
 
 
 def check_folder(folder: Path, names: frozenset[str], *, overwrite: bool) -> None:
-    """Whether ``folder`` may be written; asked before what goes into it is made.
+    """Check that ``folder`` may be written, before its content is computed.
 
-    With ``overwrite``, a folder that holds files of other names than ``names`` is refused all the
-    same: it is replaced whole, and somebody's files would be lost.
+    With ``overwrite`` the whole folder is replaced. A folder with files of other names than ``names``
+    is refused even then, because these files would be lost.
 
     Raises:
-        ArtifactError: it holds something, or is no folder.
+        ArtifactError: the folder is not empty, or is not a folder.
     """
     if not folder.exists():
         return
     if not folder.is_dir():
         raise ArtifactError(f"{folder} is a file; give a folder")
-    found = sorted(path.name for path in folder.iterdir())
-    if not found:
+    present = sorted(path.name for path in folder.iterdir())
+    if not present:
         return
-    foreign = [name for name in found if name not in names]
+    foreign = [name for name in present if name not in names]
     if overwrite and foreign:
         raise ArtifactError(
-            f"{folder} holds {', '.join(foreign[:5])}, which this command does not write; --overwrite "
-            f"replaces the whole folder, so give another, or remove them"
+            f"{folder} contains {', '.join(foreign[:5])}, which this command does not write; --overwrite "
+            f"replaces the whole folder; give another folder, or remove these files"
         )
     if not overwrite:
-        raise ArtifactError(f"{folder} is not empty; give another, or --overwrite")
+        raise ArtifactError(f"{folder} is not empty; give another folder, or --overwrite")
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write ``files`` beside ``folder`` and rename; what was there before goes when they are there.
+    """Write ``files`` into a new folder and rename it to ``folder``; then delete the old one.
 
     Raises:
-        ArtifactError: it cannot be written.
+        ArtifactError: the folder cannot be written.
     """
-    folder = folder.resolve()  # through a link, so that the link stays
+    folder = folder.resolve()  # resolves a link, so that the link itself is not replaced
     tag = uuid.uuid4().hex[:8]
     new, old = (folder.with_name(f".{folder.name}.{word}-{tag}") for word in ("new", "old"))
     try:
@@ -60,8 +60,8 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             raise
     except OSError as e:
         raise ArtifactError(
-            f"{folder}: cannot be written ({e.strerror or e}); give a folder with room that you may "
-            f"write"
+            f"{folder}: cannot be written ({e.strerror or e}); give a writable folder with enough free "
+            f"space"
         ) from e
     finally:
         shutil.rmtree(new, ignore_errors=True)

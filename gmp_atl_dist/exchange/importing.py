@@ -1,7 +1,7 @@
-"""From fairseq's files to artefacts of kinds ``extract`` and ``label``.
+"""Imports fairseq's files as artefacts of kinds ``extract`` and ``label``.
 
-Values stay what they were, bit for bit. Utterances are sorted by id, so only files that are in that
-order come out again as the same bytes.
+Values do not change by a bit. Utterances are sorted by id, so an export gives the same bytes only if
+the files were in that order.
 
 Shape suffixes: T frames of one utterance, M of all, D hidden.
 """
@@ -34,20 +34,22 @@ _VERSION = 2
 _PART_FRAMES = 30_000
 
 Spans = Mapping[str, slice]
-"""The rows of each utterance in the files, in utterance-id order."""
+"""The rows of each utterance in the files, in the order of utterance ids."""
 
 
 @dataclass(frozen=True)
 class Imported:
+    """The artefacts of an import."""
+
     features: Artifact
     labels: Artifact | None
 
 
 def import_features(store: Store, files: FairseqFiles, layer: int) -> Imported:
-    """Features and, if there is a ``.km``, labels; what is in the store already is not done again.
+    """Import features and, if there is a ``.km``, labels. Artefacts in the store are reused.
 
     Raises:
-        ArtifactError: a file is damaged or does not fit the others; names file, line and value.
+        ArtifactError: a file is damaged or does not match the others; names file, line and value.
     """
     frames = read_lengths(files.lengths)
     x_MD = open_npy(files.npy)
@@ -61,7 +63,7 @@ def import_features(store: Store, files: FairseqFiles, layer: int) -> Imported:
     spans = _spans(ids, frames)
 
     imported: dict[str, Json] = {"npy": sha256_of(files.npy), "len": sha256_of(files.lengths)}
-    # Without a .tsv ids are made from the name of the file, which is then part of the content.
+    # Without a .tsv the ids come from the name of the file, so the name is part of the content.
     imported |= {"name": files.npy.stem} if files.tsv is None else {"tsv": sha256_of(files.tsv)}
     features = _artifact(
         store,
@@ -98,18 +100,18 @@ def _artifact(
     inputs: Mapping[str, str],
     put_parts: Callable[[ArtifactWriter], None],
 ) -> Artifact:
-    """The artefact of these files; parts are put if it was not sealed before."""
+    """The artefact of these files. Its parts are written if it is not sealed yet."""
     key = ArtifactKey.of(kind, _VERSION, science, inputs)
-    found = find_artifact(store, key)
-    if found is not None:
-        return found
+    existing = find_artifact(store, key)
+    if existing is not None:
+        return existing
     out = ArtifactWriter(store, key)
     put_parts(out)
     return out.seal(version=_VERSION, science=science, inputs=inputs)
 
 
 def _parts(spans: Spans) -> Iterator[tuple[str, dict[str, slice]]]:
-    """Name and utterances of each part, planned from the data alone."""
+    """Name and utterances of each part. The plan depends on the data only."""
     batches = in_batches(spans.items(), _PART_FRAMES, lambda item: item[1].stop - item[1].start)
     for number, batch in enumerate(batches):
         yield f"import-{number:05d}", dict(batch)
@@ -132,7 +134,7 @@ def _put_features(
 
 
 def _not_finite(utterance: UtteranceFrames, span: slice) -> Iterator[str]:
-    """The first value of the utterance that is not finite, if there is one."""
+    """A message about the first value of the utterance that is not finite, if there is one."""
     bad_TD = ~np.isfinite(utterance.frames_TD)
     if bad_TD.any():
         t, d = np.argwhere(bad_TD)[0].tolist()

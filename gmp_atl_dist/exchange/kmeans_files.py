@@ -1,8 +1,8 @@
-"""Codebooks as others keep them: fairseq's k-means, which is scikit-learn's in joblib's form, and ``.npy``.
+"""Foreign files of codebooks: fairseq's k-means (scikit-learn's, written by joblib) and ``.npy``.
 
-A joblib file is a pickle, which may run anything when it is loaded. Ours is read with a closed list of
-names: numpy's arrays and numbers are themselves, classes of scikit-learn are empty shells that only
-hold attributes, and everything else is refused.
+A joblib file is a pickle, and loading a pickle may execute any code. This reader accepts a closed list
+of names only: numpy's arrays and numbers are loaded, classes of scikit-learn become empty shells that
+only hold attributes, and everything else is refused.
 
 Shape suffixes: K clusters, D hidden.
 """
@@ -35,7 +35,7 @@ _KMEANS = ("KMeans", "MiniBatchKMeans")
 
 
 class _Shell:
-    """Holds what a pickle says of an object, and can do nothing."""
+    """Holds the attributes of a pickled object and has no behaviour."""
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -49,14 +49,16 @@ class _ClosedUnpickler(numpy_pickle.NumpyUnpickler):
             return super().find_class(module, name)
         if module.startswith(_SHELLS):
             return type(name, (_Shell,), {"__module__": module})
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which is not of a k-means model")
+        raise pickle.UnpicklingError(
+            f"it names {module}.{name}, which is no part of a k-means model"
+        )
 
 
 def read_centroids(path: Path) -> np.ndarray:
-    """fp32 [K, D] of a ``.npy`` file, or of any other as fairseq's joblib k-means.
+    """Centroids, fp32 [K, D], of a ``.npy`` file; any other file is read as fairseq's joblib k-means.
 
     Raises:
-        ArtifactError: it is neither, or centroids are not finite; names the file.
+        ArtifactError: the file has neither format, or centroids are not finite; names the file.
     """
     centers = _read_npy(path) if path.suffix == ".npy" else _read_joblib(path)
     if (
@@ -65,9 +67,9 @@ def read_centroids(path: Path) -> np.ndarray:
         or centers.dtype.kind != "f"
         or not all(centers.shape)
     ):
-        found = getattr(centers, "shape", type(centers).__name__)
+        actual = getattr(centers, "shape", type(centers).__name__)
         raise ArtifactError(
-            f"{path}: centroids are {found}, expected floating-point numbers [clusters, dim]; give "
+            f"{path}: centroids are {actual}, expected floating-point numbers [clusters, dim]; give "
             f"the centroids of a k-means"
         )
     centroids_KD = np.array(centers, dtype="<f4", order="C")
@@ -79,11 +81,11 @@ def read_centroids(path: Path) -> np.ndarray:
 
 def _read_npy(path: Path) -> object:
     try:
-        # Unlike np.load() it takes neither archives nor pickles.
+        # Unlike np.load(), this accepts neither archives nor pickles.
         return np.asarray(np.lib.format.open_memmap(path, mode="r"))
     except (OSError, ValueError, EOFError) as e:
         raise ArtifactError(
-            f"{path}: cannot be read as an array of numbers ({e}); give a whole .npy file"
+            f"{path}: cannot be read as an array of numbers ({e}); give a complete .npy file"
         ) from e
 
 
@@ -96,23 +98,23 @@ def _read_joblib(path: Path) -> object:
         ) from e
     try:
         model = _ClosedUnpickler(str(path), io.BytesIO(data), ensure_native_byte_order=True).load()
-    except Exception as e:  # a damaged pickle raises whatever it stumbles over
+    except Exception as e:  # a damaged pickle can raise any error
         raise ArtifactError(
-            f"{path}: is no k-means that fairseq wrote by joblib.dump(), uncompressed "
-            f"({type(e).__name__}: {e}); save its cluster_centers_ by numpy.save() and give that"
+            f"{path}: is not a k-means that fairseq wrote with joblib.dump(), uncompressed "
+            f"({type(e).__name__}: {e}); save its cluster_centers_ with numpy.save() and give that file"
         ) from None
     if type(model).__name__ not in _KMEANS or not hasattr(model, "cluster_centers_"):
         raise ArtifactError(
-            f"{path}: holds a {type(model).__name__}, expected a fitted {' or '.join(_KMEANS)}"
+            f"{path}: contains a {type(model).__name__}, expected a fitted {' or '.join(_KMEANS)}"
         )
     return model.cluster_centers_
 
 
 def write_centroids(path: Path, centroids_KD: np.ndarray) -> None:
-    """Write a ``.npy`` of fp32, or under any other name what fairseq's ``dump_km_label.py`` loads.
+    """Write a ``.npy`` of fp32, or under any other name a file for fairseq's ``dump_km_label.py``.
 
-    A cosine codebook has centroids of unit length, for which the nearest one by Euclidean distance is
-    that by angle, so it goes the same way.
+    A cosine codebook has centroids of unit length. Its nearest centroid by Euclidean distance is also
+    the nearest by angle, so the same file works.
 
     Raises:
         ArtifactError: the file cannot be written.
@@ -129,8 +131,8 @@ def write_centroids(path: Path, centroids_KD: np.ndarray) -> None:
         os.replace(temporary, path)
     except OSError as e:
         raise ArtifactError(
-            f"{path}: cannot be written ({e.strerror or e}); give a folder with room that you may "
-            f"write"
+            f"{path}: cannot be written ({e.strerror or e}); give a writable folder with enough free "
+            f"space"
         ) from e
     finally:
         with suppress(OSError):
@@ -144,6 +146,6 @@ def _kmeans(centroids_KD: np.ndarray) -> object:
     k, dim = centroids_KD.shape
     model = MiniBatchKMeans(k)
     model.cluster_centers_ = np.ascontiguousarray(centroids_KD, dtype=np.float32)
-    # What its methods ask of a model that was fitted.
+    # The attributes that the methods of a fitted model need.
     vars(model).update(n_features_in_=dim, _n_features_out=k, _n_threads=1)
     return model

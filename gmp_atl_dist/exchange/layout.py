@@ -1,15 +1,16 @@
-"""fairseq's files of features and labels, byte by byte.
+"""The format of fairseq's files of features and labels.
 
-As ``dump_hubert_feature.py`` and ``dump_km_label.py`` of its ``examples/hubert/simple_kmeans`` write
-them, with NAME = ``{split}_{rank}_{nshard}``:
+``dump_hubert_feature.py`` and ``dump_km_label.py`` of its ``examples/hubert/simple_kmeans`` write these
+files, with NAME = ``{split}_{rank}_{nshard}``:
 
 - ``NAME.npy``: fp32 [frames of all utterances, dim]
-- ``NAME.len``: a line an utterance, how many frames it has
-- ``NAME.km``: a line an utterance, its labels with a space between
-- ``{split}.tsv``: a root, then a line an utterance: its path below the root, a tab, its samples
+- ``NAME.len``: one line per utterance with its number of frames
+- ``NAME.km``: one line per utterance with its labels, separated by spaces
+- ``{split}.tsv``: a line with the root, then one line per utterance: its path below the root, a tab,
+  its number of samples
 
-Utterances come in the same order in all of them. Frames of one utterance need not follow from its
-samples: fairseq cuts audio into chunks of 100 s and loses a frame or so at each cut.
+All files have the utterances in the same order. The number of frames does not always follow from the
+number of samples: fairseq cuts audio into chunks of 100 s and loses about one frame at each cut.
 
 Shape suffixes: M frames of all utterances, D hidden.
 """
@@ -29,13 +30,13 @@ from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, MIN_SAMPLES
 from gmp_atl_dist.errors import ArtifactError
 
 _MAX_INT32 = 2**31 - 1
-# npy_append_array, through which fairseq writes, leaves room for the shape to grow in place.
+# fairseq writes with npy_append_array, which leaves space in the header for a larger shape.
 _NPY_SPARE_BYTES = 64
 
 
 @dataclass(frozen=True)
 class FairseqFiles:
-    """What one import reads. Without ``tsv`` utterances are called NAME-000000, NAME-000001, ..."""
+    """The files of one import. Without ``tsv`` the ids are NAME-000000, NAME-000001, ..."""
 
     npy: Path
     lengths: Path
@@ -50,26 +51,26 @@ class FairseqFiles:
         tsv: Path | None = None,
         km: Path | None = None,
     ) -> FairseqFiles:
-        """What is not given is taken from beside ``npy`` if it is there under its usual name."""
+        """A file that is not given is searched beside ``npy`` under its usual name."""
 
-        def there(*names: str) -> Path | None:
+        def existing(*names: str) -> Path | None:
             return next((p for p in map(npy.with_name, names) if p.is_file()), None)
 
         return cls(
             npy,
             lengths or npy.with_name(f"{npy.stem}.len"),
-            tsv or there(f"{npy.stem}.tsv", tsv_name(npy.stem)),
-            km or there(f"{npy.stem}.km"),
+            tsv or existing(f"{npy.stem}.tsv", tsv_name(npy.stem)),
+            km or existing(f"{npy.stem}.km"),
         )
 
 
 def tsv_name(name: str) -> str:
-    """The ``.tsv`` lists a split, not its shards; where the only shard is all of it, it is ours."""
+    """The ``.tsv`` lists a whole split, not a shard. It fits a file that is the only shard."""
     return f"{name.removesuffix('_0_1')}.tsv"
 
 
 def fewest_samples(frames: int) -> int:
-    """The least audio that gives so many frames."""
+    """The smallest number of samples that gives this number of frames."""
     return (frames - 1) * FRAME_HOP_SAMPLES + MIN_SAMPLES if frames else 0
 
 
@@ -86,17 +87,17 @@ def npy_header(frames: int, dim: int) -> bytes:
 
 
 def open_npy(path: Path) -> np.ndarray:
-    """fp32 or fp16 [M, D], mapped into memory.
+    """Features, fp32 or fp16 [M, D], mapped into memory.
 
     Raises:
-        ArtifactError: it is not such an array.
+        ArtifactError: the file is not such an array.
     """
     try:
-        # Unlike np.load() it takes neither archives nor pickles.
+        # Unlike np.load(), this accepts neither archives nor pickles.
         x_MD = np.asarray(np.lib.format.open_memmap(path, mode="r"))
     except (OSError, ValueError, EOFError) as e:
         raise ArtifactError(
-            f"{path}: cannot be read as an array of numbers ({e}); give a whole .npy file"
+            f"{path}: cannot be read as an array of numbers ({e}); give a complete .npy file"
         ) from e
     if x_MD.dtype.str not in ("<f4", "<f2") or x_MD.ndim != 2:
         raise ArtifactError(
@@ -107,7 +108,7 @@ def open_npy(path: Path) -> np.ndarray:
 
 
 def read_lengths(path: Path) -> list[int]:
-    """Frames of each utterance."""
+    """The number of frames of each utterance."""
     lines = _lines(path)
     frames = [_number(line.rstrip()) for line in lines]
     problems = [
@@ -117,14 +118,14 @@ def read_lengths(path: Path) -> list[int]:
     ]
     if problems or not lines:
         raise ArtifactError.of_all(
-            f"{path}: expected one whole number a line; write it again with the features:",
-            problems or ["there is no line"],
+            f"{path}: expected one whole number per line; write it again with the features:",
+            problems or ["the file has no line"],
         )
     return [count for count in frames if count is not None]
 
 
 def read_ids(files: FairseqFiles, utterances: int) -> list[str]:
-    """What each utterance is called: its path in the ``.tsv``, or a number."""
+    """The id of each utterance: its path in the ``.tsv``, or a number."""
     if files.tsv is None:
         width = max(6, len(str(utterances - 1)))
         return [f"{files.npy.stem}-{i:0{width}d}" for i in range(utterances)]
@@ -137,19 +138,19 @@ def read_ids(files: FairseqFiles, utterances: int) -> list[str]:
     first_lines: dict[str, int] = {}
     for i, (path, *_) in enumerate(rows, 2):
         if first_lines.setdefault(path, i) != i:
-            problems.append(f"line {i}: {path!r} is in line {first_lines[path]} already")
+            problems.append(f"line {i}: {path!r} occurs in line {first_lines[path]} as well")
     if len(rows) != utterances:
         problems.append(
             f"{len(rows)} utterances, but {files.lengths} has {utterances}; give the lines of this "
-            f"shard, below a first line with the root"
+            f"shard, after a first line with the root"
         )
     if problems:
-        raise ArtifactError.of_all(f"{files.tsv}: does not name the utterances:", problems)
+        raise ArtifactError.of_all(f"{files.tsv}: does not list the utterances:", problems)
     return [row[0] for row in rows]
 
 
 def read_labels(km: Path, lengths: Path, frames: Sequence[int]) -> np.ndarray:
-    """int32 [M]: the label of every frame."""
+    """The label of every frame, int32 [M]."""
     lines = _lines(km)
     if len(lines) != len(frames):
         raise ArtifactError(
@@ -172,13 +173,14 @@ def read_labels(km: Path, lengths: Path, frames: Sequence[int]) -> np.ndarray:
         filled += count
     if problems:
         raise ArtifactError.of_all(
-            f"{km}: expected a whole number from 0 a frame; assign labels to these features again:",
+            f"{km}: expected a whole number of at least 0 per frame; label these features again:",
             problems,
         )
     return labels_M
 
 
 def sha256_of(path: Path) -> str:
+    """The hex digest of a file."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
@@ -189,13 +191,13 @@ def _lines(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else f"not UTF-8: {e}"
         raise ArtifactError(f"{path}: cannot be read ({reason}); give an existing file") from e
-    # Not splitlines(), which also splits at what may be part of a path.
+    # Not splitlines(), which also splits at characters that may be part of a path.
     lines = text.split("\n")
     return lines if lines[-1] else lines[:-1]
 
 
 def _number(word: str) -> int | None:
-    """A whole number from 0 that fits int32, else None; int() takes more than digits."""
+    """A whole number of at least 0 that fits int32, else None. int() would accept more than digits."""
     if not (word.isascii() and word.isdigit() and len(word) <= len(str(_MAX_INT32))):
         return None
     value = int(word)

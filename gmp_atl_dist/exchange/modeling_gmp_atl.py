@@ -1,9 +1,9 @@
-"""GMP-ATL's emotion classifier for transformers alone: HuBERT, attentive pooling, AM-Softmax.
+"""GMP-ATL's emotion classifier for transformers: HuBERT, attentive pooling, AM-Softmax.
 
-This file travels with an exported classifier and is what ``trust_remote_code=True`` runs; it imports
-torch and transformers and nothing else. Logits are cosines times ``am_scale``; their softmax are the
-probabilities. Padding changes nothing, given the attention mask: what HuBERT-base's first convolution
-normalises over time, it normalises over each clip's own samples.
+This file is a part of an exported classifier. ``trust_remote_code=True`` runs it. It imports torch and
+transformers only. Logits are cosines times ``am_scale``; their softmax gives the probabilities. Padding
+changes nothing if the attention mask is given: HuBERT-base's first convolution normalises over the
+samples of each clip only.
 
 Method: Pan et al., GMP-ATL, arXiv 2405.02151. Pooling: Zhu et al. 2018 (Interspeech), equations 1-3.
 AM-Softmax: Wang et al. 2018, arXiv 1801.05599, equation 6.
@@ -22,12 +22,12 @@ from transformers import HubertConfig, HubertModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.hubert.modeling_hubert import HubertPreTrainedModel
 
-# Vectors shorter than this get a smaller cosine, so that one of zero length has a finite gradient.
+# Vectors shorter than this get a smaller cosine, so that a vector of zero length has a finite gradient.
 _MIN_NORM = 1e-4
 
 
 class GmpAtlConfig(HubertConfig):
-    """HuBERT's configuration, and the head's; classes are those of ``id2label``."""
+    """The configuration of HuBERT and of the head. The classes are those of ``id2label``."""
 
     model_type = "gmp_atl"
 
@@ -36,21 +36,21 @@ class GmpAtlConfig(HubertConfig):
     am_margin: float = 0.2
 
 
-class ClipGroupNorm(nn.GroupNorm):
-    """GroupNorm over time with the statistics of each clip's own steps; zero behind them."""
+class GmpAtlClipGroupNorm(nn.GroupNorm):
+    """GroupNorm over time with the statistics of each clip's own steps. Later steps are zero."""
 
     def forward(self, input: Tensor, num_steps: list[int] | None = None) -> Tensor:
         total = input.shape[-1]
         if num_steps is None or min(num_steps) == total:
             return super().forward(input)
         clips = [
-            F.pad(super(ClipGroupNorm, self).forward(clip_CT[None, :, :n]), (0, total - n))
+            F.pad(super(GmpAtlClipGroupNorm, self).forward(clip_CT[None, :, :n]), (0, total - n))
             for clip_CT, n in zip(input.unbind(0), num_steps, strict=True)
         ]
         return torch.cat(clips)
 
 
-class AttentivePooling(nn.Module):
+class GmpAtlAttentivePooling(nn.Module):
     """Mean over the valid frames, weighted by softmax(v . tanh(W x + b))."""
 
     def __init__(self, dim: int) -> None:
@@ -66,7 +66,7 @@ class AttentivePooling(nn.Module):
 
 
 class GmpAtlForAudioClassification(HubertPreTrainedModel):
-    """Utterance to emotion."""
+    """Classifies the emotion of an utterance."""
 
     config_class = GmpAtlConfig
 
@@ -75,8 +75,8 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
         self.hubert = HubertModel(config)
         if config.feat_extract_norm == "group":
             channels = int(config.conv_dim[0])
-            setattr(self._first_conv, "layer_norm", ClipGroupNorm(channels, channels))  # noqa: B010
-        self.pooling = AttentivePooling(config.hidden_size)
+            setattr(self._first_conv, "layer_norm", GmpAtlClipGroupNorm(channels, channels))  # noqa: B010
+        self.pooling = GmpAtlAttentivePooling(config.hidden_size)
         self.embedding = nn.Linear(config.hidden_size, config.embedding_dim)
         self.classifier = nn.Linear(config.embedding_dim, len(config.id2label or {}), bias=False)
         self.post_init()
@@ -93,11 +93,11 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
         return_dict: bool | None = None,
         **_: object,
     ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
-        """Logits (B, K), and with ``labels`` the AM-Softmax loss that the model was trained by.
+        """Logits (B, K), and with ``labels`` the AM-Softmax loss of the training.
 
         Args:
-            input_values: (B, N), 16 kHz mono as the feature extractor yields it.
-            attention_mask: (B, N), 1 on a clip's own samples and 0 behind them; None: no padding.
+            input_values: (B, N), 16 kHz mono, from the feature extractor.
+            attention_mask: (B, N), 1 on the samples of a clip and 0 after them; None: no padding.
             labels: (B,) classes.
         """
         lengths = [input_values.shape[1]] * len(input_values)
@@ -106,7 +106,7 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
         num_frames = [self._steps(n, len(self.config.conv_kernel)) for n in lengths]
         if min(num_frames) < 1:
             raise ValueError(
-                f"clips of {lengths} samples at 16 kHz: one is too short, 25 ms is least"
+                f"clips of {lengths} samples at 16 kHz: one is shorter than the minimum of 25 ms"
             )
         features_BTC = self._conv_features(input_values, lengths)
         steps_T = torch.arange(features_BTC.shape[1], device=features_BTC.device)
@@ -131,21 +131,21 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
         )
 
     def _steps(self, num_samples: int, num_layers: int) -> int:
-        """What so many convolutions make of so many samples."""
+        """The number of steps after ``num_layers`` convolutions of ``num_samples`` samples."""
         kernels, strides = self.config.conv_kernel, self.config.conv_stride
         for kernel, stride in list(zip(kernels, strides, strict=True))[:num_layers]:
             num_samples = (num_samples - kernel) // stride + 1
         return num_samples
 
     def _conv_features(self, wave_BN: Tensor, lengths: list[int]) -> Tensor:
-        """HuBERT's feature encoder, whose group norm is told the clips' lengths."""
+        """HuBERT's feature encoder. Its group norm gets the lengths of the clips."""
         layers = list(self.hubert.feature_extractor.conv_layers)
         first = self._first_conv
         conv = cast(nn.Conv1d, first.conv)
         x_BCT = wave_BN[:, None].to(conv.weight.dtype)
         if self.config.feat_extract_norm == "group":
             norm, activation = (
-                cast(ClipGroupNorm, first.layer_norm),
+                cast(GmpAtlClipGroupNorm, first.layer_norm),
                 cast(nn.Module, first.activation),
             )
             x_BCT = activation(norm(conv(x_BCT), [self._steps(n, 1) for n in lengths]))

@@ -1,7 +1,7 @@
-"""Models out of the store, into folders that ``transformers`` loads by itself.
+"""Exports models from the store into folders that ``transformers`` loads without this package.
 
-Weights are the artefact's own bytes. What differs is ``config.json``, which names classes that
-transformers has or, for the classifier, finds in the folder: ``modeling_gmp_atl.py``.
+The weights are the bytes of the artefact. ``config.json`` differs: it names classes of transformers, or
+for the classifier those of ``modeling_gmp_atl.py`` in the folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXPORTED_NAMES = frozenset({_CONFIG, _WEIGHTS, _CARD, _PREPROCESSOR, _CODE})
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and from which artefact."""
+    """The exported artefact, and the number of bytes written."""
 
     artifact: Artifact
     num_bytes: int
@@ -50,19 +50,19 @@ def export_model(
     stage: BackboneStage = "retrain",
     overwrite: bool = False,
 ) -> Exported:
-    """Write the fold's classifier, or the backbone as ``stage`` left it, with a model card.
+    """Write the classifier of a fold, or the backbone that ``stage`` made, with a model card.
 
     Raises:
-        ArtifactError: that stage is not done, its files are damaged, or the folder is in use.
-        ModelError: the model is not one that this version writes.
+        ArtifactError: the stage is not done, its files are damaged, or the folder is not empty.
+        ModelError: this version does not write such a model.
     """
     kind = "finetune" if what == "classifier" else stage
     handles = {"backbone": backbone, **made.handles}
     artifact = handles[kind]
     if isinstance(artifact, Pending):
         raise ArtifactError(
-            f"{kind} {made.fold.name} is not done ({artifact.key.fingerprint[:12]}); run gmp-atl run "
-            f"with the same configuration first"
+            f"{kind} {made.fold.name} is not done ({artifact.key.fingerprint[:12]}); first run gmp-atl "
+            f"run with the same configuration"
         )
     check_folder(folder, EXPORTED_NAMES, overwrite=overwrite)
     values = _model_config(artifact)
@@ -80,8 +80,11 @@ def export_model(
 
 
 def _hubert(values: dict[str, object]) -> dict[str, object]:
-    """For ``HubertModel``, which has a mask embedding only where a mask could be drawn."""
-    # SpecAugment stays off all the same: apply_spec_augment is false in what the stages write.
+    """The configuration for ``HubertModel``.
+
+    That class has a mask embedding only if ``mask_time_prob`` is above 0.
+    """
+    # SpecAugment stays off nevertheless, because apply_spec_augment is false.
     return values | {
         "architectures": ["HubertModel"],
         "model_type": "hubert",
@@ -94,7 +97,7 @@ def _classifier_config(values: dict[str, object]) -> dict[str, object]:
     module = _CODE.removesuffix(".py")
     return _hubert(values) | {
         "architectures": ["GmpAtlForAudioClassification"],
-        # Not ours, gmp_atl_emotion: where this package is installed, that one is its own class.
+        # Not gmp_atl_emotion, which is a class of this package where it is installed.
         "model_type": "gmp_atl",
         "auto_map": {
             "AutoConfig": f"{module}.GmpAtlConfig",
@@ -104,7 +107,10 @@ def _classifier_config(values: dict[str, object]) -> dict[str, object]:
 
 
 def _preprocessor(values: dict[str, object]) -> dict[str, object]:
-    """``Wav2Vec2FeatureExtractor``'s, which normalises what our backbone would normalise itself."""
+    """The configuration of ``Wav2Vec2FeatureExtractor``.
+
+    It normalises the waveform, which our backbone does itself.
+    """
     return {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "feature_size": 1,
@@ -120,8 +126,8 @@ def _model_config(artifact: Artifact) -> dict[str, object]:
     values = json.loads(_read_checked(artifact, _CONFIG))
     if not isinstance(values, dict) or "normalize_waveform" not in values:
         raise ModelError(
-            f"{artifact.key.prefix}/files/{_CONFIG} is not of a model that this version wrote; run "
-            f"gmp-atl verify"
+            f"{artifact.key.prefix}/files/{_CONFIG} does not belong to a model that this version wrote; "
+            f"run gmp-atl verify"
         )
     return cast("dict[str, object]", values)
 
@@ -131,7 +137,7 @@ def _read_checked(artifact: Artifact, name: str) -> bytes:
     receipt = artifact.receipts.get(f"files/{name}")
     if receipt is None or hashlib.sha256(data).hexdigest() != receipt.sha256:
         raise ArtifactError(
-            f"{artifact.store.uri}/{artifact.key.prefix}/files/{name} is not what was written; run "
+            f"{artifact.store.uri}/{artifact.key.prefix}/files/{name} differs from its receipt; run "
             f"gmp-atl verify"
         )
     return data

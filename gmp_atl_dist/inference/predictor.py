@@ -26,7 +26,7 @@ _BATCH_SAMPLES = 60 * SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True)
-class PredictorArgument:
+class PartPredictorArgument:
     corpus: Artifact
     finetuned: Artifact
     wanted: frozenset[str]
@@ -34,10 +34,10 @@ class PredictorArgument:
     key: ArtifactKey
 
 
-class Predictor:
+class PartPredictor:
     """Predictions for one part of ``ingest``."""
 
-    def __init__(self, argument: PredictorArgument) -> None:
+    def __init__(self, argument: PartPredictorArgument) -> None:
         self._argument = argument
         self._out = ArtifactWriter(argument.store, argument.key)
         self._emotions = read_emotions(argument.corpus)

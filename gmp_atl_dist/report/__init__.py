@@ -1,1 +1,1 @@
-"""What a run found, as one JSON document and one self-contained page."""
+"""The results of a run as one JSON document and one self-contained HTML page."""

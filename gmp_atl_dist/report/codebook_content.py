@@ -1,4 +1,4 @@
-"""What a report shows of codebooks and labels: a part of the schema of ``report.json``."""
+"""The report's content on codebooks and labels: a part of the schema of ``report.json``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class FitContent(Content):
-    """How a codebook was fitted. ``mean_squared_distance`` is that of a frame to its centroid.
+    """How a codebook was fitted.
 
-    ``stability`` is the adjusted Rand index of two fits from two seeds, None where not measured.
+    Attributes:
+        seed: of the initialization.
+        frames: number of frames that were fitted.
+        mean_squared_distance: of a frame to its centroid, at the end.
+        iterations: number of updates.
+        relocated: how many times an empty cluster was relocated.
+        stability: adjusted Rand index of two fits from two seeds; None if it was not measured.
     """
 
     seed: int
@@ -30,9 +36,9 @@ class FitContent(Content):
 
 
 class CentroidMap(Content):
-    """Centroids in their two principal directions, with the commonest class of each one's frames.
+    """Centroids in their two principal directions, with the most frequent class of their frames.
 
-    Classes are indices, None of a label that was never used.
+    Classes are indices; None for a label that was never used.
     """
 
     points: tuple[tuple[float, float], ...]
@@ -41,11 +47,11 @@ class CentroidMap(Content):
 
 
 class CodebookContent(Content):
-    """One codebook: ``counts`` holds how many training frames got each of its ``k`` labels.
+    """One codebook. ``counts`` holds the number of training frames with each of its ``k`` labels.
 
-    ``group`` is the gender of a ``by_gender`` codebook, else "all". The qualities compare the label
-    of a frame with the emotion, the gender and the speaker of its utterance. ``fit`` is None of a
-    codebook that was imported; ``origin`` says whence.
+    ``group`` is the gender of a ``by_gender`` codebook, otherwise "all". The qualities compare the
+    label of a frame with the emotion, the gender and the speaker of its utterance. ``fit`` is None
+    for an imported codebook; ``origin`` names its source.
     """
 
     layer: int
@@ -68,11 +74,11 @@ class CodebookContent(Content):
         if (len(self.counts), self.k, used) != (self.k, self.usage.k, self.usage.used):
             raise ValueError(
                 f"layer {self.layer}: {len(self.counts)} counts, {used} of them above 0, do not "
-                f"fit k = {self.k} and {self.usage}"
+                f"match k = {self.k} and {self.usage}"
             )
         if self.map is not None and len(self.map.points) != self.k:
             raise ValueError(
-                f"layer {self.layer}: a map of {len(self.map.points)} centroids, k = {self.k}"
+                f"layer {self.layer}: the map has {len(self.map.points)} centroids, but k = {self.k}"
             )
         return self
 
@@ -92,7 +98,7 @@ class CodebookContent(Content):
         fit: FitContent | None = None,
         map: CentroidMap | None = None,
     ) -> CodebookContent:
-        """A codebook of ``len(counts)`` labels; its usage follows from the counts."""
+        """A codebook with ``len(counts)`` labels. Its usage is computed from the counts."""
         return cls(
             layer=layer,
             k=len(counts),
@@ -111,7 +117,7 @@ class CodebookContent(Content):
 
 
 class TimelineScale(Content):
-    """An utterance's labels at one scale, an id a frame; there are ``k`` ids."""
+    """The labels of an utterance at one scale: one id per frame, out of ``k`` ids."""
 
     layer: int
     k: int
@@ -119,7 +125,7 @@ class TimelineScale(Content):
 
 
 class TimelineContent(Content):
-    """The labels of one utterance over time, as an example."""
+    """The labels of one example utterance over time."""
 
     utterance_id: str
     emotion: str

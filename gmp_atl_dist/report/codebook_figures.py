@@ -1,4 +1,4 @@
-"""The report's pictures of codebooks: a map of centroids, and labels over time."""
+"""The report's figures of codebooks: a map of centroids, and labels over time."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _STRIP_INCHES = (7.2, 0.3)
 def centroids_svg(
     books: Sequence[CodebookContent], classes: Sequence[str], genders: Sequence[str]
 ) -> bytes | None:
-    """Centroids in their principal plane, a panel a codebook; None where no codebook has a map.
+    """Centroids in their principal plane, one panel per codebook; None if no codebook has a map.
 
-    A colour is the commonest emotion of a centroid's frames, a shape their commonest gender, and the
-    area goes with how many they are.
+    The colour is the most frequent emotion of a centroid's frames, the shape their most frequent
+    gender. The area grows with the number of frames.
     """
     drawn = [book for book in books if book.map is not None]
     if not drawn:
@@ -43,18 +43,18 @@ def centroids_svg(
             for emotion, gender in sorted(
                 {*zip(emotions.tolist(), of_gender.tolist(), strict=True)}
             ):
-                mine = (emotions == emotion) & (of_gender == gender)
+                selected = (emotions == emotion) & (of_gender == gender)
                 axes.scatter(
-                    xy[mine, 0],
-                    xy[mine, 1],
-                    s=area[mine],
+                    xy[selected, 0],
+                    xy[selected, 1],
+                    s=area[selected],
                     c=_colour(emotion),
                     marker=_MARKERS[gender % len(_MARKERS)] if gender >= 0 else "x",
                     alpha=0.75,
                     linewidths=0.5,
                 )
-            of = "" if book.group == "all" else f", {book.group}"
-            axes.set_title(f"layer {book.layer}, k = {book.k:,}{of}")
+            group = "" if book.group == "all" else f", {book.group}"
+            axes.set_title(f"layer {book.layer}, k = {book.k:,}{group}")
             axes.set_xticklabels([])
             axes.set_yticklabels([])
             axes.set_xlabel("first component")
@@ -64,9 +64,10 @@ def centroids_svg(
 
 
 def timelines_svg(timelines: Sequence[TimelineContent]) -> bytes:
-    """Labels over time: a block an utterance, a strip a scale, a colour a label.
+    """Labels over time: one block per utterance, one strip per scale, one colour per label.
 
-    With more labels than colours neighbours in id look alike; where labels change is what is shown.
+    Labels with neighbouring ids look alike if there are more labels than colours. The figure shows
+    where labels change.
     """
     strips = sum(len(t.scales) for t in timelines)
     width, height = _STRIP_INCHES

@@ -1,8 +1,8 @@
-"""Everything a report shows: the schema of ``report.json``, from which the page is drawn.
+"""The schema of ``report.json``, from which the HTML page is rendered.
 
-Figures that belong together are checked against one another (scores against their confusion matrix,
-the pooled matrix against the folds'), so that a report cannot contradict itself. No clock, host or
-environment enters: the same run gives the same bytes.
+Related numbers are checked against each other: scores against their confusion matrix, the pooled
+matrix against those of the folds. So a report cannot contradict itself. It contains no time, host or
+environment: the same run gives the same bytes.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ Matrix = tuple[tuple[Count, ...], ...]
 Point = tuple[int, float]
 """(step, value) of a learning curve."""
 Curves = dict[str, dict[str, tuple[Point, ...]]]
-"""Stage -> measure -> points."""
+"""Stage -> metric -> points."""
 
 LARGEST_CLUSTER_SHARE = "largest_cluster_share"
-"""A measure of pretraining: the accuracy of who always says the commonest label."""
+"""A metric of pretraining: the accuracy of always predicting the most frequent label."""
 
-_FEWEST_SPEAKERS = 5
-"""Resampling fewer speakers says next to nothing: IEMOCAP's two a fold have three resamples."""
+_MIN_SPEAKERS = 5
+"""Resampling fewer speakers is meaningless: IEMOCAP's two per fold have only three resamples."""
 
 _TOLERANCE = 1e-9
 
 
 class Outcome(Content):
-    """One set of predictions, scored. ``confusion`` is (K, K) counts, rows the truth.
+    """The scores of one set of predictions. ``confusion`` is (K, K) counts; rows are the truth.
 
-    ``intervals`` resample utterances, ``speaker_intervals`` whole speakers; the latter are None
-    where speakers are too few.
+    ``intervals`` resample utterances, ``speaker_intervals`` whole speakers. The latter are None if
+    there are too few speakers.
     """
 
     scores: Scores
@@ -54,17 +54,23 @@ class Outcome(Content):
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         try:
-            found = metrics.scores_from_confusion(self.confusion)
+            expected = metrics.scores_from_confusion(self.confusion)
         except ValueError as e:
             raise ValueError(f"confusion: {e}") from None
-        mine, theirs = self.scores, found
-        if mine.support != theirs.support or not np.allclose(
-            [mine.war, mine.uar, mine.macro_f1, mine.weighted_f1, *mine.recalls],
-            [theirs.war, theirs.uar, theirs.macro_f1, theirs.weighted_f1, *theirs.recalls],
+        given = self.scores
+        if given.support != expected.support or not np.allclose(
+            [given.war, given.uar, given.macro_f1, given.weighted_f1, *given.recalls],
+            [
+                expected.war,
+                expected.uar,
+                expected.macro_f1,
+                expected.weighted_f1,
+                *expected.recalls,
+            ],
             rtol=0,
             atol=_TOLERANCE,
         ):
-            raise ValueError(f"scores are not those of the confusion matrix; that has {found}")
+            raise ValueError(f"scores are not those of the confusion matrix, which are {expected}")
         return self
 
     @classmethod
@@ -79,14 +85,14 @@ class Outcome(Content):
         confidence: float,
         seed: int,
     ) -> Outcome:
-        """Score predictions, one class index and speaker an utterance.
+        """Score predictions: one class index and one speaker per utterance.
 
         Raises:
             ValueError: as :func:`gmp_atl_dist.metrics.bootstrap_interval`.
         """
         confusion = metrics.confusion_matrix(true, predicted, num_classes)
         by_speaker = None
-        if len(set(speakers)) >= _FEWEST_SPEAKERS:
+        if len(set(speakers)) >= _MIN_SPEAKERS:
             by_speaker = metrics.bootstrap_interval_by_group(
                 true,
                 predicted,
@@ -107,7 +113,7 @@ class Outcome(Content):
 
 
 class Selection(Content):
-    """Which epoch was kept, and by what rule; ``value`` is what ``measure`` was at it."""
+    """The selected epoch and the rule. ``value`` is the value of the metric ``measure`` at it."""
 
     rule: SelectionRule
     epoch: Annotated[int, Field(ge=1)]
@@ -117,7 +123,7 @@ class Selection(Content):
 
 
 class FoldContent(Content):
-    """One fold, from who was in it to what its stages did."""
+    """One fold: its speakers, its scores, and the results of its stages."""
 
     name: str
     train_speakers: tuple[str, ...]
@@ -144,7 +150,7 @@ class FoldContent(Content):
 
 
 class PooledContent(Content):
-    """All folds' predictions scored as one set, and the folds' scores averaged."""
+    """The scores of all folds' predictions as one set, and the averages of the folds' scores."""
 
     outcome: Outcome
     war: Spread
@@ -152,7 +158,7 @@ class PooledContent(Content):
 
     @classmethod
     def of(cls, outcome: Outcome, folds: Sequence[Outcome]) -> PooledContent:
-        """``outcome`` is that of all predictions together, ``folds`` those it was pooled from."""
+        """``outcome`` belongs to all predictions together, ``folds`` to the single folds."""
         return cls(
             outcome=outcome,
             war=metrics.spread([fold.scores.war for fold in folds]),
@@ -161,14 +167,14 @@ class PooledContent(Content):
 
 
 class DroppedItem(Content):
-    """A recording that was left out, and why."""
+    """A recording that was left out, and the reason."""
 
     item: str
     reason: str
 
 
 class CorpusContent(Content):
-    """What was used, after merging classes and dropping bad recordings."""
+    """The corpus after classes were merged and bad recordings were dropped."""
 
     adapter: str
     num_utterances: Count
@@ -180,7 +186,7 @@ class CorpusContent(Content):
 
 
 class ReportContent(Content):
-    """A whole report. ``artefacts`` are those shared by all folds, kind -> fingerprint."""
+    """A complete report. ``artefacts`` are shared by all folds: kind -> fingerprint."""
 
     title: str
     protocol: Protocol
@@ -191,6 +197,8 @@ class ReportContent(Content):
     configuration: dict[str, Json]
     seeds: dict[str, int]
     versions: dict[str, str]
+    stages: tuple[str, ...] = ()
+    """Names of the stages in the order of the method."""
     artefacts: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -213,26 +221,31 @@ class ReportContent(Content):
         summed = np.sum([outcome.confusion for outcome in outcomes], axis=0)
         if not np.array_equal(summed, self.pooled.outcome.confusion):
             raise ValueError(
-                f"pooled: its confusion matrix is not the sum of the folds', {summed.tolist()}"
+                f"pooled: the confusion matrix is not the sum of those of the folds, {summed.tolist()}"
             )
         averaged = PooledContent.of(self.pooled.outcome, outcomes)
-        if not (_alike(averaged.war, self.pooled.war) and _alike(averaged.uar, self.pooled.uar)):
-            raise ValueError(f"pooled: not the folds' averages, {averaged.war} and {averaged.uar}")
+        if not (
+            _almost_equal(averaged.war, self.pooled.war)
+            and _almost_equal(averaged.uar, self.pooled.uar)
+        ):
+            raise ValueError(
+                f"pooled: not the averages of the folds, {averaged.war} and {averaged.uar}"
+            )
         return self
 
     @property
     def curves_by_stage(self) -> dict[str, dict[str, dict[str, tuple[Point, ...]]]]:
-        """Stage -> measure -> fold -> points: what is drawn together."""
+        """Stage -> metric -> fold -> points. The folds of a metric are drawn in one panel."""
         stages: dict[str, dict[str, dict[str, tuple[Point, ...]]]] = {}
         for fold in self.folds:
             for stage, curves in fold.curves.items():
-                for measure, points in curves.items():
-                    stages.setdefault(stage, {}).setdefault(measure, {})[fold.name] = points
+                for metric, points in curves.items():
+                    stages.setdefault(stage, {}).setdefault(metric, {})[fold.name] = points
         return stages
 
 
-def _alike(a: Spread, b: Spread) -> bool:
-    """Equal but for the last digits, which another machine may round otherwise."""
+def _almost_equal(a: Spread, b: Spread) -> bool:
+    """Equal up to the last digits, which may be rounded differently on another machine."""
     return (
         (a.n, a.std is None) == (b.n, b.std is None)
         and abs(a.mean - b.mean) <= _TOLERANCE

@@ -1,8 +1,8 @@
-"""What the report's pictures share: style, colours, panels, SVG bytes that are the same each time.
+"""Common parts of the report's figures: style, colours, panels, and reproducible SVG bytes.
 
-Drawn with matplotlib's objects, never pyplot, so that nothing is left in the process. Colours are
-Okabe and Ito's, which colour-blind readers can tell apart; text is drawn as outlines, so that a
-page looks the same without our fonts.
+Figures use matplotlib's objects, never pyplot, so that no state is left in the process. The colours
+are those of Okabe and Ito, which colour-blind readers can distinguish. Text is drawn as outlines, so
+that a page looks the same without our fonts.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "-", "-", "-", "-", "--", ":")
-"""The palest colours are dashed, so that lines differ in print as well."""
+"""Lines in the palest colours are dashed, so that they also differ in print."""
 
 _STYLE: dict[RcKeyType, object] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine draws the same
+    "font.family": "DejaVu Sans",  # included in matplotlib, so every machine draws the same
     "font.size": 9.0,
     "axes.titlesize": 9.0,
     "axes.titleweight": "bold",
@@ -40,21 +40,22 @@ _STYLE: dict[RcKeyType, object] = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
-    "text.parse_math": False,  # a class or fold may be named with a dollar sign
-    "svg.hashsalt": "gmp-atl",  # element ids are random without it
+    "text.parse_math": False,  # names of classes and folds may contain a dollar sign
+    "svg.hashsalt": "gmp-atl",  # otherwise element ids are random
     "svg.fonttype": "path",
 }
 _PANELS_PER_ROW = 3
 _PANEL_INCHES = (3.1, 2.25)
 _DPI = 72
-"""What matplotlib lays SVG out with, whatever the images in it have."""
+"""The resolution at which matplotlib lays out an SVG, whatever images it contains."""
 _GRID = 2**20
-"""Of positions. Round decimals do not lie halfway between two of its lines, as of a decimal grid's."""
+"""Positions are rounded to multiples of 1 / _GRID. Unlike with a decimal grid, round decimals do not
+lie halfway between two multiples."""
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Our style over matplotlib's defaults, whatever the user's own matplotlibrc says."""
+    """Use our style with matplotlib's defaults, independent of the user's matplotlibrc."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
@@ -62,6 +63,7 @@ def style() -> Iterator[None]:
 
 
 def panels(number: int) -> tuple[Figure, list[Axes]]:
+    """A figure with ``number`` panels in rows."""
     columns = min(number, _PANELS_PER_ROW)
     rows = math.ceil(number / columns)
     width, height = _PANEL_INCHES
@@ -70,21 +72,22 @@ def panels(number: int) -> tuple[Figure, list[Axes]]:
 
 
 def svg(figure: Figure) -> bytes:
+    """The figure as SVG; the same bytes for the same figure."""
     out = io.BytesIO()
     canvas = FigureCanvasSVG(figure)
     _lay_out(figure)
-    # Metadata of None is left out; the date would make every report differ.
+    # Metadata that is None is omitted. The date would make every report different.
     blank = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     canvas.print_svg(out, metadata=blank)
     return out.getvalue()
 
 
 def _lay_out(figure: Figure) -> None:
-    """Place everything for good, at rounded positions.
+    """Fix the positions of all elements, rounded.
 
-    The solver of constrained layout sums in the order of addresses in memory, so that its last bits
-    differ now and then. They show in a coordinate's last decimal, and in the ids of clipping
-    rectangles, which matplotlib makes from all bits.
+    The solver of the constrained layout sums in the order of memory addresses, so the last bits of
+    its results vary. They would appear in the last decimal of a coordinate, and in the ids of
+    clipping rectangles, which matplotlib computes from all bits.
     """
     image_dpi = figure.dpi
     figure.set_dpi(_DPI)

@@ -1,4 +1,4 @@
-"""The report's pictures of scores and learning, as SVG bytes that are the same for the same content."""
+"""The report's figures of scores and learning curves, as SVG: the same bytes for the same content."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from gmp_atl_dist.report.content import (
 )
 from gmp_atl_dist.report.drawing import COLOURS, DASHES, panels, style, svg
 
-_MOST_POINTS = 400
+_MAX_POINTS = 400
 _FEW_POINTS = 12
-"""Shorter lines get markers, or a single point would not be seen."""
+"""Shorter lines get markers, because a single point would be invisible."""
 _SHORT_NAME = 2
 
 
 def confusion_svg(confusion: Matrix, classes: Sequence[str]) -> bytes:
-    """Counts and row percentages of a (K, K) confusion matrix, rows the truth."""
+    """Counts and row percentages of a (K, K) confusion matrix; rows are the truth."""
     counts = np.asarray(confusion, dtype=np.int64)
     support = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
@@ -63,21 +63,22 @@ def confusion_svg(confusion: Matrix, classes: Sequence[str]) -> bytes:
         return svg(figure)
 
 
-def curves_svg(measures: Mapping[str, Mapping[str, Sequence[Point]]]) -> bytes:
-    """Learning curves of one stage: a panel a measure, a line a fold.
+def curves_svg(metrics: Mapping[str, Mapping[str, Sequence[Point]]]) -> bytes:
+    """Learning curves of one stage: one panel per metric, one line per fold.
 
-    A dotted line in the accuracy's panel is the largest cluster's share, of stages that know it.
+    A dotted line in the panel of the accuracy shows the share of the largest cluster, if the stage
+    has it.
 
     Args:
-        measures: measure -> fold -> (step, value) points; long lines are averaged in stretches.
+        metrics: metric -> fold -> (step, value) points. Long lines are averaged over intervals.
     """
-    folds = sorted({fold for lines in measures.values() for fold in lines}, key=_natural)
-    names = sorted(set(measures) - {LARGEST_CLUSTER_SHARE})
-    chance = [points[-1][1] for points in measures.get(LARGEST_CLUSTER_SHARE, {}).values()]
+    folds = sorted({fold for lines in metrics.values() for fold in lines}, key=_natural)
+    names = sorted(set(metrics) - {LARGEST_CLUSTER_SHARE})
+    chance = [points[-1][1] for points in metrics.get(LARGEST_CLUSTER_SHARE, {}).values()]
     with style():
         figure, axes_of = panels(len(names))
         for axes, name in zip(axes_of, names, strict=True):
-            for fold, points in sorted(measures[name].items(), key=lambda item: _natural(item[0])):
+            for fold, points in sorted(metrics[name].items(), key=lambda item: _natural(item[0])):
                 steps, values = thin(points)
                 line = _line(fold, folds)
                 line.set_data(steps, values)
@@ -96,10 +97,10 @@ def curves_svg(measures: Mapping[str, Mapping[str, Sequence[Point]]]) -> bytes:
 
 
 def codebooks_svg(folds: Mapping[str, Sequence[CodebookContent]]) -> bytes:
-    """Use of the codebooks: a panel a scale and group, a line a fold, commonest label first.
+    """Usage of the codebooks: one panel per scale and group, one line per fold.
 
-    The dotted line is even use. Labels never used are not drawn, a log scale has no room for 0; the
-    title counts them.
+    Labels are sorted by frequency. The dotted line is uniform usage. A log scale cannot show labels
+    that were never used; the title counts them.
     """
     names = sorted(folds, key=_natural)
     keys = sorted({(c.layer, c.k, c.group) for books in folds.values() for c in books})
@@ -120,14 +121,15 @@ def codebooks_svg(folds: Mapping[str, Sequence[CodebookContent]]) -> bytes:
             axes.autoscale_view()
             axes.axhline(1 / k, color="#666666", linewidth=0.9, linestyle=":")
             axes.set_yscale("log")
-            # The usual labels, powers of ten, need the maths that text.parse_math turns off.
+            # The default tick labels, powers of ten, need text.parse_math, which is turned off.
             axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
             axes.yaxis.set_minor_formatter(NullFormatter())
             perplexity = _range([usage.perplexity for usage in usages], ".1f" if k < 100 else ".0f")
-            dead = _range([usage.dead for usage in usages], "d")
-            of = "" if group == "all" else f", {group}"
+            empty = _range([usage.empty for usage in usages], "d")
+            suffix = "" if group == "all" else f", {group}"
             axes.set_title(
-                f"layer {layer}, k = {k:,}{of}\nperplexity {perplexity}, dead {dead}", fontsize=8.5
+                f"layer {layer}, k = {k:,}{suffix}\nperplexity {perplexity}, empty {empty}",
+                fontsize=8.5,
             )
             axes.set_xlabel("label, by frequency")
             axes.set_ylabel("share of frames")
@@ -137,16 +139,16 @@ def codebooks_svg(folds: Mapping[str, Sequence[CodebookContent]]) -> bytes:
 
 
 def thin(points: Sequence[Point]) -> tuple[list[float], list[float]]:
-    """At most ``_MOST_POINTS`` (steps, values); of a longer line, means over stretches."""
+    """At most ``_MAX_POINTS`` (steps, values). Longer lines are averaged over intervals."""
     line = np.asarray(points, dtype=np.float64).reshape(-1, 2)
     line = line[np.argsort(line[:, 0], kind="stable")]
-    if len(line) > _MOST_POINTS:
-        line = np.array([part.mean(axis=0) for part in np.array_split(line, _MOST_POINTS)])
+    if len(line) > _MAX_POINTS:
+        line = np.array([part.mean(axis=0) for part in np.array_split(line, _MAX_POINTS)])
     return line[:, 0].tolist(), line[:, 1].tolist()
 
 
 def _line(fold: str, folds: Sequence[str], label: str = "") -> Line2D:
-    """A fold's line, still empty: a colour each, or one for all where they are too many."""
+    """The line of a fold, without data: a colour per fold, or one colour for too many folds."""
     if len(folds) > len(COLOURS):
         return Line2D([], [], color=COLOURS[0], linewidth=0.8, alpha=0.45, label=label)
     i = folds.index(fold)
@@ -179,5 +181,5 @@ def _align(size: int) -> str:
 
 
 def _natural(name: str) -> tuple[int, str]:
-    """Order that puts fold 2 before fold 10."""
+    """A sort key that puts fold 2 before fold 10."""
     return (len(name), name)

@@ -1,7 +1,7 @@
-"""One page that holds everything, pictures included, and the JSON it is drawn from.
+"""Renders the report as JSON, and as one HTML page that includes all figures.
 
-The page loads nothing from anywhere and runs no script; its content policy tells the browser so.
-Names of recordings and reasons for dropping them come from outside, so everything is escaped.
+The page loads no other resource and runs no script; its content policy enforces that. Names of
+recordings and reasons for dropping them are external input, so everything is escaped.
 """
 
 from __future__ import annotations
@@ -26,22 +26,18 @@ from gmp_atl_dist.report.content import (
     ReportContent,
 )
 
-_STAGES = (
-    *("mfcc", "cluster1", "label1", "pretrain1", "extract2", "cluster2", "label2", "pretrain2"),
-    *("warmup", "extract", "cluster", "label", "retrain", "finetune", "evaluate"),
-)
-_MOST_NAMES = 8
-_MOST_DROPPED = 200
+_MAX_NAMES = 8
+_MAX_DROPPED = 200
 _NOTHING = "–"  # noqa: RUF001 - an en dash fills empty cells
 
 
 def render_json(content: ReportContent) -> bytes:
-    """The report's one spelling: sorted keys, ASCII, the same bytes for the same content."""
+    """Canonical JSON: sorted keys, ASCII, the same bytes for the same content."""
     return canonical_json(content.model_dump(mode="json")).encode("ascii") + b"\n"
 
 
 def render_html(content: ReportContent) -> str:
-    """A self-contained page, the same text for the same content, also after a trip through JSON."""
+    """A self-contained page. The same content gives the same text, also after a round trip via JSON."""
     stages = content.curves_by_stage
     support = content.pooled.outcome.scores.support
     return _template().render(
@@ -59,25 +55,27 @@ def render_html(content: ReportContent) -> str:
         ),
         curve_pictures={
             stage: _data_uri(figures.curves_svg(stages[stage]))
-            for stage in _ordered(stages, _STAGES)
+            for stage in _ordered(stages, content.stages)
         },
         codebook_picture=_codebook_picture(content),
         centroid_picture=_centroid_picture(content),
         timeline_picture=_timeline_picture(content),
-        pictured=_pictured(content),
+        drawn_fold=_drawn_fold(content),
         per_class={c: content.corpus.per_class[c] for c in _ordered_classes(content)},
         sections=_sections(content),
         artefact_kinds=_ordered(
-            {kind for fold in content.folds for kind in fold.artefacts}, _STAGES
+            {kind for fold in content.folds for kind in fold.artefacts}, content.stages
         ),
-        shared_artefacts={k: content.artefacts[k] for k in _ordered(content.artefacts, _STAGES)},
-        shown_dropped=content.corpus.dropped[:_MOST_DROPPED],
+        shared_artefacts={
+            k: content.artefacts[k] for k in _ordered(content.artefacts, content.stages)
+        },
+        shown_dropped=content.corpus.dropped[:_MAX_DROPPED],
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """A class's pooled scores; ``lowest`` and ``highest`` recall are of folds that test on it."""
+    """The pooled scores of a class; lowest and highest recall of the folds with test utterances of it."""
 
     name: str
     support: int
@@ -90,13 +88,13 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class CodebookRow:
-    """A scale and group; all but the first three are means over folds."""
+    """A scale and group. All values except the first three are means over folds."""
 
     layer: int
     k: int
     group: str
     used: float
-    dead: float
+    empty: float
     perplexity: float
     top_share: float
     emotion_purity: float | None
@@ -115,7 +113,7 @@ class CodebookRow:
 
 def _class_rows(content: ReportContent) -> list[ClassRow]:
     scores = content.pooled.outcome.scores
-    guessed = np.sum(content.pooled.outcome.confusion, axis=0).tolist()
+    predicted = np.sum(content.pooled.outcome.confusion, axis=0).tolist()
     rows = []
     for i, name in enumerate(content.classes):
         hits = content.pooled.outcome.confusion[i][i]
@@ -126,8 +124,8 @@ def _class_rows(content: ReportContent) -> list[ClassRow]:
                 name=name,
                 support=scores.support[i],
                 recall=scores.recalls[i],
-                precision=hits / guessed[i] if guessed[i] else None,
-                f1=2 * hits / max(1, scores.support[i] + guessed[i]),
+                precision=hits / predicted[i] if predicted[i] else None,
+                f1=2 * hits / max(1, scores.support[i] + predicted[i]),
                 lowest=min(recalls, default=None),
                 highest=max(recalls, default=None),
             )
@@ -136,7 +134,7 @@ def _class_rows(content: ReportContent) -> list[ClassRow]:
 
 
 def _absent(content: ReportContent) -> list[str]:
-    """A line for every fold whose UAR counts classes that its truth lacks."""
+    """A line for every fold whose UAR counts classes without a test utterance."""
     return [
         f"{fold.name}: {', '.join(content.classes[i] for i in missing)}"
         for fold in content.folds
@@ -145,7 +143,7 @@ def _absent(content: ReportContent) -> list[str]:
 
 
 def _codebook_rows(content: ReportContent) -> list[CodebookRow]:
-    # By number as well, because two scales may differ in their seed alone.
+    # The number is part of the key, because two scales may differ in their seed only.
     books: dict[tuple[int, int, str, int], list[CodebookContent]] = {}
     for fold in content.folds:
         for number, book in enumerate(fold.codebooks):
@@ -161,7 +159,7 @@ def _codebook_rows(content: ReportContent) -> list[CodebookRow]:
                 k=k,
                 group=group,
                 used=float(np.mean([book.usage.used for book in same])),
-                dead=float(np.mean([book.usage.dead for book in same])),
+                empty=float(np.mean([book.usage.empty for book in same])),
                 perplexity=float(np.mean([book.usage.perplexity for book in same])),
                 top_share=float(np.mean([book.usage.top_share for book in same])),
                 emotion_purity=_mean(q.purity for q in _measured(emotion)),
@@ -186,8 +184,8 @@ def _measured(qualities: Sequence[ClusterQuality | None]) -> list[ClusterQuality
 
 
 def _mean(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return float(np.mean(found)) if found else None
+    present = list(values)
+    return float(np.mean(present)) if present else None
 
 
 def _codebook_picture(content: ReportContent) -> str | None:
@@ -195,8 +193,8 @@ def _codebook_picture(content: ReportContent) -> str | None:
     return _data_uri(figures.codebooks_svg(books)) if books else None
 
 
-def _pictured(content: ReportContent) -> str:
-    """The fold whose centroids and examples are drawn; one is enough, the others look alike."""
+def _drawn_fold(content: ReportContent) -> str:
+    """The fold whose centroids and examples are drawn. One is enough, because all look alike."""
     return next((fold.name for fold in content.folds if fold.codebooks), "")
 
 
@@ -223,23 +221,23 @@ def _lines(key: str, value: object) -> list[tuple[str, str]]:
     if isinstance(value, Mapping) and (value or not key):
         prefix = f"{key}." if key else ""
         return [line for name in sorted(value) for line in _lines(f"{prefix}{name}", value[name])]
-    return [(key, "none" if value is None else _spelt(value))]
+    return [(key, "none" if value is None else _as_toml(value))]
 
 
-def _spelt(value: object) -> str:
-    """A value as TOML spells it, near enough to be read."""
+def _as_toml(value: object) -> str:
+    """A value in a notation close to TOML, for display only."""
     if isinstance(value, Mapping):
         given = sorted((k, v) for k, v in value.items() if v is not None)
-        return "{" + ", ".join(f"{k} = {_spelt(v)}" for k, v in given) + "}"
+        return "{" + ", ".join(f"{k} = {_as_toml(v)}" for k, v in given) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_spelt(item) for item in value) + "]"
+        return "[" + ", ".join(_as_toml(item) for item in value) + "]"
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def _ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
-    """Those of ``order`` first and as there, the others by name: JSON does not keep an order."""
+    """The names of ``order`` first, in that order, then the others sorted. JSON keeps no order."""
     present = set(names)
     return [n for n in order if n in present] + sorted(present - set(order))
 
@@ -261,15 +259,15 @@ def _bounds(bounds: Bounds) -> str:
 
 
 def _spread(spread: Spread) -> str:
-    """Mean and, of several folds, the standard deviation, in percent."""
+    """The mean in percent, with the standard deviation if there are several folds."""
     if spread.std is None:
         return _percent(spread.mean)
     return f"{100 * spread.mean:.1f} ± {100 * spread.std:.1f} %"
 
 
 def _names(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMES
-    shown = ", ".join(names[:_MOST_NAMES])
+    more = len(names) - _MAX_NAMES
+    shown = ", ".join(names[:_MAX_NAMES])
     return f"{shown} and {more} more" if more > 0 else shown or "none"
 
 

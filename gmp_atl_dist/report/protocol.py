@@ -1,4 +1,4 @@
-"""What the test speakers were kept from, in words that a reader of the report cannot miss."""
+"""States in plain words which stages used data of the test speakers."""
 
 from __future__ import annotations
 
@@ -10,42 +10,43 @@ ProtocolName = Literal["clean", "transductive", "peek"]
 SelectionRule = Literal["last", "valid", "test"]
 
 _CLEAN = (
-    "The test speakers were unseen by every fitted stage: warm-up, clustering, retraining and "
-    "fine-tuning learnt from the training speakers of each fold alone."
+    "No fitted stage used data of the test speakers: warm-up, clustering, retraining and fine-tuning "
+    "used only the training speakers of each fold."
 )
 _TRANSDUCTIVE = (
-    "Clustering and retraining saw the audio of the test speakers, without their emotion labels. "
-    "Warm-up and fine-tuning learnt from the training speakers of each fold alone."
+    "Clustering and retraining used the audio of the test speakers, without their emotion labels. "
+    "Warm-up and fine-tuning used only the training speakers of each fold."
 )
 _PRETRAINED: dict[ProtocolName, str] = {
-    "clean": "So did the pretraining that they start from.",
-    "transductive": "The pretraining that they start from heard the test speakers as well.",
-    "peek": "The pretraining that they start from heard the test speakers as well.",
+    "clean": "The same holds for the pretraining from which they start.",
+    "transductive": "The pretraining from which they start also used the audio of the test speakers.",
+    "peek": "The pretraining from which they start also used the audio of the test speakers.",
 }
-_CHOSEN: dict[SelectionRule, str] = {
-    "last": "No epoch was chosen: the last one is reported.",
-    "valid": "The epoch was chosen on validation speakers, who are neither trained nor tested on.",
-    "test": "The epoch was chosen on the test speakers themselves.",
+_SELECTED: dict[SelectionRule, str] = {
+    "last": "No epoch was selected: the last one is reported.",
+    "valid": "The epoch was selected on validation speakers, who are in neither the training set nor "
+    "the test set.",
+    "test": "The epoch was selected on the test speakers themselves.",
 }
-_AUDIO_SEEN = (
-    "Not a leakage-free result: unlabelled test audio was seen in training. Compare it with other "
+_TEST_AUDIO_USED = (
+    "This result is not free of leakage: training used unlabelled test audio. Compare it with other "
     "transductive results only."
 )
-_CHOSEN_ON_TEST = (
-    "Not a valid estimate of performance: the epoch was chosen on the test speakers. That alone is "
-    "known to add 2.7 to 4.7 points of accuracy (emotion2vec, table 2). This run measures the size "
-    "of that error, nothing else."
+_SELECTED_ON_TEST = (
+    "Not a valid estimate of performance: the epoch was selected on the test speakers. That alone is "
+    "known to add 2.7 to 4.7 points of accuracy (emotion2vec, table 2). This run only measures the "
+    "size of that error."
 )
 
 
 class Content(BaseModel):
-    """Unknown keys, NaN and infinity are refused; nothing changes once it was checked."""
+    """A frozen model that refuses unknown keys, NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Protocol(Content):
-    """The arm that was run. ``warning`` is None for ``clean`` alone."""
+    """The protocol of a run. ``warning`` is None for ``clean`` only."""
 
     name: ProtocolName
     statement: str
@@ -55,7 +56,8 @@ class Protocol(Content):
     def _warns(self) -> Self:
         if (self.name == "clean") == bool(self.warning):
             raise ValueError(
-                f"protocol {self.name!r} with warning {self.warning!r}: all but clean need one"
+                f"protocol {self.name!r} with warning {self.warning!r}: all protocols except clean "
+                f"need a warning"
             )
         return self
 
@@ -63,20 +65,24 @@ class Protocol(Content):
     def of(
         cls, name: ProtocolName, selection: SelectionRule, *, pretrained: bool = False
     ) -> Protocol:
-        """The protocol in plain words; ``selection`` says how the epoch was chosen.
+        """The protocol in plain words.
 
-        ``pretrained``: the model was, from random weights, in this run.
+        Args:
+            name: the protocol.
+            selection: how the epoch was selected.
+            pretrained: whether this run pretrained the model from random weights.
 
         Raises:
-            ValueError: an epoch chosen on test speakers is not called ``peek``, or the reverse.
+            ValueError: the epoch was selected on test speakers and the protocol is not ``peek``, or
+                the reverse.
         """
         if (name == "peek") != (selection == "test"):
             raise ValueError(
                 f"protocol {name!r} with an epoch selected by {selection!r}: 'peek' and 'test' go "
                 f"together"
             )
-        seen = _CLEAN if name == "clean" else _TRANSDUCTIVE
+        usage = _CLEAN if name == "clean" else _TRANSDUCTIVE
         if pretrained:
-            seen = f"{seen} {_PRETRAINED[name]}"
-        warnings = {"clean": None, "transductive": _AUDIO_SEEN, "peek": _CHOSEN_ON_TEST}
-        return cls(name=name, statement=f"{seen} {_CHOSEN[selection]}", warning=warnings[name])
+            usage = f"{usage} {_PRETRAINED[name]}"
+        warnings = {"clean": None, "transductive": _TEST_AUDIO_USED, "peek": _SELECTED_ON_TEST}
+        return cls(name=name, statement=f"{usage} {_SELECTED[selection]}", warning=warnings[name])

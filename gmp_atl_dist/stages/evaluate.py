@@ -1,6 +1,6 @@
-"""Stage ``evaluate``: what the fine-tuned model says of the fold's test speakers.
+"""Stage ``evaluate``: the predictions of the fine-tuned model for the fold's test speakers.
 
-Predictions are kept an utterance a row, so that any figure can be computed again from them.
+Predictions are stored per utterance, so every score can be computed again from them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gmp_atl_dist.store.readers import read_utterances
 
 @dataclass(frozen=True)
 class Prediction:
-    """One test utterance; probabilities follow the class list."""
+    """The prediction for one test utterance; ``probabilities`` are in the order of the class list."""
 
     utterance_id: str
     speaker: str
@@ -32,7 +32,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Evaluate(Stage):
-    """Class probabilities of every test utterance."""
+    """The probability of each emotion for every test utterance."""
 
     corpus: Artifact
     finetuned: Handle
@@ -51,7 +51,7 @@ class Evaluate(Stage):
         return {"corpus": self.corpus, "finetuned": self.finetuned}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
-        from gmp_atl_dist.inference.predictor import Predictor, PredictorArgument
+        from gmp_atl_dist.inference.predictor import PartPredictor, PartPredictorArgument
 
         tested = self.fold.select(read_utterances(self.corpus), "test")
         map_parts(
@@ -59,8 +59,8 @@ class Evaluate(Stage):
             out,
             context.tags(self),
             [Task(name) for name in sorted({u.part for u in tested})],
-            Predictor,
-            PredictorArgument(
+            PartPredictor,
+            PartPredictorArgument(
                 self.corpus,
                 sealed(self.finetuned),
                 frozenset(u.utterance_id for u in tested),
@@ -74,7 +74,7 @@ class Evaluate(Stage):
 
 
 def read_predictions(artifact: Artifact) -> tuple[Prediction, ...]:
-    """All predictions of a fold, in utterance-id order."""
+    """All predictions of a fold, sorted by utterance id."""
     rows = [
         row
         for name in artifact.part_names

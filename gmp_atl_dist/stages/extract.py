@@ -1,9 +1,9 @@
-"""Stage ``extract``: frame features of chosen layers of the warmed-up model, or of a pretraining's.
+"""Stage ``extract``: frame features of chosen layers of a model.
 
-The model is in ``eval()``, nothing is masked, and an utterance's features do not depend on the batch
-that it fell into. Parts are planned over the utterances to an even number of frames; each becomes one
-stored part a layer. Test speakers are not extracted at all, so nothing fitted later could see them; the
-transductive arm says otherwise by name. In fused mode only the clustering sample is extracted.
+The model is in ``eval()`` and nothing is masked. The features of an utterance do not depend on the batch
+that it is in. Parts are planned for an even number of frames; each becomes one stored part per layer.
+Test speakers are not extracted at all, so nothing that is fitted later can use them, except in the
+transductive protocol. With fused labels, only the clustering sample is extracted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Extract(Stage):
-    """fp16 features of ``config.layers`` for the utterances that clustering may see."""
+    """fp16 frame features of the chosen layers, for the training set."""
 
     config: ExtractConfig
     model: Handle
@@ -103,7 +103,7 @@ def forward_argument(
     workers: StreamWorkersConfig,
     sample: UtteranceSample | None,
 ) -> ForwardArgument:
-    """What extracting and fused labelling tell their workers."""
+    """The argument of the workers of ``extract`` and of fused ``label``."""
     from gmp_atl_dist.inference.audio_slices import AudioSelection
     from gmp_atl_dist.inference.extractor import ForwardArgument
     from gmp_atl_dist.inference.forward import load_hubert

@@ -1,6 +1,6 @@
-"""Stage ``finetune``: the retrained HuBERT on emotion labels; attentive pooling, AM-Softmax.
+"""Stage ``finetune``: the retrained backbone, trained on emotion labels.
 
-AM-Softmax is Wang et al. 2018, arXiv 1801.05599. The kept model loads with ``from_pretrained``.
+By default with attentive pooling and AM-Softmax (Wang et al. 2018, arXiv 1801.05599).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def selection_side(config: FinetuneConfig, folds: FoldsConfig) -> SelectionSide | None:
-    """Whom the epoch is chosen on. The test speakers only in the arm that is called ``peek``."""
+    """The speakers that the epoch is chosen on: test speakers only in the protocol ``peek``."""
     if folds.protocol == "peek":
         return "test"
     return "valid" if config.select == "valid" else None
@@ -30,7 +30,7 @@ def selection_side(config: FinetuneConfig, folds: FoldsConfig) -> SelectionSide 
 
 @dataclass(frozen=True)
 class Finetune(TrainedStage):
-    """Utterance-level training on the fold's training speakers."""
+    """The retrained backbone with pooling and emotion classes, trained on emotion labels."""
 
     config: FinetuneConfig
     corpus: Artifact

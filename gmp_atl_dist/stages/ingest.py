@@ -1,8 +1,8 @@
-"""Stage ``ingest``: recordings to 16 kHz mono samples in the store, checked once and for all.
+"""Stage ``ingest``: recordings to 16 kHz mono samples in the store, checked once.
 
-Parts are planned from the sizes of the files. The fingerprint follows the files' sizes and times, so
-that a changed corpus is looked at again; the identity follows what is heard and labelled, so that a
-corpus which was merely moved changes nothing downstream.
+Parts are planned from the sizes of the files. The fingerprint follows the files' sizes and times, so a
+corpus that changed is read again. The identity follows the samples and labels, so a corpus that was only
+moved changes nothing downstream.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from gmp_atl_dist.store.readers import INDEX_PART, pcm16_sha256
 
 _BYTES_A_SECOND = SAMPLE_RATE_HZ * 2
 _ROW_GROUP_ROWS = 64
-"""So that readers can take some rows of a part and not all of it."""
+"""Small enough that readers can fetch some rows of a part without the others."""
 _FIELDS = tuple(field.name for field in fields(Utterance))
 _SHOWN_BAD = 3
 
 
 @dataclass(frozen=True)
 class Ingest(Stage):
-    """Decode, resample, check and store every utterance."""
+    """Every utterance of the corpus as 16 kHz mono samples, checked, with its sha256."""
 
     config: CorpusConfig
     source: Store
@@ -87,9 +87,9 @@ class Ingest(Stage):
             context.settings.ingest,
             outputs=lambda name: [name],
         )
-        found = sorted((p for r in receipts for p in r.problems), key=lambda p: p.item)
-        problems = [*self.listing.problems, *found]
-        num_bad = self.listing.num_bad + len(found)
+        undecodable = sorted((p for r in receipts for p in r.problems), key=lambda p: p.item)
+        problems = [*self.listing.problems, *undecodable]
+        num_bad = self.listing.num_bad + len(undecodable)
         num_listed = self.listing.num_listed
         limit = self.config.max_bad_fraction
         try:
@@ -110,7 +110,7 @@ class Ingest(Stage):
     def _index(
         self, out: ArtifactWriter, names: list[str], problems: list[Problem]
     ) -> list[StoredUtterance]:
-        """One small table of all utterances, so that nobody reads audio to learn what there is."""
+        """One small table of all utterances, for everything that needs no audio."""
         utterances: list[StoredUtterance] = []
         for name in names:
             with out.store.open_input(f"{out.key.prefix}/parts/{name}.parquet") as f:
@@ -118,14 +118,14 @@ class Ingest(Stage):
             utterances += utterances_from_table(table)
         if not utterances:
             raise CorpusError.of_all(
-                "no utterance of the corpus can be used; mend the recordings:",
+                "no utterance of the corpus can be used; repair the recordings:",
                 list(map(str, problems)),
             )
         lost = set(self.listing.emotions) - {u.emotion for u in utterances}
         if lost:
             raise CorpusError.of_all(
-                f"no utterance of {', '.join(sorted(lost))} is left; mend the recordings or take the "
-                f"class out of corpus.emotions:",
+                f"no utterance of {', '.join(sorted(lost))} is left; repair the recordings, or remove "
+                f"the class from corpus.emotions:",
                 list(map(str, problems)),
             )
         utterances.sort(key=lambda u: u.utterance_id)
@@ -141,7 +141,7 @@ def plan_parts(listing: CorpusListing, part_audio_s: float) -> list[Task]:
     held_bytes = 0.0
 
     def close() -> None:
-        # Not asdict, which copies every value: this is done for a million utterances.
+        # Not asdict, which copies every value; a corpus may have a million utterances.
         payload = json.dumps([{name: getattr(u, name) for name in _FIELDS} for u in members])
         tasks.append(Task(f"part-{len(tasks):05d}", payload))
 
@@ -163,10 +163,10 @@ def _expected_bytes(utterance: Utterance, file_bytes: int) -> float:
 
 
 def _forget_bad(out: ArtifactWriter, receipts: list[Receipt]) -> None:
-    """Let the next run look again at the parts with bad recordings.
+    """Remove the receipts of parts with bad recordings, so that the next run reads these parts again.
 
-    A recording that was mended makes another fingerprint, but one that merely is there again, as
-    after a disk was away, does not.
+    A repaired recording changes the fingerprint. A recording that is back, for example because a disk
+    was mounted again, does not.
     """
     for receipt in receipts:
         if receipt.problems:
@@ -200,10 +200,10 @@ class _DecoderArgument:
 
 
 class _Decoder:
-    """Decodes one part; a bad recording costs itself, not the part.
+    """Decodes one part. A bad recording is left out; the rest of the part is stored.
 
-    Bad is what the recording's own bytes are to blame for, and a file that is not there. A store
-    that cannot be read is not: that stops the run, which goes on from the parts that are done.
+    A recording is bad when its own bytes are at fault, or when the file is missing. A store that cannot
+    be read is an error that stops the run; the next run resumes after the finished parts.
     """
 
     def __init__(self, argument: _DecoderArgument) -> None:
@@ -255,9 +255,9 @@ class _Decoder:
         return {**asdict(stored), "pcm16": pcm16.astype("<i2", copy=False).tobytes()}
 
     def _recording(self, path: str) -> bytes:
-        """The file's bytes. The last one is kept: the next segment often is of the same."""
+        """The bytes of the file. The last file is kept, because the next segment is often from it."""
         if self._last is None or self._last[0] != path:
-            # Let go of first, so that two long recordings need not fit.
+            # Released first, so that memory never holds two long recordings.
             self._last = None
             self._last = (path, self._argument.source.read(path))
         return self._last[1]

@@ -1,7 +1,7 @@
-"""Stage ``mfcc``: Kaldi's MFCC in place of a layer's features, for the first labels of pretraining.
+"""Stage ``mfcc``: Kaldi's MFCC instead of features of a layer, for the first labels of pretraining.
 
-The artefact has the form of ``extract``'s, with MFCC as layer 0, so that ``cluster`` and ``label`` are the
-same stages whatever they are given. Parts are those that ``extract`` would make, of the same speakers.
+The artefact has the form of ``extract``'s, with MFCC as layer 0. So ``cluster`` and ``label`` are the same
+stages for both. Its parts are those that ``extract`` would make for the same speakers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gmp_atl_dist.store.training_set import TrainingSet
 
 @dataclass(frozen=True)
 class Mfcc(Stage):
-    """fp16 MFCC of the utterances that pretraining may hear."""
+    """fp16 MFCC of the training set, for the first labels of pretraining."""
 
     config: ExtractConfig
     training: TrainingSet

@@ -1,9 +1,9 @@
-"""Stage ``pretrain``: HuBERT from random weights on frame labels, for sites without a checkpoint.
+"""Stage ``pretrain``: a HuBERT from random weights on frame labels, for sites without a checkpoint.
 
 HuBERT, arXiv 2106.07447: iteration 1 predicts clusters of MFCC, iteration 2 clusters of a layer of the
-first iteration's model. Both begin with the random weights of ``backbone``; what the second takes over from
-the first are its labels. Everything is fitted on the fold's training speakers, for warm-up and retraining
-start from the result.
+model of iteration 1. Both start from the random weights of ``backbone``; iteration 2 takes over only the
+labels. Everything is fitted on the fold's training speakers, because warm-up and retraining start from
+the result.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from gmp_atl_dist.training.recipe import Recipe
 
 LARGEST_CLUSTER_NOTE = "largest_cluster_share"
-"""Of all training frames: the accuracy of who always says the commonest label."""
+"""Share of all training frames: the accuracy of always predicting the most frequent label."""
 
 
 @dataclass(frozen=True)
 class Pretrain(TrainedStage):
-    """One iteration of masked prediction, from random weights."""
+    """A backbone from random weights, after one iteration of masked prediction."""
 
     config: FramePredictionConfig
     backbone: Artifact

@@ -1,6 +1,6 @@
-"""Stage ``report``: figures with their intervals, pictures, protocol, configuration, fingerprints.
+"""Stage ``report``: scores with intervals, figures, protocol, configuration, fingerprints.
 
-Everything is computed again from the artefacts, so a report can be made anew at any time.
+Everything is computed from the artefacts, so a report can be made again at any time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _VERSIONS_OF = ("torch", "transformers", "ray", "deepspeed", "pyarrow", "numpy")
 
 @dataclass(frozen=True)
 class Report(Stage):
-    """One self-contained page, and the same as JSON."""
+    """Scores with intervals, figures and protocol: one HTML page, and the same as JSON."""
 
     config: RunConfig
     corpus: Artifact
@@ -52,7 +52,7 @@ class Report(Stage):
     folds: tuple[FoldArtifacts, ...]
 
     kind: ClassVar[str] = "report"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def science(self) -> dict[str, Json]:
         return {"configuration": self.config.science(), "folds": [f.fold.name for f in self.folds]}
@@ -73,29 +73,26 @@ class Report(Stage):
         return Seal()
 
     def content(self) -> ReportContent:
-        """All figures, from the sealed artefacts."""
+        """Everything that the report shows, from the sealed artefacts."""
         config = self.config
         utterances = read_utterances(self.corpus)
         folds = [self._fold(f, utterances) for f in self.folds]
-        everything = [p for f in self.folds for p in read_predictions(f.artifact("evaluate"))]
+        predictions = [p for f in self.folds for p in read_predictions(f.artifact("evaluate"))]
         return ReportContent(
             title=f"GMP-ATL on {config.corpus.adapter}",
             protocol=protocol_of(config),
             classes=read_emotions(self.corpus),
             folds=tuple(folds),
-            pooled=PooledContent.of(self._outcome(everything), [f.outcome for f in folds]),
+            pooled=PooledContent.of(self._outcome(predictions), [f.outcome for f in folds]),
             corpus=corpus_content(config.corpus, self.corpus),
             configuration=config.model_dump(mode="json", exclude=config.not_science),
             seeds={
-                "model": config.model.seed,
-                **({"pretrain": config.pretrain.seed} if config.pretrain.iterations else {}),
-                "warmup": config.warmup.seed,
-                "cluster": config.cluster.seed,
-                "retrain": config.retrain.seed,
-                "finetune": config.finetune.seed,
-                "evaluate": config.evaluate.seed,
+                name: section.seed
+                for name, section in config
+                if hasattr(section, "seed") and name not in config.not_science
             },
             versions={"gmp_atl_dist": __version__} | {name: version(name) for name in _VERSIONS_OF},
+            stages=("ingest", "backbone", *(self.folds[0].handles if self.folds else ())),
             artefacts={"ingest": self.corpus.identity, "backbone": self.backbone.identity},
         )
 
@@ -142,7 +139,7 @@ class Report(Stage):
 def outcome_of(
     predictions: Sequence[Prediction], classes: Sequence[str], config: EvaluateConfig
 ) -> Outcome:
-    """Predictions, scored; ``classes`` is the fold's fixed class list."""
+    """Scores of predictions over the fixed class list ``classes``."""
     return Outcome.of(
         [classes.index(p.emotion) for p in predictions],
         [classes.index(p.predicted) for p in predictions],
@@ -155,7 +152,7 @@ def outcome_of(
 
 
 def corpus_content(config: CorpusConfig, corpus: Artifact) -> CorpusContent:
-    """What an ``ingest`` artefact holds."""
+    """Counts of an ``ingest`` artefact."""
     utterances = read_utterances(corpus)
     return CorpusContent(
         adapter=config.adapter,
@@ -171,7 +168,7 @@ def corpus_content(config: CorpusConfig, corpus: Artifact) -> CorpusContent:
 
 
 def protocol_of(config: RunConfig) -> Protocol:
-    """The arm that a configuration runs."""
+    """The protocol of a configuration."""
     side = selection_side(config.finetune, config.folds)
     pretrained = config.pretrain.iterations > 0
     return Protocol.of(config.folds.protocol, _rule(side), pretrained=pretrained)

@@ -1,6 +1,6 @@
-"""What the report says of codebooks and their labels: use, quality, a map of centroids, examples.
+"""The codebook section of the report: use, quality, a map of the centroids, example labels.
 
-Labels are read a part at a time; what is kept of them are counts.
+Labels are read one part at a time; only counts are kept.
 
 Shape suffixes: K clusters, C classes, N label ids of a scale.
 """
@@ -36,7 +36,7 @@ _DIGITS = 4
 def codebook_contents(
     corpus: Artifact, labels: Artifact, books: Sequence[Codebook]
 ) -> tuple[CodebookContent, ...]:
-    """Use and quality of every codebook over the frames that were labelled."""
+    """Use and quality of every codebook over all labelled frames."""
     emotions = read_emotions(corpus)
     speakers = {name: i for i, name in enumerate(_speakers(corpus))}
     ends = [max(book.end for book in scale) for scale in books_by_scale(books)]
@@ -49,12 +49,12 @@ def codebook_contents(
             emotion_CN[scale][emotions.index(about.emotion)] += counts_N
             gender_CN[scale][GENDERS.index(about.gender)] += counts_N  # pyright: ignore[reportArgumentType]
             speaker_CN[scale][speakers[about.speaker]] += counts_N
-    found: list[CodebookContent] = []
+    contents: list[CodebookContent] = []
     for number, scale in enumerate(books_by_scale(books)):
         for book in scale:
             own = slice(book.offset, book.end)
             by_emotion, by_gender = emotion_CN[number][:, own], gender_CN[number][:, own]
-            found.append(
+            contents.append(
                 CodebookContent.of(
                     book.layer,
                     by_emotion.sum(axis=0).tolist(),
@@ -69,19 +69,19 @@ def codebook_contents(
                     map=_map(book, by_emotion, by_gender),
                 )
             )
-    return tuple(found)
+    return tuple(contents)
 
 
 def timelines(
     corpus: Artifact, labels: Artifact, books: Sequence[Codebook]
 ) -> tuple[TimelineContent, ...]:
-    """Labels of the first utterance of each emotion, of a few of them; ten seconds at most."""
+    """Labels of the first utterance of each of a few emotions; at most ten seconds each."""
     scales = books_by_scale(books)
-    found: dict[str, TimelineContent] = {}
+    by_emotion: dict[str, TimelineContent] = {}
     most = min(_MOST_TIMELINES, len(read_emotions(corpus)))
     for row, about in _labelled(corpus, labels):
-        if about.emotion not in found:
-            found[about.emotion] = TimelineContent(
+        if about.emotion not in by_emotion:
+            by_emotion[about.emotion] = TimelineContent(
                 utterance_id=row.utterance_id,
                 emotion=about.emotion,
                 gender=about.gender,
@@ -94,9 +94,9 @@ def timelines(
                     for scale, ids in zip(scales, row.ids, strict=True)
                 ),
             )
-        if len(found) == most:
+        if len(by_emotion) == most:
             break
-    return tuple(found[emotion] for emotion in sorted(found))
+    return tuple(by_emotion[emotion] for emotion in sorted(by_emotion))
 
 
 def _speakers(corpus: Artifact) -> list[str]:
@@ -104,7 +104,7 @@ def _speakers(corpus: Artifact) -> list[str]:
 
 
 def _labelled(corpus: Artifact, labels: Artifact) -> Iterator[tuple[UtteranceLabels, IndexRow]]:
-    """Every utterance's labels, with what is known of it."""
+    """The labels of every utterance, with its row of the index."""
     index = read_index(corpus)
     for batch in in_batches(stream_labels(labels), _ROWS_AT_ONCE, lambda _: 1):
         known = index_rows(index, [row.utterance_id for row in batch])
@@ -126,7 +126,7 @@ def _fit(book: Codebook) -> FitContent | None:
 
 
 def _map(book: Codebook, emotion_CK: np.ndarray, gender_CK: np.ndarray) -> CentroidMap | None:
-    """Principal components of the centroids, by scikit-learn, whose signs are settled."""
+    """Two principal components of the centroids, by scikit-learn, whose signs are deterministic."""
     from sklearn.decomposition import PCA
 
     k, dim = book.centroids_KD.shape
@@ -135,14 +135,14 @@ def _map(book: Codebook, emotion_CK: np.ndarray, gender_CK: np.ndarray) -> Centr
     pca = PCA(2, svd_solver="full")
     points = pca.fit_transform(book.centroids_KD.astype(np.float64)).round(_DIGITS)
     return CentroidMap(
-        # Adding 0 makes 0 of -0.
+        # Adding 0 turns -0 into 0.
         points=tuple((x, y) for x, y in (points + 0.0).tolist()),
-        emotions=_commonest(emotion_CK),
-        genders=_commonest(gender_CK),
+        emotions=_most_frequent(emotion_CK),
+        genders=_most_frequent(gender_CK),
     )
 
 
-def _commonest(counts_CK: np.ndarray) -> tuple[int | None, ...]:
+def _most_frequent(counts_CK: np.ndarray) -> tuple[int | None, ...]:
     used_K = counts_CK.sum(axis=0) > 0
     winners = counts_CK.argmax(axis=0).tolist()
     return tuple(c if used else None for c, used in zip(winners, used_K.tolist(), strict=True))

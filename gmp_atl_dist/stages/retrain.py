@@ -1,7 +1,7 @@
-"""Stage ``retrain``: the stock HuBERT, retrained on the frame labels, one head per scale.
+"""Stage ``retrain``: the starting backbone, retrained on the pseudo-labels, with one head per scale.
 
-Masked prediction (HuBERT, arXiv 2106.07447, eq. 1-3): cross-entropy over masked frames of cosine
-logits divided by a temperature, plus a penalty on the convolutional features; scales weigh the same.
+Masked prediction (HuBERT, arXiv 2106.07447, eq. 1-3): cross-entropy over masked frames of cosine logits
+divided by a temperature, plus a penalty on the convolutional features. All scales have the same weight.
 ``masked = false`` is plain cross-entropy over all frames.
 
 Shape suffixes: B utterances, T frames, S scales.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Retrain(TrainedStage):
-    """Frame-level training on the fold's pseudo-labels."""
+    """The starting backbone, retrained on the pseudo-labels with one head per scale."""
 
     config: RetrainConfig
     backbone: Handle

@@ -1,4 +1,4 @@
-"""What the trained stages share: a recipe, run by the one loop on a gang of workers."""
+"""Trained stages: each has a recipe, which the one training loop runs on a gang of workers."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _POLL_S = 1.0
 
 
 class TrainedStage(Stage):
-    """A stage whose result is learnt by gradient descent."""
+    """A stage whose result is trained by gradient descent."""
 
-    # 2: curves hold the learning rate, and retrain's the loss of each scale; a frozen convolutional
-    # encoder computes a clip at a time, which tells in the last bit.
+    # 2: curves have the learning rate, and those of retrain the loss per scale. A frozen convolutional
+    # encoder computes one clip at a time, which changes the last bit.
     version: ClassVar[int] = 2
     starts_from: ClassVar[str] = "backbone"
     """The input that holds the backbone which is trained further."""
 
     @abstractmethod
     def recipe(self) -> Recipe:
-        """What to train, from the sealed inputs."""
+        """The model, data and losses of the training, from the sealed inputs."""
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         from gmp_atl_dist.training.loop import TrainJob, run_training
@@ -43,14 +43,16 @@ class TrainedStage(Stage):
 
         workers = context.settings.train
         if workers.mlflow_uri is not None:
-            check_mlflow()  # here, before the cluster is asked for anything
+            check_mlflow()  # before the cluster is used
         recipe = self.recipe()
         context.connection.open()
         start = sealed(self.inputs()[self.starts_from])
         frontend = frontend_of(context, self.label, recipe, start)
         job = TrainJob(recipe, context.store, out.key, workers, frontend)
         job.checkpoints.withdraw_stop()
-        forget_progress(context.store, out.key)  # an earlier attempt's pace is not this one's
+        forget_progress(
+            context.store, out.key
+        )  # the pace of an earlier attempt is not that of this one
         with _Watcher(context, self), _stop_on_sigterm(job) as requested:
             runtime.train(
                 run_training,

@@ -1,7 +1,7 @@
-"""Stage ``warmup``: HuBERT with an emotion and a gender head, trained together.
+"""Stage ``warmup``: the backbone with an emotion and a gender head, trained together.
 
-So the frame features come to carry both, which is how gender enters the pseudo-labels. Loss:
-``(1 - g) * CE(emotion) + g * CE(gender)``, ``g`` = ``warmup.gender_weight``.
+After it, frame features carry emotion and gender. This is how gender enters the pseudo-labels. Loss:
+``(1 - g) * CE(emotion) + g * CE(gender)`` with ``g`` = ``warmup.gender_weight``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Warmup(TrainedStage):
-    """Multi-task training on the fold's training speakers."""
+    """The backbone with an emotion and a gender head, trained together."""
 
     config: WarmupConfig
     corpus: Artifact

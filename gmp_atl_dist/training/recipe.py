@@ -18,7 +18,7 @@ from gmp_atl_dist.training.batches import Batch
 
 @dataclass(frozen=True)
 class Losses:
-    """Sums over a micro-batch. ``sums`` are differentiable, one a term of the loss.
+    """ClusterStatistics over a micro-batch. ``sums`` are differentiable, one a term of the loss.
 
     ``metrics`` are shown only: (sum, count) by name, e.g. hits and tries of an accuracy.
     """

@@ -112,8 +112,8 @@ def test_further_classes_can_be_asked_for(tmp_path: Path) -> None:
     ("line", "reason"),
     [
         ("[1.0 - 2.0] Ses01F_impro01_F000", "cannot be read as"),
-        ("[1.0 - 2.0]\tSes01F_impro01\tneu\t[2, 2, 2]", "is not an utterance of IEMOCAP"),
-        ("[1.0 - 2.0]\tSes02F_impro01_F000\tneu\t[2, 2, 2]", "lies in Session1"),
+        ("[1.0 - 2.0]\tSes01F_impro01\tneu\t[2, 2, 2]", "is not an utterance id of IEMOCAP"),
+        ("[1.0 - 2.0]\tSes02F_impro01_F000\tneu\t[2, 2, 2]", "is in Session1"),
         ("[1.0 - 2.0]\tSes01F_impro01_F000\tjoy\t[2, 2, 2]", "has emotion 'joy'"),
     ],
 )
@@ -126,7 +126,9 @@ def test_damaged_votes_are_named_by_file_and_line(tmp_path: Path, line: str, rea
 
 
 def test_another_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"set runtime\.corpus to the folder that holds Session1"):
+    with pytest.raises(
+        CorpusError, match=r"set runtime\.corpus to the folder that contains Session1"
+    ):
         read(tmp_path)
 
 

@@ -121,13 +121,13 @@ def test_missing_columns_are_listed_with_the_remedy(root: Path) -> None:
         "column 'id' for 'id' is missing; map it with corpus.columns.id =",
         "column 'gender' for 'gender' is missing",
         "column 'set' for 'split' is missing",
-        "corpus.columns.ident: is no column of ours",
+        "corpus.columns.ident: is not a known column",
     ):
         assert expected in caught.value.message
 
 
 def test_a_column_that_is_there_twice_is_refused(root: Path) -> None:
-    with pytest.raises(ConfigError, match="column 'id' is there 2 times"):
+    with pytest.raises(ConfigError, match="column 'id' occurs 2 times"):
         read(root, "id,id,path,speaker,gender,emotion\n1,2,a.wav,s,f,sad\n")
 
 

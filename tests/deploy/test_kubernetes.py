@@ -15,7 +15,7 @@ import pytest
 import yaml
 from support.manifests import REPOSITORY, by_kind, kustomize, overlay, rendered, site, the_job
 
-from deploy.k8s.rules import broken, operator_rules
+from deploy.k8s.rules import broken_rules, operator_rules
 from gmp_atl_dist.config.file import load_config
 
 OVERLAYS = sorted(p.name for p in (REPOSITORY / "deploy/k8s/overlays").iterdir() if p.is_dir())
@@ -56,7 +56,7 @@ def test_an_overlay_is_what_kuberay_takes(
     manifests = overlay(checkout, name)
 
     assert module.errors(the_job(manifests), schemas) == []
-    assert broken(manifests, tags=name == "local") == []
+    assert broken_rules(manifests, tags=name == "local") == []
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -155,7 +155,7 @@ def test_components_combine_and_images_are_named_in_one_place(
     job = the_job(manifests)
 
     assert module.errors(job, schemas) == []
-    assert broken(manifests) == []
+    assert broken_rules(manifests) == []
     assert set(images(job)) == {f"here/gmp-atl@{digest}", f"here/gmp-atl-gpu@{digest}"}
     gang = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][1]["template"]["spec"]
     assert gang["affinity"].keys() == {"nodeAffinity", "podAffinity"}
@@ -217,59 +217,80 @@ def more_groups(job: dict[str, Any]) -> None:
 
 
 MISTAKES: list[tuple[Mistake, str]] = [
-    (lambda j: j["spec"].update(shutdownAfterJobFinishes=False), "ttlSecondsAfterFinished without"),
+    (lambda j: j["spec"].update(shutdownAfterJobFinishes=False), "ttlSecondsAfterFinished needs"),
     (
         lambda j: j["spec"].update(deletionStrategy={"deletionRules": [{}]}),
-        "deletionRules together",
+        "deletionRules cannot be combined",
     ),
-    (lambda j: j["spec"].update(clusterSelector={"a": "b"}), "backoffLimit together with cluster"),
-    (lambda j: j["spec"].update(submissionMode="InteractiveMode"), "backoffLimit in Interactive"),
+    (
+        lambda j: j["spec"].update(clusterSelector={"a": "b"}),
+        "backoffLimit cannot be combined with cluster",
+    ),
+    (
+        lambda j: j["spec"].update(submissionMode="InteractiveMode"),
+        "backoffLimit is not allowed in Interactive",
+    ),
     (
         lambda j: j["spec"].update(submissionMode="SidecarMode"),
-        "submitterPodTemplate in SidecarMode",
+        "submitterPodTemplate is not allowed in SidecarMode",
     ),
-    (lambda j: j["spec"].update(activeDeadlineSeconds=0), "activeDeadlineSeconds is not above 0"),
-    (lambda j: j["metadata"].update(name="a" * 48), "a DNS label of at most 47"),
+    (
+        lambda j: j["spec"].update(activeDeadlineSeconds=0),
+        "activeDeadlineSeconds must be greater than 0",
+    ),
+    (lambda j: j["metadata"].update(name="a" * 48), "must be a DNS label of at most 47"),
     (lambda j: cluster(j).update(rayVersion="2.51.1"), "needs rayVersion 2.52"),
     (lambda j: cluster(j).update(tlsOptions={"enabled": True}), "tlsOptions needs an alpha"),
-    (lambda j: pod(gang(j)).update(restartPolicy="Always"), "restartPolicy is not Never with"),
+    (lambda j: pod(gang(j)).update(restartPolicy="Always"), "restartPolicy must be Never with"),
     (
         lambda j: gang(j).update(rayStartParams={"num-cpus": "3"}),
-        "resources both in rayStartParams",
+        "resources are in rayStartParams and in the group",
     ),
-    (lambda j: gang(j).update(rayStartParams={"block": True}), "rayStartParams are strings"),
+    (lambda j: gang(j).update(rayStartParams={"block": True}), "rayStartParams must be strings"),
     (lambda j: gang(j).update(rayStartParams={"labels": "a=b"}), "use the group's labels"),
-    (lambda j: gang(j).update(minReplicas=3), "minReplicas 3 above maxReplicas 2"),
-    (lambda j: gang(j).update(groupName="extract"), "2 groups of one name"),
-    (lambda j: gang(j).update(groupName="head"), "a worker group is named head"),
-    (lambda j: j["metadata"].pop("annotations"), "autoscaling without the annotation"),
+    (lambda j: gang(j).update(minReplicas=3), "minReplicas 3 is greater than maxReplicas 2"),
+    (lambda j: gang(j).update(groupName="extract"), "2 groups have this name"),
+    (lambda j: gang(j).update(groupName="head"), "a worker group must not be named head"),
+    (lambda j: j["metadata"].pop("annotations"), "autoscaling needs the annotation"),
     (more_groups, "17 worker groups; at most 16"),
     (lambda j: j["metadata"]["labels"].update({"volcano.sh/queue-name": "q"}), "Volcano: gang"),
-    (lambda j: cluster(j).pop("authOptions"), "the job API runs what anybody sends"),
-    (lambda j: head(j)["rayStartParams"].update({"num-cpus": "2"}), 'num-cpus is not "0"'),
-    (lambda j: head(j).update(serviceType="LoadBalancer"), "its dashboard is reached from outside"),
-    (lambda j: j["spec"].update(entrypoint="a && b"), "KubeRay pastes it into a shell"),
-    (lambda j: j["spec"].update(backoffLimit=0), "would not be resumed"),
-    (lambda j: pod(gang(j)).update(terminationGracePeriodSeconds=30), "ends Ray's drain"),
-    (lambda j: pod(gang(j)).pop("securityContext"), "gang: runAsNonRoot is not true"),
-    (lambda j: pod(gang(j)).update(automountServiceAccountToken=True), "mounts a token"),
-    (lambda j: pod(gang(j))["volumes"].pop(1), "/dev/shm is no emptyDir in memory"),
+    (lambda j: cluster(j).pop("authOptions"), "the job API executes any job"),
+    (lambda j: head(j)["rayStartParams"].update({"num-cpus": "2"}), 'num-cpus must be "0"'),
+    (
+        lambda j: head(j).update(serviceType="LoadBalancer"),
+        "the dashboard can be reached from outside",
+    ),
+    (lambda j: j["spec"].update(entrypoint="a && b"), "KubeRay inserts it into a shell"),
+    (lambda j: j["spec"].update(backoffLimit=0), "backoffLimit: must be at least 1"),
+    (lambda j: pod(gang(j)).update(terminationGracePeriodSeconds=30), "too short for Ray's drain"),
+    (lambda j: pod(gang(j)).pop("securityContext"), "gang: runAsNonRoot must be true"),
+    (
+        lambda j: pod(gang(j)).update(automountServiceAccountToken=True),
+        "needs no token of the API server",
+    ),
+    (lambda j: pod(gang(j))["volumes"].pop(1), "/dev/shm must be an emptyDir in memory"),
     (
         lambda j: pod(gang(j))["volumes"][1]["emptyDir"].update(sizeLimit="200Gi"),
-        "all of the container's memory",
+        "not less than the container's memory limit",
     ),
     (
         lambda j: pod(gang(j))["containers"][0]["resources"]["requests"].update(memory="1Gi"),
-        "request and limit differ",
+        "request and limit must be equal",
     ),
     (
         lambda j: pod(gang(j))["containers"][0]["securityContext"].update(
             readOnlyRootFilesystem=False
         ),
-        "readOnlyRootFilesystem is not true",
+        "readOnlyRootFilesystem must be true",
     ),
-    (lambda j: pod(head(j))["containers"][0].update(image="gmp-atl:latest"), "not named by digest"),
-    (lambda j: gang(j)["template"]["metadata"].pop("labels"), "without the label"),
+    (
+        lambda j: pod(head(j))["containers"][0].update(image="gmp-atl:latest"),
+        "must be named by digest",
+    ),
+    (
+        lambda j: gang(j)["template"]["metadata"].pop("labels"),
+        "the label app.kubernetes.io/part-of is missing",
+    ),
     (lambda j: j["spec"].pop("submitterPodTemplate"), "RayJob/submitter: runAsNonRoot"),
     (lambda j: cluster(j)["autoscalerOptions"].pop("securityContext"), "autoscaler: readOnlyRoot"),
 ]
@@ -281,7 +302,7 @@ def test_a_planted_mistake_is_caught(checkout: Path, plant: Mistake, message: st
     (job,) = by_kind(manifests, "RayJob")
     plant(job)
 
-    assert any(message in problem for problem in broken(manifests)), broken(manifests)
+    assert any(message in problem for problem in broken_rules(manifests)), broken_rules(manifests)
 
 
 def test_a_missing_policy_an_open_service_and_a_budget_are_caught(checkout: Path) -> None:
@@ -293,10 +314,11 @@ def test_a_missing_policy_an_open_service_and_a_budget_are_caught(checkout: Path
             manifest["spec"] = {"maxUnavailable": 1}
     manifests = [m for m in manifests if m["metadata"]["name"] != "gmp-atl-deny"]
 
-    assert broken(manifests, tags=True) == [
-        "Service/gmp-atl-s3: of type NodePort, reached from outside",
-        "PodDisruptionBudget/gmp-atl-head: pods of a custom resource need minAvailable as a number",
-        "no NetworkPolicy denies all by default",
+    assert broken_rules(manifests, tags=True) == [
+        "Service/gmp-atl-s3: type NodePort can be reached from outside the cluster",
+        "PodDisruptionBudget/gmp-atl-head: minAvailable must be a number, because the pods belong to a "
+        "custom resource",
+        "no NetworkPolicy denies all traffic by default",
     ]
 
 

@@ -62,7 +62,7 @@ def test_a_gang_that_never_fits_together_is_fatal() -> None:
 
     assert found.severity == "fatal"
     assert found.item == "runtime.train: 3 x (1 core)"
-    assert "room for 2 at once" in found.value
+    assert "room for 2 at the same time" in found.value
 
 
 def test_tasks_with_fewer_workers_than_asked_still_run() -> None:
@@ -119,7 +119,7 @@ def test_an_autoscaler_that_tells_no_limits_is_waited_for() -> None:
 def test_other_versions_are_named() -> None:
     found = list(compare_versions("head:6379", facts((1, 0)), Versions("2.59.0", "3.11.7")))
 
-    assert [f.value for f in found] == ["Ray 2.60.0 there, 2.59.0 here"]
+    assert [f.value for f in found] == ["Ray 2.60.0 on the cluster, 2.59.0 here"]
     assert found[0].severity == "fatal"
 
 

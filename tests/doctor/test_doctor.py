@@ -14,7 +14,7 @@ from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import RunConfig, RuntimeConfig
 from gmp_atl_dist.config.file import load_config
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
-from gmp_atl_dist.doctor.checkup import Patience, checkup, examine
+from gmp_atl_dist.doctor.checkup import Timeouts, checkup, examine
 from gmp_atl_dist.doctor.corpus import check_corpus
 from gmp_atl_dist.doctor.findings import Finding, is_fatal, names_a_secret
 from gmp_atl_dist.doctor.machine import check_disk, check_libraries, check_ops, check_shared_memory
@@ -109,7 +109,7 @@ def test_it_waits_for_what_comes(
         blocked.unlink(missing_ok=True)
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("gmp_atl_dist.doctor.checkup._AGAIN_S", 0.1)
+    monkeypatch.setattr("gmp_atl_dist.doctor.checkup._RETRY_S", 0.1)
     found = checkup(lambda: load_config(config), 60.0, waiting)
 
     assert [[f.check for f in findings if f.severity == "fatal"] for findings in seen] == [
@@ -123,7 +123,7 @@ def test_what_hangs_is_given_up(config: Path, monkeypatch: pytest.MonkeyPatch) -
         "gmp_atl_dist.doctor.checkup.check_machine", lambda settings: iter([time.sleep(60)])
     )
 
-    found = examine(RunConfig(), Patience(ray_s=0.1, labels_s=0.1, check_s=0.5))
+    found = examine(RunConfig(), Timeouts(ray_s=0.1, labels_s=0.1, check_s=0.5))
 
     hung = [f for f in found if f.check == "machine"]
     assert [f.severity for f in hung] == ["fatal"]

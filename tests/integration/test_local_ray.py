@@ -90,7 +90,7 @@ def test_a_job_runs_where_the_caller_is_and_leaves_nothing(
 
 
 LAUNCH = "import signal, sys; from pathlib import Path; from ray_jobs import local; "
-LAUNCH += "signal.signal(signal.SIGTERM, local._end); "
+LAUNCH += "signal.signal(signal.SIGTERM, local._exit_on_signal); "
 # A shell's background jobs ignore it, and so do their children unless told.
 LAUNCH += "signal.signal(signal.SIGINT, signal.default_int_handler); "
 LAUNCH += "local.run_job(Path('job.py'), ['started'])"

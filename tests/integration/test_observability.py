@@ -54,7 +54,7 @@ class Seen:
                 tags = sample.labels
                 if tags.get("run") == RUN["run"]:
                     self.values[sample.name, tags["stage"], tags["fold"]] = sample.value
-                    self.others |= {tags["measure"]} if "measure" in tags else set()
+                    self.others |= {tags["metric"]} if "metric" in tags else set()
 
 
 @pytest.fixture(scope="module")

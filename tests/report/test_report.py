@@ -426,13 +426,13 @@ def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         (_set("corpus.hours", float("nan")), "finite"),
         (_set("pooled.outcome.scores.uar", 0.99), "not those of the confusion matrix"),
         (_set("pooled.outcome.confusion.0.0", 7), "not those of the confusion matrix"),
-        (_set("pooled.war.mean", 0.99), "not the folds' averages"),
+        (_set("pooled.war.mean", 0.99), "not the averages of the folds"),
         (_set("folds.0.num_test", 3), "every one needs a prediction"),
         (_set("folds.1.name", "1"), "share a name"),
         (_set("folds.0.selection.rule", "test"), "go together"),
-        (_set("folds.0.codebooks.0.k", 51), "do not fit"),
+        (_set("folds.0.codebooks.0.k", 51), "do not match"),
         (_set("classes", ["angry", "happy"]), "for the 2 classes"),
-        (_set("protocol.name", "peek"), "all but clean need one"),
+        (_set("protocol.name", "peek"), "all protocols except clean need a warning"),
     ],
 )
 def test_a_report_cannot_contradict_itself(
@@ -470,7 +470,7 @@ def test_an_imported_codebook_has_no_fit_and_says_whence() -> None:
 
 
 def test_maps_of_other_sizes_are_refused() -> None:
-    with pytest.raises(ValidationError, match="a map of 1 centroids, k = 2"):
+    with pytest.raises(ValidationError, match="the map has 1 centroids, but k = 2"):
         CodebookContent.of(
             9, [1, 1], map=CentroidMap(points=((0.0, 0.0),), emotions=(0,), genders=(0,))
         )

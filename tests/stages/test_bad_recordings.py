@@ -142,7 +142,8 @@ def test_more_than_the_fraction_stops_the_run_and_names_all(
 
     assert headline == (
         f"{context.source.uri}: 20 of 2000 utterances are bad, a fraction of 0.01, and "
-        f"corpus.max_bad_fraction is {fraction:g}; mend them, or raise it to go on without them:"
+        f"corpus.max_bad_fraction is {fraction:g}; repair them, or raise "
+        f"that key to leave them out:"
     )
     assert len(lines) == len(BAD)
     told = {id_of(line): line for line in lines}
@@ -214,6 +215,7 @@ def test_a_recording_that_went_after_the_listing_is_named(tmp_path: Path) -> Non
     folder = few(tmp_path / "corpus")
     context = context_of(tmp_path / "root", folder)
     stage = Ingest(CONFIG, context.source)
+    assert len(stage.listing.utterances) == 6
     (folder / "u0004.wav").unlink()
     corpus = finish(stage, context)
     (problem,) = corpus.manifest.problems
@@ -228,6 +230,7 @@ def test_a_disk_that_was_away_is_forgotten_once_it_is_back(
     folder = few(tmp_path / "corpus")
     context = context_of(tmp_path / "root", folder)
     stage = Ingest(CONFIG, context.source)
+    assert len(stage.listing.utterances) == 6
     for i in (4, 5):
         (folder / f"u{i:04d}.wav").rename(tmp_path / f"u{i:04d}.wav")
     with pytest.raises(CorpusError, match=r"2 of 6 .* is 0\.2;(.|\n)*u0004.*it is not there"):

@@ -130,7 +130,7 @@ def test_the_report_shows_accuracy_against_the_largest_cluster(ran: Ran) -> None
         name: ran.made(name).key.fingerprint for name in NAMES
     }
     assert report["seeds"]["pretrain"] == 0
-    assert "So did the pretraining" in report["protocol"]["statement"]
+    assert "The same holds for the pretraining" in report["protocol"]["statement"]
     assert "<h3>pretrain2</h3>" in ran.report.read_file("report.html").decode()
 
 

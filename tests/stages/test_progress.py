@@ -124,7 +124,7 @@ def test_an_even_pace_ends_when_it_says(done: int, more: int, elapsed_s: float) 
 
 
 def test_a_training_says_what_it_measures() -> None:
-    raw = b'{"done": 30, "total": 90, "measures": {"loss": 1.25, "accuracy": 0.5}}'
+    raw = b'{"done": 30, "total": 90, "metrics": {"loss": 1.25, "accuracy": 0.5}}'
     snapshot = ProgressSnapshot.model_validate_json(raw)
     assert snapshot.describe() == "30/90 updates, accuracy 0.5, loss 1.25"
 

@@ -563,7 +563,7 @@ def test_zero_3_goes_on_as_it_was_or_not_at_all(
         path.write_text(record.model_copy(update={"world_size": workers}).model_dump_json())
     with pytest.raises(
         CheckpointError,
-        match=rf"by {workers} workers with .*zero_stage = {saved}, .* by 1 with {asked}; .* set them",
+        match=rf"by {workers} workers with .*zero_stage = {saved}; 1 workers .* = {asked} cannot .* set both",
     ):
         train_here(job(recipe, tmp_path, zero_stage=asked), OneRank())
 
@@ -574,7 +574,7 @@ def test_progress_is_left_where_status_looks(tiny: Tiny, tmp_path: Path) -> None
 
     assert raw["total"] == 3
     assert 1 <= raw["done"] <= 3
-    assert {"loss", "emotion_accuracy", "gender_accuracy"} <= set(raw["measures"])
+    assert {"loss", "emotion_accuracy", "gender_accuracy"} <= set(raw["metrics"])
 
 
 def test_curves_have_the_schema_that_readers_want(tiny: Tiny, tmp_path: Path) -> None:
