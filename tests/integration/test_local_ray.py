@@ -93,13 +93,6 @@ def test_a_job_runs_where_the_caller_is_and_leaves_nothing(
     assert decoy.poll() is None
 
 
-def test_a_job_that_ends_well_is_0(in_a_folder_with_a_space: Path) -> None:
-    script = in_a_folder_with_a_space / "job.py"
-    script.write_text("print('well')")
-
-    assert local.run_job(script, []) == 0
-
-
 LAUNCH = "import signal, sys; from pathlib import Path; from ray_jobs import local; "
 LAUNCH += "signal.signal(signal.SIGTERM, local._exit_on_signal); "
 # A shell's background jobs ignore it, and so do their children unless told.

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.doctor.cluster import Versions, check_cluster
 from gmp_atl_dist.doctor.findings import Finding
+from ray_jobs import local
 from ray_jobs.local import Head, private_head
 
 pytestmark = pytest.mark.timeout(1800)
@@ -79,6 +81,18 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=1800)
     assert "Traceback" not in out + err
     return process.returncode, out, err
+
+
+def test_a_local_job_that_ends_well_is_0(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """On the head of this module; ``test_local_ray.py`` has jobs that fail, on heads of their own."""
+    monkeypatch.setattr(local, "private_head", lambda: nullcontext(head))
+    script = tmp_path / "job.py"
+    script.write_text("print('well')")
+
+    assert local.run_job(script, []) == 0
+    assert capfd.readouterr().out.count("well") == 1
 
 
 def test_a_token_is_asked_for_and_checked(head: Head, folder: Path) -> None:

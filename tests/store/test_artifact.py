@@ -249,10 +249,17 @@ values = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 )
 values |= st.text(max_size=4)
+# A few leaves in a few levels; large ones take hypothesis seconds and show no more.
 sciences = st.dictionaries(
-    names, st.recursive(values, lambda s: st.lists(s) | st.dictionaries(names, s))
+    names,
+    st.recursive(
+        values,
+        lambda s: st.lists(s, max_size=3) | st.dictionaries(names, s, max_size=3),
+        max_leaves=6,
+    ),
+    max_size=4,
 )
-inputs = st.dictionaries(names, st.text("0123456789abcdef", min_size=4, max_size=4))
+inputs = st.dictionaries(names, st.text("0123456789abcdef", min_size=4, max_size=4), max_size=4)
 
 
 def reverse(value: Any) -> Any:

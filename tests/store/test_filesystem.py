@@ -164,7 +164,7 @@ for i in range(10**6):
 
 @pytest.mark.faults
 def test_a_killed_writer_leaves_whole_objects_only(store: Store) -> None:
-    size = 32 * 2**20
+    size = 16 * 2**20
     whole = bytes(range(256)) * (size // 256)
     for delay_s in (0.0, 0.005, 0.02, 0.05):
         writer = subprocess.Popen(

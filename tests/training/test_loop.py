@@ -9,6 +9,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -63,6 +64,21 @@ def trained(recipe: Recipe, folder: Path, **workers: Json) -> Artifact:
     made = job(recipe, folder, **workers)
     train_here(made, OneRank())
     return sealed(made)
+
+
+Plain = Callable[..., Artifact]
+
+
+@pytest.fixture(scope="module")
+def plain(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Plain:
+    """``warmup`` of two epochs that nothing disturbs; each kind of it is trained once a module."""
+
+    @cache
+    def trained_once(dropout: float, zero_stage: int = 1) -> Artifact:
+        folder = tmp_path_factory.mktemp("plain")
+        return trained(warmup(tiny, dropout=dropout), folder, zero_stage=zero_stage)
+
+    return trained_once
 
 
 def weights(artifact: Artifact) -> dict[str, torch.Tensor]:
@@ -217,14 +233,14 @@ def test_an_update_whose_loss_is_not_finite_is_skipped_and_counted(
     caplog: pytest.LogCaptureFixture,
     value: float,
     zero_stage: int,
+    plain: Plain,
 ) -> None:
     monkeypatch.setattr(Spoilt, "value", value)
     recipe = spoilt(tiny)
     artifact = trained(recipe, tmp_path, zero_stage=zero_stage)
-    plain = trained(warmup(tiny), tmp_path / "plain", zero_stage=zero_stage)
 
     assert json.loads(artifact.read_file("training.json"))["skipped_at"] == [2]
-    losses, expected = (read_curves(a)["loss"] for a in (artifact, plain))
+    losses, expected = (read_curves(a)["loss"] for a in (artifact, plain(0.0, zero_stage)))
     assert [step for step, _ in losses] == [1, 2, 4, 5, 6], "of update 3 nothing was measured"
     assert losses[:2] == expected[:2]
     assert all(bool(torch.isfinite(w).all()) for w in weights(artifact).values())
@@ -262,7 +278,7 @@ def test_an_enormous_learning_rate_is_found_out(tiny: Tiny, tmp_path: Path) -> N
 @pytest.fixture
 def checkpoint(tiny: Tiny, tmp_path: Path) -> tuple[TrainJob, Path]:
     """A job that was killed, and the files of its only checkpoint."""
-    made = job(warmup(tiny, epochs=20), tmp_path, checkpoint_every_steps=1)
+    made = job(warmup(tiny, epochs=5), tmp_path, checkpoint_every_steps=1)
     with pytest.raises(Stopped):
         train_here(made, OneRank(stop_after=1))
     folders = sorted((tmp_path / "root" / "checkpoints" / made.key.fingerprint).iterdir())
@@ -356,10 +372,13 @@ def no_record(files: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut_short, one_bit, one_missing, record_cut, no_record])
 def test_a_torn_checkpoint_is_passed_over_for_the_one_before(
-    tiny: Tiny, tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+    tiny: Tiny,
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
+    plain: Plain,
 ) -> None:
-    recipe = warmup(tiny, epochs=2, dropout=0.1)
-    whole = trained(recipe, tmp_path / "whole")
+    recipe, whole = warmup(tiny, dropout=0.1), plain(0.1)
     folder = tmp_path / "stopped"
     stopped = job(recipe, folder, checkpoint_every_steps=1)
     gang = OneRank(stop_after=2)
@@ -402,11 +421,10 @@ def test_old_checkpoints_and_those_of_killed_attempts_are_removed(
 
 
 def test_asked_to_leave_it_saves_and_goes_on_later(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: Plain
 ) -> None:
     monkeypatch.setattr("gmp_atl_dist.training.loop._STOP_POLL_S", 0.0)
-    recipe = warmup(tiny, epochs=2, dropout=0.1)
-    whole = trained(recipe, tmp_path / "whole")
+    recipe, whole = warmup(tiny, dropout=0.1), plain(0.1)
     made = job(recipe, tmp_path / "left")
     made.checkpoints.request_stop()
     train_here(made, OneRank())
