@@ -206,7 +206,7 @@ def exports(ran: Exports) -> Exports:
         arguments = [str(out / stage), "--what", "backbone", "--stage", stage]
         assert main([*common, *arguments]) == 0
     other = sealed_classifier(other_classifier(), out / "root")
-    made = replace(ran.made, finetuned=other)
+    made = FoldArtifacts(ran.made.fold, {**ran.made.handles, "finetune": other})
     export_model(ran.config, ran.corpus, ran.backbone, made, out / "stable", what="classifier")
     np.savez(out / "waves.npz", *ran.waves)
     job = {
