@@ -121,10 +121,10 @@ def stage(
 
 def status(config: ConfigOption, set_: SetOption = None, root: RootOption = None) -> int:
     """Show the state of every stage. Runs nothing."""
-    from gmp_atl_dist.execution import survey
+    from gmp_atl_dist.execution import open_context, survey
 
     experiment = load_experiment(config, set_, root)
-    with _context(experiment, Reporter()) as context:
+    with open_context(experiment, Reporter()) as context:
         rows = survey(experiment, context)
     table = Table("stage", "state", "artefact", "detail")
     for row in rows:
