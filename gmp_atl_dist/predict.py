@@ -1,4 +1,4 @@
-"""Emotion probabilities of recordings, from a fine-tuned model."""
+"""Emotion probabilities of recordings by a fine-tuned model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from gmp_atl_dist.models.stored import load_emotion_model
 
 
 def predict_files(model: str, paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, float]]]:
-    """(path, probability by emotion) of each recording, in the order given.
+    """(path, probability by emotion) of each recording, in the order of ``paths``.
+
+    Args:
+        model: the folder or store URI of a fine-tuned model.
+        paths: audio files.
 
     Raises:
         ModelError: ``model`` is not a fine-tuned model.
-        CorpusError: recordings cannot be read; names all of them, before any is predicted.
+        CorpusError: recordings cannot be read. Names all of them, before the first prediction.
     """
     waves: dict[Path, np.ndarray] = {}
     problems: list[str] = []

@@ -1,4 +1,4 @@
-"""Class probabilities of one part of ``ingest``, or of any waves."""
+"""Class probabilities for one part of ``ingest``, or for any waveforms."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PredictorArgument:
 
 
 class Predictor:
-    """Predictions for one part of ``ingest``."""
+    """Writes the predictions for one part of ``ingest``. Each worker loads the model once."""
 
     def __init__(self, argument: PredictorArgument) -> None:
         self._argument = argument
@@ -72,7 +72,7 @@ class Predictor:
 
 
 def probabilities_of(model: EmotionModel, waves: Sequence[np.ndarray]) -> list[list[float]]:
-    """Softmax over classes for each fp32 wave [num_samples] at 16 kHz."""
+    """Softmax over the classes for each float32 wave (N,) at 16 kHz."""
     wave_BN, num_samples_B = pad_waves(waves)
     device = next(model.parameters()).device
     with torch.inference_mode(), autocast():

@@ -1,4 +1,4 @@
-"""The model that comes out at the end: HuBERT, attentive pooling, embedding, AM-Softmax.
+"""The emotion classifier: backbone, attentive pooling, embedding, AM-Softmax.
 
 Importing this module makes it known to transformers, so that
 ``AutoModelForAudioClassification.from_pretrained(folder)`` loads it.
@@ -9,19 +9,30 @@ Shapes: B batch, N samples, D hidden size, E embedding size, K emotions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForAudioClassification, HubertConfig
-from transformers.models.hubert.modeling_hubert import HubertPreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForAudioClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.models.backbone import DEFAULT_MODEL_TYPE, SpeechBackbone, find_backbone
 from gmp_atl_dist.models.heads import AmSoftmax, AttentivePooling
-from gmp_atl_dist.models.hubert import Hubert
+
+# Keys of a configuration that name the whole model and its classes, not the backbone within.
+_OWN_KEYS = ("model_type", "architectures", "id2label", "label2id")
 
 
-class EmotionConfig(HubertConfig):
-    """The backbone's configuration, and the head's; classes keep the order of ``emotions``."""
+class EmotionConfig(PreTrainedConfig):
+    """The backbone's configuration and the head's, side by side; classes keep the order of ``emotions``.
+
+    ``backbone_type`` is the model type of the backbone; it is left out where it is HuBERT's.
+    """
 
     model_type = "gmp_atl_emotion"
 
@@ -37,8 +48,19 @@ class EmotionConfig(HubertConfig):
             self.id2label = dict(enumerate(self.emotions))
             self.label2id = {emotion: i for i, emotion in enumerate(self.emotions)}
 
+    def build_backbone(self) -> SpeechBackbone:
+        """A backbone of this configuration with random weights.
 
-class EmotionModel(HubertPreTrainedModel):
+        Raises:
+            ModelError: its model type is not supported here.
+        """
+        backbone_type = getattr(self, "backbone_type", DEFAULT_MODEL_TYPE)
+        implementation = find_backbone(backbone_type, "the fine-tuned model's backbone")
+        values = {key: value for key, value in self.to_dict().items() if key not in _OWN_KEYS}
+        return implementation(implementation.configuration().from_dict(values))
+
+
+class EmotionModel(PreTrainedModel):
     """Utterance to emotion: attentive pooling of the last layer, tanh embedding, AM-Softmax.
 
     Raises:
@@ -53,17 +75,31 @@ class EmotionModel(HubertPreTrainedModel):
             raise ModelError(
                 f"emotions {list(config.emotions)} are no class list; name at least two, each once"
             )
-        self.hubert = Hubert(config)
-        self.pooling = AttentivePooling(config.hidden_size)
-        self.embedding = nn.Linear(config.hidden_size, config.embedding_dim)
+        backbone = config.build_backbone()
+        # Weights of the backbone keep the prefix that transformers gives them, such as "hubert.".
+        self.base_model_prefix = type(backbone).base_model_prefix
+        setattr(self, self.base_model_prefix, backbone)
+        self.pooling = AttentivePooling(backbone.hidden_size)
+        self.embedding = nn.Linear(backbone.hidden_size, config.embedding_dim)
         self.classifier = AmSoftmax(
             config.embedding_dim, len(config.emotions), config.am_scale, config.am_margin
         )
         self.post_init()
 
+    @property
+    def backbone(self) -> SpeechBackbone:
+        return getattr(self, self.base_model_prefix)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As transformers does, with what was set on the backbone since, such as its dropout."""
+        for key, value in _backbone_values(self.backbone).items():
+            setattr(self.config, key, value)
+        super().save_pretrained(*args, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
+        # The head starts as a head of this backbone does in transformers.
+        self.backbone._init_weights(module)
         # Only reached where a checkpoint lacks the head, e.g. a bare backbone.
         if isinstance(module, AmSoftmax) and not getattr(
             module.weight, "_is_hf_initialized", False
@@ -73,43 +109,34 @@ class EmotionModel(HubertPreTrainedModel):
     @classmethod
     def from_backbone(
         cls,
-        hubert: Hubert,
+        backbone: SpeechBackbone,
         emotions: Sequence[str],
         *,
         embedding_dim: int = 256,
         am_scale: float = 30.0,
         am_margin: float = 0.2,
     ) -> EmotionModel:
-        """A fresh head on ``hubert``, which the model then owns, ready to be trained.
+        """A new head on ``backbone``, which the model then owns, ready for training.
 
-        Frozen parts stay frozen (``from_pretrained`` of transformers thaws everything).
-
-        Random weights are drawn from the global random state.
+        Frozen parts stay frozen (``from_pretrained`` of transformers unfreezes everything). Random weights
+        are drawn from the global random state.
         """
-        values = hubert.config.to_dict()
-        for key in ("model_type", "architectures", "id2label", "label2id"):
-            values.pop(key, None)
+        values = _backbone_values(backbone)
         values |= {
             "emotions": list(emotions),
             "embedding_dim": embedding_dim,
             "am_scale": am_scale,
             "am_margin": am_margin,
-            "attn_implementation": hubert.config._attn_implementation,
         }
         model = cls(EmotionConfig(**values))
-        old_config = hubert.config
-        for module in hubert.modules():
-            # One config for all, so that what is set on the backbone is saved with the model.
-            if getattr(module, "config", None) is old_config:
-                setattr(module, "config", model.config)  # noqa: B010 (modules type it differently)
-        hubert.freeze_mask_embedding()
-        model.hubert = hubert
-        return model.train(hubert.training)
+        backbone.train_mask_embedding(False)
+        setattr(model, model.base_model_prefix, backbone)
+        return model.train(backbone.training)
 
     def embed(self, wave_BN: Tensor, num_samples_B: Tensor) -> Tensor:
         """Utterance embeddings (B, E)."""
-        frames = self.hubert.forward_frames(wave_BN, num_samples_B)
-        x_BTD = frames.hidden[self.config.num_hidden_layers]
+        frames = self.backbone.forward_frames(wave_BN, num_samples_B)
+        x_BTD = frames.hidden[self.backbone.num_layers]
         return torch.tanh(self.embedding(self.pooling(x_BTD, frames.valid_BT)))
 
     def forward(
@@ -118,12 +145,21 @@ class EmotionModel(HubertPreTrainedModel):
         """Logits (B, K), whose softmax are probabilities.
 
         Args:
-            wave_BN: 16 kHz mono in [-1, 1), see :meth:`Hubert.forward_frames`.
+            wave_BN: 16 kHz mono in [-1, 1), see :meth:`SpeechBackbone.forward_frames`.
             num_samples_B: int64, each clip's own samples.
             target_B: classes; given for the training loss alone, they take the margin off the
                 target's cosine, so that those logits tell nothing about what is predicted.
         """
         return self.classifier(self.embed(wave_BN, num_samples_B), target_B)
+
+
+def _backbone_values(backbone: SpeechBackbone) -> dict[str, Any]:
+    """What of the backbone's configuration is part of the whole model's."""
+    values = backbone.config.to_dict()
+    for key in (*_OWN_KEYS, "transformers_version"):
+        values.pop(key, None)
+    model_type = backbone.configuration().model_type
+    return values if model_type == DEFAULT_MODEL_TYPE else values | {"backbone_type": model_type}
 
 
 AutoConfig.register(EmotionConfig.model_type, EmotionConfig, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A fine-tuned model from where it was stored, wherever that is."""
+"""Loads a fine-tuned model from files, a folder or a store."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ def emotion_model_from_files(files: Mapping[str, bytes], name: str = "model") ->
         try:
             with no_progress_bars():
                 model = EmotionModel.from_pretrained(folder, use_safetensors=True)
+        except ModelError:
+            raise
         except Exception as e:
             raise ModelError(
                 f"{name} is not a model that finetune wrote ({type(e).__name__}: {e}); give the "

@@ -1,4 +1,4 @@
-"""Stage ``warmup``: HuBERT with an emotion and a gender head, trained together.
+"""Stage ``warmup``: the backbone with an emotion and a gender head, trained together.
 
 So the frame features come to carry both, which is how gender enters the pseudo-labels. Loss:
 ``(1 - g) * CE(emotion) + g * CE(gender)``, ``g`` = ``warmup.gender_weight``.

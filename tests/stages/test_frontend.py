@@ -23,7 +23,7 @@ from gmp_atl_dist.config import (
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.models.flops import frame_flops
 from gmp_atl_dist.models.sizes import NAMED_SIZES
-from gmp_atl_dist.models.source import hubert_from_files
+from gmp_atl_dist.models.source import backbone_from_files
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.records import Fold, StoredUtterance
 from gmp_atl_dist.stages.base import Context, find_or_run
@@ -232,7 +232,7 @@ def test_rows_are_those_of_the_corpus_from_any_budget(
     monkeypatch.setattr("gmp_atl_dist.store.features._ROW_GROUP_BYTES", 10_000)
     kept = find_or_run(Frontend(tiny.corpus, tiny.backbone), keeping.context)
     assert kept.verify() == []
-    hubert = hubert_from_files(tiny.backbone.read_files())
+    hubert = backbone_from_files(tiny.backbone.read_files())
     audio, wide, narrow = AudioReader(tiny.corpus), FrontendReader(kept), FrontendReader(kept, 1)
     utterances = read_utterances(tiny.corpus)
     for i in np.random.default_rng(0).permutation(len(utterances)):
