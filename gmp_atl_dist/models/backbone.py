@@ -32,6 +32,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, MIN_SAMPLES, num_frames
 from gmp_atl_dist.device import autocast
 from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.models.clip_by_clip import ClipByClip
 from gmp_atl_dist.models.flops import FrameFlops, frame_flops
 from gmp_atl_dist.models.padding import refuse_short, valid_steps
 
@@ -283,10 +284,16 @@ class SpeechBackbone(PreTrainedModel, ABC):
         Raises:
             ModelError: the model lacks a layer.
         """
-        from gmp_atl_dist.models.clip_by_clip import ClipByClip
-
         check_layers(self.config, layers)
-        return ClipByClip(self, layers, window_frames, context_frames)
+        return ClipByClip(
+            self.front_end(torch.float32),
+            lambda x_BTC, num_samples_B, want: (
+                self.forward_frames(x_BTC, num_samples_B, want=want).hidden
+            ),
+            layers,
+            window_frames=window_frames,
+            context_frames=context_frames,
+        )
 
     def front_end(self, dtype: torch.dtype) -> FrontEnd:
         """The convolutional encoder alone, with the weights that it has now; one clip at a time."""

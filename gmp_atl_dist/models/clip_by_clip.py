@@ -8,14 +8,13 @@ Shapes: N samples, T frames, C channels of the convolutional encoder, D hidden s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, MIN_SAMPLES
 from gmp_atl_dist.device import autocast
-from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.models.windows import windows
 
 
@@ -23,17 +22,24 @@ class ClipByClip:
     """Hidden states of chosen layers. Everything above the convolutional encoder sees one window alone.
 
     Args:
-        model: in ``eval()`` on the device that is to be used.
+        front_end: the convolutional encoder: (T, C) for each wave (N,).
+        encode: (1, T, D) by layer, from (1, T, C), the number of samples (1,), and the layers.
         layers: 0 to the number of layers, as in :class:`gmp_atl_dist.models.backbone.FrameOutput`.
         window_frames: longer clips are cut into overlapping windows.
         context_frames: on either side of what is kept of a window.
     """
 
     def __init__(
-        self, model: SpeechBackbone, layers: Sequence[int], window_frames: int, context_frames: int
+        self,
+        front_end: Callable[[Sequence[Tensor]], list[Tensor]],
+        encode: Callable[[Tensor, Tensor, Sequence[int]], Mapping[int, Tensor]],
+        layers: Sequence[int],
+        *,
+        window_frames: int,
+        context_frames: int,
     ) -> None:
-        self._model = model
-        self._front_end = model.front_end(torch.float32)
+        self._front_end = front_end
+        self._encode = encode
         self._layers = sorted(set(layers))
         self._window_frames, self._context_frames = window_frames, context_frames
 
@@ -47,9 +53,7 @@ class ClipByClip:
         for w in windows(len(x_TC), self._window_frames, self._context_frames):
             num_samples_1 = torch.tensor([MIN_SAMPLES + (w.stop - w.start - 1) * FRAME_HOP_SAMPLES])
             with autocast():
-                frames = self._model.forward_frames(
-                    x_TC[None, w.start : w.stop], num_samples_1, want=self._layers
-                )
-            for layer, x_1TD in frames.hidden.items():
+                hidden = self._encode(x_TC[None, w.start : w.stop], num_samples_1, self._layers)
+            for layer, x_1TD in hidden.items():
                 kept[layer].append(x_1TD[0, w.keep_start - w.start : w.keep_stop - w.start].float())
         return {layer: torch.cat(parts) for layer, parts in kept.items()}

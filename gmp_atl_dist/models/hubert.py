@@ -26,6 +26,7 @@ from gmp_atl_dist.models.backbone import (
     set_normalize_waveform,
 )
 from gmp_atl_dist.models.conv_encoder import ConvEncoder
+from gmp_atl_dist.models.packed import PackedHubert
 from gmp_atl_dist.models.padding import (
     make_group_norm_exact,
     normalize_waves,
@@ -103,8 +104,6 @@ class Hubert(HubertModel, SpeechBackbone):
     def frame_model(
         self, layers: Sequence[int], *, window_frames: int, context_frames: int
     ) -> FrameModel:
-        from gmp_atl_dist.models.packed import PackedHubert
-
         return PackedHubert(
             self, layers, window_frames=window_frames, context_frames=context_frames
         )

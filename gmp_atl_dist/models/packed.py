@@ -21,13 +21,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import HubertModel
 from transformers.models.hubert.modeling_hubert import HubertEncoderLayer
 
 from gmp_atl_dist.device import on_gpu, use_bf16
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.backbone import check_layers
 from gmp_atl_dist.models.conv_encoder import ConvEncoder, activation_in_place, row_norm
-from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.positional import PositionalConv
 from gmp_atl_dist.models.row_padding import pad_few_rows
 from gmp_atl_dist.models.windows import Window, windows
@@ -73,7 +73,7 @@ class PackedHubert:
     """
 
     def __init__(
-        self, model: Hubert, layers: Sequence[int], *, window_frames: int, context_frames: int
+        self, model: HubertModel, layers: Sequence[int], *, window_frames: int, context_frames: int
     ) -> None:
         check_layers(model.config, layers)
         config = model.config

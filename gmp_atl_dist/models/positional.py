@@ -14,24 +14,22 @@ W channels in a group, D hidden. A spectrum's real parts lie before its imaginar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from transformers import HubertModel
 
 from gmp_atl_dist.models.conv_encoder import activation_in_place
 from gmp_atl_dist.models.row_padding import pad_few_rows
-
-if TYPE_CHECKING:
-    from gmp_atl_dist.models.hubert import Hubert
 
 
 class PositionalConv:
     """``pos_conv_embed`` of packed clips. A frame sees its own clip only."""
 
-    def __init__(self, model: Hubert) -> None:
+    def __init__(self, model: HubertModel) -> None:
         conv = cast(nn.Conv1d, model.encoder.pos_conv_embed.conv)
         weight_DWL, device = _weight(conv), conv.weight.device
         self._bias_D = cast(Tensor, conv.bias).detach().float()

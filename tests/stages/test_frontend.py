@@ -159,7 +159,7 @@ def test_folds_share_it(keeping: Bench, monkeypatch: pytest.MonkeyPatch) -> None
     (key,) = keeping.frontends
     assert f"frontend: running, {key.fingerprint[:12]}" in lines.said
     assert f"frontend: done before, {key.fingerprint[:12]}" in lines.said
-    assert lines.of("warmup fold2").endswith("; it is kept")
+    assert lines.of("warmup fold2").endswith("; they are stored")
 
 
 def test_another_encoder_has_another(keeping: Bench) -> None:
@@ -182,7 +182,9 @@ def test_where_something_is_cropped_it_is_not_used(
     artifact = keeping.warmup(max_utterance_s=0.45)
 
     assert keeping.frontends == []
-    assert "it is not kept, since warmup.max_utterance_s = 0.45 crops" in lines.of("warmup fold1")
+    assert "they are not stored, because warmup.max_utterance_s = 0.45 crops" in lines.of(
+        "warmup fold1"
+    )
     plain = bench(tiny, tmp_path / "plain", keep=False)
     assert same_result(artifact, plain.warmup(max_utterance_s=0.45))
 
@@ -206,9 +208,11 @@ def test_what_it_takes_and_saves_is_said_either_way(
     heard = sum(u.num_samples for u in plain.learnt)
     line = lines.of("warmup fold1")
 
-    assert f"hears {heard / 16000 / 3600:.3g} h in each of 2 epochs" in line
-    assert f"takes {4 * 32 * samples / 320 / 1e9:.3g} GB and one pass over" in line
-    assert line.endswith("once for all folds; it is not kept: runtime.train.frontend_cache = false")
+    assert f"reads {heard / 16000 / 3600:.3g} h in each of 2 epochs" in line
+    assert f"outputs take {4 * 32 * samples / 320 / 1e9:.3g} GB and one pass over" in line
+    assert line.endswith(
+        "once for all folds; they are not stored: runtime.train.frontend_cache = false"
+    )
 
 
 def test_a_job_reads_it_wherever_it_comes_from(keeping: Bench, tiny: Tiny, tmp_path: Path) -> None:
