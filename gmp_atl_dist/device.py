@@ -1,9 +1,10 @@
-"""The only place that asks for a GPU: device, precision, collective backend, FAISS build."""
+"""The only module that asks for CUDA: device, precision, GPU memory, collective backend, FAISS build."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Literal
@@ -19,10 +20,43 @@ Accelerator = Literal["cpu", "cuda"]
 
 @cache
 def accelerator() -> Accelerator:
-    """What this process computes on."""
+    """The kind of device that this process computes on."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def has_gpu() -> bool:
+    """This process computes on a GPU."""
+    return accelerator() == "cuda"
+
+
+def on_gpu(tensor: torch.Tensor) -> bool:
+    """The tensor lies in a GPU's memory."""
+    return tensor.is_cuda
+
+
+def free_cached_memory() -> None:
+    """Give memory that PyTorch holds for later back to the GPU; nothing happens without a GPU."""
+    import torch
+
+    torch.cuda.empty_cache()
+
+
+def gpu_peak_bytes(compute: Callable[[], object]) -> int:
+    """Call ``compute``, and return the most GPU memory that was allocated meanwhile."""
+    import torch
+
+    torch.cuda.reset_peak_memory_stats()
+    compute()
+    return torch.cuda.max_memory_allocated()
+
+
+def gpu_free_bytes() -> int:
+    """Free memory of this process's GPU."""
+    import torch
+
+    return torch.cuda.mem_get_info()[0]
 
 
 def torch_device() -> torch.device:
@@ -32,14 +66,14 @@ def torch_device() -> torch.device:
 
 
 def collective_backend() -> Literal["gloo", "nccl"]:
-    return "nccl" if accelerator() == "cuda" else "gloo"
+    return "nccl" if has_gpu() else "gloo"
 
 
 def use_bf16() -> bool:
-    """bf16 on GPUs that have it; on a CPU it is slower than fp32 (AVX2) and less exact."""
+    """True on GPUs that have bf16. On a CPU it is slower than fp32 (AVX2) and less exact."""
     import torch
 
-    return accelerator() == "cuda" and torch.cuda.is_bf16_supported()
+    return has_gpu() and torch.cuda.is_bf16_supported()
 
 
 def autocast() -> AbstractContextManager[object]:
@@ -50,16 +84,16 @@ def autocast() -> AbstractContextManager[object]:
 
 
 def pin_threads(threads: int) -> None:
-    """Give this process ``threads`` cores in every library that would otherwise take them all.
+    """Limit this process to ``threads`` cores in every library that would otherwise use all of them.
 
-    Unpinned BLAS pools in several workers on few cores cost 5-9 times the CPU. MKL is asked for its
-    strict reproducibility, in which a row of a product has the same bits whatever the number of
-    rows or threads; on this kind of product that costs nothing. It must come before MKL's first use.
+    Several workers with unlimited BLAS threads on few cores cost 5 to 9 times the CPU time. MKL is set to
+    strict reproducibility: a row of a product then has the same bits for any number of rows and threads.
+    On this kind of product that costs nothing. Call this before the first use of MKL.
     """
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
-    # Whoever loads it later reads the environment; some processes never do.
+    # A process that imports torch later reads the environment. Some processes never import it.
     if "torch" in sys.modules:
         import torch
 
@@ -67,38 +101,38 @@ def pin_threads(threads: int) -> None:
 
 
 def pin_faiss_threads() -> None:
-    """Give FAISS the threads that :func:`pin_threads` chose; it asks the machine otherwise."""
+    """Limit FAISS to the threads of :func:`pin_threads`; otherwise it uses all cores of the machine."""
     import faiss
 
     faiss.omp_set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 def one_faiss_thread() -> None:
-    """Let FAISS work in the calling thread alone; OpenMP keeps that number a thread."""
+    """Let FAISS compute in the calling thread alone. OpenMP keeps this setting per thread."""
     import faiss
 
     faiss.omp_set_num_threads(1)
 
 
 def faiss_gpus() -> int:
-    """GPUs that this build of FAISS can use; 0 of the CPU build."""
+    """Number of GPUs that this build of FAISS can use; 0 for the CPU build."""
     import faiss
 
     return faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
 
 
 def faiss_on_gpus(index: faiss.Index, gpus: int) -> faiss.Index:
-    """A FAISS index on ``gpus`` GPUs: a copy on each, and each gets its share of the queries.
+    """A FAISS index on ``gpus`` GPUs. Each GPU holds a copy and answers a share of the queries.
 
     Raises:
-        ModelError: FAISS sees fewer.
+        ModelError: FAISS sees fewer GPUs.
     """
     import faiss
 
-    found = faiss_gpus()
-    if found < gpus:
+    visible = faiss_gpus()
+    if visible < gpus:
         raise ModelError(
-            f"FAISS sees {found} GPUs, {gpus} are asked for; install the gpu extra (faiss-gpu-cu12) "
+            f"FAISS sees {visible} GPUs, {gpus} are asked for; install the gpu extra (faiss-gpu-cu12) "
             f"on workers with that many, or set the stage's gpus to 0"
         )
     return faiss.index_cpu_to_gpus_list(index, gpus=list(range(gpus)))

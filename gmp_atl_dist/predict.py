@@ -1,4 +1,4 @@
-"""Emotion probabilities of recordings, from a fine-tuned model."""
+"""Emotion probabilities of recordings by a fine-tuned model."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def predict_files(model: str, paths: Iterable[Path]) -> Iterator[tuple[Path, dic
 
     Raises:
         ModelError: ``model`` is not a fine-tuned model.
-        CorpusError: recordings cannot be read; names all of them, before any is predicted.
+        CorpusError: recordings cannot be read. Names all of them, before the first prediction.
     """
     files = list(paths)
     waves = read_waves(files)

@@ -31,7 +31,7 @@ from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.padding import pad_waves
 from gmp_atl_dist.models.sizes import NAMED_SIZES
-from gmp_atl_dist.models.source import hubert_from_files, load_source, model_to_files
+from gmp_atl_dist.models.source import backbone_from_files, load_source, model_to_files
 from gmp_atl_dist.models.stored import emotion_model_from_files, load_emotion_model
 from gmp_atl_dist.predict import predict_files
 from gmp_atl_dist.report.protocol import Protocol
@@ -269,7 +269,7 @@ def test_logits_are_ours(exports: Exports, name: str) -> None:
 @pytest.mark.parametrize("stage", ["retrain", "warmup", "backbone"])
 def test_frames_are_ours(exports: Exports, stage: str) -> None:
     artifact = {"backbone": exports.backbone, **exports.made.handles}[stage]
-    ours = hubert_from_files(sealed(artifact).read_files())
+    ours = backbone_from_files(sealed(artifact).read_files())
     for i, wave in enumerate(exports.waves):
         with torch.inference_mode():
             output = ours.forward_frames(*pad_waves([wave]))
@@ -302,7 +302,7 @@ def test_the_feature_extractor_normalises_where_the_model_needs_it(exports: Expo
 def test_an_exported_model_comes_back(exports: Exports, tiny_corpus: Path) -> None:
     folder = exports.folder / "retrain"
     again = load_source(ModelConfig(source=str(folder)))
-    stored = hubert_from_files(exports.made.artifact("retrain").read_files())
+    stored = backbone_from_files(exports.made.artifact("retrain").read_files())
     assert again.state_dict().keys() == stored.state_dict().keys()
     for name, weight in stored.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight)

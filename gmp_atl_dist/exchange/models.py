@@ -29,6 +29,9 @@ What = Literal["classifier", "backbone"]
 BackboneStage = Literal["retrain", "warmup", "backbone"]
 
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
+_BACKBONE_TYPE = "hubert"
+"""The format of an export is HuBERT's."""
+_CLASSIFIER_TYPE = "gmp_atl_emotion"
 _PREPROCESSOR, _CODE = "preprocessor_config.json", "modeling_gmp_atl.py"
 EXPORTED_NAMES = frozenset({_CONFIG, _WEIGHTS, _CARD, _PREPROCESSOR, _CODE})
 
@@ -108,7 +111,7 @@ def _hubert(values: dict[str, object]) -> dict[str, object]:
     # SpecAugment stays off nevertheless, because apply_spec_augment is false.
     return values | {
         "architectures": ["HubertModel"],
-        "model_type": "hubert",
+        "model_type": _BACKBONE_TYPE,
         "apply_spec_augment": False,
         "mask_time_prob": 0.05,
     }
@@ -149,6 +152,13 @@ def _model_config(artifact: Artifact) -> dict[str, object]:
         raise ModelError(
             f"{artifact.key.prefix}/files/{_CONFIG} does not belong to a model that this version wrote; "
             f"run gmp-atl verify"
+        )
+    model_type = str(values.get("backbone_type", values.get("model_type")))
+    if model_type not in (_BACKBONE_TYPE, _CLASSIFIER_TYPE):
+        raise ModelError(
+            f"{artifact.key.prefix} holds a model of type {model_type!r}; gmp-atl models export writes "
+            f"{_BACKBONE_TYPE!r} only. Give the artefact's files/ folder to the class that implements "
+            f"the model type, which loads it with from_pretrained"
         )
     return cast("dict[str, object]", values)
 

@@ -1,4 +1,4 @@
-"""Frame features of one part: ``eval()``, nothing masked, no clip seeing another."""
+"""Frame features of one part: the model is in ``eval()``, nothing is masked, no clip affects another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gmp_atl_dist.store.filesystem import Store
 
 @dataclass(frozen=True)
 class ForwardArgument:
-    """What a forward pass needs to know."""
+    """The settings of a forward pass over recordings, sent to each worker."""
 
     selection: AudioSelection
     model: Artifact
@@ -42,7 +42,7 @@ class ExtractorArgument:
 
 
 class Extractor:
-    """Puts a part a layer; the model is loaded once a worker."""
+    """Writes one part per layer. Each worker loads the model once."""
 
     def __init__(self, argument: ExtractorArgument) -> None:
         self._argument = argument
@@ -70,5 +70,5 @@ class Extractor:
 
 
 def audio_seconds(table: pa.Table) -> float:
-    """Of a table of recordings."""
+    """Seconds of audio in a table of recordings."""
     return int(table["num_samples"].to_numpy().sum()) / SAMPLE_RATE_HZ

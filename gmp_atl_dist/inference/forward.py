@@ -1,12 +1,12 @@
-"""Frame features of a table of recordings, in batches that the device has room for.
+"""Frame features of a table of recordings, in batches that fit into the device's memory.
 
 Shape suffixes: N samples, T frames, D hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ, num_frames, pcm16_to_float
-from gmp_atl_dist.device import torch_device
+from gmp_atl_dist.device import (
+    free_cached_memory,
+    gpu_free_bytes,
+    gpu_peak_bytes,
+    has_gpu,
+    torch_device,
+)
 from gmp_atl_dist.errors import ModelError, WorkerError
 from gmp_atl_dist.inference.cost import cost_batches
+from gmp_atl_dist.models.backbone import FrameModel
+from gmp_atl_dist.models.source import backbone_from_files
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import UtteranceFrames
 
@@ -24,39 +32,29 @@ _CPU_BATCH_S = 60.0
 _LEAST_BATCH_SAMPLES = SAMPLE_RATE_HZ
 _PROBE_S = (10.0, 40.0)
 _MEMORY_SHARE = 0.7
-"""Of what is free: the allocator's blocks never fit quite."""
-
-
-class FrameModel(Protocol):
-    """float32 (T, D) by layer for each float32 wave (N,) at 16 kHz.
-
-    No more than ``most_frames`` in one pass through the encoder, but for a single window.
-    """
-
-    def __call__(self, waves: Sequence[Tensor], most_frames: int) -> list[dict[int, Tensor]]: ...
+"""Of the free memory: the allocator's blocks never fill it completely."""
 
 
 Loader = Callable[[Artifact, tuple[int, ...], int, int], FrameModel]
-"""model artefact, layers, frames of a window and of its context to a model; picklable."""
+"""Loads (model artefact, layers, frames of a window, frames of its context) to a model; picklable."""
 
 
-def load_hubert(
+def load_backbone(
     model: Artifact, layers: tuple[int, ...], window_frames: int, context_frames: int
 ) -> FrameModel:
-    """The HuBERT in a ``warmup`` or ``backbone`` artefact, on this process's device."""
-    from gmp_atl_dist.models.packed import PackedHubert
-    from gmp_atl_dist.models.source import hubert_from_files
-
-    hubert = hubert_from_files(model.read_files()).eval()
-    nn.Module.to(hubert, torch_device())
-    return PackedHubert(hubert, layers, window_frames=window_frames, context_frames=context_frames)
+    """The backbone in a ``backbone``, ``pretrain`` or ``warmup`` artefact, on this process's device."""
+    backbone = backbone_from_files(model.read_files(), name=model.key.prefix)
+    nn.Module.to(backbone, torch_device())
+    return backbone.frame_model(layers, window_frames=window_frames, context_frames=context_frames)
 
 
 class Forward:
-    """A model and the batch size that fits it; asks for less when memory runs out.
+    """A model and its batch size, which becomes smaller when memory runs out.
 
     Args:
-        batch_s: audio in one batch; None is fitted to the device's memory, once.
+        model: the inference path of a backbone.
+        layers: the wanted layers.
+        batch_s: seconds of audio per batch; None: fitted to the device's memory, once.
     """
 
     def __init__(self, model: FrameModel, layers: tuple[int, ...], batch_s: float | None) -> None:
@@ -66,11 +64,11 @@ class Forward:
         self.budget_samples = int(fitted_s * SAMPLE_RATE_HZ)
 
     def __call__(self, table: pa.Table) -> dict[int, list[UtteranceFrames]]:
-        """fp16 features by layer, an entry a row of ``table`` in its order.
+        """fp16 features by layer, one entry per row of ``table``, in its order.
 
         Raises:
-            ModelError: features are not finite, too large for fp16, or of another number than the
-                samples give; names the utterance.
+            ModelError: features are not finite, too large for fp16, or not as many as the samples give;
+                names the utterance.
             WorkerError: a single recording is too long for the device's memory.
         """
         ids: list[str] = table["utterance_id"].to_pylist()
@@ -102,18 +100,19 @@ class Forward:
         )
         for row, wave, output in zip(rows, waves, outputs, strict=True):
             yield row, {layer: to_fp16(x_TD, ids[row], layer) for layer, x_TD in output.items()}
-            found = {len(x_TD) for x_TD in output.values()}
-            if found != {num_frames(len(wave))}:
+            counts = {len(x_TD) for x_TD in output.values()}
+            if counts != {num_frames(len(wave))}:
                 raise ModelError(
-                    f"utterance {ids[row]!r}: the model gave {sorted(found)} frames, expected "
-                    f"{num_frames(len(wave))} for {len(wave)} samples; its convolutions are not HuBERT's"
+                    f"utterance {ids[row]!r}: the model gave {sorted(counts)} frames, expected "
+                    f"{num_frames(len(wave))} for {len(wave)} samples; use a model with a frame every "
+                    f"{FRAME_HOP_SAMPLES} samples"
                 )
 
     def _back_off(
         self, batch: list[int], ids: list[str], lengths: dict[int, int], error: Exception
     ) -> None:
-        """Halve the budget for good: what did not fit once would not fit again."""
-        torch.cuda.empty_cache()
+        """Halve the budget for all later batches too: they would not fit either."""
+        free_cached_memory()
         held = max(lengths[row] for row in batch) * len(batch)
         smaller = min(self.budget_samples, held) // 2
         if smaller < _LEAST_BATCH_SAMPLES:
@@ -126,6 +125,7 @@ class Forward:
 
 
 def stored_wave(value: pa.BinaryScalar, utterance_id: str, num_samples: int) -> np.ndarray:
+    """float32 (N,) from stored 16-bit samples. Raises ModelError where their number is wrong."""
     samples = np.frombuffer(value.as_buffer(), dtype="<i2")
     if len(samples) != num_samples:
         raise ModelError(
@@ -136,7 +136,7 @@ def stored_wave(value: pa.BinaryScalar, utterance_id: str, num_samples: int) -> 
 
 
 def to_fp16(x_TD: Tensor, utterance_id: str, layer: int) -> np.ndarray:
-    """fp16 [T, D] in C order.
+    """fp16 (T, D) in C order.
 
     Raises:
         ModelError: a value is not finite, or too large for fp16; names the utterance.
@@ -152,27 +152,25 @@ def to_fp16(x_TD: Tensor, utterance_id: str, layer: int) -> np.ndarray:
 
 
 def _fitted_batch_s(model: FrameModel) -> float:
-    """Audio that fits a GPU beside the model, from what two probes took; fixed on a CPU.
+    """Seconds of audio that fit into the GPU's free memory, from the memory of two probes; fixed on a CPU.
 
-    A CPU gains nothing from larger batches: at a minute the products run at their full rate.
+    A CPU gains nothing from batches of more than a minute: its matrix products already run at full rate.
     """
-    device = torch_device()
-    if device.type != "cuda":
+    if not has_gpu():
         return _CPU_BATCH_S
-    peaks: list[int] = []
-    for seconds in _PROBE_S:
-        torch.cuda.reset_peak_memory_stats()
-        wave_N = torch.zeros(int(seconds * SAMPLE_RATE_HZ), device=device)
+
+    def probe(seconds: float) -> None:
+        wave_N = torch.zeros(int(seconds * SAMPLE_RATE_HZ), device=torch_device())
         model([wave_N], num_frames(len(wave_N)))
-        peaks.append(torch.cuda.max_memory_allocated())
-    free_bytes, _ = torch.cuda.mem_get_info()
-    return fit_budget_s(_PROBE_S, (peaks[0], peaks[1]), free_bytes)
+
+    short, long = (gpu_peak_bytes(partial(probe, seconds)) for seconds in _PROBE_S)
+    return fit_budget_s(_PROBE_S, (short, long), gpu_free_bytes())
 
 
 def fit_budget_s(
     probes_s: tuple[float, float], peaks_bytes: tuple[int, int], free_bytes: int
 ) -> float:
-    """Seconds that fit into a share of ``free_bytes``, memory growing as it did between two probes."""
+    """Seconds that fit into a share of ``free_bytes``, with the growth of memory between two probes."""
     slope = (peaks_bytes[1] - peaks_bytes[0]) / (probes_s[1] - probes_s[0])
     if slope <= 0:
         return probes_s[1]

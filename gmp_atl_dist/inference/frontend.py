@@ -1,7 +1,7 @@
-"""Outputs of the convolutional encoder of one part of ``ingest``: no padding, no clip seeing another.
+"""Outputs of the convolutional encoder for one part of ``ingest``, one clip at a time.
 
-The same function as a training's that freezes the encoder; on a CPU, the same bits
-(``models/hubert.Hubert.freeze_conv_encoder``).
+A training that freezes the encoder computes the same function. With HuBERT on a CPU it computes the same
+bits (``SpeechBackbone.freeze_front_end``).
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from torch import nn
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ, pcm16_to_float
 from gmp_atl_dist.device import torch_device, use_bf16
-from gmp_atl_dist.models.conv_encoder import ConvEncoder
-from gmp_atl_dist.models.source import hubert_from_files
+from gmp_atl_dist.models.source import backbone_from_files
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
 from gmp_atl_dist.store.features import UtteranceFrames
@@ -33,15 +32,15 @@ class FrontendArgument:
 
 
 class FrontendWorker:
-    """Puts a part of ``frontend`` for a part of ``ingest``; the model is loaded once a worker."""
+    """Writes a part of ``frontend`` for a part of ``ingest``. Each worker loads the model once."""
 
     def __init__(self, argument: FrontendArgument) -> None:
         self._corpus = argument.corpus
         self._out = ArtifactWriter(argument.store, argument.key)
-        hubert = hubert_from_files(argument.model.read_files())
-        nn.Module.to(hubert, torch_device())
-        # As autocast has it in training.
-        self._conv = ConvEncoder(hubert, torch.bfloat16 if use_bf16() else torch.float32)
+        backbone = backbone_from_files(argument.model.read_files())
+        nn.Module.to(backbone, torch_device())
+        # The precision that autocast gives the encoder in training.
+        self._front_end = backbone.front_end(torch.bfloat16 if use_bf16() else torch.float32)
 
     def __call__(self, task: Task) -> str:
         part = read_audio_part(self._corpus, task.name)
@@ -49,7 +48,7 @@ class FrontendWorker:
         samples = 0
         for row, utterance in enumerate(part.utterances):
             wave_N = torch.from_numpy(pcm16_to_float(part.samples(row))).to(torch_device())
-            (x_TC,) = self._conv([wave_N])
+            (x_TC,) = self._front_end([wave_N])
             frames_TC = np.ascontiguousarray(x_TC.float().cpu().numpy(), dtype="<f4")
             rows.append(UtteranceFrames(utterance.utterance_id, frames_TC))
             samples += utterance.num_samples

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ
-from gmp_atl_dist.device import accelerator, torch_device
+from gmp_atl_dist.device import has_gpu, torch_device
 from gmp_atl_dist.inference.extractor import audio_seconds
 from gmp_atl_dist.inference.forward import stored_wave, to_fp16
 from gmp_atl_dist.inference.mfcc import KEPT_EVERY, MFCC_DIM, NUM_CEPSTRA, mfcc
@@ -65,7 +65,7 @@ class MfccExtractor:
 
 def chosen_mfcc() -> Compute:
     """torchaudio's on a GPU that has it, and otherwise ours."""
-    torchaudio = load_torchaudio() if accelerator() == "cuda" else None
+    torchaudio = load_torchaudio() if has_gpu() else None
     if torchaudio is None:
         return mfcc
     return lambda wave_N: torchaudio_mfcc(torchaudio, wave_N)

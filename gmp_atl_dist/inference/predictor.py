@@ -1,4 +1,4 @@
-"""Class probabilities of one part of ``ingest``, or of any waves."""
+"""Class probabilities for one part of ``ingest``, or for any waveforms."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class PartPredictor:
 
 
 def probabilities_of(model: EmotionModel, waves: Sequence[np.ndarray]) -> list[list[float]]:
-    """Softmax over classes for each fp32 wave [num_samples] at 16 kHz."""
+    """Softmax over the classes for each float32 wave (N,) at 16 kHz."""
     wave_BN, num_samples_B = pad_waves(waves)
     device = next(model.parameters()).device
     with torch.inference_mode(), autocast():

@@ -1,1 +1,1 @@
-"""HuBERT with padding-exact features, the heads on top of it, masking and losses."""
+"""The backbone protocol and HuBERT behind it, heads, masking and losses."""

@@ -22,6 +22,7 @@ from transformers import HubertModel
 from transformers.activations import ACT2FN
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, num_frames
+from gmp_atl_dist.device import on_gpu
 
 Activation: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -154,9 +155,9 @@ class ConvEncoder:
         counts = [num_frames(len(wave)) for wave in waves]
         out = [waves[0].new_empty(n, self._channels, dtype=self._dtype) for n in counts]
         weights = self._first_weights(waves)
-        on_gpu = waves[0].is_cuda
-        limit = _GPU_CHUNK_FRAMES if on_gpu else _CPU_CHUNK_FRAMES
-        for chunk in chunks(counts, limit, merge=on_gpu):
+        merge = on_gpu(waves[0])
+        limit = _GPU_CHUNK_FRAMES if merge else _CPU_CHUNK_FRAMES
+        for chunk in chunks(counts, limit, merge=merge):
             x_TC = self._first(waves, chunk, weights)
             for layer in self._rest:
                 x_TC = layer(x_TC, self._activation)

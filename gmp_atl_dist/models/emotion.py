@@ -1,4 +1,4 @@
-"""The emotion classifier: HuBERT, pooling, embedding, and the layer that the loss belongs to.
+"""The emotion classifier: backbone, pooling, embedding, and the layer that the loss belongs to.
 
 ``finetune.pooling`` and ``finetune.loss`` choose two of these parts by name; ``config.json`` keeps the names,
 and a stored model is built again from them. Importing this module registers the model, so that
@@ -10,14 +10,20 @@ Shapes: B batch, N samples, D hidden size, E embedding size, K emotions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForAudioClassification, HubertConfig
-from transformers.models.hubert.modeling_hubert import HubertPreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForAudioClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from gmp_atl_dist.config import Json
 from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.models.backbone import DEFAULT_MODEL_TYPE, SpeechBackbone, find_backbone
 from gmp_atl_dist.models.head_registry import (
     AM_SOFTMAX,
     ATTENTIVE,
@@ -26,13 +32,16 @@ from gmp_atl_dist.models.head_registry import (
     complete_options,
 )
 from gmp_atl_dist.models.heads import AmSoftmax, ClassificationLoss, HeadPart, LossTerms
-from gmp_atl_dist.models.hubert import Hubert
+
+# Keys of a configuration that name the whole model and its classes, not the backbone within.
+_OWN_KEYS = ("model_type", "architectures", "id2label", "label2id")
 
 
-class EmotionConfig(HubertConfig):
+class EmotionConfig(PreTrainedConfig):
     """The configuration of the backbone and of the head; classes keep the order of ``emotions``.
 
-    A ``config.json`` without ``pooling`` and ``loss`` is of an earlier version, which had attentive pooling
+    ``backbone_type`` is the model type of the backbone; it is left out where it is HuBERT's. A
+    ``config.json`` without ``pooling`` and ``loss`` is of an earlier version, which had attentive pooling
     and AM-Softmax only. ``am_scale`` and ``am_margin`` belong to AM-Softmax.
     """
 
@@ -54,8 +63,19 @@ class EmotionConfig(HubertConfig):
             self.id2label = dict(enumerate(self.emotions))
             self.label2id = {emotion: i for i, emotion in enumerate(self.emotions)}
 
+    def build_backbone(self) -> SpeechBackbone:
+        """A backbone of this configuration with random weights.
 
-class EmotionModel(HubertPreTrainedModel):
+        Raises:
+            ModelError: its model type is not supported here.
+        """
+        backbone_type = getattr(self, "backbone_type", DEFAULT_MODEL_TYPE)
+        implementation = find_backbone(backbone_type, "the fine-tuned model's backbone")
+        values = {key: value for key, value in self.to_dict().items() if key not in _OWN_KEYS}
+        return implementation(implementation.configuration().from_dict(values))
+
+
+class EmotionModel(PreTrainedModel):
     """Classifies the emotion of an utterance: pooling of the last layer, tanh embedding, class scores.
 
     Raises:
@@ -71,17 +91,31 @@ class EmotionModel(HubertPreTrainedModel):
             raise ModelError(
                 f"emotions {list(config.emotions)} are no class list; name at least two, each once"
             )
-        self.hubert = Hubert(config)
+        backbone = config.build_backbone()
+        # Weights of the backbone keep the prefix that transformers gives them, such as "hubert.".
+        self.base_model_prefix = type(backbone).base_model_prefix
+        setattr(self, self.base_model_prefix, backbone)
         self.pooling = build_pooling(
-            config.pooling, config.hidden_size, config.pooling_options or {}
+            config.pooling, backbone.hidden_size, config.pooling_options or {}
         )
         self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
         self.classifier = _classifier(config)
         self.post_init()
 
+    @property
+    def backbone(self) -> SpeechBackbone:
+        return getattr(self, self.base_model_prefix)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As transformers does, with what was set on the backbone since, such as its dropout."""
+        for key, value in _backbone_values(self.backbone).items():
+            setattr(self.config, key, value)
+        super().save_pretrained(*args, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
+        # The head starts as a head of this backbone does in transformers.
+        self.backbone._init_weights(module)
         if not isinstance(module, HeadPart):
             return
         # What a checkpoint holds is marked, and stays.
@@ -92,7 +126,7 @@ class EmotionModel(HubertPreTrainedModel):
     @classmethod
     def from_backbone(
         cls,
-        hubert: Hubert,
+        backbone: SpeechBackbone,
         emotions: Sequence[str],
         *,
         embedding_dim: int = 256,
@@ -103,7 +137,7 @@ class EmotionModel(HubertPreTrainedModel):
         am_scale: float = 30.0,
         am_margin: float = 0.2,
     ) -> EmotionModel:
-        """A new head on ``hubert``, which the model then owns, ready for training.
+        """A new head on ``backbone``, which the model then owns, ready for training.
 
         Frozen parts stay frozen (``from_pretrained`` of transformers unfreezes everything). Random weights
         are drawn from the global random state.
@@ -113,9 +147,7 @@ class EmotionModel(HubertPreTrainedModel):
             ConfigError: a pooling or loss is not installed here, or does not take the options.
         """
         all_options = complete_options(pooling, pooling_options or {}, loss, loss_options or {})
-        values = hubert.config.to_dict()
-        for key in ("model_type", "architectures", "id2label", "label2id"):
-            values.pop(key, None)
+        values = _backbone_values(backbone)
         values |= {
             "emotions": list(emotions),
             "embedding_dim": embedding_dim,
@@ -125,22 +157,16 @@ class EmotionModel(HubertPreTrainedModel):
             "loss_options": all_options[1],
             "am_scale": am_scale,
             "am_margin": am_margin,
-            "attn_implementation": hubert.config._attn_implementation,
         }
         model = cls(EmotionConfig(**values))
-        old_config = hubert.config
-        for module in hubert.modules():
-            # One config for all modules, so that later changes on the backbone are saved with the model.
-            if getattr(module, "config", None) is old_config:
-                setattr(module, "config", model.config)  # noqa: B010 (modules type it differently)
-        hubert.freeze_mask_embedding()
-        model.hubert = hubert
-        return model.train(hubert.training)
+        backbone.train_mask_embedding(False)
+        setattr(model, model.base_model_prefix, backbone)
+        return model.train(backbone.training)
 
     def embed(self, wave_BN: Tensor, num_samples_B: Tensor) -> Tensor:
         """Utterance embeddings (B, E)."""
-        frames = self.hubert.forward_frames(wave_BN, num_samples_B)
-        x_BTD = frames.hidden[self.config.num_hidden_layers]
+        frames = self.backbone.forward_frames(wave_BN, num_samples_B)
+        x_BTD = frames.hidden[self.backbone.num_layers]
         return torch.tanh(self.embedding(self.pooling(x_BTD, frames.valid_BT)))
 
     def forward(
@@ -149,7 +175,7 @@ class EmotionModel(HubertPreTrainedModel):
         """Logits (B, K) without targets, whose softmax gives the probabilities. With targets, the loss.
 
         Args:
-            wave_BN: 16 kHz mono in [-1, 1), see :meth:`Hubert.forward_frames`.
+            wave_BN: 16 kHz mono in [-1, 1), see :meth:`SpeechBackbone.forward_frames`.
             num_samples_B: int64, the length of each clip.
             target_B: int64 classes, for training only. The logits that come with the loss may have a
                 margin subtracted from the target's, so they are no prediction.
@@ -163,6 +189,15 @@ def _classifier(config: EmotionConfig) -> ClassificationLoss:
         # Its options have been keys of their own since before there were others.
         return AmSoftmax(dim, classes, config.am_scale, config.am_margin)
     return build_loss(config.loss, dim, classes, config.loss_options or {})
+
+
+def _backbone_values(backbone: SpeechBackbone) -> dict[str, Any]:
+    """What of the backbone's configuration is part of the whole model's."""
+    values = backbone.config.to_dict()
+    for key in (*_OWN_KEYS, "transformers_version"):
+        values.pop(key, None)
+    model_type = backbone.configuration().model_type
+    return values if model_type == DEFAULT_MODEL_TYPE else values | {"backbone_type": model_type}
 
 
 AutoConfig.register(EmotionConfig.model_type, EmotionConfig, exist_ok=True)

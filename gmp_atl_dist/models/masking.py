@@ -15,13 +15,13 @@ def span_mask(
     """Mask of shape (T,): True on frames to hide, in spans that may overlap.
 
     HuBERT, section 4.2, in the manner of fairseq's ``compute_mask_indices``: ``prob * T / length``
-    spans, rounded up or down at random so that the mean is kept, each starting somewhere else.
+    spans, rounded up or down at random so that the mean is exact, each with a different start.
     ``prob`` is therefore an upper bound of the share of hidden frames (0.8 hides about 0.5).
 
-    Unlike there, a mask depends on its own clip and ``rng`` only, not on the batch; spans are cut
-    to short clips, which otherwise crash; at least one span is drawn, so that every clip has
-    something to learn from; and one frame stays visible where a clip has more than one, since
-    guessing everything from nothing teaches nothing.
+    Differences from fairseq: a mask depends on its own clip and ``rng`` only, not on the batch. Spans are
+    shortened for short clips, on which fairseq fails. At least one span is drawn, so that every clip
+    contributes to the loss. One frame stays visible in a clip of more than one frame, because the model
+    cannot predict a clip of which it sees nothing.
 
     Args:
         num_frames: T of this clip.

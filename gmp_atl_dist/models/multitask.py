@@ -1,7 +1,7 @@
 """The models of two stages: warm-up on emotion and gender, and retraining on pseudo-labels.
 
-Both own the backbone they are given; take it back as ``model.hubert`` when training is over. The
-class scores come out raw: losses are the caller's.
+Both own the backbone that they are given; after training it is ``model.backbone``. They return logits. The
+losses are computed by the recipes.
 
 Shapes: B batch, N samples, T frames, D hidden size, K classes or clusters, G genders.
 """
@@ -14,15 +14,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gmp_atl_dist.models.backbone import FrameOutput, SpeechBackbone
 from gmp_atl_dist.models.heads import FrameHead, LinearFrameHead, MeanPooling
-from gmp_atl_dist.models.hubert import FrameOutput, Hubert
 from gmp_atl_dist.records import GENDERS
 
 
 class WarmupOutput(NamedTuple):
     """Logits (B, K) of emotions and (B, G) of genders, in the order of ``records.GENDERS``.
 
-    A tuple, as all outputs: DeepSpeed's ZeRO 3 has to find the tensors in them.
+    All outputs are tuples, because DeepSpeed's ZeRO 3 must find the tensors in them.
     """
 
     emotion_BK: Tensor
@@ -30,22 +30,25 @@ class WarmupOutput(NamedTuple):
 
 
 class WarmupModel(nn.Module):
-    """HuBERT with an emotion and a gender head on its mean frame (stage ``warmup``).
+    """A backbone with an emotion and a gender head on its mean frame (stage ``warmup``).
 
     Args:
-        hubert: the backbone.
+        backbone: the speech model.
         num_emotions: K.
-        pool_layers: what the heads read: the last layer, or a learnt mean of all hidden states with
-            the encoder's input (softmax weights, equal at first; SUPERB, Yang et al. 2021).
+        pool_layers: the heads read the last layer, or a learnt mean of all layers and the encoder's input
+            (softmax weights, equal at first; SUPERB, Yang et al. 2021).
     """
 
     def __init__(
-        self, hubert: Hubert, num_emotions: int, pool_layers: Literal["last", "average"] = "last"
+        self,
+        backbone: SpeechBackbone,
+        num_emotions: int,
+        pool_layers: Literal["last", "average"] = "last",
     ) -> None:
         super().__init__()
-        self.hubert = hubert
-        hubert.freeze_mask_embedding()
-        dim, last = hubert.config.hidden_size, hubert.config.num_hidden_layers
+        self.backbone = backbone
+        backbone.train_mask_embedding(False)
+        dim, last = backbone.hidden_size, backbone.num_layers
         self.layers = [last] if pool_layers == "last" else list(range(last + 1))
         if pool_layers == "average":
             self.layer_logits = nn.Parameter(torch.zeros(len(self.layers)))
@@ -54,8 +57,8 @@ class WarmupModel(nn.Module):
         self.gender = nn.Linear(dim, len(GENDERS))
 
     def forward(self, wave_BN: Tensor, num_samples_B: Tensor) -> WarmupOutput:
-        frames = self.hubert.forward_frames(wave_BN, num_samples_B, want=self.layers)
-        # Pooling is linear, so it may come before the mean of the layers: T times less to keep.
+        frames = self.backbone.forward_frames(wave_BN, num_samples_B, want=self.layers)
+        # Pooling is linear, so it may come before the mean of the layers. That keeps T times less.
         pooled = [self.pooling(frames.hidden[i], frames.valid_BT) for i in self.layers]
         if len(pooled) == 1:
             x_BD = pooled[0]
@@ -73,10 +76,10 @@ class RetrainOutput(NamedTuple):
 
 
 class RetrainModel(nn.Module):
-    """HuBERT with a frame head per scale on its last layer (stages ``retrain``, ``pretrain``).
+    """A backbone with a frame head per scale on its last layer (stages ``retrain``, ``pretrain``).
 
     Args:
-        hubert: the backbone.
+        backbone: the speech model.
         ks: clusters of each scale, all label ids of the scale counted.
         masked: cosine heads for masked prediction; False is plain linear heads and no mask.
         projection_dim: of the cosine heads.
@@ -85,7 +88,7 @@ class RetrainModel(nn.Module):
 
     def __init__(
         self,
-        hubert: Hubert,
+        backbone: SpeechBackbone,
         ks: Sequence[int],
         *,
         masked: bool,
@@ -93,10 +96,10 @@ class RetrainModel(nn.Module):
         temperature: float = 0.1,
     ) -> None:
         super().__init__()
-        self.hubert = hubert
+        self.backbone = backbone
         self.masked = masked
-        hubert.masked_spec_embed.requires_grad_(masked)
-        dim = hubert.config.hidden_size
+        backbone.train_mask_embedding(masked)
+        dim = backbone.hidden_size
         self.heads = nn.ModuleList(
             FrameHead(dim, projection_dim, k, temperature) if masked else LinearFrameHead(dim, k)
             for k in ks
@@ -105,13 +108,13 @@ class RetrainModel(nn.Module):
     def forward(
         self, wave_BN: Tensor, num_samples_B: Tensor, mask_BT: Tensor | None = None
     ) -> RetrainOutput:
-        """Logits of all frames; ``mask_BT`` says which ones the backbone does not see.
+        """Logits of all frames. ``mask_BT`` is True on frames that are hidden from the encoder.
 
         Raises:
-            ValueError: a masked model got no mask, or the other way round.
+            ValueError: a masked model got no mask, or a model without masking got one.
         """
         if (mask_BT is not None) != self.masked:
             raise ValueError(f"masked = {self.masked}, and mask_BT is {type(mask_BT).__name__}")
-        frames = self.hubert.forward_frames(wave_BN, num_samples_B, mask_BT=mask_BT)
-        x_BTD = frames.hidden[self.hubert.config.num_hidden_layers]
+        frames = self.backbone.forward_frames(wave_BN, num_samples_B, mask_BT=mask_BT)
+        x_BTD = frames.hidden[self.backbone.num_layers]
         return RetrainOutput([head(x_BTD) for head in self.heads], frames)

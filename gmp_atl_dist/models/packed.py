@@ -21,12 +21,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import HubertModel
 from transformers.models.hubert.modeling_hubert import HubertEncoderLayer
 
-from gmp_atl_dist.device import use_bf16
+from gmp_atl_dist.device import on_gpu, use_bf16
 from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.models.backbone import check_layers
 from gmp_atl_dist.models.conv_encoder import ConvEncoder, activation_in_place, row_norm
-from gmp_atl_dist.models.hubert import Hubert, check_layers
 from gmp_atl_dist.models.positional import PositionalConv
 from gmp_atl_dist.models.row_padding import pad_few_rows
 from gmp_atl_dist.models.windows import Window, windows
@@ -62,7 +63,7 @@ class PackedHubert:
 
     Args:
         model: in ``eval()`` on the device that is to be used; its weights are copied.
-        layers: 1 to the number of layers, as in :class:`gmp_atl_dist.models.hubert.FrameOutput`.
+        layers: 1 to the number of layers, as in :class:`gmp_atl_dist.models.backbone.FrameOutput`.
         window_frames: longer clips are seen by attention in overlapping windows. Everything below
             attention sees the whole clip, so number and alignment of frames are those of one pass.
         context_frames: on either side of what is kept of a window.
@@ -72,7 +73,7 @@ class PackedHubert:
     """
 
     def __init__(
-        self, model: Hubert, layers: Sequence[int], *, window_frames: int, context_frames: int
+        self, model: HubertModel, layers: Sequence[int], *, window_frames: int, context_frames: int
     ) -> None:
         check_layers(model.config, layers)
         config = model.config
@@ -141,7 +142,7 @@ class PackedHubert:
 
     def _encode(self, x_MD: Tensor, lengths: list[int]) -> Iterator[tuple[int, Tensor]]:
         """(layer, its output) for the wanted layers, in order."""
-        padded = _Padded(lengths, x_MD.device) if x_MD.is_cuda else None
+        padded = _Padded(lengths, x_MD.device) if on_gpu(x_MD) else None
         for i, layer in enumerate(self._encoder, start=1):
             if self._stable:
                 x_MD = x_MD + self._attend(layer, row_norm(x_MD, layer.norm), lengths, padded)
@@ -171,7 +172,7 @@ class PackedHubert:
         return layer.out(context_MD)
 
     def _feed_forward(self, layer: _Layer, x_MD: Tensor) -> Tensor:
-        if x_MD.is_cuda:
+        if on_gpu(x_MD):
             return layer.outer(self._activation(layer.inner(x_MD)))
         y_MD = torch.empty_like(x_MD)
         for rows, out in zip(x_MD.split(_FFN_ROWS), y_MD.split(_FFN_ROWS), strict=True):

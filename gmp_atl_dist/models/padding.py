@@ -1,11 +1,12 @@
-"""Clips of different lengths in one batch, without the padding leaking into what is computed.
+"""Clips of different lengths in one batch, whose results do not depend on the padding.
 
 Shapes: B batch, N samples, T frames or time steps, C channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ def pad_waves(waves: Sequence[npt.NDArray[np.float32]]) -> tuple[Tensor, Tensor]
 
     Raises:
         ValueError: there is no clip, or one is not a float32 vector.
-        CorpusError: clips are too short for a single frame; all of them are named.
+        CorpusError: clips are too short for a single frame; names all of them.
     """
     if not waves:
         raise ValueError("pad_waves was given no clip")
@@ -54,7 +55,7 @@ def pad_frames(clips: Sequence[Tensor], num_frames: int) -> Tensor:
 
 
 def refuse_short(lengths: Sequence[int]) -> None:
-    """Raises CorpusError naming the clips that have less than ``MIN_SAMPLES`` samples."""
+    """Raises CorpusError, with the names of all clips that have fewer than ``MIN_SAMPLES`` samples."""
     short = [f"clip {i} has {n} samples" for i, n in enumerate(lengths) if n < MIN_SAMPLES]
     if short:
         raise CorpusError.of_all(
@@ -85,26 +86,26 @@ def normalize_waves(wave_BN: Tensor, num_samples_B: Tensor) -> Tensor:
 
 
 class ClipGroupNorm(nn.GroupNorm):
-    """GroupNorm over time that takes its statistics from each clip's valid steps alone.
+    """GroupNorm over time whose statistics come from each clip's valid steps alone.
 
-    HuBERT-base normalises its first convolution over time, so zeros behind a clip change every
-    frame of it: by up to 2.4 where the mean magnitude is 0.8. Same parameters as
-    :class:`torch.nn.GroupNorm`, so state dicts are interchangeable with the stock model's.
+    The base models of wav2vec 2.0's family normalise their first convolution over time. With the stock layer,
+    zeros behind a clip change every frame of it: by up to 2.4 where the mean magnitude is 0.8. Parameters
+    are those of :class:`torch.nn.GroupNorm`, so state dicts are interchangeable with the stock model's.
     """
 
     def forward(self, input: Tensor, num_steps: Sequence[int] | None = None) -> Tensor:
         """Normalise ``input`` (B, C, T) over the first ``num_steps[b]`` steps of clip b.
 
-        Steps behind are zero. ``num_steps`` None takes all steps, as the stock layer does. Computed
-        in float32 whatever the autocast, returned in the input's dtype.
+        Steps behind them become zero. With ``num_steps`` None all steps are valid, as in the stock layer.
+        Computes in float32 whatever the autocast, and returns the input's dtype.
         """
         with torch.autocast(input.device.type, enabled=False):
             total = input.shape[-1]
             if num_steps is None or min(num_steps) == total:
                 return self._normalize(input)
-            # A kernel call a clip is as fast as one for the batch, exact where a clip stands
-            # alone, and needs none of the full-size temporaries of a masked mean and variance.
-            # unbind and cat, not slices of the batch: their gradients are not padded to it.
+            # One kernel call per clip is as fast as one per batch, exact where a clip is alone, and needs
+            # none of the full-size temporaries of a masked mean and variance.
+            # unbind and cat, not slices of the batch: their gradients are not padded to the batch.
             clips = [
                 F.pad(self._normalize(clip_CT[None, :, :n]), (0, total - n))
                 for clip_CT, n in zip(input.unbind(0), num_steps, strict=True)
@@ -114,3 +115,37 @@ class ClipGroupNorm(nn.GroupNorm):
     def _normalize(self, x_BCT: Tensor) -> Tensor:
         weight, bias = self.weight.float(), self.bias.float()
         return F.group_norm(x_BCT.float(), self.num_groups, weight, bias, self.eps).to(x_BCT.dtype)
+
+
+def make_group_norm_exact(conv_layers: nn.Module) -> None:
+    """Replace the first convolution's group norm, if it has one, by :class:`ClipGroupNorm`.
+
+    Args:
+        conv_layers: ``feature_extractor.conv_layers`` of a model of wav2vec 2.0's family. The weights must be
+            loaded after this call.
+    """
+    first = cast(Any, next(conv_layers.children()))
+    norm = getattr(first, "layer_norm", None)
+    if isinstance(norm, nn.GroupNorm):
+        first.layer_norm = ClipGroupNorm(norm.num_groups, norm.num_channels, eps=norm.eps)
+
+
+def padding_exact_conv(conv_layers: nn.Module, wave_BN: Tensor, lengths: Sequence[int]) -> Tensor:
+    """(B, T, C): the convolutional layers one by one, with the clips' lengths for the group norm.
+
+    Call :func:`make_group_norm_exact` on the model before. The convolutions have no padding of their own,
+    and every other norm is over channels, so a clip's own frames depend on its own samples alone.
+    """
+    layers: Iterable[nn.Module] = conv_layers.children()
+    first, *rest = layers
+    stage = cast(Any, first)
+    x_BCT = wave_BN[:, None].to(stage.conv.weight.dtype)
+    if isinstance(getattr(stage, "layer_norm", None), ClipGroupNorm):
+        kernel, stride = stage.conv.kernel_size[0], stage.conv.stride[0]
+        num_steps = [(n - kernel) // stride + 1 for n in lengths]
+        x_BCT = stage.activation(stage.layer_norm(stage.conv(x_BCT), num_steps))
+    else:
+        x_BCT = stage(x_BCT)
+    for layer in rest:
+        x_BCT = layer(x_BCT)
+    return x_BCT.transpose(1, 2)

@@ -1,10 +1,11 @@
 """HuBERT's positional convolution in the frequency domain; inference only.
 
-128 taps over 16 groups of 48 channels are few products that no library does fast: a tenth of all time
-for a twenty-fifth of the arithmetic. As a product of spectra over blocks of 256 frames, of which
-129 come out whole (overlap-save), it takes a third of the arithmetic, all of it in plain matrix
-products. The transforms are products too: a fast one would save little more, and the last bits that a
-library's gives depend on the number of threads and of blocks.
+The convolution has 128 taps over 16 groups of 48 channels. No library computes such small products fast: the
+plain convolution takes a tenth of all time for a twenty-fifth of the arithmetic. Here it is a product of
+spectra over blocks of 256 frames, of which 129 are complete (overlap-save). That needs a third of the
+arithmetic, all of it in plain matrix products. The Fourier transforms are matrix products too: a fast
+transform would save little more, and the last bits of a library's transform depend on the number of threads
+and of blocks.
 
 Shapes: M frames of all clips in one row, J blocks, L frames in a block, F frequencies, G groups,
 W channels in a group, D hidden. A spectrum's real parts lie before its imaginary ones: 2F.
@@ -13,24 +14,22 @@ W channels in a group, D hidden. A spectrum's real parts lie before its imaginar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from transformers import HubertModel
 
 from gmp_atl_dist.models.conv_encoder import activation_in_place
 from gmp_atl_dist.models.row_padding import pad_few_rows
 
-if TYPE_CHECKING:
-    from gmp_atl_dist.models.hubert import Hubert
-
 
 class PositionalConv:
-    """``pos_conv_embed`` of packed clips: what a frame sees ends with its own clip."""
+    """``pos_conv_embed`` of packed clips. A frame sees its own clip only."""
 
-    def __init__(self, model: Hubert) -> None:
+    def __init__(self, model: HubertModel) -> None:
         conv = cast(nn.Conv1d, model.encoder.pos_conv_embed.conv)
         weight_DWL, device = _weight(conv), conv.weight.device
         self._bias_D = cast(Tensor, conv.bias).detach().float()
@@ -45,7 +44,7 @@ class PositionalConv:
         self._weight = torch.from_numpy(weight).to(device)
 
     def __call__(self, x_MD: Tensor, num_frames_B: Sequence[int]) -> Tensor:
-        """What is added to ``x_MD`` (float32), the frames of all clips one behind another."""
+        """The term to add to ``x_MD`` (float32), which holds the frames of all clips one after another."""
         dim = x_MD.shape[1]
         read, write = self._plan(num_frames_B)
         blocks, rows = len(read), len(self._into_FL)
@@ -53,7 +52,7 @@ class PositionalConv:
         spectrum_JFD = x_MD.new_empty(blocks, rows, dim)
         for x_LD, out in zip(x_JLD, spectrum_JFD, strict=True):
             torch.mm(self._into_FL, x_LD, out=out)
-        # (2, F, G, W) a block to one row of 2W a block, frequency and group.
+        # From (2, F, G, W) per block to one row of 2W per block, frequency and group.
         parts = spectrum_JFD.view(blocks, 2, rows // 2, self._groups, -1).permute(2, 3, 0, 1, 4)
         blocks_of_each = pad_few_rows(parts.reshape(len(self._weight), blocks, -1))
         product = torch.bmm(blocks_of_each, self._weight)[:, :blocks]
@@ -66,9 +65,9 @@ class PositionalConv:
         return self._activation(y_MD.add_(self._bias_D))
 
     def _plan(self, num_frames_B: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of ``x_MD`` that each block reads (J, L), and of the blocks' output for each frame (M,).
+        """The rows of ``x_MD`` that each block reads (J, L), and the row of the output per frame (M,).
 
-        The row behind the last stands for zeros.
+        The row after the last one stands for zeros.
         """
         whole = self._block - self._taps + 1
         before = self._taps // 2
@@ -84,13 +83,13 @@ class PositionalConv:
                 reads.append(np.where(inside, frames + first, total))
             first += count
         if len(reads) == 1:
-            # A product with one row takes another way through the library, with other last bits.
+            # For a product with one row the library uses other code, with other last bits.
             reads.append(np.full(self._block, total))
         return np.stack(reads), np.concatenate(writes)
 
 
 def _weight(conv: nn.Conv1d) -> np.ndarray:
-    """float64 (D, W, L), its weight norm applied here: torch's sums follow the number of threads."""
+    """float64 (D, W, L), with the weight norm applied here: torch's sums depend on the number of threads."""
     if not parametrize.is_parametrized(conv, "weight"):
         return conv.weight.detach().double().cpu().numpy()
     state = conv.state_dict()
@@ -102,11 +101,11 @@ def _weight(conv: nn.Conv1d) -> np.ndarray:
 
 
 def _transforms(block: int, whole: int) -> tuple[np.ndarray, np.ndarray]:
-    """float32 (2F, L) from frames to a spectrum, and (whole, 2F) back to the frames that are whole."""
+    """float32 (2F, L) from frames to a spectrum, and (whole, 2F) back to the complete frames."""
     frequency = np.arange(block // 2 + 1)
     angle_FL = 2 * np.pi * np.outer(frequency, np.arange(block)) / block
     into = np.concatenate([np.cos(angle_FL), -np.sin(angle_FL)])
-    # All frequencies but the first and the last stand for two.
+    # Each frequency but the first and the last counts twice.
     share_F = np.where((frequency == 0) | (frequency == block // 2), 1.0, 2.0) / block
     back_LF = (into * np.tile(share_F, 2)[:, None]).T[:whole]
     return into.astype(np.float32), np.ascontiguousarray(back_LF, dtype=np.float32)

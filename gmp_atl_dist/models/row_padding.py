@@ -1,7 +1,8 @@
-"""Products of a few rows, in the bits that more rows would have.
+"""Matrix products of few rows, with the same bits as in a product of many rows.
 
-MKL keeps the bits of a row whatever the number of rows (``device.pin_threads`` asks for that), but on AMD's
-processors not below four of them, for which it has code of its own (MKL 2024.2, measured for 1 to 200 rows).
+With the setting of ``device.pin_threads``, MKL computes a row with the same bits for any number of rows. On
+AMD processors this fails below four rows, for which MKL has separate code (MKL 2024.2, measured for 1 to 200
+rows).
 """
 
 from __future__ import annotations
@@ -13,6 +14,6 @@ _FEWEST_ROWS = 4
 
 
 def pad_few_rows(x_MI: Tensor) -> Tensor:
-    """The rows (..., M, I), and rows of zeros behind them where they are too few."""
+    """The rows (..., M, I), followed by rows of zeros where there are fewer than four."""
     missing = _FEWEST_ROWS - x_MI.shape[-2]
     return F.pad(x_MI, (0, 0, 0, missing)) if missing > 0 else x_MI

@@ -1,7 +1,7 @@
-"""Named HuBERT architectures, for models that start from random weights.
+"""Named HuBERT architectures, for models with random weights (``model.source = "random:SIZE"``).
 
-The receptive field of 400 samples and the hop of 320 are HuBERT's own (the defaults of
-:class:`transformers.HubertConfig`) in all of them.
+All of them have HuBERT's receptive field of 400 samples and hop of 320 samples, which are the defaults of
+:class:`transformers.HubertConfig`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 SIZE_VERSIONS: Mapping[str, int] = {"small": 2}
-"""Of sizes that were changed after their name was used; the others are at 1, which is hashed nowhere."""
+"""Versions of sizes that changed after a release. All other sizes have version 1, which is not hashed."""
 
 ConfigValues: TypeAlias = Mapping[str, int | float | bool | str | tuple[int, ...]]
 
-# Dropout is a training stage's own setting (``Hubert.set_dropout``); sizes fix the architecture.
+# A size fixes the architecture. Dropout is a setting of each training stage (``set_dropout``).
 NAMED_SIZES: Mapping[str, ConfigValues] = {
-    # For a demo on two CPU cores: the convolutions dominate, so those are thin.
+    # For a demo on two CPU cores. The convolutions dominate the cost, so they have few channels.
     "tiny": {
         "conv_dim": (32,) * 7,
         "hidden_size": 64,

@@ -37,6 +37,8 @@ def emotion_model_from_files(files: Mapping[str, bytes], name: str = "model") ->
                 loaded = EmotionModel.from_pretrained(
                     folder, use_safetensors=True, output_loading_info=True
                 )
+        except ModelError:
+            raise
         except ConfigError as e:
             raise ModelError(f"{name}: its head cannot be built here: {e}") from e
         except Exception as e:

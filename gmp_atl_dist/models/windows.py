@@ -1,4 +1,4 @@
-"""Long recordings in overlapping windows whose middles are put together again."""
+"""Cuts long recordings into overlapping windows. The middles of the windows make up the recording."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Window:
-    """Frames ``start`` to ``stop`` are seen, ``keep_start`` to ``keep_stop`` of them are kept."""
+    """The model sees frames ``start`` to ``stop``; ``keep_start`` to ``keep_stop`` of them are kept."""
 
     start: int
     stop: int
@@ -19,12 +19,12 @@ class Window:
 def windows(num_frames: int, most_frames: int, context_frames: int) -> list[Window]:
     """Windows of at most ``most_frames`` that keep every frame exactly once, in order.
 
-    A recording that fits is one window. Otherwise windows are as few as can be and of even size, and
-    each kept frame has ``context_frames`` on either side of it in its window, unless the recording
-    ends there.
+    A recording that fits into one window is one window. Otherwise there are as few windows as possible, of
+    even size. Each kept frame has ``context_frames`` on either side of it in its window, except at the ends
+    of the recording.
 
     Raises:
-        ValueError: a window would be all context.
+        ValueError: a window would consist of context only.
     """
     if most_frames <= 2 * context_frames:
         raise ValueError(f"a window of {most_frames} frames has no room for 2 x {context_frames}")

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from gmp_atl_dist.config import FinetuneConfig
+from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.head_registry import AM_SOFTMAX
 from gmp_atl_dist.models.heads import LossTerms
-from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.losses import weighted_sum
-from gmp_atl_dist.models.source import hubert_from_files, model_to_files
+from gmp_atl_dist.models.source import backbone_from_files, model_to_files
 from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
 from gmp_atl_dist.records import TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
@@ -55,11 +55,11 @@ class FinetuneRecipe(Recipe):
 
     def build(self) -> nn.Module:
         files = self._retrained.read_files()
-        hubert = hubert_from_files({n: d for n, d in files.items() if n != "training.json"})
+        backbone = backbone_from_files({n: d for n, d in files.items() if n != "training.json"})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._config.seed)
             model = EmotionModel.from_backbone(
-                hubert,
+                backbone,
                 emotions=self._emotions,
                 embedding_dim=self._config.embedding_dim,
                 pooling=self._config.pooling,
@@ -69,9 +69,9 @@ class FinetuneRecipe(Recipe):
                 am_scale=self._config.am_scale,
                 am_margin=self._config.am_margin,
             )
-        model.hubert.set_dropout(self._config.dropout)
+        model.backbone.set_dropout(self._config.dropout)
         if self._config.freeze_conv:
-            model.hubert.freeze_conv_encoder()
+            model.backbone.freeze_front_end()
         return model
 
     def counts(self, batch: Batch) -> tuple[float, ...]:
@@ -96,10 +96,10 @@ class FinetuneRecipe(Recipe):
         predicted = logits_BK.argmax(dim=-1).tolist()
         return self._targets(batch).tolist(), predicted, len(self._emotions)
 
-    def backbone(self, model: nn.Module) -> Hubert:
+    def backbone(self, model: nn.Module) -> SpeechBackbone:
         if not isinstance(model, EmotionModel):
             raise TypeError(f"finetune trains an EmotionModel, got {type(model).__name__}")
-        return model.hubert
+        return model.backbone
 
     def export(self, model: nn.Module) -> dict[str, bytes]:
         if not isinstance(model, EmotionModel):

@@ -19,11 +19,11 @@ from torch import nn
 from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.config import FramePredictionConfig
 from gmp_atl_dist.errors import ModelError
-from gmp_atl_dist.models.hubert import Hubert
+from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.models.losses import IGNORED_LABEL, feature_penalty_sum, frame_prediction_sums
 from gmp_atl_dist.models.masking import span_mask
 from gmp_atl_dist.models.multitask import RetrainModel, RetrainOutput
-from gmp_atl_dist.models.source import hubert_from_files, model_to_files
+from gmp_atl_dist.models.source import backbone_from_files, model_to_files
 from gmp_atl_dist.seeding import keyed_rng
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import Codebook, books_by_scale
@@ -60,14 +60,14 @@ class RetrainRecipe(Recipe):
         self._num_labels = tuple(max(b.end for b in scale) for scale in books_by_scale(codebooks))
 
     def build(self) -> nn.Module:
-        hubert = hubert_from_files(self._backbone.read_files())
-        hubert.set_dropout(self._config.dropout)
+        backbone = backbone_from_files(self._backbone.read_files())
+        backbone.set_dropout(self._config.dropout)
         if self._config.freeze_conv:
-            hubert.freeze_conv_encoder()
+            backbone.freeze_front_end()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._config.seed)
             return RetrainModel(
-                hubert,
+                backbone,
                 ks=self._num_labels,
                 masked=self._config.masked,
                 projection_dim=self._config.projection_dim,
@@ -119,10 +119,10 @@ class RetrainRecipe(Recipe):
             )
         return Losses(tuple(sums), metrics)
 
-    def backbone(self, model: nn.Module) -> Hubert:
+    def backbone(self, model: nn.Module) -> SpeechBackbone:
         if not isinstance(model, RetrainModel):
             raise TypeError(f"{self.name} trains a RetrainModel, got {type(model).__name__}")
-        return model.hubert
+        return model.backbone
 
     def export(self, model: nn.Module) -> dict[str, bytes]:
         return model_to_files(self.backbone(model))

@@ -1,4 +1,4 @@
-"""What ``warmup`` learns: an emotion and a gender head on pooled frames of HuBERT, together.
+"""What ``warmup`` learns: an emotion and a gender head on pooled frames of the backbone, together.
 
 Loss: ``(1 - g) * CE(emotion) + g * CE(gender)``, ``g`` = ``warmup.gender_weight``.
 """
@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from gmp_atl_dist.config import WarmupConfig
-from gmp_atl_dist.models.hubert import Hubert
+from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.models.losses import weighted_cross_entropy_sum
 from gmp_atl_dist.models.multitask import WarmupModel, WarmupOutput
-from gmp_atl_dist.models.source import hubert_from_files, model_to_files
+from gmp_atl_dist.models.source import backbone_from_files, model_to_files
 from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
 from gmp_atl_dist.records import GENDERS, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
@@ -44,13 +44,13 @@ class WarmupRecipe(Recipe):
         self._gender_weights = class_weights(self.utterances, GENDERS, "gender", balanced)
 
     def build(self) -> nn.Module:
-        hubert = hubert_from_files(self._backbone.read_files())
-        hubert.set_dropout(self._config.dropout)
+        backbone = backbone_from_files(self._backbone.read_files())
+        backbone.set_dropout(self._config.dropout)
         if self._config.freeze_conv:
-            hubert.freeze_conv_encoder()
+            backbone.freeze_front_end()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._config.seed)
-            return WarmupModel(hubert, len(self._emotions), self._config.pool_layers)
+            return WarmupModel(backbone, len(self._emotions), self._config.pool_layers)
 
     def counts(self, batch: Batch) -> tuple[float, ...]:
         emotion_B, gender_B = self._targets(batch)
@@ -83,10 +83,10 @@ class WarmupRecipe(Recipe):
             metrics[f"{name}_accuracy"] = (float(hits_B.sum()), float(batch.weight_B.sum()))
         return Losses(tuple(sums), metrics)
 
-    def backbone(self, model: nn.Module) -> Hubert:
+    def backbone(self, model: nn.Module) -> SpeechBackbone:
         if not isinstance(model, WarmupModel):
             raise TypeError(f"warmup trains a WarmupModel, got {type(model).__name__}")
-        return model.hubert
+        return model.backbone
 
     def export(self, model: nn.Module) -> dict[str, bytes]:
         return model_to_files(self.backbone(model))

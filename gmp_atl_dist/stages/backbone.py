@@ -1,6 +1,6 @@
-"""Stage ``backbone``: the stock HuBERT, copied into the store once.
+"""Stage ``backbone``: the stock model, copied into the store once.
 
-Workers then need the store alone, and what a hub id or a folder holds later cannot change a run.
+Workers then need the store alone, and later changes of a hub id or a folder cannot change a run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gmp_atl_dist.store.filesystem import Store
 
 @dataclass(frozen=True)
 class Backbone(Stage):
-    """A copy of the model that ``model.source`` names, checked to be a HuBERT."""
+    """A copy of the model that ``model.source`` names, checked to be complete and of a supported type."""
 
     config: ModelConfig
 
@@ -47,15 +47,15 @@ class Backbone(Stage):
         for name, data in sorted(files.items()):
             out.put_file(name, data)
         hashes: dict[str, Json] = {n: hashlib.sha256(d).hexdigest() for n, d in files.items()}
-        depth = str(model.config.num_hidden_layers)
+        depth = str(model.num_layers)
         return Seal(digest(hashes), notes={"source": self.config.source, "num_layers": depth})
 
 
 def check_layers(backbone: Artifact, layers: tuple[int, ...], key: str = "extract.layers") -> None:
-    """Every layer that the configuration asks for at ``key`` is one that the model has.
+    """Check that the model has every layer that the configuration asks for at ``key``.
 
     Raises:
-        ModelError: it lacks one; names all that it lacks.
+        ModelError: it lacks layers; names all of them.
     """
     depth = int(backbone.manifest.notes["num_layers"])
     lacking = [layer for layer in layers if layer > depth]
@@ -72,12 +72,13 @@ def _is_uri(source: str) -> bool:
 
 
 def _listing(source: str) -> Json:
-    """What tells that a folder or URI was changed; names that carry their version need none."""
+    """Changes when the files of a folder or URI change. Hub ids and random sizes have none: their name
+    and revision identify them."""
     if source.startswith(RANDOM_SOURCE) or not (_is_uri(source) or Path(source).is_dir()):
         return None
     entries = Store.open(source).list()
     if not entries:
-        raise ModelError(f"model.source: {source} holds no file; give a folder with a HuBERT in it")
+        raise ModelError(f"model.source: {source} holds no file; give a folder of save_pretrained")
     return [[e.path, e.size, e.mtime_ns] for e in entries]
 
 

@@ -8,7 +8,6 @@ transductive protocol. With fused labels, only the clustering sample is extracte
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -91,8 +90,11 @@ class Extract(Stage):
 
 
 def hidden_size(model: Artifact) -> int:
-    """Hidden size of the HuBERT in a ``warmup``, ``pretrain`` or ``backbone`` artefact."""
-    return int(json.loads(model.read_file("config.json"))["hidden_size"])
+    """Hidden size of the model in a ``warmup``, ``pretrain`` or ``backbone`` artefact."""
+    from gmp_atl_dist.models.backbone import read_config
+
+    implementation, config = read_config(model.read_file("config.json"), model.key.prefix)
+    return implementation.facts(config).hidden_size
 
 
 def forward_argument(
@@ -106,13 +108,13 @@ def forward_argument(
     """The argument of the workers of ``extract`` and of fused ``label``."""
     from gmp_atl_dist.inference.audio_slices import AudioSelection
     from gmp_atl_dist.inference.extractor import ForwardArgument
-    from gmp_atl_dist.inference.forward import load_hubert
+    from gmp_atl_dist.inference.forward import load_backbone
 
     frames_a_second = SAMPLE_RATE_HZ / FRAME_HOP_SAMPLES
     return ForwardArgument(
         selection=AudioSelection(training, sample),
         model=model,
-        load=load_hubert,
+        load=load_backbone,
         layers=layers,
         window_frames=int(config.max_window_s * frames_a_second),
         context_frames=int(config.window_context_s * frames_a_second),

@@ -161,7 +161,7 @@ class _Trainer:
                 folder = universal_form(folder, local, **where)
         model = self._recipe.build()
         if workers.gradient_checkpointing:
-            self._recipe.backbone(model).checkpoint_gradients()
+            self._recipe.backbone(model).checkpoint_activations()
         passes = self._loader.passes
         engine = Engine(model, self._config, workers, passes=passes, universal=reshape)
         if folder is not None:

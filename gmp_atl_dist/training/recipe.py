@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gmp_atl_dist.config import OptimConfig
-from gmp_atl_dist.models.hubert import Hubert
+from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import IndexRow, Utterances
 from gmp_atl_dist.training.batches import Batch
@@ -50,8 +50,8 @@ class Recipe(ABC):
         """The model to train, with frozen parameters marked; the same bytes on every rank."""
 
     @abstractmethod
-    def backbone(self, model: nn.Module) -> Hubert:
-        """The HuBERT within what :meth:`build` made."""
+    def backbone(self, model: nn.Module) -> SpeechBackbone:
+        """The backbone within what :meth:`build` made."""
 
     @abstractmethod
     def counts(self, batch: Batch) -> tuple[float, ...]:

@@ -117,7 +117,7 @@ def test_warmup_reads_the_layers_it_says(pool_layers: Literal["last", "average"]
     model = WarmupModel(build_random("tiny", 0), 4, pool_layers).eval()
     wave_BN, num_samples_B = batch()
     with torch.no_grad():
-        frames = model.hubert.forward_frames(wave_BN, num_samples_B, want=range(4))
+        frames = model.backbone.forward_frames(wave_BN, num_samples_B, want=range(4))
         layers = [3] if pool_layers == "last" else [0, 1, 2, 3]
         x_BTD = torch.stack([frames.hidden[i] for i in layers]).mean(0)
         expected = model.emotion(model.pooling(x_BTD, frames.valid_BT))
@@ -137,7 +137,7 @@ def emotion_model() -> EmotionModel:
 
 def test_emotion_model_comes_back_bit_for_bit(tmp_path: Path) -> None:
     model = emotion_model()
-    model.hubert.set_dropout(0.25)
+    model.backbone.set_dropout(0.25)
     assert not model.training
     for name, content in model_to_files(model).items():
         (tmp_path / name).write_bytes(content)
@@ -182,10 +182,10 @@ def test_the_margin_is_for_training_only() -> None:
 
 def test_what_was_frozen_stays_frozen_under_the_head() -> None:
     hubert = build_random("tiny", 0)
-    hubert.freeze_conv_encoder()
+    hubert.freeze_front_end()
     model = EmotionModel.from_backbone(hubert, EMOTIONS)
-    assert model.hubert is hubert
-    assert not any(p.requires_grad for p in model.hubert.feature_extractor.parameters())
+    assert model.backbone is hubert
+    assert not any(p.requires_grad for p in model.backbone.feature_extractor.parameters())
 
 
 @pytest.mark.parametrize("emotions", [[], ["sad"], ["sad", "sad"]])

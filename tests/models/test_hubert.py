@@ -15,12 +15,11 @@ from transformers.models.hubert.modeling_hubert import HubertAttention
 
 from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.errors import CorpusError, ModelError
+from gmp_atl_dist.models.backbone import FrameOutput, check_layers
 from gmp_atl_dist.models.hubert import (
     NAMED_SIZES,
-    FrameOutput,
     Hubert,
     build_random,
-    check_layers,
     pad_waves,
 )
 from gmp_atl_dist.models.padding import ClipGroupNorm, normalize_waves
@@ -179,8 +178,8 @@ def test_a_mask_of_nothing_still_gives_every_parameter_a_gradient() -> None:
 
 def test_frozen_convolutions_get_no_gradient() -> None:
     model = build("group").train()
-    model.freeze_conv_encoder()
-    model.freeze_mask_embedding()
+    model.freeze_front_end()
+    model.train_mask_embedding(False)
     output = model.forward_frames(*pad_waves(clips()))
     assert not output.conv_features_BTC.requires_grad
     output.hidden[3].sum().backward()
@@ -195,7 +194,7 @@ def test_frozen_convolutions_have_the_same_bits_in_every_batch(norm: str, normal
     model = build(norm, normalize=normalize)
     waves = clips()
     plain = run(model, waves)
-    model.freeze_conv_encoder()
+    model.freeze_front_end()
     batch = run(model, waves)
     torch.testing.assert_close(
         batch.conv_features_BTC[batch.valid_BT], plain.conv_features_BTC[plain.valid_BT]
@@ -207,7 +206,7 @@ def test_frozen_convolutions_have_the_same_bits_in_every_batch(norm: str, normal
 
 def test_what_the_convolutions_give_may_be_given() -> None:
     model = build("group")
-    model.freeze_conv_encoder()
+    model.freeze_front_end()
     waves = clips()
     wave_BN, num_samples_B = pad_waves(waves)
     mask_BT = torch.zeros(len(waves), num_frames(wave_BN.shape[1]), dtype=torch.bool)
@@ -237,10 +236,10 @@ def test_checkpointed_gradients_are_computed_again_to_the_same_bits(
 
     def learn(checkpointed: bool) -> tuple[Tensor, dict[str, Tensor], int]:
         model = build(norm).train()
-        model.freeze_mask_embedding()
+        model.train_mask_embedding(False)
         model.set_dropout(0.2)
         if checkpointed:
-            model.checkpoint_gradients()
+            model.checkpoint_activations()
         calls.clear()
         torch.manual_seed(1)
         loss = model.forward_frames(*pad_waves(clips())).hidden[3].square().mean()

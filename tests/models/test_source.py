@@ -14,7 +14,7 @@ from gmp_atl_dist.config import ModelConfig
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models import source
 from gmp_atl_dist.models.hubert import NAMED_SIZES, Hubert, build_random
-from gmp_atl_dist.models.source import hubert_from_files, load_source, model_to_files
+from gmp_atl_dist.models.source import backbone_from_files, load_source, model_to_files
 
 torch.set_num_threads(1)
 
@@ -45,7 +45,7 @@ def test_files_round_trip_bit_for_bit() -> None:
     files = model_to_files(model)
     assert sorted(files) == ["config.json", "model.safetensors"]
     assert files == model_to_files(model)
-    again = hubert_from_files(files)
+    again = backbone_from_files(files)
     assert same_weights(model, again)
     assert not again.training
     assert again.config.normalize_waveform is True
@@ -129,13 +129,15 @@ def test_a_store_uri_is_read_by_the_caller() -> None:
     with pytest.raises(ModelError, match=r"s3://b/m has no model\.safetensors; found config\.json"):
         load_source(ModelConfig(source="s3://b/m"), lambda _: {"config.json": b"{}"})
     with pytest.raises(ModelError, match="found nothing"):
-        hubert_from_files({})
+        backbone_from_files({})
 
 
 def test_other_models_are_refused(tmp_path: Path) -> None:
     values = {k: v for k, v in TINY.items() if k != "intermediate_size"}
     Wav2Vec2Model(Wav2Vec2Config.from_dict(values)).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"type 'wav2vec2', and this method needs 'hubert'"):
+    with pytest.raises(
+        ModelError, match=r"type 'wav2vec2', which is not supported.*supported: hubert\."
+    ):
         load_source(ModelConfig(source=str(tmp_path)))
 
 
@@ -160,7 +162,9 @@ def test_missing_weights_are_refused_not_made_up(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "model.safetensors")
     kept = {k: v for k, v in weights.items() if not k.startswith("encoder.layers.1.feed")}
     save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=r"lacks 4 weights of a HuBERT \(encoder\.layers\.1\.feed"):
+    with pytest.raises(
+        ModelError, match=r"lacks 4 weights of a hubert model \(encoder\.layers\.1\.feed"
+    ):
         load_source(ModelConfig(source=str(tmp_path)))
 
 
@@ -174,7 +178,7 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
 
 
 def test_errors_name_the_source_and_not_a_temporary_folder() -> None:
-    model = hubert_from_files(model_to_files(build_random("tiny", 0)), name="s3://bucket/model")
+    model = backbone_from_files(model_to_files(build_random("tiny", 0)), name="s3://bucket/model")
     wave_BN, num_samples_B = torch.zeros(1, 400), torch.tensor([400])
     with pytest.raises(ModelError, match="s3://bucket/model has no layer 7: it has 3 layers"):
         model.forward_frames(wave_BN, num_samples_B, want=[7])

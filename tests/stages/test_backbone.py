@@ -10,7 +10,7 @@ from support.one_process import Tiny, context_of, finish
 
 from gmp_atl_dist.config import ModelConfig
 from gmp_atl_dist.errors import ModelError
-from gmp_atl_dist.models.source import hubert_from_files
+from gmp_atl_dist.models.source import backbone_from_files
 from gmp_atl_dist.stages.backbone import Backbone, check_layers
 from gmp_atl_dist.store.artifact import Artifact
 
@@ -45,7 +45,7 @@ def test_a_random_one_follows_its_seed(tiny: Tiny, tmp_path: Path) -> None:
 def test_a_folder_and_its_uri_are_copied(tiny: Tiny, folder: Path, tmp_path: Path) -> None:
     for source in (str(folder), folder.as_uri()):
         copied = backbone(tmp_path / "root", source)
-        assert hubert_from_files(copied.read_files()).config.num_hidden_layers == 3
+        assert backbone_from_files(copied.read_files()).config.num_hidden_layers == 3
         assert copied.read_file("model.safetensors") == tiny.backbone.read_file("model.safetensors")
 
 
@@ -56,10 +56,12 @@ def test_a_folder_that_changed_is_looked_at_again(folder: Path, tmp_path: Path) 
     assert Backbone(ModelConfig(source=str(folder))).key != before
 
 
-def test_what_is_no_hubert_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_an_unsupported_model_type_is_refused(folder: Path, tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "wav2vec2"}))
-    with pytest.raises(ModelError, match=r"type 'wav2vec2', and this method needs 'hubert'"):
+    with pytest.raises(
+        ModelError, match=r"type 'wav2vec2', which is not supported.*supported: hubert\."
+    ):
         backbone(tmp_path / "root", str(folder))
 
 

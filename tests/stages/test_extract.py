@@ -21,8 +21,8 @@ from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.inference.audio_slices import AudioSelection, AudioSlices
 from gmp_atl_dist.inference.cost import cost_batches
 from gmp_atl_dist.inference.extractor import Extractor, ExtractorArgument, ForwardArgument
-from gmp_atl_dist.inference.forward import load_hubert, to_fp16
-from gmp_atl_dist.models.source import hubert_from_files, model_to_files
+from gmp_atl_dist.inference.forward import load_backbone, to_fp16
+from gmp_atl_dist.models.source import backbone_from_files, model_to_files
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.extract import Extract
 from gmp_atl_dist.stages.frame_index import frame_index
@@ -111,7 +111,7 @@ def test_features_do_not_depend_on_who_is_beside(tiny: Tiny, tmp_path: Path) -> 
 @pytest.mark.usefixtures("in_process")
 def test_features_are_those_of_the_model_in_eval(tiny: Tiny, tmp_path: Path) -> None:
     features = frames_of(extract(tiny, tiny.with_root(tmp_path)), 2)
-    model = hubert_from_files(tiny.backbone.read_files())
+    model = backbone_from_files(tiny.backbone.read_files())
     reader = AudioReader(tiny.corpus)
     for u in FOLD.select(read_utterances(tiny.corpus), "train")[:4]:
         wave_BN = torch.from_numpy(pcm16_to_float(reader.samples(u)))[None]
@@ -141,7 +141,7 @@ def test_the_order_of_parts_does_not_matter(tiny: Tiny, tmp_path: Path) -> None:
     tasks = plan_parts(frame_index(training), 100)
     assert len(tasks) > 3
     heard = AudioSelection(training)
-    forward = ForwardArgument(heard, tiny.backbone, load_hubert, (2,), 3000, 250, 60.0)
+    forward = ForwardArgument(heard, tiny.backbone, load_backbone, (2,), 3000, 250, 60.0)
     found = []
     for name, step in (("forward", 1), ("backward", -1)):
         key = ArtifactKey("extract", name)
@@ -169,7 +169,7 @@ def test_compressed_features_are_the_same(tiny: Tiny, tmp_path: Path) -> None:
 
 def shouting(tiny: Tiny, context: Context) -> Artifact:
     """The tiny model, its last layer a million times as loud."""
-    model = hubert_from_files(tiny.backbone.read_files())
+    model = backbone_from_files(tiny.backbone.read_files())
     weights = {
         name: p for name, p in model.named_parameters() if "layers.2.final_layer_norm" in name
     }

@@ -23,7 +23,7 @@ from gmp_atl_dist.config import (
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.models.flops import frame_flops
 from gmp_atl_dist.models.sizes import NAMED_SIZES
-from gmp_atl_dist.models.source import hubert_from_files
+from gmp_atl_dist.models.source import backbone_from_files
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.records import Fold, StoredUtterance
 from gmp_atl_dist.stages.base import Context, find_or_run
@@ -159,7 +159,7 @@ def test_folds_share_it(keeping: Bench, monkeypatch: pytest.MonkeyPatch) -> None
     (key,) = keeping.frontends
     assert f"frontend: running, {key.fingerprint[:12]}" in lines.said
     assert f"frontend: done before, {key.fingerprint[:12]}" in lines.said
-    assert lines.of("warmup fold2").endswith("; it is kept")
+    assert lines.of("warmup fold2").endswith("; they are stored")
 
 
 def test_another_encoder_has_another(keeping: Bench) -> None:
@@ -182,7 +182,9 @@ def test_where_something_is_cropped_it_is_not_used(
     artifact = keeping.warmup(max_utterance_s=0.45)
 
     assert keeping.frontends == []
-    assert "it is not kept, since warmup.max_utterance_s = 0.45 crops" in lines.of("warmup fold1")
+    assert "they are not stored, because warmup.max_utterance_s = 0.45 crops" in lines.of(
+        "warmup fold1"
+    )
     plain = bench(tiny, tmp_path / "plain", keep=False)
     assert same_result(artifact, plain.warmup(max_utterance_s=0.45))
 
@@ -206,9 +208,11 @@ def test_what_it_takes_and_saves_is_said_either_way(
     heard = sum(u.num_samples for u in plain.learnt)
     line = lines.of("warmup fold1")
 
-    assert f"hears {heard / 16000 / 3600:.3g} h in each of 2 epochs" in line
-    assert f"takes {4 * 32 * samples / 320 / 1e9:.3g} GB and one pass over" in line
-    assert line.endswith("once for all folds; it is not kept: runtime.train.frontend_cache = false")
+    assert f"reads {heard / 16000 / 3600:.3g} h in each of 2 epochs" in line
+    assert f"outputs take {4 * 32 * samples / 320 / 1e9:.3g} GB and one pass over" in line
+    assert line.endswith(
+        "once for all folds; they are not stored: runtime.train.frontend_cache = false"
+    )
 
 
 def test_a_job_reads_it_wherever_it_comes_from(keeping: Bench, tiny: Tiny, tmp_path: Path) -> None:
@@ -232,7 +236,7 @@ def test_rows_are_those_of_the_corpus_from_any_budget(
     monkeypatch.setattr("gmp_atl_dist.store.features._ROW_GROUP_BYTES", 10_000)
     kept = find_or_run(Frontend(tiny.corpus, tiny.backbone), keeping.context)
     assert kept.verify() == []
-    hubert = hubert_from_files(tiny.backbone.read_files())
+    hubert = backbone_from_files(tiny.backbone.read_files())
     audio, wide, narrow = AudioReader(tiny.corpus), FrontendReader(kept), FrontendReader(kept, 1)
     utterances = read_utterances(tiny.corpus)
     for i in np.random.default_rng(0).permutation(len(utterances)):

@@ -16,7 +16,7 @@ from support.one_process import FOLD, OneRank, Stopped, Tiny, train_here
 from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.config import Json, RetrainConfig, TrainWorkersConfig, digest
 from gmp_atl_dist.errors import ArtifactError, CheckpointError, ModelError
-from gmp_atl_dist.models.hubert import FrameOutput
+from gmp_atl_dist.models.backbone import FrameOutput
 from gmp_atl_dist.models.multitask import RetrainOutput
 from gmp_atl_dist.recipes.retrain import RetrainRecipe
 from gmp_atl_dist.records import StoredUtterance

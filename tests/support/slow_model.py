@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from gmp_atl_dist.inference.forward import FrameModel, load_hubert
+from gmp_atl_dist.inference.forward import load_backbone
+from gmp_atl_dist.models.backbone import FrameModel
 from gmp_atl_dist.store.artifact import Artifact
 
 SLOW_S = 0.15
@@ -25,4 +26,4 @@ class Slow:
 
 
 def load_slow(model: Artifact, layers: tuple[int, ...], window: int, context: int) -> FrameModel:
-    return Slow(load_hubert(model, layers, window, context))
+    return Slow(load_backbone(model, layers, window, context))

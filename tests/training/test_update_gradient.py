@@ -204,8 +204,8 @@ def retrain(tiny: Tiny, folder: Path) -> Reference:
             rng=keyed_rng("mask", 0, 0, u.utterance_id),
         )
         mask_BT = torch.from_numpy(mask_T)[None]
-        frames = model.hubert.forward_frames(wave_BN, num_samples_B, mask_BT=mask_BT)
-        x_TD = frames.hidden[model.hubert.config.num_hidden_layers][0].double()
+        frames = model.backbone.forward_frames(wave_BN, num_samples_B, mask_BT=mask_BT)
+        x_TD = frames.hidden[model.backbone.config.num_hidden_layers][0].double()
         masked = unmasked = torch.zeros((), dtype=torch.float64)
         for head, ids in zip(model.heads, labels[u.utterance_id], strict=True):
             assert isinstance(head, FrameHead)
