@@ -28,23 +28,23 @@ _MIN_SOURCE_RATE_HZ = 4000
 _END_TOLERANCE_S = 0.01
 # Seeking in these is exact to the sample; in lossy formats it can change what is decoded.
 _SEEKABLE_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "NIST"})
-# Room is made for what is there, 128 MiB at a time at most, not for what a header claims.
+# Memory is allocated for samples that are there, at most 128 MiB at a time, not for what a header claims.
 _BLOCK_VALUES = 1 << 24
 _MAX_TOTAL = 1 << 40
-# All that decoding sees are bytes at hand. So whatever soundfile, soxr or numpy make of them, a
-# request for more memory than there is included, was in the bytes.
+# Decoding reads bytes in memory alone. So any error of soundfile, soxr or numpy, a request for too much
+# memory included, is a fault of these bytes.
 _FAULTS_OF_DATA = (sf.SoundFileError, ArithmeticError, MemoryError, RuntimeError, ValueError)
-# A writer that cannot seek back, such as a pipe, leaves a RIFF size near a power of two.
+# A writer that cannot seek back, such as a pipe, leaves a placeholder near a power of two as the size.
 _RIFF_SIZE_UNKNOWN = 0x7FFF0000
 # Writers disagree on whether the first 8 bytes count.
 _RIFF_SIZE_SLOP = 8
 
 
 class _Forward(sf.SoundFile):
-    """Read from front to back.
+    """Reads from front to back alone.
 
-    ``SoundFile.read`` seeks to where it already is after each block, and what it then reads of an MP3
-    is wrong. It does not where it takes the file for a stream.
+    ``SoundFile.read`` seeks to its own position after each block, and then reads wrong samples of an MP3.
+    It does not seek in a file that is not seekable.
     """
 
     def seekable(self) -> bool:
@@ -69,20 +69,20 @@ def decode_pcm16(
     """Decode a recording to 16 kHz mono: shape (samples,), int16.
 
     Any format of libsndfile (wav, flac, ogg, mp3, ...) at any rate with any number of channels.
-    Samples that already are 16 kHz mono 16-bit come through bit for bit. A segment is cut out
-    before resampling, at the nearest samples of the source.
+    Samples that already are 16 kHz mono 16-bit are kept bit for bit. A segment is cut out before
+    resampling, at the nearest samples of the source.
 
     Args:
         data: the whole file.
         start_s: beginning of the segment in seconds; None is the recording's beginning.
         end_s: end of the segment in seconds; None is the recording's end.
-        min_s: what is shorter is refused.
-        max_s: what is longer is refused, before room is made for it.
+        min_s: a shorter recording or segment is refused.
+        max_s: a longer one is refused, before memory is allocated for it.
 
     Raises:
         CorpusError: the bytes cannot be decoded, are cut short, empty, too short or long, or not
-            finite, or the segment is not inside the recording. Does not name the utterance: the
-            caller does.
+            finite, or the segment is not inside the recording. The message does not name the utterance;
+            the caller adds it.
     """
     _refuse_cut_riff(data)
     try:
@@ -104,10 +104,10 @@ def pcm16_to_float(pcm16: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
 
 
 def frame_levels_db(pcm16: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-    """How loud each of HuBERT's frames is, in dB below the loudest of the utterance; shape (frames,).
+    """The level of each of HuBERT's frames in dB relative to the loudest one; shape (frames,).
 
-    The power of the 400 samples that a frame sees. Frames of digital silence are at minus infinity,
-    all of them where there is nothing else.
+    It is the power of the frame's 400 samples. Frames of digital silence are at minus infinity, also if
+    the whole utterance is silent.
     """
     frames = num_frames(len(pcm16))
     squares = pcm16.astype(np.float64) ** 2
@@ -121,7 +121,7 @@ def frame_levels_db(pcm16: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
 
 def _decode(recording: sf.SoundFile, start: int, end: int) -> npt.NDArray[np.int16]:
     rate_hz = recording.samplerate
-    # 16-bit samples survive the way through float64 bit for bit.
+    # 16-bit samples converted to float64 and back are the same bit for bit.
     samples = _read(recording, start, end)
     if not np.isfinite(samples).all():
         raise CorpusError(
@@ -140,7 +140,7 @@ def _decode(recording: sf.SoundFile, start: int, end: int) -> npt.NDArray[np.int
 def _segment(
     recording: sf.SoundFile, start_s: float | None, end_s: float | None
 ) -> tuple[int, int]:
-    """First sample and the one behind the last."""
+    """The first sample, and the one after the last."""
     total, rate_hz = recording.frames, recording.samplerate
     if rate_hz < _MIN_SOURCE_RATE_HZ:
         raise CorpusError(
@@ -165,7 +165,7 @@ def _segment(
         shown_end = "its end" if end_s is None else f"{end_s:g} s"
         raise CorpusError(
             f"the segment from {start_s:g} s to {shown_end} is not inside the recording, which "
-            f"lasts {length_s:.3f} s; mend start_s and end_s"
+            f"lasts {length_s:.3f} s; correct start_s and end_s"
         )
     return start, end
 
@@ -193,7 +193,7 @@ def _read(recording: sf.SoundFile, start: int, end: int) -> npt.NDArray[np.float
         asked = min(end - position, room)
         block = recording.read(asked, dtype="float64", always_2d=True)
         position += len(block)
-        # What lies before the segment is not kept: a recording can be hours long.
+        # Samples before the segment are not kept: a recording can be hours long.
         if position > start:
             blocks.append(np.asarray(block, dtype=np.float64)[-(position - start) :])
         if len(block) < asked:
@@ -208,7 +208,7 @@ def _read(recording: sf.SoundFile, start: int, end: int) -> npt.NDArray[np.float
 
 
 def _refuse_cut_riff(data: bytes) -> None:
-    """libsndfile takes a WAV that was cut short for a whole one; a broken copy must not pass."""
+    """libsndfile accepts a WAV that was cut short; such a broken copy is refused here."""
     if data[:4] != b"RIFF":
         return
     declared = int.from_bytes(data[4:8], "little")

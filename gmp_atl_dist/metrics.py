@@ -1,8 +1,8 @@
 """Scores of an evaluation and of codebooks, from matrices of counts. numpy alone.
 
-Everything starts from a joint count matrix, rows the truth: counts of folds and of workers add up,
-and a resample of utterances is one draw of such a matrix. Class lists are fixed by the caller, so
-that a class without test utterances cannot silently drop out of a mean.
+Everything is computed from a joint count matrix whose rows are the truth. Counts of folds and of workers
+add up, and a resample of utterances is one draw of such a matrix. The caller fixes the class list, so that
+a class without test utterances cannot silently drop out of a mean.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ Bounds = tuple[float, float]
 
 _TINY_SHARE = 0.01
 _CELLS_AT_ONCE = 1 << 22
-"""Cells of resampled matrices held at once: 32 MiB an array."""
+"""Cells of resampled matrices held at once: 32 MiB per array."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
     """All are fractions in [0, 1]; tuples follow the fixed class list.
 
-    ``war`` is accuracy (weighted average recall). ``uar`` is the mean recall over **all** classes
-    of the list: one that never occurs in the truth counts as 0, as in scikit-learn with ``labels=``
-    pinned and ``zero_division=0``, and is named by ``absent_classes``; ``balanced_accuracy_score``
-    would leave it out and flatter the model.
+    ``war`` is accuracy (weighted average recall). ``uar`` is the mean recall over **all** classes of the
+    list. A class that never occurs in the truth counts as 0, as in scikit-learn with ``labels=`` given and
+    ``zero_division=0``, and ``absent_classes`` names it; ``balanced_accuracy_score`` would leave it out,
+    which gives a higher figure.
     """
 
     war: float
@@ -42,7 +42,7 @@ class Scores:
 
     @property
     def absent_classes(self) -> tuple[int, ...]:
-        """Indices of the classes that no utterance of the truth belongs to."""
+        """Indices of the classes without an utterance in the truth."""
         return tuple(i for i, count in enumerate(self.support) if count == 0)
 
 
@@ -58,7 +58,7 @@ class Intervals:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Mean and sample standard deviation (n - 1) over ``n`` folds; no deviation of a single one."""
+    """Mean and sample standard deviation (n - 1) over ``n`` folds; None for a single one."""
 
     mean: float
     std: float | None
@@ -67,9 +67,10 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How a codebook of ``k`` labels is used. ``perplexity`` runs from 1 to ``k``.
+    """The use of a codebook's ``k`` labels. ``perplexity`` is between 1 and ``k``.
 
-    ``tiny`` labels are used, but for less than a hundredth of what each would have of an even use.
+    ``dead`` labels are not used. ``tiny`` labels have less than a hundredth of the frames that each label
+    would have if all were used equally.
     """
 
     k: int
@@ -82,7 +83,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ClusterQuality:
-    """How much clusters z tell about classes y, as in HuBERT (arXiv 2106.07447).
+    """The agreement of clusters z with classes y, as in HuBERT (arXiv 2106.07447).
 
     ``purity`` is the accuracy of naming each cluster after its commonest class, ``cluster_purity``
     that of guessing each class's commonest cluster, ``pnmi`` is I(y;z) / H(y), and ``perplexity``
@@ -106,7 +107,7 @@ def confusion_matrix(true: ArrayLike, predicted: ArrayLike, num_classes: int) ->
 
 
 def joint_counts(rows: ArrayLike, columns: ArrayLike, num_rows: int, num_columns: int) -> Counts:
-    """How often each pair of indices occurs: (num_rows, num_columns). Counts of parts add up.
+    """The counts of each pair of indices: (num_rows, num_columns). Counts of parts add up.
 
     Raises:
         ValueError: lengths differ, or an index is not in 0 .. its number - 1.
@@ -115,7 +116,7 @@ def joint_counts(rows: ArrayLike, columns: ArrayLike, num_rows: int, num_columns
     column_ids = _indices(columns, num_columns, "column")
     if len(row_ids) != len(column_ids):
         raise ValueError(
-            f"{len(row_ids)} row and {len(column_ids)} column indices; give one of each an item"
+            f"{len(row_ids)} row and {len(column_ids)} column indices; give one of each per item"
         )
     cells = row_ids * num_columns + column_ids
     counts = np.bincount(cells, minlength=num_rows * num_columns)
@@ -158,12 +159,12 @@ def bootstrap_interval(
     """Intervals from resampling single utterances, not stratified; the same for the same seed.
 
     Drawing n utterances with replacement is one multinomial draw over the cells of the confusion
-    matrix, so the order of the utterances does not matter. Utterances of one speaker are alike:
-    :func:`bootstrap_interval_by_group` is the more careful answer where speakers are many.
+    matrix, so the order of the utterances does not matter. Utterances of one speaker are not independent:
+    with many speakers, :func:`bootstrap_interval_by_group` is more accurate.
 
-    A class that a resample happens to miss has no recall there; its observed recall stands in. The
-    class list thus stays fixed and the resamples' mean UAR is the observed UAR, whereas a 0 would
-    book the luck of the draw as errors. A class absent from the truth counts 0 in every resample.
+    A class that a resample misses has no recall there; its observed recall is used instead. So the class
+    list stays fixed, and the mean UAR of the resamples is the observed UAR; a 0 would count chance as
+    errors. A class absent from the truth counts 0 in every resample.
 
     Raises:
         ValueError: as :func:`confusion_matrix`; or there is no utterance, no sample, or
@@ -190,13 +191,13 @@ def bootstrap_interval_by_group(
     confidence: float,
     seed: int,
 ) -> Intervals:
-    """As :func:`bootstrap_interval`, resampling whole groups (speakers), one name an utterance.
+    """As :func:`bootstrap_interval`, but whole groups (speakers) are resampled; one name per utterance.
 
-    Honest about the next *speaker*, hence wider. With fewer than some ten groups it is coarse: two
-    have only three distinct resamples.
+    The interval is for a new *speaker*, and therefore wider. With fewer than about ten groups it is
+    coarse: two groups have only three distinct resamples.
 
     Raises:
-        ValueError: as there; names and utterances differ in number, or there is but one group.
+        ValueError: as there; or names and utterances differ in number, or there is one group only.
     """
     names, members = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
     if len(members) != np.size(true):
@@ -224,13 +225,13 @@ def spread(values: Sequence[float]) -> Spread:
         ValueError: there is no value.
     """
     if not values:
-        raise ValueError("the spread of no value is not defined; give one a fold")
+        raise ValueError("the spread of no value is not defined; give one value per fold")
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Spread(mean=float(np.mean(values)), std=std, n=len(values))
 
 
 def label_usage(histogram: ArrayLike) -> Usage:
-    """How the labels of one codebook are used; ``histogram`` (k,) counts frames.
+    """The use of one codebook's labels; ``histogram`` (k,) counts frames.
 
     Raises:
         ValueError: it is not one-dimensional, holds a negative count, or counts nothing.
@@ -253,10 +254,10 @@ def label_usage(histogram: ArrayLike) -> Usage:
 def cluster_quality_from_joint(joint: ArrayLike) -> ClusterQuality:
     """Quality from counts (classes, clusters), e.g. summed over workers.
 
-    ``pnmi`` is 0 where only one class occurs: there is nothing to tell.
+    ``pnmi`` is 0 if only one class occurs, because H(y) is 0.
 
     Raises:
-        ValueError: it has not two axes, holds a negative count, or counts nothing.
+        ValueError: it does not have two axes, holds a negative count, or counts nothing.
     """
     counts = _counts(joint)
     if counts.ndim != 2:

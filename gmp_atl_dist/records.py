@@ -17,14 +17,14 @@ Gender = Literal["female", "male"]
 GENDERS: tuple[Gender, ...] = ("female", "male")
 """Class order of the gender head; label ids of ``by_gender`` codebooks follow it as well."""
 EVERYBODY = "all"
-"""The group of a codebook that is not of one gender."""
+"""The group of a codebook for both genders."""
 
 Split = Literal["train", "valid", "test"]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A bad item: what it is called, and what is wrong and how to mend it."""
+    """A bad item: its name, what is wrong with it, and how to fix it."""
 
     item: str
     reason: str
@@ -35,10 +35,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One labelled utterance as a corpus lists it, before its audio was read.
+    """One labelled utterance of a corpus, before its audio is read.
 
-    ``path`` is relative to the corpus root, with forward slashes. ``start_s`` and ``end_s`` cut a
-    segment out of the recording; None means its beginning or its end.
+    ``path`` is relative to the corpus root, with forward slashes. ``start_s`` and ``end_s`` are the limits
+    of a segment of the recording; None means its beginning or its end.
     """
 
     utterance_id: str
@@ -56,8 +56,8 @@ class Utterance:
 class StoredUtterance:
     """An utterance whose audio lies in the store: row ``row`` of part ``part`` of ``ingest``.
 
-    ``audio_sha256`` is the digest of its 16 kHz mono 16-bit samples, so that identity follows
-    what is heard and not the name or container of a file.
+    ``audio_sha256`` is the digest of its 16 kHz mono 16-bit samples, so that identity depends on the
+    samples and not on the name or container of a file.
     """
 
     utterance_id: str
@@ -99,9 +99,9 @@ FEATURE_SCHEMA = pa.schema(
         pa.field("frames", pa.binary(), nullable=False),
     ]
 )
-"""A row an utterance and layer; ``frames`` is fp16, C order, ``num_frames`` x ``dim``.
+"""One row per utterance and layer; ``frames`` is fp16, C order, ``num_frames`` x ``dim``.
 
-Features that were imported as fp32 stay fp32: the size of ``frames`` tells which it is.
+Features that were imported as fp32 stay fp32. The size of ``frames`` tells the type.
 """
 
 LABEL_SCHEMA = pa.schema(
@@ -112,8 +112,8 @@ LABEL_SCHEMA = pa.schema(
         pa.field("labels", pa.list_(pa.field("ids", pa.binary(), nullable=False))),
     ]
 )
-"""A row an utterance. Of each scale, in order: the fingerprint of the codebook that its labels are
-of, and the labels, one a frame, as little-endian int16, or int32 where ids go past 32,767."""
+"""One row per utterance. For each scale, in order: the fingerprint of the codebook of its labels, and the
+labels, one per frame, as little-endian int16, or int32 if ids exceed 32,767."""
 
 CODEBOOK_SCHEMA = pa.schema(
     [
@@ -137,13 +137,13 @@ CODEBOOK_SCHEMA = pa.schema(
         pa.field("stability", pa.float64()),
     ]
 )
-"""A row a codebook. ``centroids`` is fp32, C order, ``k`` x ``dim``; label ids start at ``offset``.
+"""One row per codebook. ``centroids`` is fp32, C order, ``k`` x ``dim``; label ids start at ``offset``.
 
-``fingerprint`` is of layer, metric and centroids, so that labels tell which codebook made them.
-``origin`` is "fitted", or says where the codebook was imported from. The columns of a fit are null for an
-imported one: its seed, its number of frames, the mean squared distance of a frame to its centroid before
-each update and at the end, the number of empty clusters that were relocated, and the adjusted Rand index
-of two fits from two seeds.
+``fingerprint`` is the digest of layer, metric and centroids; labels carry it, so that they tell their
+codebook. ``origin`` is "fitted", or says where the codebook was imported from. The columns of a fit are
+null for an imported one: its seed, its number of frames, the mean squared distance of a frame to its
+centroid before each update and at the end, the number of empty clusters that were relocated, and the
+adjusted Rand index of two fits from two seeds.
 """
 
 CURVE_SCHEMA = pa.schema(
@@ -153,7 +153,7 @@ CURVE_SCHEMA = pa.schema(
         pa.field("value", pa.float64(), nullable=False),
     ]
 )
-"""Learning curves: one row a step and measure."""
+"""Learning curves: one row per step and metric."""
 
 PREDICTION_SCHEMA = pa.schema(
     [
@@ -165,18 +165,18 @@ PREDICTION_SCHEMA = pa.schema(
         pa.field("probabilities", pa.list_(pa.float64()), nullable=False),
     ]
 )
-"""A row a test utterance; ``probabilities`` follow the fold's fixed class list."""
+"""One row per test utterance; ``probabilities`` follow the fold's fixed class list."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Who is learnt from, who chooses, and who is tested on. Speakers are never shared.
+    """The training, validation and test speakers. No speaker is on two sides.
 
-    Everything that is fitted takes a Fold and sees ``training_speakers`` of it only; that makes leakage an
-    error at construction, not a habit.
+    Every stage that fits something takes the ``training_speakers`` of a fold, so leakage is an error at
+    construction.
 
     Raises:
-        CorpusError: a speaker stands on two sides, or a side that is needed is empty.
+        CorpusError: a speaker is on two sides, or the training or test side is empty.
     """
 
     name: str
@@ -201,7 +201,7 @@ class Fold:
             if not sides[side]
         ]
         if problems:
-            raise CorpusError.of_all(f"fold {self.name!r} is not usable:", problems)
+            raise CorpusError.of_all(f"fold {self.name!r} cannot be used:", problems)
         for side in ("train", "valid", "test"):
             object.__setattr__(self, f"{side}_speakers", tuple(sorted(set(sides[side]))))
 
@@ -217,21 +217,21 @@ class Fold:
         )
 
     def training_speakers(self) -> TrainingSpeakers:
-        """Whom a fitted stage may hear."""
+        """The speakers that fitted stages may use."""
         return TrainingSpeakers(self.train_speakers, self)
 
     def transductive_speakers(self) -> TrainingSpeakers:
-        """Everybody, for the arm that says so by name."""
+        """All speakers, for the experimental arm that is called transductive."""
         everybody = {*self.train_speakers, *self.valid_speakers, *self.test_speakers}
         return TrainingSpeakers(tuple(sorted(everybody)), self, transductive=True)
 
 
 @dataclass(frozen=True)
 class TrainingSpeakers:
-    """Speakers that a fitted stage may learn from. Whatever fits takes this type alone.
+    """Speakers that a fitted stage may use. Every such stage takes this type.
 
     Raises:
-        CorpusError: one is not a training speaker of the fold (unless it is the transductive arm).
+        CorpusError: one is not a training speaker of the fold, and the arm is not ``transductive``.
     """
 
     speakers: tuple[str, ...]
@@ -242,13 +242,13 @@ class TrainingSpeakers:
         leaks = set() if self.transductive else set(self.speakers) - set(self.fold.train_speakers)
         if leaks:
             raise CorpusError.of_all(
-                f"fold {self.fold.name!r}: a stage that learns was given speakers it must not hear; "
-                f"take fold.training_speakers():",
+                f"fold {self.fold.name!r}: a fitted stage was given speakers outside the training set; "
+                f"use fold.training_speakers():",
                 [f"speaker {speaker!r}" for speaker in sorted(leaks)],
             )
 
     def check(self, utterance_id: str, speaker: str | None) -> None:
-        """Refuse an utterance that is of nobody among them.
+        """Refuse an utterance of any other speaker.
 
         Raises:
             CorpusError: names the utterance.
@@ -256,8 +256,7 @@ class TrainingSpeakers:
         if speaker is None or speaker not in self.speakers:
             raise CorpusError(
                 f"utterance {utterance_id!r} is not of a training speaker of fold "
-                f"{self.fold.name!r}, and nothing that is fitted must see it: extract the training "
-                f"set alone"
+                f"{self.fold.name!r}, so no fitted stage may use it: extract the training set alone"
             )
 
 

@@ -1,4 +1,4 @@
-"""Random numbers that depend on a key alone, not on what was drawn before or by whom."""
+"""Random numbers that depend on a key alone: not on earlier draws, and not on the process."""
 
 from __future__ import annotations
 
@@ -14,4 +14,5 @@ def keyed_seed(*key: object) -> int:
 
 
 def keyed_rng(*key: object) -> np.random.Generator:
+    """A generator whose seed is :func:`keyed_seed`."""
     return np.random.default_rng(keyed_seed(*key))

@@ -1,4 +1,4 @@
-"""MFCC with their differences, as Kaldi computes them, at HuBERT's frames: what pretraining clusters first.
+"""MFCC with their differences as Kaldi computes them, at HuBERT's frames; pretraining clusters them first.
 
 HuBERT's first labels are clusters of 39 values: 13 MFCC, their differences and the differences of these
 (arXiv 2106.07447, section IV-B). Options are those of fairseq's ``simple_kmeans``, hence Kaldi's defaults:
@@ -40,7 +40,7 @@ _Floats = npt.NDArray[np.float64]
 def mfcc(wave_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """[T, D] of samples in [-1, 1) at 16 kHz: cepstra, differences, second differences.
 
-    There is no frame of less than 25 ms.
+    Samples of less than 25 ms give no frame.
     """
     if not num_frames(len(wave_N)):
         return np.zeros((0, MFCC_DIM), np.float32)
@@ -51,7 +51,7 @@ def mfcc(wave_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def differences(x_FC: _Floats) -> _Floats:
-    """Slope of each value over five frames by least squares; at the ends the last frame is repeated."""
+    """The slope of each value over five frames by least squares; the first and last frame are repeated."""
     reach = _DIFFERENCE_REACH_FRAMES
     padded_FC = np.pad(x_FC, ((reach, reach), (0, 0)), mode="edge")
     frames = len(x_FC)
@@ -65,7 +65,7 @@ def differences(x_FC: _Floats) -> _Floats:
 def _cepstra(wave_N: _Floats) -> _Floats:
     frames_FW = np.lib.stride_tricks.sliding_window_view(wave_N, _WINDOW_SAMPLES)[::_HOP_SAMPLES]
     frames_FW = frames_FW - frames_FW.mean(axis=1, keepdims=True)
-    # Within a frame; its first sample is taken for the one before.
+    # Within a frame: its first sample counts as the one before it.
     before_FW = np.concatenate([frames_FW[:, :1], frames_FW[:, :-1]], axis=1)
     frames_FW = (frames_FW - _PREEMPHASIS * before_FW) * _window()
     power_FB = np.abs(np.fft.rfft(frames_FW, _FFT_SAMPLES, axis=1)) ** 2

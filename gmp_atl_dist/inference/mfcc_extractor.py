@@ -24,7 +24,7 @@ from gmp_atl_dist.store.features import UtteranceFrames, put_features
 from gmp_atl_dist.store.filesystem import Store
 
 MFCC_LAYER = 0
-"""Where HuBERT's layers begin with 1, MFCC are stored as this one."""
+"""MFCC are stored as features of this layer; HuBERT's layers begin with 1."""
 
 Compute = Callable[[np.ndarray], np.ndarray]
 """float32 wave [N] to float32 [T, D]."""
@@ -38,7 +38,7 @@ class MfccArgument:
 
 
 class MfccExtractor:
-    """Puts a part of MFCC in the form of features."""
+    """Computes the MFCC of one part and stores them as features."""
 
     def __init__(self, argument: MfccArgument) -> None:
         self._argument = argument
@@ -64,7 +64,7 @@ class MfccExtractor:
 
 
 def chosen_mfcc() -> Compute:
-    """torchaudio's on a GPU that has it, and otherwise ours."""
+    """torchaudio's on a GPU if it is installed, otherwise that of ``mfcc.py``."""
     torchaudio = load_torchaudio() if has_gpu() else None
     if torchaudio is None:
         return mfcc
@@ -82,7 +82,7 @@ def load_torchaudio() -> Any | None:
 
 
 def torchaudio_mfcc(torchaudio: Any, wave_N: np.ndarray) -> np.ndarray:
-    """What ``mfcc.py`` computes, by torchaudio on this process's device."""
+    """The same values as ``mfcc.py``, by torchaudio on this process's device."""
     if len(wave_N) < MIN_SAMPLES:
         return np.zeros((0, MFCC_DIM), np.float32)
     cepstra_FC = torchaudio.compliance.kaldi.mfcc(

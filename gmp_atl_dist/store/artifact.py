@@ -1,9 +1,9 @@
 """Artefacts: immutable parts, a receipt after each, and the manifest last.
 
-``artifacts/{kind}/{fingerprint}/parts/NAME.parquet`` and ``files/NAME`` are each serialised whole
-and put once; ``receipts/...json`` follows each; ``_manifest.json`` comes last. **An artefact exists
-if and only if its manifest exists**, and a part exists if and only if its receipt does: one listing
-tells what is done. Why: an interrupted Parquet writer leaves a *valid* file with some of the rows.
+``artifacts/{kind}/{fingerprint}/parts/NAME.parquet`` and ``files/NAME`` are each serialised completely and
+put once. ``receipts/...json`` follows each of them, and ``_manifest.json`` comes last. **An artefact exists
+if and only if its manifest exists**, and a part exists if and only if its receipt exists. So one listing
+tells what is done. The reason: an interrupted Parquet writer leaves a *valid* file with some of the rows.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _READ_THREADS = 16
 
 
 class Receipt(BaseModel):
-    """Proof that an object was written whole. ``rows`` is 0 for files that are not tables.
+    """Proof that an object was written completely. ``rows`` is 0 for files that are not tables.
 
-    ``first`` and ``last`` are the keys at both ends of a part whose rows are in key order, so that a
-    row is found without opening other parts; empty where that has no meaning.
+    ``first`` and ``last`` are the first and last key of a part whose rows are sorted by key, so that a row
+    is found without opening other parts. They are empty for other objects.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,10 +50,10 @@ class Receipt(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What an artefact is made of and from. ``identity`` is what dependants hash.
+    """The objects and the inputs of an artefact. Dependent stages hash ``identity``.
 
-    It is the fingerprint, except where the inputs lie outside the store (recordings, a model):
-    there the fingerprint tells whether to look again, and ``identity`` what was found.
+    It is the fingerprint, except if the inputs lie outside the store (recordings, a model). Then the
+    fingerprint tells whether to read them again, and ``identity`` is the digest of what was read.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,13 +70,13 @@ class Manifest(BaseModel):
 
 
 def receipts_json(receipts: Iterable[Receipt]) -> str:
-    """What a task worker returns."""
+    """The receipts as a task worker returns them."""
     return json.dumps([r.model_dump(mode="json") for r in receipts])
 
 
 @dataclass(frozen=True)
 class ArtifactKey:
-    """Where an artefact lies: its kind, and the digest of all that determines it."""
+    """The place of an artefact: its kind, and the digest of everything that determines it."""
 
     kind: str
     fingerprint: str
@@ -119,7 +119,7 @@ def part_path(name: str) -> str:
 
 
 class ArtifactWriter:
-    """Writes one artefact. Any number of processes may hold one for the same key."""
+    """Writes one artefact. Any number of processes may write parts of the same artefact."""
 
     def __init__(self, store: Store, key: ArtifactKey) -> None:
         self.store = store
@@ -127,14 +127,14 @@ class ArtifactWriter:
         self._seen: dict[str, Receipt] = {}
 
     def remember(self, receipts: Iterable[Receipt]) -> None:
-        """Receipts that came from the workers themselves need not be read from the store again."""
+        """Keep receipts that workers returned, so that they are not read from the store."""
         self._seen.update((_receipt_path(r.name), r) for r in receipts)
 
     def done(self) -> dict[str, Receipt]:
         """Receipts by object name (``parts/...`` or ``files/...``), from one listing.
 
-        A receipt that is damaged, or whose object is missing or has another size, is not believed:
-        the work is relocated.
+        A receipt that is damaged, or whose object is missing or has another size, is left out: the work
+        is done again.
         """
         prefix = self.key.prefix + "/"
         sizes = {e.path.removeprefix(prefix): e.size for e in self.store.list(self.key.prefix)}
@@ -159,7 +159,7 @@ class ArtifactWriter:
         first: str = "",
         last: str = "",
     ) -> Receipt:
-        """Serialise ``table`` whole and put it as part ``name``, then its receipt."""
+        """Serialise ``table``, put it as part ``name``, and then put its receipt."""
         buffer = io.BytesIO()
         pq.write_table(
             table,
@@ -183,7 +183,7 @@ class ArtifactWriter:
         return self._put(receipt, buffer.getvalue())
 
     def put_file(self, name: str, data: bytes) -> Receipt:
-        """Put ``data`` as file ``name``, then its receipt."""
+        """Put ``data`` as file ``name``, and then its receipt."""
         return self._put(self._receipt(f"files/{name}", data, 0), data)
 
     def _receipt(self, name: str, data: bytes, rows: int) -> Receipt:
@@ -198,7 +198,7 @@ class ArtifactWriter:
         return receipt
 
     def written(self) -> Artifact:
-        """What is there so far, for checking it before the seal; no manifest says that it exists."""
+        """The artefact as far as it is written, to check it before the seal. It has no manifest yet."""
         receipts = self.done()
         manifest = Manifest(
             kind=self.key.kind,
@@ -221,7 +221,7 @@ class ArtifactWriter:
         problems: Sequence[Problem] = (),
         notes: Mapping[str, str] | None = None,
     ) -> Artifact:
-        """Write the manifest over all that has a receipt; from now on the artefact exists."""
+        """Write the manifest of all objects that have a receipt. From now on the artefact exists."""
         receipts = self.done()
         manifest = Manifest(
             kind=self.key.kind,
@@ -271,7 +271,7 @@ class Artifact:
     def read_part(
         self, name: str, schema: pa.Schema, columns: Sequence[str] | None = None
     ) -> pa.Table:
-        """A part's table, all of it or some columns, which must have the schema expected."""
+        """The table of a part, or some columns of it. The part must have this schema."""
         with self.open_part(name, schema, whole=columns is None) as part:
             return part.read(columns=None if columns is None else list(columns))
 
@@ -284,12 +284,12 @@ class Artifact:
         whole: bool = False,
         metadata: pq.FileMetaData | None = None,
     ) -> Iterator[pq.ParquetFile]:
-        """A part for reading row by row group; ``whole`` if all of them will be read.
+        """A part, to read row groups of it; ``whole`` if all of them will be read.
 
-        ``metadata`` is what an earlier opening found, which saves reading it again.
+        ``metadata`` is that of an earlier opening, so that it is not read again.
 
         Raises:
-            ArtifactError: there is no such part, it has other columns, or reading fails, also later.
+            ArtifactError: there is no such part, it has other columns, or a read fails, now or later.
         """
         path = f"{self.key.prefix}/{part_path(name)}"
         if part_path(name) not in self.receipts:
@@ -297,7 +297,7 @@ class Artifact:
         try:
             with (
                 self.store.open_input(path, whole=whole) as source,
-                # Without pre_buffer each column of each row group is a request of its own on S3.
+                # Without pre_buffer, S3 gets one request per column of each row group.
                 pq.ParquetFile(source, metadata=metadata, pre_buffer=True) as part,
             ):
                 self._check_schema(path, part.schema_arrow, schema)
@@ -308,10 +308,10 @@ class Artifact:
                 f"delete {self.key.prefix} and run again"
             ) from e
 
-    def _check_schema(self, path: str, found: pa.Schema, wanted: pa.Schema) -> None:
-        if not found.equals(wanted):
+    def _check_schema(self, path: str, schema: pa.Schema, expected: pa.Schema) -> None:
+        if not schema.equals(expected):
             raise ArtifactError(
-                f"{self.store.uri}/{path} has columns {found.names}, expected {wanted.names}; it "
+                f"{self.store.uri}/{path} has columns {schema.names}, expected {expected.names}; it "
                 f"was written by another version: run again with a new root"
             )
 
@@ -324,7 +324,7 @@ class Artifact:
         return {name: self.read_file(name) for name in names}
 
     def verify(self) -> list[str]:
-        """Re-hash every object against its receipt; a line per problem, none where all is whole."""
+        """Compare the digest of every object with its receipt; one line per problem."""
 
         def check(receipt: Receipt) -> str | None:
             path = f"{self.key.prefix}/{receipt.name}"
@@ -332,10 +332,10 @@ class Artifact:
                 data = self.store.read(path)
             except ArtifactError as e:
                 return e.message
-            found = hashlib.sha256(data).hexdigest()
-            if found != receipt.sha256:
+            sha256 = hashlib.sha256(data).hexdigest()
+            if sha256 != receipt.sha256:
                 return (
-                    f"{self.store.uri}/{path} has sha256 {found[:12]}, expected "
+                    f"{self.store.uri}/{path} has sha256 {sha256[:12]}, expected "
                     f"{receipt.sha256[:12]}; delete {self.key.prefix} and run again"
                 )
             return None
@@ -345,7 +345,7 @@ class Artifact:
 
 
 def find_artifact(store: Store, key: ArtifactKey) -> Artifact | None:
-    """The artefact of ``key`` if it was sealed.
+    """The sealed artefact of ``key``; None if there is none.
 
     Raises:
         ArtifactError: its manifest is damaged, or belongs to another key.
@@ -375,14 +375,14 @@ def artifact_of(store: Store, kind: str, prefix: str) -> Artifact:
     """
     known = [key for key in list_artifacts(store) if key.kind == kind]
     keys = [key for key in known if key.fingerprint.startswith(prefix)]
-    found = find_artifact(store, keys[0]) if len(keys) == 1 else None
-    if found is None:
+    artifact = find_artifact(store, keys[0]) if len(keys) == 1 else None
+    if artifact is None:
         names = ", ".join(key.fingerprint[:12] for key in keys or known) or "none"
         raise ArtifactError(
             f"{prefix!r} begins the fingerprint of {len(keys)} {kind} artefacts below {store.uri}; "
-            f"give more of one of: {names}"
+            f"give more characters of one of: {names}"
         )
-    return found
+    return artifact
 
 
 def list_artifacts(store: Store) -> list[ArtifactKey]:

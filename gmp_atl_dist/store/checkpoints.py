@@ -1,9 +1,9 @@
 """Checkpoints of a training in the store: a folder each, and a record that is written last.
 
-``checkpoints/{name}/{step}-{attempt}/files/...`` are put by every rank, ``_record.json`` by one of
-them when all are there. **A checkpoint exists if and only if its record does**, and it is believed
-only while every file has the size and the digest that the record states. An attempt has folders of
-its own, so that what a killed one left is never mixed with what the next one writes.
+Every rank puts ``checkpoints/{name}/{step}-{attempt}/files/...``; one rank puts ``_record.json`` when all
+files are there. **A checkpoint exists if and only if its record exists**, and it is used only if every file
+has the size and the digest in the record. Each attempt has its own folders, so that the files of a killed
+attempt are never mixed with those of the next one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gmp_atl_dist.store.filesystem import Store
 ROOT = "checkpoints"
 """Everything below this prefix of a root is written and named in this module."""
 RAY_RUNS = f"{ROOT}/_ray"
-"""Ray Train's own notes on its runs. They hold no checkpoints."""
+"""Files of Ray Train about its runs. They hold no checkpoints."""
 _RECORD = "_record.json"
 _STOP = "_stop"
 _THREADS = 8
@@ -38,7 +38,7 @@ class CheckpointFile(BaseModel):
 
 
 class CheckpointRecord(BaseModel):
-    """Proof that a checkpoint is whole. ``step`` updates were taken by ``world_size`` ranks."""
+    """Proof that a checkpoint is complete. ``world_size`` ranks had taken ``step`` updates."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -74,12 +74,12 @@ class Checkpoints:
         return self._store.exists(f"{self._prefix}/{_STOP}")
 
     def forget(self) -> None:
-        """Remove everything of a finished training. Its artefact holds what lasts."""
+        """Remove everything of a finished training. Its artefact holds the result."""
         self._store.delete(self._prefix)
         self._store.delete(f"{RAY_RUNS}/{self._name}")
 
     def upload(self, folder: str, local: Path, *, rank: int) -> None:
-        """Put this rank's files, and a list of them when all are there.
+        """Put this rank's files, and then the list of them.
 
         Raises:
             ArtifactError: the store cannot be written.
@@ -98,7 +98,7 @@ class Checkpoints:
         self._store.put(_rank_path(self._prefix, folder, rank), listed.model_dump_json().encode())
 
     def seal(self, folder: str, *, step: int, world_size: int, zero_stage: int, keep: int) -> None:
-        """Write the record, now that every rank has uploaded; then remove all but the ``keep`` newest."""
+        """Write the record after every rank has uploaded. Keep the ``keep`` newest checkpoints alone."""
         files: list[CheckpointFile] = []
         for rank in range(world_size):
             data = self._store.read(_rank_path(self._prefix, folder, rank))
@@ -115,8 +115,8 @@ class Checkpoints:
         self._retain(step, keep)
 
     def sealed(self) -> list[CheckpointRecord]:
-        """Those with a readable record, the newest first."""
-        found: list[CheckpointRecord] = []
+        """The checkpoints with a readable record, the newest first."""
+        records: list[CheckpointRecord] = []
         for entry in self._store.list(self._prefix):
             folder, _, name = entry.path.removeprefix(f"{self._prefix}/").partition("/")
             if name != _RECORD:
@@ -126,14 +126,14 @@ class Checkpoints:
             except (ValidationError, ArtifactError):
                 continue
             if record.folder == folder:
-                found.append(record)
-        return sorted(found, key=lambda r: (r.step, r.folder), reverse=True)
+                records.append(record)
+        return sorted(records, key=lambda r: (r.step, r.folder), reverse=True)
 
     def fetch(self, record: CheckpointRecord, local: Path) -> None:
-        """Its files, each checked against the record.
+        """Copy the files of a checkpoint to ``local``; each is checked against the record.
 
         Raises:
-            CheckpointError: one is missing, or is not what was written; names it.
+            CheckpointError: a file is missing or damaged; it is named.
         """
         with ThreadPoolExecutor(_THREADS) as pool:
             list(pool.map(lambda file: self._fetch(record, file, local), record.files))
@@ -147,10 +147,10 @@ class Checkpoints:
             data = self._store.read(path)
         except ArtifactError as e:
             raise CheckpointError(f"{self._store.uri}/{path} cannot be read ({e})") from None
-        found = hashlib.sha256(data).hexdigest()
-        if found != file.sha256:
+        sha256 = hashlib.sha256(data).hexdigest()
+        if sha256 != file.sha256:
             raise CheckpointError(
-                f"{self._store.uri}/{path} is damaged: {len(data)} bytes with sha256 {found[:12]}, "
+                f"{self._store.uri}/{path} is damaged: {len(data)} bytes with sha256 {sha256[:12]}, "
                 f"its record states {file.bytes} and {file.sha256[:12]}"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -165,9 +165,9 @@ class Checkpoints:
         }
         for folder in sorted(folders - kept):
             number, _, attempt = folder.partition("-")
-            # What has no record and is older than a sealed one was left by a killed attempt.
+            # A folder without a record that is older than a sealed one is of a killed attempt.
             if attempt and number.isdigit() and int(number) <= step:
-                # The record first: without it nothing of the rest is believed.
+                # The record first: without it, the other files are not used.
                 self._store.delete(f"{self._prefix}/{folder}/{_RECORD}")
                 self._store.delete(f"{self._prefix}/{folder}")
 

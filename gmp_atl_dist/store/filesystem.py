@@ -1,8 +1,8 @@
-"""A root URI, and the few things we do with it: list, read, whole-object put, exclusive put.
+"""A root URI, and its few operations: list, read, put of whole objects, exclusive put, delete.
 
-Lists and reads go through ``pyarrow.fs``. Puts do not: leaving pyarrow's output stream by an
-exception still commits the bytes so far, so on S3 an object goes up in one ``PutObject`` of boto3,
-and on a disk as a temporary file that is renamed into place. Half an object is never visible.
+Lists and reads use ``pyarrow.fs``. Puts do not, because an exception inside pyarrow's output stream still
+commits the bytes written so far. On S3 an object is written by one ``PutObject`` of boto3, on a disk as a
+temporary file that is then renamed. A partial object is never visible.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Entry:
 
 
 class UnreadableError(ArtifactError):
-    """This one object is not there or is closed to us, while the store itself answers."""
+    """One object does not exist or may not be read, while the store itself answers."""
 
 
 class _Putter(Protocol):
@@ -47,7 +47,7 @@ class _Putter(Protocol):
 
 
 class _FolderPutter:
-    """Atomic on POSIX: written and synced under another name first, then linked into place."""
+    """Atomic on POSIX: written and synced under another name first, and then renamed or linked."""
 
     def put(self, path: str, data: bytes) -> None:
         temporary = self._write_temporary(path, data)
@@ -61,7 +61,7 @@ class _FolderPutter:
     def put_exclusive(self, path: str, data: bytes) -> bool:
         temporary = self._write_temporary(path, data)
         try:
-            # link() fails where the name exists, which rename() does not.
+            # link() fails if the name exists; rename() does not.
             os.link(temporary, path)
         except FileExistsError:
             return False
@@ -94,7 +94,7 @@ class _FolderPutter:
 
 
 class _S3Putter:
-    """One PutObject an object; S3 shows it whole or not at all."""
+    """One PutObject per object; S3 shows it completely or not at all."""
 
     def __init__(self, timeout_s: float | None) -> None:
         self._timeout_s = timeout_s
@@ -131,7 +131,7 @@ class _S3Putter:
 
 
 class Store:
-    """Objects below one root. Cheap to make; pickles as its URI and reconnects where it lands."""
+    """Objects below one root. Cheap to create. A pickle holds the URI alone; the connection is made again."""
 
     def __init__(self, uri: str, timeout_s: float | None = None) -> None:
         self.uri = normalize_uri(uri)
@@ -141,8 +141,8 @@ class Store:
     def open(cls, uri: str, timeout_s: float | None = None) -> Store:
         """A store at a plain path, a ``file://`` or an ``s3://bucket/prefix`` URI.
 
-        With ``timeout_s`` S3 is asked twice at most and each answer awaited for so long; for whoever
-        only wants to know whether it answers. Without, as patiently as a long run needs.
+        With ``timeout_s``, S3 is asked twice at most, and each request may take that long: this is for
+        checks of whether the store answers. Without it, retries and timeouts suit a long run.
 
         Raises:
             ArtifactError: another scheme, or no bucket.
@@ -180,7 +180,7 @@ class Store:
         return self._connection[0]
 
     def absolute(self, path: str) -> str:
-        """``path`` as the filesystem spells it.
+        """``path`` as an absolute path of the filesystem.
 
         Raises:
             ArtifactError: the path would leave the root.
@@ -223,7 +223,7 @@ class Store:
         """The whole object.
 
         Raises:
-            ArtifactError: it is not there or cannot be read.
+            ArtifactError: it does not exist or cannot be read.
         """
         with (
             self._explained("read", path),
@@ -232,13 +232,13 @@ class Store:
             return f.read()
 
     def open_input(self, path: str, *, whole: bool = False) -> pa.NativeFile:
-        """For reading parts of an object; ``whole`` says that all of it is going to be read.
+        """An object, to read parts of it; ``whole`` if all of it will be read.
 
-        A file is mapped into memory, so that Arrow decodes it where it lies. From S3 each read is a
-        request, or with ``whole`` the first one gets everything.
+        A file is mapped into memory, so that Arrow decodes it without a copy. On S3 each read is a
+        request; with ``whole``, one request gets the whole object.
 
         Raises:
-            ArtifactError: it is not there or cannot be read.
+            ArtifactError: it does not exist or cannot be read.
         """
         with self._explained("read", path):
             if not self.uri.startswith("s3://"):
@@ -248,31 +248,31 @@ class Store:
             return self.filesystem.open_input_file(self.absolute(path))
 
     def put(self, path: str, data: bytes) -> None:
-        """Write the object whole, replacing what was there; nothing half-written is ever seen."""
+        """Write or replace the object. A partial object is never visible."""
         with self._explained("write", path):
             self._putter.put(self.absolute(path), data)
 
     def put_exclusive(self, path: str, data: bytes) -> bool:
-        """Write the object unless it exists. One of several writers gets True."""
+        """Write the object unless it exists. Exactly one of several writers gets True."""
         with self._explained("write", path):
             return self._putter.put_exclusive(self.absolute(path), data)
 
     def delete(self, prefix: str) -> None:
-        """Remove the object ``prefix`` or everything below it; it must name something below the root."""
+        """Remove the object ``prefix``, or everything below it. The root itself is refused."""
         if not prefix:
             raise ArtifactError(f"refusing to delete the whole of {self.uri}")
         with self._explained("delete", prefix):
-            found = self.filesystem.get_file_info(self.absolute(prefix)).type
-            if found == pafs.FileType.File:
+            file_type = self.filesystem.get_file_info(self.absolute(prefix)).type
+            if file_type == pafs.FileType.File:
                 self.filesystem.delete_file(self.absolute(prefix))
-            elif found != pafs.FileType.NotFound:
+            elif file_type != pafs.FileType.NotFound:
                 self.filesystem.delete_dir(self.absolute(prefix))
 
     def check_writable(self) -> None:
         """Write and remove a probe.
 
         Raises:
-            ArtifactError: the root is not writable; says why.
+            ArtifactError: the root is not writable; the message says why.
         """
         probe = f"probe-{uuid.uuid4().hex}"
         self.put(f"{probe}/probe", b"gmp-atl")
@@ -283,7 +283,7 @@ class Store:
 
 
 class _Explained:
-    """Turns the storage libraries' errors into one that names the object and what to check."""
+    """Turns errors of the storage libraries into one that names the object and what to check."""
 
     def __init__(self, action: str) -> None:
         self._action = action
@@ -301,7 +301,7 @@ class _Explained:
         if isinstance(e, FileNotFoundError):
             raise UnreadableError(f"{self._action}: it is not there") from e
         if isinstance(e, (OSError, pa.ArrowException, BotoCoreError, ClientError)):
-            # S3 does not say whether one object is closed to us or all of them; a disk does.
+            # S3 does not tell whether one object or all of them may not be read; a disk does.
             kind_of = UnreadableError if isinstance(e, PermissionError) else ArtifactError
             raise kind_of(
                 f"{self._action}: {type(e).__name__}: {e}; check that the root exists, that you "
@@ -326,7 +326,7 @@ def normalize_uri(uri: str) -> str:
 
 
 def _s3_options() -> dict[str, str]:
-    """pyarrow reads keys and region from the environment; a plain-http endpoint it must be told."""
+    """Options that pyarrow does not read from the environment: the endpoint and its scheme."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if not endpoint:
         return {}

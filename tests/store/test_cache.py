@@ -53,7 +53,11 @@ def test_without_sizes_entries_are_counted() -> None:
 )
 def test_it_holds_what_fits(keys: list[int], sizes: list[int], budget: int) -> None:
     """Against the rule written out: drop the entry used longest ago while the total is too large."""
-    cache = LoadingCache(lambda key: bytes(sizes[key]), budget, len)
+
+    def load(key: int) -> bytes:
+        return bytes(sizes[key])
+
+    cache = LoadingCache(load, budget, len)
     held: list[int] = []
     for key in keys:
         assert len(cache[key]) == sizes[key]
@@ -74,7 +78,10 @@ def test_an_error_of_the_loader_leaves_no_entry() -> None:
 
 
 def test_threads_share_it() -> None:
-    cache = LoadingCache(lambda key: bytes([key]) * 3, 9, len)
+    def load(key: int) -> bytes:
+        return bytes([key]) * 3
+
+    cache = LoadingCache(load, 9, len)
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(lambda i: cache[i % 7], range(4000)))
     assert read == [bytes([i % 7]) * 3 for i in range(4000)]
