@@ -258,7 +258,7 @@ def test_a_gauge_is_told_again_until_its_stage_is_over(monkeypatch: pytest.Monke
     metrics = StageMetrics(Tags("run", "extract", "fold1"))
     metrics.plan(2)
     metrics.done()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while told.count(("gmp_atl_parts_planned", 2)) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
     metrics.close()

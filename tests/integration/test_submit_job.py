@@ -19,8 +19,9 @@ from gmp_atl_dist.doctor.findings import Finding
 from ray_jobs import local
 from ray_jobs.local import Head, private_head
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 
+HANGS_S = 300.0
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOKENS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
@@ -78,7 +79,7 @@ def submit(head: Head, folder: Path, *more: str, **env: str) -> subprocess.Popen
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=HANGS_S)
     assert "Traceback" not in out + err
     return process.returncode, out, err
 
