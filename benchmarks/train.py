@@ -1,255 +1,183 @@
-"""Training: our loop against a bare DDP loop and the Trainer of ``transformers``; recovery; checkpoints.
+"""Training: our loop against a bare DDP loop and the Trainer of transformers; front-end cache; recovery.
 
     python -m benchmarks.train --corpus ../shared/data/nemo
+    python -m benchmarks.train --corpus ../shared/data/nemo --model random:small --updates 8
 
-Needs ``pip install '.[bench]'`` for the Trainer. Subjects, each of two processes of one thread, one
-after another in every round, on the recordings of two speakers of nemo with random labels:
+Needs pip install '.[bench]' for the Trainer. Each subject is two processes of one thread, one subject
+after another in every round, on the recordings of two speakers with random labels:
 
-- ``ours``: ``retrain`` by our loop: DeepSpeed ZeRO 1, agreed counts, read-ahead, progress, a checkpoint
-- ``ddp``: the same batches, model, losses and optimiser in the shortest loop that PyTorch allows
-- ``trainer``: ``transformers.Trainer`` with its default sampler and padding, batches of 16 a process,
-  the stock HuBERT with a linear head and no feature penalty, which is less work than ours
+- ours: retrain by our loop, with DeepSpeed ZeRO 1, agreed counts, read-ahead, progress and a checkpoint
+- ddp: the same batches, model, losses and optimiser in the shortest loop that PyTorch allows
+- trainer: transformers.Trainer with its default sampler and padding, the stock HuBERT with a linear
+  head and no feature penalty, which is less work than ours
+- retrain-frozen, finetune-frozen: our loop with the convolutional encoder frozen; its outputs are
+  computed in each update
+- retrain-kept, finetune-kept: the same; its outputs are read (runtime.train.frontend_cache)
 
-``retrain`` and ``finetune`` with the convolutional encoder frozen, its outputs computed in each update
-(``frozen``) or read (``kept``; ``runtime.train.frontend_cache``), likewise.
-
-Only whole updates after the first ones count. ``recovery`` kills a worker of a gang of Ray with
-SIGKILL and takes the time until the next update is begun.
+Only whole updates after the first ones count. Recovery: a worker of a gang of Ray is killed with
+SIGKILL, and the time until the next update begins is measured, once.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-import torch
-import torch.distributed as dist
+from benchmarks.harness.child import run_alone
+from benchmarks.harness.command import Benchmark, at_least, positive
+from benchmarks.harness.rounds import Spread, interleaved, rate, ratios
 
-from benchmarks.speech import prepare
-from benchmarks.train_inputs import (
-    RANKS,
-    Figures,
-    figures,
-    finetune_recipe,
-    keep_frontend,
-    kept_frontend,
-    put_random_labels,
-    retrain_recipe,
+if TYPE_CHECKING:
+    from benchmarks.subjects.training_inputs import Plan
+    from benchmarks.subjects.updates import Updates
+
+SUBJECTS = (
+    *("ours", "ddp", "trainer"),
+    *("retrain-frozen", "retrain-kept", "finetune-frozen", "finetune-kept"),
 )
-from benchmarks.train_recovery import recovery
-from benchmarks.train_rivals import train_by_ddp, train_by_trainer
-from gmp_atl_dist.audio import SAMPLE_RATE_HZ
-from gmp_atl_dist.config import TrainWorkersConfig
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey
-from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.training.loop import TrainJob, run_training
-from gmp_atl_dist.training.recipe import Recipe
+KEYS = {
+    "times_real_time": "audio seconds per second, ours",
+    "audio_s_per_cpu_s": "audio seconds per CPU second, ours",
+    "ratio_vs_ddp": "rate of ours over that of the DDP loop",
+    "ratio_vs_trainer": "audio per CPU second of ours over that of the Trainer",
+    "frontend_cache_speedup": "retrain: rate with kept outputs over computed ones",
+    "frontend_cache_speedup_finetune": "finetune: the same",
+    "data_wait_share": "share of the time that ours waits for batches",
+    "checkpoint_stall_s": "seconds for which a checkpoint holds ours up",
+    "checkpoint_stall_share": "the same as a share, with a checkpoint every ten minutes",
+    "recovery_s": "seconds from SIGKILL of a worker to the next update",
+    "updates_lost": "updates that were taken again after it, with a checkpoint every five",
+}
 
-SUBJECTS = ("ours", "ddp", "trainer")
-FRONTENDS = ("retrain-frozen", "retrain-kept", "finetune-frozen", "finetune-kept")
-WARM_UPDATES = 2
-UPDATES = {"small": 8, "base": 3}
-CHECKPOINT_EVERY_S = 60 * TrainWorkersConfig().checkpoint_every_min
 
+def _add_options(parser: ArgumentParser) -> None:
+    from benchmarks.inputs.speech import add_corpus_options
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--corpus", required=True, help="folder of nemo")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sizes", nargs="+", default=["small", "base"], choices=list(UPDATES))
+    add_corpus_options(parser)
+    parser.add_argument("--model", default="random:base", help="model.source (default %(default)s)")
+    parser.add_argument("--rounds", type=positive, default=3, help="default %(default)s")
+    parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), choices=SUBJECTS)
     parser.add_argument(
-        "--subjects", nargs="+", default=[*SUBJECTS, *FRONTENDS], choices=[*SUBJECTS, *FRONTENDS]
+        "--updates", type=at_least(2), default=3, help="that count (default %(default)s)"
     )
-    parser.add_argument("--no-recovery", action="store_true")
-    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", help=argparse.SUPPRESS)
-    parser.add_argument("--root", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.rank is not None:
-        (subject,), (size,) = args.subjects, args.sizes
-        print(
-            json.dumps(asdict(_rank(subject, size, args.corpus, args.root, args.folder, args.rank)))
-        )
-        sys.stdout.flush()
-        # DeepSpeed's threads would keep an interpreter that has nothing to do any more.
-        os._exit(0)
-    found: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(prefix="gmp-atl-bench-") as folder:
-        for size in args.sizes:
-            root = f"{folder}/{size}"
-            prepare(args.corpus, root, f"random:{size}")
-            put_random_labels(args.corpus, root)
-            if {*FRONTENDS} & {*args.subjects}:
-                keep_frontend(args.corpus, root)
-            found |= _steps(size, args.corpus, root, args.rounds, args.subjects)
+    parser.add_argument(
+        "--warm-up", type=positive, default=2, help="updates before them (default %(default)s)"
+    )
+    parser.add_argument("--batch-s", type=float, default=45.0, help="audio per update, seconds")
+    parser.add_argument(
+        "--trainer-batch", type=positive, default=16, help="recordings per process of the Trainer"
+    )
+    parser.add_argument("--recovery-updates", type=at_least(20), default=30, help="of the gang")
+    parser.add_argument("--no-recovery", action="store_true", help="kill no worker")
+
+
+def _measure(args: Namespace) -> dict[str, float | Spread]:
+    from benchmarks.inputs.speech import prepare_alone
+    from benchmarks.subjects.recovery import recover
+    from benchmarks.subjects.training_inputs import Plan, keep_frontend, put_random_labels
+
+    plan = Plan(args.warm_up, args.updates, args.batch_s, args.trainer_batch)
+    with tempfile.TemporaryDirectory(prefix="gmp-atl-bench-") as root:
+        prepare_alone(args.corpus, args.recordings, root, args.model)
+        run_alone(partial(put_random_labels, root))
+        if any(subject.endswith("-kept") for subject in args.subjects):
+            run_alone(partial(keep_frontend, root))
+        figures = _speeds(root, args.subjects, plan, args.rounds)
         if not args.no_recovery:
-            found |= recovery(args.corpus, f"{folder}/{args.sizes[0]}")
-    print(json.dumps(found))
+            recovery = run_alone(partial(recover, root, args.batch_s, args.recovery_updates))
+            figures["recovery_s"] = recovery.seconds
+            figures["updates_lost"] = recovery.updates_lost
+    return figures
 
 
-def _steps(
-    size: str, corpus: str, root: str, rounds: int, subjects: Sequence[str]
-) -> dict[str, float]:
-    found: dict[str, list[list[Figures]]] = {subject: [] for subject in subjects}
-    for number in range(rounds):
-        for subject in subjects:
-            begun_s = time.monotonic()
-            found[subject].append(_gang(subject, size, corpus, root))
-            took_s = time.monotonic() - begun_s
-            print(f"{size}, round {number + 1}, {subject}: {took_s:.0f} s", flush=True)
-    rates: dict[str, list[float]] = {}
-    per_cpu: dict[str, list[float]] = {}
-    print(f"\n{size}: {rounds} rounds, {UPDATES[size]} updates each, median (smallest to largest)")
-    for subject, many in found.items():
-        rates[subject] = [sum(f.audio_s for f in r) / max(f.wall_s for f in r) for r in many]
-        per_cpu[subject] = [sum(f.audio_s for f in r) / sum(f.cpu_s for f in r) for r in many]
-        useful = statistics.median(f.useful for r in many for f in r)
+def _speeds(
+    root: str, subjects: Sequence[str], plan: Plan, rounds: int
+) -> dict[str, float | Spread]:
+    from benchmarks.subjects.trainings import train_gang
+
+    if "trainer" in subjects and find_spec("accelerate") is None:
+        print("trainer: left out, accelerate is not installed; pip install '.[bench]'")
+        subjects = [subject for subject in subjects if subject != "trainer"]
+    calls = {subject: partial(train_gang, subject, root, plan) for subject in subjects}
+    measured = interleaved(calls, rounds)
+    rates = {subject: [_rate(gang) for gang in gangs] for subject, gangs in measured.items()}
+    per_cpu = {subject: [_per_cpu(gang) for gang in gangs] for subject, gangs in measured.items()}
+    for subject, gangs in measured.items():
+        useful = statistics.median(updates.useful for gang in gangs for updates in gang)
         print(
-            f"  {subject:15} {_spread(rates[subject])} times real time, {_spread(per_cpu[subject])} "
-            f"audio seconds a CPU second, {useful:.1%} useful"
+            f"  {subject:15} {Spread.of(rates[subject]):.2f} times real time, "
+            f"{Spread.of(per_cpu[subject]):.2f} audio seconds per CPU second, {useful:.1%} useful"
         )
-    suffix = "" if size == "base" else f"_{size}"
-    said: dict[str, float] = {}
-    for stage, name in (("retrain", ""), ("finetune", "_finetune")):
-        kept, frozen = f"{stage}-kept", f"{stage}-frozen"
-        if {kept, frozen} <= found.keys():
-            said[f"frontend_cache_speedup{name}{suffix}"] = _ratio(rates[kept], rates[frozen])
-    if {"ours", "ddp"} <= found.keys():
-        said[f"ratio_vs_ddp{suffix}"] = _ratio(rates["ours"], rates["ddp"])
-    if {"ours", "trainer"} <= found.keys():
-        said[f"ratio_vs_trainer{suffix}"] = _ratio(per_cpu["ours"], per_cpu["trainer"])
-    if "ours" in found:
-        every = [r[0] for r in found["ours"]]  # rank 0 is told
-        stall_s = statistics.median(f.checkpoint_stall_s for f in every)
-        print(f"  a checkpoint holds training up for {stall_s:.2f} s, by default every 10 minutes")
-        said[f"data_wait_share{suffix}"] = max(f.data_wait_share for f in every)
-        said[f"checkpoint_stall_share{suffix}"] = stall_s / CHECKPOINT_EVERY_S
-    return {name: round(value, 4) for name, value in said.items()}
+    figures: dict[str, float | Spread] = _ratios(rates, per_cpu)
+    if "ours" in measured:
+        figures["times_real_time"] = Spread.of(rates["ours"])
+        figures["audio_s_per_cpu_s"] = Spread.of(per_cpu["ours"])
+        figures |= _waits([gang[0] for gang in measured["ours"]])
+    return figures
 
 
-def _ratio(ours: Sequence[float], other: Sequence[float]) -> float:
-    """Median over rounds, whose two measurements were taken one after the other."""
-    return statistics.median(a / b for a, b in zip(ours, other, strict=True))
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
-def _gang(subject: str, size: str, corpus: str, root: str) -> list[Figures]:
-    with tempfile.TemporaryDirectory(prefix="gmp-atl-bench-") as folder:
-        command = [sys.executable, "-m", "benchmarks.train", "--corpus", corpus, "--root", root]
-        command += ["--folder", folder, "--subjects", subject, "--sizes", size]
-        # Files, not pipes: a rank that fills its pipe while the other's is read would wait for ever.
-        ranks = []
-        for rank in range(RANKS):
-            with (
-                open(f"{folder}/out-{rank}", "wb") as out,
-                open(f"{folder}/err-{rank}", "wb") as err,
-            ):
-                ranks.append(
-                    subprocess.Popen([*command, "--rank", str(rank)], stdout=out, stderr=err)
-                )
-        found: list[Figures] = []
-        for rank, process in enumerate(ranks):
-            if process.wait():
-                said = Path(f"{folder}/err-{rank}").read_text(errors="replace")
-                raise RuntimeError(f"{subject} failed: {said[-2000:]}")
-            out_lines = Path(f"{folder}/out-{rank}").read_text().splitlines()
-            found.append(Figures(**json.loads(out_lines[-1])))
-    return found
-
-
-def _rank(subject: str, size: str, corpus: str, root: str, folder: str, rank: int) -> Figures:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(RANKS),
-        "DS_ACCELERATOR": "cpu",
-        "OMP_NUM_THREADS": "1",
-        # The group is made below; the Trainer only looks whether these are there.
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "29500",
+def _ratios(
+    rates: Mapping[str, Sequence[float]], per_cpu: Mapping[str, Sequence[float]]
+) -> dict[str, float | Spread]:
+    """Of the pairs of subjects that were measured."""
+    pairs = {
+        "ratio_vs_ddp": (rates, "ours", "ddp"),
+        "ratio_vs_trainer": (per_cpu, "ours", "trainer"),
+        "frontend_cache_speedup": (rates, "retrain-kept", "retrain-frozen"),
+        "frontend_cache_speedup_finetune": (rates, "finetune-kept", "finetune-frozen"),
     }
-    torch.set_num_threads(1)
-    method = f"file://{folder}/group"
-    dist.init_process_group("gloo", init_method=method, rank=rank, world_size=RANKS)
-    end = WARM_UPDATES + UPDATES[size]
-    notes = Path(folder) / f"notes-{rank}"
-    if subject in FRONTENDS:
-        stage, _, how = subject.partition("-")
-        return _ours(
-            finetune_recipe(corpus, root, notes, end + 1)
-            if stage == "finetune"
-            else retrain_recipe(corpus, root, notes, end + 1, freeze_conv=True),
-            rank,
-            notes,
-            end,
-            folder,
-            kept_frontend(corpus, root) if how == "kept" else None,
-        )
-    recipe = retrain_recipe(corpus, root, notes, end + 1)
-    if subject == "ddp":
-        train_by_ddp(recipe, rank)
-    elif subject == "trainer":
-        train_by_trainer(recipe, rank, notes, end + 1, folder)
-    else:
-        return _ours(recipe, rank, notes, end, folder)
-    return figures(notes, WARM_UPDATES, end)
+    return {
+        name: ratios(values[ours], values[other])
+        for name, (values, ours, other) in pairs.items()
+        if {ours, other} <= values.keys()
+    }
 
 
-class _Gang:
-    node = 0
+def _waits(first_ranks: Sequence[Updates]) -> dict[str, float | Spread]:
+    """What holds training up; the first rank measures it."""
+    from gmp_atl_dist.config import TrainWorkersConfig
 
-    def __init__(self, rank: int) -> None:
-        self.rank, self.world_size, self.node_leader = rank, RANKS, rank == 0
-        self.measures: dict[str, float] = {}  # rank 0 is told
-
-    def report(self, step: int) -> None:
-        return None
-
-    def preemption_pending(self) -> bool:
-        return False
-
-    def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        self.measures = dict(metrics)
+    every_s = 60 * TrainWorkersConfig().checkpoint_every_min
+    stalls_s = [updates.checkpoint_stall_s for updates in first_ranks]
+    return {
+        "data_wait_share": Spread.of(updates.data_wait_share for updates in first_ranks),
+        "checkpoint_stall_s": Spread.of(stalls_s),
+        "checkpoint_stall_share": Spread.of(stall_s / every_s for stall_s in stalls_s),
+    }
 
 
-def _ours(
-    recipe: Recipe,
-    rank: int,
-    notes: Path,
-    end: int,
-    folder: str,
-    frontend: Artifact | None = None,
-) -> Figures:
-    store = Store.open(f"{folder}/out")
-    # The checkpoint is taken after the updates that count: its cost, for which the loop counts how long
-    # it stood still, is told as such.
-    workers = TrainWorkersConfig(workers=RANKS, checkpoint_every_steps=end)
-    job = TrainJob(recipe, store, ArtifactKey(recipe.name, "2" * 64), workers, frontend)
-    gang = _Gang(rank)
-    run_training(job, gang)
-    counted = figures(notes, WARM_UPDATES, end - 1)
-    if rank:
-        return counted
-    heard = [int(row.split()[3]) for row in notes.read_text().splitlines()]
-    elapsed_s = RANKS * sum(heard) / SAMPLE_RATE_HZ / gang.measures["audio_h_per_h"]
-    return replace(
-        counted,
-        data_wait_share=gang.measures["data_wait_share"],
-        checkpoint_stall_s=gang.measures["checkpoint_stall_share"] * elapsed_s,
-    )
+def _rate(gang: Sequence[Updates]) -> float:
+    """Audio seconds per second of all ranks."""
+    audio_s = sum(updates.audio_s for updates in gang)
+    return rate(audio_s, max(updates.wall_s for updates in gang), "times real time")
 
+
+def _per_cpu(gang: Sequence[Updates]) -> float:
+    audio_s = sum(updates.audio_s for updates in gang)
+    return rate(audio_s, sum(updates.cpu_s for updates in gang), "audio seconds per CPU second")
+
+
+BENCHMARK = Benchmark(
+    name="train",
+    about=__doc__,
+    keys=KEYS,
+    quick={
+        "recordings": 16,
+        "model": "random:tiny",
+        "rounds": 1,
+        "updates": 3,
+        "batch_s": 8.0,
+        "trainer_batch": 2,
+        "recovery_updates": 60,
+    },
+    add_options=_add_options,
+    measure=_measure,
+)
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(BENCHMARK.run())

@@ -2,77 +2,72 @@
 
     python -m benchmarks.windows --corpus ../shared/data/nemo
 
-Recordings of one speaker are joined to one of some minutes. HuBERT-base size, random weights: with
-weights that were trained attention looks further, or less far, so measure those that you use.
+Recordings of the training speakers are joined to one of some minutes. HuBERT-base size, random weights.
+With trained weights attention reaches further, or less far, so measure the model that you use. Nothing
+is timed and nothing is random, so there is one round.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
+from argparse import ArgumentParser, Namespace
+from functools import partial
 
-import numpy as np
-import torch
+from benchmarks.harness.child import run_alone
+from benchmarks.harness.command import Benchmark
+from benchmarks.harness.machine import usable_cores
 
-from benchmarks.speech import FOLD, context_at, prepare
-from gmp_atl_dist.audio import pcm16_to_float
-from gmp_atl_dist.clustering.assignment import Assigner
-from gmp_atl_dist.clustering.assignment_step import fit_in_memory
-from gmp_atl_dist.clustering.lloyd import Fit
-from gmp_atl_dist.models.hubert import Hubert
-from gmp_atl_dist.models.packed import PackedHubert
-from gmp_atl_dist.models.source import hubert_from_files
-from gmp_atl_dist.store.readers import AudioReader, read_utterances
+LAYERS = (6, 9, 12)
+WINDOWS = ((60, 5), (30, 5), (30, 0), (15, 2))
+"""Seconds of a window, and of context on either side of it."""
+CLUSTERS = 50
+KEYS = {
+    f"{key}_{window}s_{context}s_layer{layer}": f"windows of {window} s, context {context} s, {what}"
+    for key, what in (
+        ("labels_equal", f"share of labels equal at k = {CLUSTERS}"),
+        ("mean_difference", "mean difference over mean magnitude"),
+    )
+    for window, context in WINDOWS
+    for layer in LAYERS
+}
 
-_LAYERS = (6, 9, 12)
-_FRAMES_A_SECOND = 50
-_CLUSTERS = 50
+
+def _add_options(parser: ArgumentParser) -> None:
+    from benchmarks.inputs.speech import add_corpus_options
+
+    add_corpus_options(parser)
+    parser.add_argument("--minutes", type=float, default=4.0, help="of the joined recording")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--corpus", required=True, help="folder of nemo")
-    parser.add_argument("--minutes", type=float, default=4.0)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as root:
-        prepare(args.corpus, root, "random:base")
-        _, ingested, backbone = context_at(args.corpus, root)
-        model = hubert_from_files(backbone.read_files()).eval()
-        reader = AudioReader(ingested)
-        chosen = FOLD.select(read_utterances(ingested), "train")
-        wave = np.concatenate([pcm16_to_float(reader.samples(u)) for u in chosen])
-    wave_N = torch.from_numpy(wave[: int(args.minutes * 60 * 16_000)])
-    whole = _features(model, wave_N, 10**6, 0)
-    codebooks = {layer: Assigner(_codebook(whole[layer])) for layer in _LAYERS}
+def _measure(args: Namespace) -> dict[str, float]:
+    from benchmarks.inputs.speech import prepare_alone
+    from benchmarks.subjects.windowed import compare_windows
+
+    with tempfile.TemporaryDirectory(prefix="gmp-atl-bench-") as root:
+        prepare_alone(args.corpus, args.recordings, root, "random:base")
+        call = partial(compare_windows, root, args.minutes, LAYERS, WINDOWS, CLUSTERS)
+        measured = run_alone(call, usable_cores())
     figures: dict[str, float] = {}
-    for window_s, context_s in ((60, 5), (30, 5), (30, 0), (15, 2)):
-        cut = _features(model, wave_N, window_s * _FRAMES_A_SECOND, context_s * _FRAMES_A_SECOND)
-        for layer in _LAYERS:
-            difference = np.abs(cut[layer] - whole[layer])
-            scale = np.abs(whole[layer]).mean()
-            equal = codebooks[layer].assign(cut[layer]) == codebooks[layer].assign(whole[layer])
-            print(
-                f"windows of {window_s} s with {context_s} s of context, layer {layer:2}: mean "
-                f"{difference.mean() / scale:.4f}, worst {difference.max() / scale:.3f} of the mean "
-                f"magnitude; {100 * equal.mean():.2f} % of labels equal at k = {_CLUSTERS}"
-            )
-            figures[f"labels_equal_{window_s}s_{context_s}s_layer{layer}"] = round(equal.mean(), 4)
-    print(json.dumps(figures))
+    for row in measured:
+        print(
+            f"windows of {row.window_s} s with {row.context_s} s of context, layer {row.layer:2}: "
+            f"mean {row.mean_difference:.4f}, worst {row.worst_difference:.3f} of the mean "
+            f"magnitude; {row.labels_equal:.2%} of labels equal at k = {CLUSTERS}"
+        )
+        name = f"{row.window_s}s_{row.context_s}s_layer{row.layer}"
+        figures[f"labels_equal_{name}"] = row.labels_equal
+        figures[f"mean_difference_{name}"] = row.mean_difference
+    return figures
 
 
-def _codebook(x_MD: np.ndarray) -> np.ndarray:
-    (state,) = fit_in_memory([Fit("whole", _CLUSTERS, seed=0, iterations=10)], {"all": x_MD})
-    return state.centroids_KD
-
-
-def _features(
-    model: Hubert, wave_N: torch.Tensor, window: int, context: int
-) -> dict[int, np.ndarray]:
-    packed = PackedHubert(model, _LAYERS, window_frames=window, context_frames=context)
-    (found,) = packed([wave_N], 3000)
-    return {layer: x_TD.numpy() for layer, x_TD in found.items()}
-
+BENCHMARK = Benchmark(
+    name="windows",
+    about=__doc__,
+    keys=KEYS,
+    quick={"minutes": 1.1, "recordings": 20},
+    add_options=_add_options,
+    measure=_measure,
+)
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(BENCHMARK.run())

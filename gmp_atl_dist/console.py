@@ -1,7 +1,8 @@
 """What a person sees: progress bars on a terminal, plain lines everywhere else.
 
-Where a machine reads it, an object of JSON a line: always time, level, run, stage, fold and message; of
-progress also part (the one that was done last), done and total.
+For machines (``runtime.log_format = "json"``) each line is a JSON object. It always has time, level, run,
+stage, fold and message. Progress also has part (the part that was finished last), done and total. An error
+also has log, the path of the run's log file, if there is one.
 """
 
 from __future__ import annotations
@@ -24,50 +25,68 @@ _LINE_EVERY_S = 10.0
 
 
 class Bar(Protocol):
-    """Shows how far a stage is."""
+    """Shows the progress of a stage."""
 
     def update(self, done: int, total: int, note: str = "", part: str = "") -> None: ...
 
 
 class Reporter:
-    """Writes to standard output; ``terminal`` is found out unless given. ``run`` names JSON's run."""
+    """Writes lines and progress to ``out``, and errors to ``err``."""
 
     def __init__(
         self,
         terminal: bool | None = None,
         log_format: Literal["text", "json"] = "text",
         run: str = "",
+        out: TextIO | None = None,
+        err: TextIO | None = None,
     ) -> None:
+        """``run`` is the name of the run in JSON.
+
+        Defaults: ``terminal`` is whether ``out`` is one; ``out`` and ``err`` are the standard streams.
+        """
         self._json = log_format == "json"
-        self._terminal = not self._json and (sys.stdout.isatty() if terminal is None else terminal)
-        self._console = Console(highlight=False, emoji=False, soft_wrap=True, file=sys.stdout)
+        self._out = sys.stdout if out is None else out
+        self._err = sys.stderr if err is None else err
+        self._terminal = not self._json and (self._out.isatty() if terminal is None else terminal)
+        self._console = Console(highlight=False, emoji=False, soft_wrap=True, file=self._out)
         self._tags = Tags(run)
 
     def line(self, text: str) -> None:
         """One line of plain text; nothing in it is markup."""
         if self._json:
-            self._object(sys.stdout, "info", self._tags, text)
+            self._object(self._out, "info", self._tags, text)
         else:
             self._console.print(text, markup=False)
 
-    def error(self, text: str) -> None:
-        """What stopped the run, to standard error."""
+    def warning(self, text: str) -> None:
+        """Something that did not stop the run. May be called from any thread."""
         if self._json:
-            self._object(sys.stderr, "error", self._tags, text)
+            self._object(self._out, "warning", self._tags, text)
         else:
-            print(f"error: {text}", file=sys.stderr)
+            self._console.print(f"warning: {text}", markup=False)
+
+    def error(self, text: str, log: str = "") -> None:
+        """What stopped the run; ``log`` is the path or URI of the run's log file, if there is one."""
+        if self._json:
+            more = {"log": log} if log else {}
+            self._object(self._err, "error", self._tags, text, **more)
+        else:
+            print(f"error: {text}", file=self._err)
+            if log:
+                print(log_line(log), file=self._err)
 
     @contextmanager
     def tagged(self, tags: Tags) -> Iterator[None]:
-        """Lines within the block belong to this stage."""
+        """Lines within the block get these tags."""
         before, self._tags = self._tags, tags
         yield
-        # Not restored after an error, because the error is reported later and belongs to this stage.
+        # After an error they stay, because the error is reported later and belongs to this stage.
         self._tags = before
 
     @contextmanager
     def bar(self, tags: Tags, detail: str = "") -> Iterator[Bar]:
-        """Progress of one stage, or of a part of it: a bar, or a line now and then."""
+        """Show the progress of one stage, or of a part of it: a bar, or a line every ten seconds."""
         title = f"{tags.label} {detail}".rstrip()
         if not self._terminal:
             yield _PlainBar(self, tags, title)
@@ -78,14 +97,21 @@ class Reporter:
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         )
-        with Progress(*columns, console=self._console, transient=True) as progress:
+        # Standard output and error stay as they are: what libraries print there is not ours.
+        with Progress(
+            *columns,
+            console=self._console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ) as progress:
             yield _RichBar(progress, title)
 
     def progress(self, tags: Tags, title: str, done: int, total: int, note: str, part: str) -> None:
-        """The progress of a stage as a line."""
+        """Write the progress of a stage as a line."""
         if self._json:
             counts = {"part": part, "done": done, "total": total}
-            self._object(sys.stdout, "info", tags, note, **counts)
+            self._object(self._out, "info", tags, note, **counts)
         else:
             self.line(f"{title}: {done}/{total} {note}".rstrip())
 
@@ -93,6 +119,11 @@ class Reporter:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"time": now, "level": level, **asdict(tags), "message": text, **more}
         print(json.dumps(line, ensure_ascii=False), file=to, flush=True)
+
+
+def log_line(log: str) -> str:
+    """Where the run's log file is, as people read it."""
+    return f"log of Ray and other libraries: {log}"
 
 
 class _PlainBar:

@@ -18,6 +18,7 @@ from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.errors import ArtifactError, ConfigError
+from gmp_atl_dist.models.head_registry import check_head
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage, run_and_seal, sealed
@@ -102,8 +103,10 @@ def run_pipeline(config: RunConfig, context: Context) -> Artifact:
     """Run every stage that has not run yet, and return the artefact of the report.
 
     Raises:
+        ConfigError: a pooling or loss of ``finetune`` is not known; nothing was started.
         GmpAtlError: whatever stopped the run. Finished stages and parts stay finished.
     """
+    check_head(config.finetune)
     context.store.check_writable()
     claim_layout(context.store)
     return sealed(pipeline.method(config, context.source, _Runner(context)))
@@ -113,7 +116,8 @@ def run_stage(config: RunConfig, context: Context, name: str) -> None:
     """Run the stage ``name`` for every fold. The stages before it must be done.
 
     Raises:
-        ConfigError: there is no such stage, or not in this configuration.
+        ConfigError: there is no such stage, or not in this configuration; or a pooling or loss of
+            ``finetune`` is not known.
         ArtifactError: a stage before it is not done; the message names it.
     """
     order = stage_names(config)
@@ -125,6 +129,7 @@ def run_stage(config: RunConfig, context: Context, name: str) -> None:
             f"stage {name!r} is not a part of this experiment: pretrain.iterations = "
             f"{config.pretrain.iterations}; raise it"
         )
+    check_head(config.finetune)
     context.store.check_writable()
     claim_layout(context.store)
     with suppress(_EndOfWalk):

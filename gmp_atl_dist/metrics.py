@@ -250,17 +250,6 @@ def label_usage(histogram: ArrayLike) -> Usage:
     )
 
 
-def cluster_quality(
-    labels: ArrayLike, truth: ArrayLike, *, num_clusters: int, num_classes: int
-) -> ClusterQuality:
-    """Quality of frame ``labels`` against the classes ``truth``, one index a frame each.
-
-    Raises:
-        ValueError: as :func:`joint_counts`; or there is no frame.
-    """
-    return cluster_quality_from_joint(joint_counts(truth, labels, num_classes, num_clusters))
-
-
 def cluster_quality_from_joint(joint: ArrayLike) -> ClusterQuality:
     """Quality from counts (classes, clusters), e.g. summed over workers.
 

@@ -1,4 +1,4 @@
-"""A run as a job of a Ray cluster: its id, its command, and whether it is there already."""
+"""A run as a job of a Ray cluster: its id, its command, and whether the cluster has it already."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def order_of(
     name: str | None = None,
     doctor: bool = True,
 ) -> Order:
-    """The order of a run; refuses what could not work on another machine.
+    """The order for a run. It is refused if it could not work on another machine.
 
     Raises:
         ConfigError: the file lies outside the folder, a file there would be read instead of the
@@ -65,8 +65,8 @@ def order_of(
     arguments = ["--config", _config_of_job(config, folder)]
     if "://" not in settings.root and not os.path.isabs(settings.root):
         raise ConfigError(
-            f"runtime.root: {settings.root!r} is a relative folder, which on the cluster lies in "
-            f"the job's own copy of the working directory and goes with it; give --root "
+            f"runtime.root: {settings.root!r} is a relative folder. On the cluster it would lie in "
+            f"the job's copy of the working directory and be deleted with it; give --root "
             f"s3://BUCKET/PREFIX, or a folder that all nodes share"
         )
     for override in overrides:
@@ -101,17 +101,17 @@ def _config_of_job(config: Path, folder: Path) -> str:
 
 
 def name_of(experiment: RunConfig) -> str:
-    """The same for every submit of the same run: what is computed, from where, to where."""
+    """The job id of a run. It follows from the science, the corpus and the root alone."""
     settings = experiment.runtime
     run = {"science": experiment.science(), "corpus": settings.corpus, "root": settings.root}
     return f"gmp-atl-{digest(run)[:12]}"
 
 
 def place(name: str, jobs: Iterable[Job]) -> tuple[str, Job | None]:
-    """The id to use, and the job that has it already if that one is to be followed.
+    """The id for a run, and the job to follow if the cluster has one for this run.
 
-    Ray never takes an id again. A job that failed or was stopped is followed by ``NAME-2``, ...; one
-    that waits, runs or has succeeded is the run itself.
+    Ray never accepts an id twice. After a job that failed or was stopped, the next id is ``NAME-2``,
+    ``NAME-3``, and so on. A job that is pending, running or successful is the one to follow.
     """
     pattern = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
     numbered = {
@@ -127,17 +127,17 @@ def place(name: str, jobs: Iterable[Job]) -> tuple[str, Job | None]:
 
 
 def submit_or_attach(jobs: Jobs, order: Order, say: Callable[[str], object]) -> Job:
-    """Submit the order unless its run is there already.
+    """Submit the order, unless the cluster has a job for the same run.
 
     Raises:
-        ConfigError: the folder is larger than Ray takes.
-        WorkerError: the cluster does not answer, or refuses us.
+        ConfigError: the folder is larger than Ray accepts.
+        WorkerError: the cluster does not answer, or refuses the request.
     """
     while True:
         job, there = place(order.name, jobs.all())
         if there is not None:
             state = {"SUCCEEDED": "has succeeded"}.get(there.status, f"is {there.status.lower()}")
-            say(f"{job} {state} already; what it printed follows, nothing new is started")
+            say(f"{job} {state} already; no new job is started, its output follows")
             return there
         try:
             jobs.submit(
@@ -149,13 +149,13 @@ def submit_or_attach(jobs: Jobs, order: Order, say: Callable[[str], object]) -> 
                 metadata={"gmp_atl_dist": __version__, "root": order.root},
             )
         except JobExistsError:
-            continue  # somebody submitted the same run in between: look again
+            continue  # the same run was submitted at the same time: look again
         say(f"{job} submitted from {order.folder}")
         return Job(job, "PENDING")
 
 
 def exit_code_of(job: Job) -> int:
-    """As a shell would give it; a job that Ray ended without one has failed."""
+    """The exit code of a job as a shell would give it. A job that Ray ended without a code has failed."""
     if job.exit_code is not None:
         return job.exit_code if job.exit_code >= 0 else 128 - job.exit_code
     return {"SUCCEEDED": 0, "STOPPED": _STOPPED}.get(job.status, 1)
@@ -168,8 +168,8 @@ def _values(names: Sequence[str]) -> dict[str, str]:
             problems.append(f"--env {name.partition('=')[0]}=...: give the name alone")
         elif names_a_secret(name):
             problems.append(
-                f"--env {name}: names a secret, and Ray keeps a job's environment where all who see "
-                f"its jobs can read it; give it to the cluster's pods, best as a cloud identity"
+                f"--env {name}: names a secret, and everybody who can see Ray's jobs can read their "
+                f"environment; give it to the cluster's pods, preferably as a cloud identity"
             )
         elif name not in os.environ:
             problems.append(f"--env {name}: is not set here; export it, or leave it out")

@@ -1,9 +1,9 @@
-"""``python -m ray_jobs.local ARGS`` runs ``run_pipeline.py ARGS`` as a job of a private Ray.
+"""``python -m ray_jobs.local ARGS``: run ``run_pipeline.py ARGS`` as a job of a private Ray head.
 
-The head has its own ports, token and folder, so it does not interfere with another Ray on this
-machine. Its dashboard listens on loopback only. The head ends when the job ends, also after an error.
+The head has its own ports, token and folder, so it cannot be mixed up with another Ray of this machine.
+Its dashboard listens on the loopback interface only. The head stops when the job ends, however it ends.
 Head, workers and job inherit the caller's environment (``AWS_*``) and working directory, so relative
-paths work as usual.
+paths mean the same as for the caller.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import random
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -29,25 +30,25 @@ from types import FrameType
 
 import psutil
 
+from gmp_atl_dist.errors import GmpAtlError, WorkerError
+from gmp_atl_dist.ray_api.jobs import Job, Jobs
+
 _OBJECT_STORE_BYTES = 10**9
-_READY_S = 120.0
+_READY_S = 1800.0
+"""A busy machine may need minutes; the limit only catches a head that hangs."""
 _STOP_S = 20.0
 _POLL_S = 0.3
 _LOG = "head.log"
 _PORTS = range(20_000, 32_000)  # between Ray's worker ports and Linux's ephemeral ones
 _MARK = "GMP_ATL_LOCAL_RAY"
-_REMOVED_VARIABLES = (
-    "RAY_ADDRESS",
-    "RAY_API_SERVER_ADDRESS",
-    "RAY_NAMESPACE",
-    "RAY_AUTH_TOKEN_PATH",
-)
+_NOT_INHERITED = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_NAMESPACE", "RAY_AUTH_TOKEN_PATH")
+_NO_PROXY = ("NO_PROXY", "no_proxy")
 _RAY = ("-m", "ray.scripts.scripts")
 
 
 @dataclass(frozen=True)
 class Head:
-    """A Ray head: its process, its ports, and the environment for its clients."""
+    """A Ray head: its process, its ports, and the environment that its clients need."""
 
     process: subprocess.Popen[bytes]
     folder: Path
@@ -62,54 +63,65 @@ class Head:
         return f"http://127.0.0.1:{self.dashboard_port}"
 
     def output(self) -> str:
-        """The last 2,000 characters of its output."""
+        """The end of what it printed."""
         return (self.folder / _LOG).read_text(errors="replace")[-2000:]
 
+    @property
+    def token(self) -> str:
+        return self.env["RAY_AUTH_TOKEN"]
+
     def get(self, path: str) -> dict[str, object]:
-        """The dashboard's answer to a GET request.
+        """The dashboard's answer.
 
         Raises:
-            OSError: there is no answer, or its status is not 200.
+            OSError: it does not answer, or not with 200.
         """
-        token = {"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}"}
+        token = {"Authorization": f"Bearer {self.token}"}
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(urllib.request.Request(self.url + path, headers=token), timeout=10) as f:
             return json.load(f)
 
 
 def run_job(script: Path, args: Sequence[str]) -> int:
-    """Run ``script args`` as a job of a private Ray, and return the job's exit code.
+    """Run ``script args`` as a job of a private Ray and return the job's exit code.
 
-    The job's output is copied to the stdout of this process while the job runs.
+    The job's output goes to this process's standard output while the job runs.
 
     Raises:
-        RuntimeError: the head did not start in time, rejected the job, or died. The message contains
-            its output.
+        WorkerError: the head did not become ready, refused the job or died; the message has its output.
     """
-    job = f"gmp-atl-{secrets.token_hex(4)}"
+    name = f"gmp-atl-{secrets.token_hex(4)}"
     with private_head() as head:
-        submit = [
-            *(head.python, *_RAY, "job", "submit", "--address", head.url),
-            *("--submission-id", job, "--no-wait"),
-            *("--", head.python, str(script.resolve()), *args),
-        ]
-        done = subprocess.run(submit, env=head.env, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"Ray rejected the job:\n{done.stdout}{done.stderr}")
-        code = _follow(head, job)
-    return code if code >= 0 else 128 - code
+        command = shlex.join([head.python, str(script.resolve()), *args])
+        # The client is in this process, and must not ask a proxy for the loopback interface.
+        os.environ.update({key: head.env[key] for key in _NO_PROXY})
+        jobs = Jobs(head.url, head.token)
+        jobs.submit(name, command)
+        job = jobs.follow(name, _write, lambda: _check_alive(head))
+    return _exit_code(job)
+
+
+def _exit_code(job: Job) -> int:
+    if job.exit_code is None:
+        raise WorkerError(f"Ray did not run the job to its end: {job.message}")
+    return job.exit_code if job.exit_code >= 0 else 128 - job.exit_code
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 @contextmanager
 def private_head(num_cpus: int | None = None) -> Iterator[Head]:
-    """A private head for the duration of the block. The head and all its processes end with it.
+    """A Ray head that runs during the block. Afterwards it is stopped with all that it started.
 
-    ``num_cpus``: the number of cores of this machine unless given.
+    ``num_cpus`` defaults to the cores of this machine.
 
     Raises:
-        RuntimeError: the head did not start in time, or died. The message contains its output.
+        WorkerError: it did not become ready or died; the message has its output.
     """
-    # A short path, because the path of a unix socket below it is limited to about 100 characters.
+    # A short path, because the path of a unix socket has at most some 100 characters.
     folder = Path(tempfile.mkdtemp(prefix="gar-", dir="/tmp"))
     head: Head | None = None
     try:
@@ -117,7 +129,7 @@ def private_head(num_cpus: int | None = None) -> Iterator[Head]:
         _wait_until_ready(head)
         yield head
     finally:
-        # A second Ctrl-C must not leave Ray processes behind.
+        # A second Ctrl-C must not leave processes of Ray behind.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         _stop(head, folder)
         shutil.rmtree(folder, ignore_errors=True)
@@ -125,21 +137,20 @@ def private_head(num_cpus: int | None = None) -> Iterator[Head]:
 
 
 def _start(folder: Path, num_cpus: int) -> Head:
-    env = {name: value for name, value in os.environ.items() if name not in _REMOVED_VARIABLES}
+    env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     no_proxy = ",".join(filter(None, ["127.0.0.1,localhost", env.get("no_proxy")]))
     env |= {
         _MARK: str(folder),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        # The job has ended, so there is nothing to drain. Ray would wait 30 s after SIGTERM.
+        # The job is over, so nothing is left to drain. Ray would wait 30 s after SIGTERM.
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-        # A health check on one machine is cheap, and every report of a training waits for the next one.
+        # Each report of a training waits for the next poll, and polling one machine is cheap.
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
         "PYTHONUNBUFFERED": "1",
-        "NO_PROXY": no_proxy,
-        "no_proxy": no_proxy,
+        **dict.fromkeys(_NO_PROXY, no_proxy),
     }
-    python = _python_without_spaces(folder)
+    python = _plain_path_of_python(folder)
     gcs, dashboard, client, agent, agent_grpc, runtime_env, metrics = _free_ports(7)
     command = [
         *(python, *_RAY, "start", "--head", "--block", f"--port={gcs}", f"--temp-dir={folder}"),
@@ -162,8 +173,8 @@ def _start(folder: Path, num_cpus: int) -> Head:
     return Head(process, folder, python, env, gcs, dashboard, agent)
 
 
-def _python_without_spaces(folder: Path) -> str:
-    """A path of this interpreter without spaces: Ray starts workers by a shell and does not quote."""
+def _plain_path_of_python(folder: Path) -> str:
+    """The path of this interpreter without spaces: Ray starts workers by a shell and does not quote."""
     if not re.search(r"\s", sys.executable):
         return sys.executable
     (folder / "venv").symlink_to(sys.prefix, target_is_directory=True)
@@ -173,73 +184,46 @@ def _python_without_spaces(folder: Path) -> str:
 def _wait_until_ready(head: Head) -> None:
     """Wait until the dashboard answers and the agent that starts jobs listens."""
     start = time.monotonic()
-    while time.monotonic() < start + _READY_S and head.process.poll() is None:
+    while time.monotonic() < start + _READY_S:
+        _check_alive(head)
         with suppress(OSError):
             head.get("/api/version")
             socket.create_connection(("127.0.0.1", head.agent_port), timeout=5).close()
             return
         time.sleep(_POLL_S)
-    if head.process.poll() is not None:
-        raise _head_died(head)
-    raise RuntimeError(
+    raise WorkerError(
         f"Ray's head is not ready after {_READY_S:.0f} s; its output:\n{head.output()}"
     )
 
 
-def _head_died(head: Head) -> RuntimeError:
-    return RuntimeError(
-        f"Ray's head ended with exit code {head.process.poll()}; its output:\n{head.output()}"
-    )
-
-
-def _follow(head: Head, job: str) -> int:
-    """Copy the job's output to stdout until it ends, and return its exit code.
-
-    ``ray job submit`` could wait as well, but it repeats the output of a failed job and hides the
-    exit code.
-    """
-    log = head.folder / "session_latest" / "logs" / f"job-driver-{job}.log"
-    info: dict[str, object] = {}
-    copied_bytes = 0
-    while head.process.poll() is None:
-        # The status is read before the output is copied, so that the last copy is complete.
-        with suppress(OSError):
-            info = head.get(f"/api/jobs/{job}")
-        with suppress(FileNotFoundError), log.open("rb") as f:
-            f.seek(copied_bytes)
-            copied_bytes += sys.stdout.buffer.write(f.read())
-            sys.stdout.flush()
-        if info.get("status") in ("SUCCEEDED", "FAILED", "STOPPED"):
-            code = info.get("driver_exit_code")
-            if isinstance(code, int):
-                return code
-            raise RuntimeError(f"Ray did not complete the job: {info.get('message')}")
-        time.sleep(_POLL_S)
-    raise _head_died(head)
+def _check_alive(head: Head) -> None:
+    code = head.process.poll()
+    if code is not None:
+        raise WorkerError(f"Ray's head ended with exit code {code}; its output:\n{head.output()}")
 
 
 def _stop(head: Head | None, folder: Path) -> None:
-    """End the head, which ends its processes; then kill the remaining ones, such as the job's session."""
+    """Stop the head, which stops its processes; then kill what is left, such as the job's session."""
     if head is not None:
         head.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             head.process.wait(_STOP_S)
     deadline = time.monotonic() + _STOP_S
-    while remaining := [p for p in psutil.process_iter() if _mark_of(p) == str(folder)]:
+    while left := [p for p in psutil.process_iter() if _mark_of(p) == str(folder)]:
         if time.monotonic() > deadline:
-            raise RuntimeError(
-                f"{[p.pid for p in remaining]} cannot be killed; end these processes by hand"
+            raise WorkerError(
+                f"processes {[p.pid for p in left]} cannot be killed; end them yourself"
             )
-        for process in remaining:
+        for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(remaining, timeout=1.0)
+        psutil.wait_procs(left, timeout=1.0)
     if head is not None:
         head.process.wait()
 
 
 def _mark_of(process: psutil.Process) -> str | None:
-    """The head's mark in a process's environment. Every child inherits it, in any process session."""
+    """The folder of the head that started a process: all of them inherit the head's environment."""
     try:
         return process.environ().get(_MARK)
     except (psutil.Error, OSError):
@@ -248,23 +232,26 @@ def _mark_of(process: psutil.Process) -> str | None:
 
 def _free_ports(count: int) -> list[int]:
     """Different free ports of the loopback interface."""
-    ports: list[int] = []
+    free: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            ports.append(port)
-        if len(ports) == count:
-            return ports
-    raise RuntimeError(f"there are fewer than {count} free ports in {_PORTS}")
+            free.append(port)
+        if len(free) == count:
+            return free
+    raise WorkerError(f"fewer than {count} ports of {_PORTS} are free; stop what uses them")
 
 
-def _exit_on_signal(signum: int, frame: FrameType | None) -> None:
+def _end(signum: int, frame: FrameType | None) -> None:
     sys.exit(128 + signum)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _exit_on_signal)
+    signal.signal(signal.SIGTERM, _end)
     try:
         sys.exit(run_job(Path(__file__).with_name("run_pipeline.py"), sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(130)
+    except GmpAtlError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(e.exit_code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from support.one_process import Tiny, no_ray, tiny_experiment
 from gmp_atl_dist import __version__, errors
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.corpora.synth import MARKER
+from gmp_atl_dist.execution import all_stage_names
 from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.hubert import build_random
 from gmp_atl_dist.models.source import model_to_files
@@ -187,6 +189,13 @@ def test_an_unknown_stage(gmp_atl: Run, config: Path) -> None:
     assert "stage 'cook' is not known; known: ingest, backbone, mfcc, cluster1" in err
 
 
+def test_the_help_of_stage_lists_the_stages_of_the_method(gmp_atl: Run) -> None:
+    code, out, _ = gmp_atl("stage", "--help")
+    words = set(re.findall(r"\w+", out))
+    assert code == 0
+    assert set(all_stage_names()) <= words
+
+
 def test_a_stage_out_of_turn(gmp_atl: Run, config: Path) -> None:
     code, _, err = gmp_atl("stage", "label", "-c", config)
     assert code == errors.ArtifactError.exit_code
@@ -242,7 +251,7 @@ def test_run_status_verify(gmp_atl: Run, config: Path, tmp_path: Path) -> None:
     assert out.count(" done ") == 10
     assert gmp_atl("verify", "-c", config) == (
         0,
-        f"12 artefacts below {(tmp_path / 'root').as_uri()} are whole\n",
+        f"12 artefacts below {(tmp_path / 'root').as_uri()} are intact\n",
         "",
     )
     model = next((tmp_path / "root").glob("artifacts/finetune/*/files"))
@@ -262,7 +271,7 @@ def test_run_status_verify(gmp_atl: Run, config: Path, tmp_path: Path) -> None:
 def test_verify_needs_to_know_where(gmp_atl: Run, tmp_path: Path) -> None:
     code, _, err = gmp_atl("verify")
     assert code == 2
-    assert err == "error: nothing to verify; give --root or --config\n"
+    assert err == "error: no root to verify; give --root or --config\n"
     code, out, _ = gmp_atl("verify", "--root", tmp_path)
     assert code == 0
     assert out.startswith("0 artefacts")
@@ -389,7 +398,7 @@ def test_an_interruption_says_that_nothing_is_lost(
     monkeypatch.setattr(execution, "run_pipeline", interrupt)
     code, _, err = gmp_atl("run", "-c", config)
     assert code == 130
-    assert "what was finished stays finished" in err
+    assert "finished stages and parts are kept" in err
 
 
 def test_a_defect_of_ours_keeps_its_traceback(

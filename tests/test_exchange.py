@@ -99,20 +99,20 @@ def test_the_sample_comes_out_as_the_same_bytes(
 def test_labels_of_the_sample_by_centroids_fitted_on_it(
     data_root: Path, store: Store, tmp_path: Path
 ) -> None:
-    from gmp_atl_dist.clustering.assignment import Assigner
+    from gmp_atl_dist.clustering.assignment import FaissAssigner, nearest_ids
     from gmp_atl_dist.clustering.assignment_step import fit_in_memory
-    from gmp_atl_dist.clustering.lloyd import Fit
+    from gmp_atl_dist.clustering.state import Fit
 
     features = import_features(store, sample_files(data_root), LAYER).features
     x_TD = FeatureReader(features, LAYER).frames("sample.base.L9-000000")
     k = 50
     fits = [Fit("the sample", k, seed=0, iterations=10)]
     centroids_KD = fit_in_memory(fits, {"all": x_TD})[0].centroids_KD
-    ids = Assigner(centroids_KD).assign(x_TD)
+    ids = nearest_ids(FaissAssigner(centroids_KD), x_TD)
     wide = x_TD.astype(np.float64)[:, None] - centroids_KD.astype(np.float64)
     np.testing.assert_array_equal(ids, (wide**2).sum(axis=2).argmin(axis=1))
     again = fit_in_memory(fits, {"all": x_TD})[0].centroids_KD
-    np.testing.assert_array_equal(ids, Assigner(again).assign(x_TD))
+    np.testing.assert_array_equal(ids, nearest_ids(FaissAssigner(again), x_TD))
     assert set(ids) <= set(range(k))
     assert len(set(ids)) > k // 2
 

@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.linear_model import LinearRegression
 
 from gmp_atl_dist.cli.main import main
-from gmp_atl_dist.clustering.assignment import Assigner, unit_rows
+from gmp_atl_dist.clustering.assignment import FaissAssigner, nearest_ids, unit_rows
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.exchange.codebooks import (
     all_codebooks,
@@ -68,7 +68,7 @@ def test_what_fairseq_does_with_our_file_gives_our_labels(tmp_path: Path) -> Non
     model = joblib.load(tmp_path / "km.bin")
     c_DK = model.cluster_centers_.transpose()
     distances = (X_MD**2).sum(1, keepdims=True) - 2 * X_MD @ c_DK + (c_DK**2).sum(0)
-    ours = Assigner(CENTROIDS_KD).assign(X_MD)
+    ours = nearest_ids(FaissAssigner(CENTROIDS_KD), X_MD)
     np.testing.assert_array_equal(distances.argmin(axis=1), ours)
     np.testing.assert_array_equal(model.predict(X_MD), ours)
 

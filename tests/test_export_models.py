@@ -24,6 +24,7 @@ from gmp_atl_dist.audio import pcm16_to_float
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import ModelConfig, RunConfig
 from gmp_atl_dist.corpora.folds import plan_folds
+from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.exchange.models import EXPORTED_NAMES, export_model
 from gmp_atl_dist.inference.predictor import probabilities_of
 from gmp_atl_dist.models.emotion import EmotionModel
@@ -42,6 +43,7 @@ from gmp_atl_dist.stages.ingest import Ingest
 from gmp_atl_dist.stages.report import outcome_of
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.layout import claim_layout
 from gmp_atl_dist.store.readers import AudioReader, read_emotions, read_utterances
 
 pytest_plugins = ["support.one_process"]
@@ -141,13 +143,17 @@ def models_of(exports: Exports) -> dict[str, EmotionModel]:
 
 
 def other_classifier() -> EmotionModel:
-    """HuBERT-large's kind: layer norms, normalised waveforms, the last layer norm at the end."""
+    """HuBERT-large's kind: layer norms, normalised waveforms, the last layer norm at the end.
+
+    With the other built-in pooling and loss.
+    """
     values = {**NAMED_SIZES["tiny"], "feat_extract_norm": "layer", "conv_bias": True}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         hubert = Hubert(HubertConfig.from_dict({**values, "do_stable_layer_norm": True}))
         assert hubert.config.normalize_waveform
-        return EmotionModel.from_backbone(hubert, ["a", "b", "c"], embedding_dim=8).eval()
+        emotions, parts = ["a", "b", "c"], {"pooling": "mean", "loss": "cross_entropy"}
+        return EmotionModel.from_backbone(hubert, emotions, embedding_dim=8, **parts).eval()
 
 
 def sealed_classifier(model: EmotionModel, root: Path) -> Artifact:
@@ -182,6 +188,7 @@ def ran(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
     config = tiny_experiment(tiny_corpus, folder / "root")
     (folder / "x.toml").write_text(toml_of(config))
     context = context_of(folder / "root", tiny_corpus, config)
+    claim_layout(context.store)
     with no_ray():
         corpus = finish(Ingest(config.corpus, context.source), context)
         backbone = finish(Backbone(config.model), context)
@@ -206,7 +213,7 @@ def exports(ran: Exports) -> Exports:
         arguments = [str(out / stage), "--what", "backbone", "--stage", stage]
         assert main([*common, *arguments]) == 0
     other = sealed_classifier(other_classifier(), out / "root")
-    made = replace(ran.made, finetuned=other)
+    made = FoldArtifacts(ran.made.fold, {**ran.made.handles, "finetune": other})
     export_model(ran.config, ran.corpus, ran.backbone, made, out / "stable", what="classifier")
     np.savez(out / "waves.npz", *ran.waves)
     job = {
@@ -255,7 +262,7 @@ def test_logits_are_ours(exports: Exports, name: str) -> None:
 
     labels = torch.arange(len(exports.waves)) % len(model.config.emotions)
     with torch.inference_mode():
-        loss = torch.nn.functional.cross_entropy(model(wave_BN, num_samples_B, labels), labels)
+        loss = model(wave_BN, num_samples_B, labels).loss_B.mean()
     assert float(found[f"{name}/loss"]) == pytest.approx(float(loss), abs=1e-3)
 
 
@@ -399,6 +406,20 @@ def test_a_base_model_is_named_where_its_name_means_something_elsewhere(
     text = (tmp_path / "out" / "README.md").read_text()
     assert yaml.safe_load(text.split("---")[1]).get("base_model") == base_model
     assert (source in text) == (base_model is not None)
+
+
+def test_a_classifier_with_a_plugin_is_refused_by_name(ran: Exports, tmp_path: Path) -> None:
+    model = other_classifier()
+    model.config.loss = "arcface"
+    artifact = sealed_classifier(model, tmp_path / "root")
+    made = FoldArtifacts(ran.made.fold, {**ran.made.handles, "finetune": artifact})
+    with pytest.raises(
+        ModelError, match=r"finetune.loss = 'arcface' is not built in; built in are am_soft"
+    ):
+        export_model(
+            ran.config, ran.corpus, ran.backbone, made, tmp_path / "out", what="classifier"
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unevaluated_fold_has_no_scores(ran: Exports, tmp_path: Path) -> None:

@@ -171,8 +171,8 @@ def test_cluster_quality_is_scikit_learns_information(
     num_clusters = num_classes + spare_clusters
     joint = sklearn_confusion_matrix(truth, labels, labels=range(num_classes))
 
-    quality = metrics.cluster_quality(
-        labels, truth, num_clusters=num_clusters, num_classes=num_classes
+    quality = metrics.cluster_quality_from_joint(
+        metrics.joint_counts(truth, labels, num_classes, num_clusters)
     )
 
     entropy = mutual_info_score(truth, truth)
@@ -191,7 +191,8 @@ def test_cluster_quality_of_summed_counts_is_that_of_all_frames():
 
     summed = metrics.cluster_quality_from_joint(sum(parts))
 
-    assert summed == metrics.cluster_quality(labels, truth, num_clusters=50, num_classes=4)
+    whole = metrics.cluster_quality_from_joint(metrics.joint_counts(truth, labels, 4, 50))
+    assert summed == whole
 
 
 def test_label_usage_finds_dead_clusters():

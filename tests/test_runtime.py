@@ -94,13 +94,13 @@ def test_foreign_errors_and_rings_have_none_of_ours() -> None:
     assert unwrap_error(Wrapper(None)) is None
 
 
-def test_the_last_line_is_what_is_told() -> None:
+def test_the_last_line_is_what_is_values_set() -> None:
     assert last_line(ValueError("first\n\n  last  \n")) == "last"
     assert last_line(ValueError()) == "ValueError"
     assert len(last_line(ValueError("x" * 10_000))) == 300
 
 
-def test_a_death_is_told_in_short() -> None:
+def test_a_death_is_values_set_in_short() -> None:
     died = RuntimeError("The actor died.\n\tpid: 7\nThe worker was killed.")
     assert short_message(died) == "RuntimeError: The worker was killed."
     # What user code raised comes first; Ray's advice follows it.
@@ -173,7 +173,7 @@ def test_errors_come_back_from_another_process(kind: type[GmpAtlError]) -> None:
     assert getattr(errors, kind.__name__) is kind
 
 
-def test_a_cluster_that_was_not_needed_starts_and_stops_nothing() -> None:
+def test_a_connection_that_is_not_needed_imports_and_starts_nothing() -> None:
     script = (
         "import sys\n"
         "from gmp_atl_dist.config import RuntimeConfig\n"
@@ -189,7 +189,7 @@ def test_a_cluster_that_was_not_needed_starts_and_stops_nothing() -> None:
     assert not loaded & {"ray", "deepspeed", "faiss", "torch", "transformers", "matplotlib"}
 
 
-def test_a_cluster_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ray_that_is_connected_already_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     def never(*_: object, **__: object) -> None:
@@ -198,15 +198,15 @@ def test_a_cluster_of_somebody_else_is_left_alone(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "init", never)
     monkeypatch.setattr(ray, "shutdown", never)
-    with runtime.RayConnection(RuntimeConfig()) as cluster:
-        cluster.open()
+    with runtime.RayConnection(RuntimeConfig()) as connection:
+        connection.open()
 
 
 @pytest.mark.parametrize(
     ("configured", "environment", "expected"),
     [(None, None, "local"), (None, "head:1", "head:1"), ("mine:2", "head:1", "mine:2")],
 )
-def test_which_ray_is_joined(
+def test_which_address_is_used(
     monkeypatch: pytest.MonkeyPatch, configured: str | None, environment: str | None, expected: str
 ) -> None:
     import ray
@@ -218,13 +218,13 @@ def test_which_ray_is_joined(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if environment is not None:
         monkeypatch.setenv("RAY_ADDRESS", environment)
-    with runtime.RayConnection(RuntimeConfig(ray_address=configured)) as cluster:
-        cluster.open()
+    with runtime.RayConnection(RuntimeConfig(ray_address=configured)) as connection:
+        connection.open()
         assert calls == [expected]
     assert calls == [expected, "shutdown"]
 
 
-def test_a_ray_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     def refuse(**_: object) -> None:
@@ -232,16 +232,16 @@ def test_a_ray_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refuse)
-    cluster = runtime.RayConnection(RuntimeConfig(ray_address="head:6379"))
+    connection = runtime.RayConnection(RuntimeConfig(ray_address="head:6379"))
     with pytest.raises(WorkerError, match=r"cannot reach Ray at head:6379: nobody .*RAY_ADDRESS"):
-        cluster.open()
+        connection.open()
 
 
-def test_a_gauge_is_told_again_until_its_stage_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray forgets within 20 s what is set once, and who hangs sets nothing."""
+def test_a_gauge_is_set_again_until_its_stage_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray drops a gauge 20 s after it was set, and a process that hangs sets nothing."""
     import ray.util.metrics
 
-    told: list[tuple[str, float]] = []
+    values_set: list[tuple[str, float]] = []
 
     class Gauge:
         def __init__(self, name: str, *_: object, **__: object) -> None:
@@ -251,20 +251,20 @@ def test_a_gauge_is_told_again_until_its_stage_is_over(monkeypatch: pytest.Monke
             return self
 
         def set(self, value: float, _: object) -> None:
-            told.append((self._name, value))
+            values_set.append((self._name, value))
 
     monkeypatch.setattr(ray.util.metrics, "Gauge", Gauge)
-    monkeypatch.setattr("gmp_atl_dist.runtime.metrics._AGAIN_EVERY_S", 0.01)
+    monkeypatch.setattr("gmp_atl_dist.runtime.metrics._REPEAT_S", 0.01)
     metrics = StageMetrics(Tags("run", "extract", "fold1"))
     metrics.plan(2)
-    metrics.done()
+    metrics.finish()
     deadline = time.monotonic() + 120
-    while told.count(("gmp_atl_parts_planned", 2)) < 5 and time.monotonic() < deadline:
+    while values_set.count(("gmp_atl_parts_planned", 2)) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
     metrics.close()
-    assert told.count(("gmp_atl_parts_planned", 2)) >= 5
-    assert told.count(("gmp_atl_parts_done", 1)) >= 4
+    assert values_set.count(("gmp_atl_parts_planned", 2)) >= 5
+    assert values_set.count(("gmp_atl_parts_done", 1)) >= 4
     time.sleep(0.1)
-    count = len(told)
+    count = len(values_set)
     time.sleep(0.1)
-    assert len(told) == count
+    assert len(values_set) == count

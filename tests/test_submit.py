@@ -1,4 +1,4 @@
-"""What ``gmp-atl submit`` makes of a configuration and of the jobs that a cluster remembers."""
+"""What ``gmp-atl submit`` submits, by the configuration and the jobs that a cluster remembers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.errors import ConfigError, WorkerError
-from gmp_atl_dist.ray_api.jobs import Job, Jobs
+from gmp_atl_dist.ray_api.jobs import Job, Jobs, _JobLines
 from gmp_atl_dist.submit import Order, exit_code_of, name_of, order_of, place
 
 
@@ -30,7 +30,7 @@ def test_the_same_run_has_the_same_name_whatever_it_runs_on() -> None:
     assert name_of(experiment()) != name_of(experiment(warmup={"lr": 1e-3}))
 
 
-def test_the_job_looks_before_it_runs(tmp_path: Path) -> None:
+def test_the_job_runs_doctor_first(tmp_path: Path) -> None:
     made = order(tmp_path, overrides=("corpus.table=my table.csv",), root="s3://bucket/x")
     arguments = "--config run.toml --set 'corpus.table=my table.csv' --root s3://bucket/x"
 
@@ -60,11 +60,11 @@ def test_a_second_submit(jobs: dict[str, str], expected: tuple[str, str | None])
     assert (name, there and there.id) == expected
 
 
-def test_what_would_be_lost_or_is_not_there_is_refused(
+def test_orders_that_cannot_work_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NOT_SET", raising=False)
-    with pytest.raises(ConfigError, match="goes with it"):
+    with pytest.raises(ConfigError, match="be deleted with it"):
         order(tmp_path, experiment("runs"))
     with pytest.raises(ConfigError, match="--working-dir"):
         order(tmp_path, folder=tmp_path / "below")
@@ -72,9 +72,7 @@ def test_what_would_be_lost_or_is_not_there_is_refused(
         order(tmp_path, env=["NOT_SET"])
 
 
-def test_secrets_do_not_go_where_ray_keeps_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_secrets_are_not_passed_to_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
 
@@ -101,8 +99,35 @@ def test_the_exit_code_is_the_jobs(job: Job, code: int) -> None:
     assert exit_code_of(job) == code
 
 
-def test_addresses_that_are_none() -> None:
+def test_wrong_addresses() -> None:
     with pytest.raises(ConfigError, match="http://HOST:8265"):
         Jobs("head:6379")
     with pytest.raises(WorkerError, match="does not answer"):
         Jobs("http://127.0.0.1:1")
+
+
+RAYS_LINES = (
+    "2026-11-26 01:54:44,918\tINFO job_manager.py:581 -- Runtime env is setting up.\n"
+    "Running entrypoint for job gmp-atl-1: python -m gmp_atl_dist.cli run\n"
+)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_lines_that_ray_puts_before_a_jobs_own_are_left_out(size: int) -> None:
+    text = RAYS_LINES + "ingest: running\nRunning entrypoint for job of ours\n\nno end"
+    written: list[str] = []
+    lines = _JobLines(written.append)
+    for start in range(0, len(text), size):
+        lines.add(text[start : start + size])
+    lines.end()
+
+    assert "".join(written) == text.removeprefix(RAYS_LINES)
+
+
+def test_a_job_without_lines_of_ray_loses_nothing() -> None:
+    written: list[str] = []
+    lines = _JobLines(written.append)
+    lines.add("error: no corpus\n")
+    lines.end()
+
+    assert written == ["error: no corpus\n"]

@@ -24,9 +24,9 @@ def show(
     """Show codebooks: whose, how many clusters, and how they were fitted."""
     from gmp_atl_dist.exchange.codebooks import all_codebooks, find_codebooks
     from gmp_atl_dist.store.codebooks import read_codebooks
-    from gmp_atl_dist.store.filesystem import Store
+    from gmp_atl_dist.store.layout import open_root
 
-    store = Store.open(root)
+    store = open_root(root)
     found = [find_codebooks(store, fingerprint)] if fingerprint else all_codebooks(store)
     table = Table("artefact", "scale", "layer", "group", "k x dim", "ids", "metric", "origin")
     for name in (
@@ -75,9 +75,9 @@ def export(
 ) -> int:
     """Write a codebook's centroids as .npy, or as the k-means that fairseq loads."""
     from gmp_atl_dist.exchange.codebooks import export_codebook, find_codebooks
-    from gmp_atl_dist.store.filesystem import Store
+    from gmp_atl_dist.store.layout import open_root
 
-    artifact = find_codebooks(Store.open(root), fingerprint)
+    artifact = find_codebooks(open_root(root), fingerprint)
     book = export_codebook(artifact, out, scale, group)
     k, dim = book.centroids_KD.shape
     print(f"codebook {book.fingerprint}: {k} x {dim} of layer {book.layer} in {out}")
@@ -95,11 +95,11 @@ def import_(
     from gmp_atl_dist.errors import ConfigError
     from gmp_atl_dist.exchange.codebooks import import_codebook
     from gmp_atl_dist.store.codebooks import read_codebooks
-    from gmp_atl_dist.store.filesystem import Store
+    from gmp_atl_dist.store.layout import open_root
 
     if metric not in ("euclidean", "cosine"):
         raise ConfigError(f"--metric: {metric!r} is neither euclidean nor cosine")
-    artifact = import_codebook(Store.open(root), file, layer, metric)
+    artifact = import_codebook(open_root(root, to_write=True), file, layer, metric)
     (book,) = read_codebooks(artifact)
     k, dim = book.centroids_KD.shape
     print(f"codebook {artifact.key.fingerprint}: {k} x {dim} of layer {layer}")

@@ -23,9 +23,9 @@ def export(
     """Write a layer's features, and labels if asked to, as fairseq does."""
     from gmp_atl_dist.exchange.exporting import export_features, export_labels
     from gmp_atl_dist.store.artifact import artifact_of
-    from gmp_atl_dist.store.filesystem import Store
+    from gmp_atl_dist.store.layout import open_root
 
-    store = Store.open(root)
+    store = open_root(root)
     features = artifact_of(store, "extract", fingerprint)
     pseudo_labels = None if labels is None else artifact_of(store, "label", labels)
     listing = export_features(features, layer, out, name)
@@ -58,9 +58,10 @@ def import_(
     """Take features and labels that fairseq wrote into the store."""
     from gmp_atl_dist.exchange.importing import import_features
     from gmp_atl_dist.exchange.layout import FairseqFiles
-    from gmp_atl_dist.store.filesystem import Store
+    from gmp_atl_dist.store.layout import open_root
 
-    imported = import_features(Store.open(root), FairseqFiles.beside(npy, lengths, tsv, km), layer)
+    files = FairseqFiles.beside(npy, lengths, tsv, km)
+    imported = import_features(open_root(root, to_write=True), files, layer)
     receipts = imported.features.manifest.receipts
     print(
         f"extract {imported.features.key.fingerprint}: {sum(r.rows for r in receipts)} utterances, "

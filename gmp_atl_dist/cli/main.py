@@ -1,6 +1,6 @@
-"""The command line: parse, load the configuration, call, print.
+"""The command line: it parses, loads the configuration, calls the library and prints.
 
-Each command imports heavy libraries itself, so that ``config check`` answers at once.
+Each command imports heavy libraries itself, so that ``config check`` starts quickly.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from gmp_atl_dist.cli import codebooks, config, corpora, doctor, features, model
 from gmp_atl_dist.errors import GmpAtlError
 
 app = typer.Typer(
-    help="Train speech-emotion recognisers by GMP-ATL on a cluster or a laptop.",
+    help="Train speech-emotion recognition models by GMP-ATL, on a cluster or on one machine.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 app.command()(run.run)
-app.command()(run.stage)
+app.command(cls=run.StageCommand)(run.stage)
 app.command()(run.status)
 app.command()(run.verify)
 app.command()(run.predict)
@@ -43,7 +43,7 @@ def version() -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if it succeeded. Errors of the user's print as text, not as a traceback."""
+    """Run a command and return its exit code. A user's errors are printed as text, without a traceback."""
     try:
         result = app(args=None if argv is None else list(argv), standalone_mode=False)
         code = result if isinstance(result, int) else 0
@@ -55,12 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except typer.Abort:
         code = _INTERRUPTED
     except Exception as e:
-        message = getattr(e, "format_message", None)  # click's errors, wherever typer keeps them
+        message = getattr(e, "format_message", None)  # an error of click, which typer may vendor
         if message is None:
             raise
         print(f"error: {message()}; see --help", file=sys.stderr)
         return 2
-    # typer makes this code of a Ctrl-C, and says nothing.
+    # typer returns this code after a Ctrl-C, without a message.
     if code == _INTERRUPTED:
-        print("interrupted; what was finished stays finished, run again to go on", file=sys.stderr)
+        print(
+            "interrupted; finished stages and parts are kept, run the same command again to continue",
+            file=sys.stderr,
+        )
     return code

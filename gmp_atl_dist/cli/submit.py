@@ -18,26 +18,37 @@ def submit(
     config: ConfigOption,
     address: Annotated[
         str,
-        typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="of the dashboard: http://HOST:8265"),
+        typer.Option(
+            envvar="RAY_API_SERVER_ADDRESS", help="URL of the dashboard: http://HOST:8265"
+        ),
     ],
     set_: SetOption = None,
     root: RootOption = None,
     working_dir: Annotated[
-        Path, typer.Option(help="uploaded without .git, .venv, runs and what .gitignore names")
+        Path,
+        typer.Option(
+            help="folder to upload, without .git, .venv, runs and files that .gitignore excludes"
+        ),
     ] = Path("."),
     submission_id: Annotated[
-        str | None, typer.Option(help="instead of one derived from configuration, corpus and root")
+        str | None,
+        typer.Option(help="job id; by default derived from configuration, corpus and root"),
     ] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="do not follow the job")] = False,
     env: Annotated[
         list[str] | None,
-        typer.Option(help="variable of this environment that the job gets; no secrets; repeatable"),
+        typer.Option(
+            help="name of an environment variable to pass to the job; no secrets; repeatable"
+        ),
     ] = None,
     no_doctor: Annotated[
-        bool, typer.Option("--no-doctor", help="do not run doctor before the run")
+        bool, typer.Option("--no-doctor", help="do not run gmp-atl doctor before the run")
     ] = False,
 ) -> int:
-    """Run the pipeline as a job of a Ray cluster, or follow it if it is there; its exit code."""
+    """Run the pipeline as a job of a Ray cluster, or follow the job that runs it already.
+
+    Returns the exit code of the job.
+    """
     from gmp_atl_dist.ray_api.jobs import Jobs
     from gmp_atl_dist.submit import exit_code_of, order_of, submit_or_attach
 
@@ -70,17 +81,17 @@ def submit(
     try:
         job = jobs.follow(job.id, _write)
     except KeyboardInterrupt:
-        _say(f"\n{job.id} goes on; the two commands above follow it again and stop it")
+        _say(f"\n{job.id} keeps running; the two commands above follow it again and stop it")
         return _INTERRUPTED
     code = exit_code_of(job)
-    # Ray's message goes on with the end of the log, which was shown.
+    # Further lines of Ray's message repeat the end of the log, which was printed already.
     message = f": {job.message.partition(chr(10))[0]}" if code else ""
     _say(f"{job.id} {job.status.lower()}{message}")
     return code
 
 
 def _say(text: str) -> None:
-    """What is not the job's own goes to standard error, without secrets."""
+    """Print what is not the job's output to standard error, without secrets."""
     from gmp_atl_dist.doctor.findings import without_secrets
 
     print(without_secrets(text), file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
-"""Passes over frames in memory: blocks of them, by group, on some threads or GPUs.
+"""Assignment steps over frames in memory: in blocks, by group, on threads or on GPUs.
 
-Shape suffixes: M frames, D hidden.
+Shape suffixes: M frames, D hidden, K clusters.
 """
 
 from __future__ import annotations
@@ -14,9 +14,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from gmp_atl_dist.clustering.assignment import BLOCK_ROWS, Assigner, as_floats, unit_rows
+from gmp_atl_dist.clustering.assignment import (
+    BLOCK_ROWS,
+    Assigner,
+    AssignerFactory,
+    make_assigner,
+)
 from gmp_atl_dist.clustering.initialization import initial_centroids
-from gmp_atl_dist.clustering.lloyd import Fit, Request, State, run_fits
+from gmp_atl_dist.clustering.lloyd import run_fits
+from gmp_atl_dist.clustering.state import Fit, Metric, Request, State
 from gmp_atl_dist.clustering.statistics import ClusterStatistics, NotFiniteError
 from gmp_atl_dist.device import one_faiss_thread
 from gmp_atl_dist.errors import ModelError
@@ -26,25 +32,31 @@ R = TypeVar("R")
 
 _GPU_BLOCK_ROWS = 65_536
 _GPU_WORTH_FLOP = 1e11
-"""A pass of less is done sooner than a GPU is fed (faiss#1719)."""
+"""A CPU finishes a smaller assignment step before a GPU has its data (faiss#1719)."""
 
 Blocks = Mapping[str, Sequence[np.ndarray]]
-"""Frames of each group, fp16 or fp32 [M, D], in pieces of at most ``block_rows``."""
+"""Frames by group, fp16 or fp32 [M, D], in pieces of at most ``block_rows``."""
 
 
-class Computer:
-    """ClusterStatistics of blocks on ``threads`` threads of one FAISS thread each, or on ``gpus`` GPUs.
+class AssignmentStep:
+    """Cluster statistics of blocks, on ``threads`` threads with one FAISS thread each, or on ``gpus`` GPUs.
 
-    A block is converted once for all that is asked of it, and blocks are added in order, so that the
-    sums do not depend on the number of threads.
+    A block is prepared once for all requests of one metric. Statistics of blocks are added in order, so
+    that they do not depend on the number of threads. Threads default to ``OMP_NUM_THREADS``.
     """
 
-    def __init__(self, threads: int | None = None, gpus: int = 0) -> None:
+    def __init__(
+        self,
+        threads: int | None = None,
+        gpus: int = 0,
+        make_assigner: AssignerFactory = make_assigner,
+    ) -> None:
         self.threads = threads or int(os.environ.get("OMP_NUM_THREADS", "1"))
         self._gpus = gpus
+        self._make_assigner = make_assigner
         self._pool = ThreadPoolExecutor(self.threads, initializer=one_faiss_thread)
-        # FAISS's resources of a GPU are for one thread at a time.
-        self._lock = Lock()
+        # FAISS's resources of a GPU serve one thread at a time.
+        self._gpu_lock = Lock()
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -54,18 +66,18 @@ class Computer:
         return _GPU_BLOCK_ROWS if self._gpus else BLOCK_ROWS
 
     def blocks(self, x_MD: np.ndarray) -> list[np.ndarray]:
-        """Views of the frames, a block each."""
+        """The frames in blocks; each is a view."""
         return [x_MD[i : i + self.block_rows] for i in range(0, len(x_MD), self.block_rows)]
 
     def assigners(self, requests: Sequence[Request], frames: int) -> list[Assigner]:
-        """For each request; on the GPUs where there are some and it is worth it."""
-        found = []
+        """One per request; on the GPUs, if there are any and ``frames`` are enough for them."""
+        assigners: list[Assigner] = []
         for request in requests:
             k, dim = request.centroids_KD.shape
             worth_it = 2.0 * frames * k * dim >= _GPU_WORTH_FLOP
             gpus = self._gpus if worth_it else 0
-            found.append(Assigner(request.centroids_KD, request.metric, gpus))
-        return found
+            assigners.append(self._make_assigner(request.centroids_KD, request.metric, gpus))
+        return assigners
 
     def add(
         self,
@@ -74,42 +86,39 @@ class Computer:
         assigners: Sequence[Assigner],
         blocks: Blocks,
     ) -> None:
-        """Add the blocks of every group to the totals of the requests for that group.
+        """Add the statistics of each group's blocks to the totals of the requests for that group.
 
         Raises:
             NotFiniteError: with the group, and the row of its frames.
         """
         for group in dict.fromkeys(request.group for request in requests):
-            mine = [i for i, request in enumerate(requests) if request.group == group]
+            numbers = [i for i, request in enumerate(requests) if request.group == group]
 
-            def work(x_MD: np.ndarray, mine: Sequence[int] = mine) -> list[ClusterStatistics]:
-                return self._block_sums(x_MD, [assigners[i] for i in mine])
+            def work(x_MD: np.ndarray, numbers: Sequence[int] = numbers) -> list[ClusterStatistics]:
+                return self._of_block(x_MD, [assigners[i] for i in numbers])
 
-            start = 0
-            for x_MD, found in self._in_order(work, blocks.get(group, ())):
-                if isinstance(found, NotFiniteError):
-                    raise NotFiniteError(start + found.row, group)
-                for i, sums in zip(mine, found, strict=True):
-                    totals[i].add(sums)
-                start += len(x_MD)
+            first_row = 0
+            for x_MD, result in self._in_order(work, blocks.get(group, ())):
+                if isinstance(result, NotFiniteError):
+                    raise NotFiniteError(first_row + result.row, group)
+                for i, statistics in zip(numbers, result, strict=True):
+                    totals[i].add(statistics)
+                first_row += len(x_MD)
 
-    def _block_sums(
-        self, x_MD: np.ndarray, assigners: Sequence[Assigner]
-    ) -> list[ClusterStatistics]:
-        x_MD = as_floats(x_MD)
-        unit_MD = unit_rows(x_MD) if any(a.metric == "cosine" for a in assigners) else x_MD
-        found = []
+    def _of_block(self, x_MD: np.ndarray, assigners: Sequence[Assigner]) -> list[ClusterStatistics]:
+        lock = self._gpu_lock if self._gpus else None
+        prepared: dict[Metric, np.ndarray] = {}
+        statistics: list[ClusterStatistics] = []
         for assigner in assigners:
-            rows_MD = unit_MD if assigner.metric == "cosine" else x_MD
-            found.append(
-                ClusterStatistics.of(rows_MD, assigner, self._lock if self._gpus else None)
-            )
-        return found
+            if assigner.metric not in prepared:
+                prepared[assigner.metric] = assigner.prepared(x_MD)
+            statistics.append(ClusterStatistics.of(prepared[assigner.metric], assigner, lock))
+        return statistics
 
     def _in_order(
         self, work: Callable[[T], R], items: Iterable[T]
     ) -> Iterator[tuple[T, R | NotFiniteError]]:
-        """Each item with its result, in order; only a few results are held at a time."""
+        """Each item with its result, in order. Only a few results are in memory at a time."""
         waiting: deque[tuple[T, Future[R]]] = deque()
         for item in items:
             waiting.append((item, self._pool.submit(work, item)))
@@ -132,36 +141,24 @@ def fit_in_memory(
     *,
     threads: int | None = None,
     gpus: int = 0,
-    starts: Sequence[np.ndarray] | None = None,
+    initial: Sequence[np.ndarray] | None = None,
+    make_assigner: AssignerFactory = make_assigner,
 ) -> list[State]:
-    """Fit codebooks of frames that are at hand: the whole of k-means in one process.
+    """Fit codebooks of frames in memory: the whole of k-means in one process.
 
-    ``frames`` holds fp16 or fp32 [M, D] by group ("all" for everybody). ``starts`` are first centroids
-    fp32 [K, D]; without them each fit chooses its own. Threads default to ``OMP_NUM_THREADS``.
+    ``frames`` holds fp16 or fp32 [M, D] by group ("all" is the group of everybody). ``initial`` are the
+    first centroids of each fit, fp32 [K, D]; without them each fit chooses its own. Threads default to
+    ``OMP_NUM_THREADS``.
 
     Raises:
         ConfigError: there are fewer (different) frames than clusters.
         ModelError: a frame is not finite.
     """
-    computer = Computer(threads, gpus)
     for group, x_MD in frames.items():
         if x_MD.ndim != 2:
             raise ModelError(f"frames of group {group!r} have shape {x_MD.shape}, expected [M, D]")
-    blocks = {group: computer.blocks(x_MD) for group, x_MD in frames.items()}
-
-    def over_all(requests: Sequence[Request]) -> list[ClusterStatistics]:
-        totals = [ClusterStatistics.zero(*request.centroids_KD.shape) for request in requests]
-        most = max((len(x_MD) for x_MD in frames.values()), default=0)
-        try:
-            computer.add(totals, requests, computer.assigners(requests, most), blocks)
-        except NotFiniteError as e:
-            raise ModelError(
-                f"frame {e.row} is not finite; leave it out, or extract its features again"
-            ) from None
-        return totals
-
-    if starts is None:
-        starts = [
+    if initial is None:
+        initial = [
             initial_centroids(
                 frames[fit.group],
                 fit.k,
@@ -172,10 +169,24 @@ def fit_in_memory(
             )
             for fit in fits
         ]
-    states = [State(np.array(start, np.float32, order="C")) for start in starts]
+    states = [State(np.array(first_KD, np.float32, order="C")) for first_KD in initial]
+    step = AssignmentStep(threads, gpus, make_assigner)
+    blocks = {group: step.blocks(x_MD) for group, x_MD in frames.items()}
+    most_frames = max((len(x_MD) for x_MD in frames.values()), default=0)
+
+    def assign_frames(requests: Sequence[Request]) -> list[ClusterStatistics]:
+        totals = [ClusterStatistics.zero(*request.centroids_KD.shape) for request in requests]
+        try:
+            step.add(totals, requests, step.assigners(requests, most_frames), blocks)
+        except NotFiniteError as e:
+            raise ModelError(
+                f"frame {e.row} is not finite; leave it out, or extract its features again"
+            ) from None
+        return totals
+
     try:
-        for i, state in run_fits(fits, states, over_all):
+        for i, state in run_fits(fits, states, assign_frames):
             states[i] = state
     finally:
-        computer.close()
+        step.close()
     return states

@@ -1,6 +1,6 @@
-"""The first centroids of a fit: frames of the data themselves, all of them different.
+"""The initialization of a fit: its first centroids are different frames of the data.
 
-Shape suffixes: S frames that are looked at, D hidden, K clusters.
+Shape suffixes: S frames that may become centroids, D hidden, K clusters.
 """
 
 from __future__ import annotations
@@ -8,36 +8,37 @@ from __future__ import annotations
 import faiss
 import numpy as np
 
-from gmp_atl_dist.clustering.assignment import Metric, as_floats, unit_rows
+from gmp_atl_dist.clustering.assignment import as_floats, unit_rows
+from gmp_atl_dist.clustering.state import Metric
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.seeding import keyed_rng, keyed_seed
 
 INITIALIZATION_FRAMES = 50_000
-"""Frames of a layer that seeding looks at, evenly drawn; more only where k comes near it."""
+"""Frames of a layer, evenly drawn, that first centroids are chosen from; at least 4 k of them."""
 _PER_CENTROID = 20
 
 
 def initialization_frames(k: int) -> int:
-    """How many frames a fit of ``k`` clusters wants to choose its first centroids from."""
+    """The number of frames from which a fit of ``k`` clusters chooses its first centroids."""
     return max(INITIALIZATION_FRAMES, 4 * k)
 
 
 def evenly(total: int, most: int) -> np.ndarray:
-    """Numbers of at most ``most`` of ``total`` rows, evenly spaced."""
+    """The numbers of at most ``most`` of ``total`` rows, evenly spaced."""
     return np.arange(total) if total <= most else np.arange(most) * total // most
 
 
 def initial_centroids(
     x_SD: np.ndarray, k: int, *, init: str, metric: Metric, seed: int, what: str
 ) -> np.ndarray:
-    """fp32 [K, D]: ``k`` different frames of ``x_SD``, at random or by FAISS's k-means++.
+    """fp32 [K, D]: ``k`` different frames of ``x_SD``, chosen at random or by FAISS's k-means++.
 
-    At most :func:`initialization_frames` of them are considered. k-means++ (Arthur and Vassilvitskii,
-    2007) chooses among 20 frames per centroid.
+    At most :func:`initialization_frames` frames are considered, evenly spaced. k-means++ (Arthur and
+    Vassilvitskii, 2007) chooses among 20 frames per centroid.
 
     Raises:
-        ConfigError: there are fewer frames, or fewer different frames, than clusters; or for the
-            cosine metric a frame of zeros. ``what`` names the scale.
+        ConfigError: there are fewer frames, or fewer different frames, than clusters; or, with the
+            cosine metric, a frame of zeros. ``what`` names the scale in the message.
     """
     if len(x_SD) < k:
         raise ConfigError(
@@ -50,27 +51,30 @@ def initial_centroids(
     x_SD = x_SD[_different_rows(x_SD)]
     if len(x_SD) < k:
         raise ConfigError(
-            f"{what}: k = {k} is more than the {len(x_SD)} different frames among those that were "
-            f"looked at; constant or duplicate frames make no clusters: lower k, look at the "
-            f"features, or raise cluster.sample_frames"
+            f"{what}: k = {k} is more than the {len(x_SD)} different frames among those considered; "
+            f"constant or duplicate frames make no clusters: lower k, check the features, or raise "
+            f"cluster.sample_frames"
         )
     order_S = keyed_rng("start", seed, k).permutation(len(x_SD))
     if init == "random":
         return x_SD[np.sort(order_S[:k])]
-    looked_at_SD = np.ascontiguousarray(x_SD[order_S[: max(_PER_CENTROID * k, 2)]])
+    candidates_SD = np.ascontiguousarray(x_SD[order_S[: max(_PER_CENTROID * k, 2)]])
     chosen_KD = np.empty((k, x_SD.shape[1]), np.float32)
     # FAISS's type stubs lack it.
     seeding = faiss.ClusteringInitialization(x_SD.shape[1], k)  # pyright: ignore[reportAttributeAccessIssue]
     seeding.method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
     seeding.seed = keyed_seed("k-means++", seed, k) & 0x7FFFFFFF
     seeding.init_centroids(
-        len(looked_at_SD), faiss.swig_ptr(looked_at_SD), faiss.swig_ptr(chosen_KD)
+        len(candidates_SD), faiss.swig_ptr(candidates_SD), faiss.swig_ptr(chosen_KD)
     )
-    return _all_different(chosen_KD, looked_at_SD)
+    return _all_different(chosen_KD, candidates_SD)
 
 
 def _all_different(chosen_KD: np.ndarray, x_SD: np.ndarray) -> np.ndarray:
-    """Frames chosen twice, which rounded distances allow, are replaced by the first ones not chosen."""
+    """Replace frames that were chosen twice by the first ones that were not chosen.
+
+    k-means++ may choose equal frames, because its distances are rounded.
+    """
     kept = _different_rows(chosen_KD)
     if len(kept) == len(chosen_KD):
         return chosen_KD
@@ -79,8 +83,8 @@ def _all_different(chosen_KD: np.ndarray, x_SD: np.ndarray) -> np.ndarray:
 
 
 def _different_rows(x_SD: np.ndarray) -> np.ndarray:
-    """Numbers of the rows that equal none before them, rising."""
-    # So that -0.0 is no other frame than 0.0.
+    """The numbers of the rows that equal no earlier row, in ascending order."""
+    # Adding 0 turns -0.0 into 0.0: both are the same frame.
     rows = np.ascontiguousarray(x_SD) + np.float32(0)
     first: dict[bytes, int] = {}
     for number, row in enumerate(rows):

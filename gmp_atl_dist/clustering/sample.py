@@ -1,8 +1,8 @@
-"""Which utterances, and which of their frames, k-means hears of a corpus larger than it needs.
+"""The sample of utterances and frames that k-means is fitted on, if a corpus has more than it needs.
 
-Everything is drawn by name: whether an utterance is heard, and which frames of it, follows from the
-seed and its id alone. So the sample is the same however the corpus is cut into parts and in whatever
-order it is read, and a worker needs no list of it.
+The seed and an utterance's id alone decide whether it is in the sample, and which of its frames are. So
+the sample depends neither on how the corpus is cut into parts nor on the order of reading, and a worker
+needs no list of it.
 
 Shape suffixes: U utterances.
 """
@@ -20,15 +20,15 @@ from gmp_atl_dist.seeding import keyed_rng, keyed_seed
 _WHOLE = 1 << 63
 
 Shares = tuple[tuple[str, float], ...]
-"""Group -> share, where groups differ."""
+"""(group, share), where groups have different shares."""
 
 
 @dataclass(frozen=True)
 class UtteranceSample:
-    """A random share of the utterances; with ``by``, a share of its own for each group.
+    """A random share of the utterances; with ``by``, each group may have its own share.
 
-    ``by`` names the column of the corpus that tells the group; groups without a share of their own
-    have ``share``.
+    ``by`` names the column of the corpus that holds the group. A group without its own share has
+    ``share``.
     """
 
     share: float
@@ -48,7 +48,7 @@ class UtteranceSample:
         return share >= 1.0 or keyed_seed("sample", self.seed, utterance_id) < share * _WHOLE
 
     def mask(self, utterance_ids: Iterable[str], groups: Iterable[str] | None = None) -> list[bool]:
-        """Of each id, whether it is in the sample."""
+        """For each id, whether it is in the sample."""
         if groups is None:
             return [self.holds(utterance_id) for utterance_id in utterance_ids]
         return [self.holds(i, group) for i, group in zip(utterance_ids, groups, strict=True)]
@@ -63,7 +63,7 @@ class FrameSample:
     shares: Shares = ()
 
     def rows(self, utterance_id: str, group: str, num_frames: int) -> np.ndarray | None:
-        """Rows of the frames to take, rising; None takes all."""
+        """The rows of the sampled frames, in ascending order; None is all of them."""
         share = dict(self.shares).get(group, self.share)
         if share >= 1.0:
             return None
@@ -72,14 +72,17 @@ class FrameSample:
 
 
 def initialization_rows(seed: int, utterance_id: str, num_frames: int, share: float) -> np.ndarray:
-    """Rows of an utterance that seeding looks at, rising; drawn apart from the sample itself."""
+    """The rows of an utterance that may become first centroids, in ascending order.
+
+    They are drawn independently of the sample.
+    """
     if share >= 1.0:
         return np.arange(num_frames)
     return _share_of_rows(keyed_rng("start", seed, utterance_id), num_frames, share)
 
 
 def _share_of_rows(rng: np.random.Generator, num_frames: int, share: float) -> np.ndarray:
-    # The fraction of a frame that is left over is taken with its probability.
+    # The fractional part of the number is the probability of one frame more.
     count = min(num_frames, int(num_frames * share + rng.random()))
     return np.sort(rng.choice(num_frames, count, replace=False))
 
@@ -87,24 +90,29 @@ def _share_of_rows(rng: np.random.Generator, num_frames: int, share: float) -> n
 def plan_sample(
     config: ClusterConfig, utterance_ids: Sequence[str], groups: Sequence[str], frames_U: np.ndarray
 ) -> FrameSample:
-    """Shares that give about ``config.sample_frames`` frames, equally many a group if balanced.
+    """Shares that give about ``config.sample_frames`` frames; if balanced, the same number per group.
 
-    A group that has less than its part gives all it has, and the others share what is left. Frames
-    are drawn from utterances that hold ``config.sample_spread`` times as many. ``groups`` names the
-    group of each utterance; without ``config.balance`` it is not looked at.
+    A group with fewer frames than its part gives all of them, and the other groups share the rest. Frames
+    are drawn from utterances that hold ``config.sample_spread`` times as many. ``groups`` names the group
+    of each utterance; it is not used without ``config.balance``.
     """
     by = "" if config.balance == "none" else config.balance
     names = np.asarray(groups if by else [""] * len(utterance_ids))
     totals = {str(g): int(frames_U[names == g].sum()) for g in np.unique(names)}
     everything = sum(totals.values())
     wanted = everything if config.sample_frames == "all" else config.sample_frames
-    # Balanced, all groups give as much as the smallest where every frame is asked for.
+    # Balanced and with "all", every group gives as many frames as the smallest one has.
     if by and config.sample_frames == "all" and totals:
         wanted = min(totals.values()) * len(totals)
-    quotas = _fair(totals, wanted)
-    heard = {g: min(1.0, config.sample_spread * q / max(totals[g], 1)) for g, q in quotas.items()}
+    quotas = _fair_quotas(totals, wanted)
+    shares_of_utterances = {
+        g: min(1.0, config.sample_spread * q / max(totals[g], 1)) for g, q in quotas.items()
+    }
     utterances = UtteranceSample(
-        heard.get("", 1.0), config.seed, by, tuple(sorted(heard.items())) if by else ()
+        shares_of_utterances.get("", 1.0),
+        config.seed,
+        by,
+        tuple(sorted(shares_of_utterances.items())) if by else (),
     )
     held_U = np.asarray(utterances.mask(utterance_ids, names.tolist()), dtype=bool)
     held = {g: int(frames_U[held_U & (names == g)].sum()) for g in totals}
@@ -112,8 +120,8 @@ def plan_sample(
     return FrameSample(utterances, shares.get("", 1.0), tuple(sorted(shares.items())) if by else ())
 
 
-def _fair(totals: Mapping[str, int], wanted: int) -> dict[str, float]:
-    """How much each group gives of ``wanted``: the same, as far as it has it."""
+def _fair_quotas(totals: Mapping[str, int], wanted: int) -> dict[str, float]:
+    """The frames that each group gives of ``wanted``: the same number, or all it has."""
     quotas: dict[str, float] = {}
     left = float(wanted)
     for number, (group, total) in enumerate(sorted(totals.items(), key=lambda item: item[1])):

@@ -1,8 +1,8 @@
 """The statistics of an assignment step: sums and counts per cluster, and squared distances.
 
-Sums are fp64. A feature is stored as fp16, a multiple of 2^-24, so its sum is *exact* up to 2^29. Then the
-order and the pieces in which frames are added do not matter. Imported fp32 frames and the unit rows of
-the cosine metric are rounded; pieces are added in a fixed order in any case.
+Sums are fp64. A feature is stored as fp16, a multiple of 2^-24, so its sum is *exact* up to 2^29. Then
+neither the order nor the pieces in which frames are added matter. Sums of imported fp32 frames and of the
+unit rows of the cosine metric are rounded; pieces are added in a fixed order in any case.
 
 Shape suffixes: M frames, D hidden, K clusters, F farthest.
 """
@@ -18,15 +18,17 @@ from scipy import sparse
 from gmp_atl_dist.clustering.assignment import Assigner
 
 FARTHEST = 16
-"""Frames far from their centroid that a pass keeps, to begin dead clusters anew from."""
+"""Frames farthest from their centroid that an assignment step keeps. Empty clusters are relocated to them."""
 
 
 @dataclass
 class ClusterStatistics:
-    """Of some frames under some centroids.
+    """The statistics of some frames under some centroids.
 
-    ``squared_distances_K`` are sums of squared distances; the farthest frames come with their clusters and
-    squared distances, the farthest first, an earlier frame before a later one as far.
+    ``sums_KD`` are the sums of the frames of each cluster, ``counts_K`` their number, and
+    ``squared_distances_K`` the sums of their squared distances to the centroid. ``far_FD`` are the frames
+    farthest from their centroids, the farthest first; of two frames at the same distance the earlier one
+    comes first. ``far_ids_F`` and ``far_squared_F`` are their clusters and squared distances.
     """
 
     sums_KD: np.ndarray
@@ -52,19 +54,19 @@ class ClusterStatistics:
         cls,
         x_MD: np.ndarray,
         assigner: Assigner,
-        turn: AbstractContextManager[object] | None = None,
+        lock: AbstractContextManager[object] | None = None,
     ) -> ClusterStatistics:
-        """Of one block of prepared frames, fp32; ``turn`` is waited for before FAISS is asked.
+        """The statistics of one block of prepared frames, fp32. ``lock`` is held while ``assigner`` works.
 
         Raises:
             NotFiniteError: a frame is not finite.
         """
-        with turn or nullcontext():
+        with lock or nullcontext():
             ids_M, squared_M = assigner.nearest(x_MD)
         if len(ids_M) and ids_M.min() < 0:
             raise NotFiniteError(int(np.flatnonzero(ids_M < 0)[0]))
         squared_M = squared_M.astype(np.float64)
-        # Column m of this matrix has its one in row ids_M[m].
+        # Column m of this matrix has its single 1 in row ids_M[m].
         one_hot_KM = sparse.csc_matrix(
             (np.ones(len(x_MD)), ids_M, np.arange(len(x_MD) + 1)), shape=(assigner.k, len(x_MD))
         )
@@ -88,19 +90,22 @@ class ClusterStatistics:
         return float(self.squared_distances_K.sum()) / max(self.frames, 1)
 
     def add(self, other: ClusterStatistics) -> None:
-        """Take the frames of ``other`` in, which come after one's own."""
+        """Add the statistics of ``other``, whose frames come after these."""
         self.sums_KD += other.sums_KD
         self.counts_K += other.counts_K
         self.squared_distances_K += other.squared_distances_K
         squared = np.concatenate([self.far_squared_F, other.far_squared_F])
-        first = np.argsort(-squared, kind="stable")[:FARTHEST]
-        self.far_squared_F = squared[first]
-        self.far_ids_F = np.concatenate([self.far_ids_F, other.far_ids_F])[first]
-        self.far_FD = np.concatenate([self.far_FD, other.far_FD])[first]
+        order = np.argsort(-squared, kind="stable")[:FARTHEST]
+        self.far_squared_F = squared[order]
+        self.far_ids_F = np.concatenate([self.far_ids_F, other.far_ids_F])[order]
+        self.far_FD = np.concatenate([self.far_FD, other.far_FD])[order]
 
 
 class NotFiniteError(Exception):
-    """A frame is not finite: which row of a block, or of a group; whoever knows whose it is says so."""
+    """A frame is not finite: its row in a block or in a group.
+
+    The caller that knows the utterance of that row reports it.
+    """
 
     def __init__(self, row: int, group: str = "") -> None:
         super().__init__(f"row {row} of group {group!r} is not finite")

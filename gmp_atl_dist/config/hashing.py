@@ -8,7 +8,7 @@ any other value it changes the fingerprints of the stages whose section it belon
     ema_decay: Annotated[float, Added("0.3.0", left_out_at=0.0)] = 0.0
 
 The value must be the one that gives the bytes of the releases before. A key is never renamed or removed
-without a new layout version (``store/layout.py``). ``tests/test_pinned_digests.py`` pins the digests.
+without a new layout version (``store/layout.py``). ``tests/stages/test_pinned_digests.py`` pins the digests.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
+from gmp_atl_dist.config.hashing import Added
 from gmp_atl_dist.config.sections import Fraction, PositiveFloat, PositiveInt, Section
 
 MAX_UTTERANCE_S = 60.0
@@ -383,8 +384,15 @@ class PretrainConfig(FramePredictionConfig):
         return FramePredictionConfig.model_validate(shared)
 
 
+OptionValue: TypeAlias = bool | int | float | str
+"""An option of a pooling or loss. Its own options model says what it must be."""
+
+
 class FinetuneConfig(OptimConfig):
-    """The retrained HuBERT on emotion labels: attentive pooling, AM-Softmax."""
+    """The retrained HuBERT on emotion labels, with a pooling and a loss that are chosen by name.
+
+    Packages can add poolings and losses through entry points; see ``models/head_registry.py``.
+    """
 
     epochs: PositiveInt | None = Field(
         default=40, description="passes over the training set; or give steps"
@@ -394,9 +402,22 @@ class FinetuneConfig(OptimConfig):
         description="balanced: each class counts the same in the loss, however many utterances "
         "it has",
     )
-    am_scale: PositiveFloat = Field(default=30.0, description="scale of AM-Softmax")
+    pooling: Annotated[str, Field(min_length=1), Added("0.2.0", left_out_at="attentive")] = Field(
+        default="attentive", description="attentive, mean, or the name of an installed pooling"
+    )
+    pooling_options: Annotated[dict[str, OptionValue], Added("0.2.0", left_out_at={})] = Field(
+        default_factory=dict, description="options of an installed pooling; it checks them"
+    )
+    loss: Annotated[str, Field(min_length=1), Added("0.2.0", left_out_at="am_softmax")] = Field(
+        default="am_softmax",
+        description="am_softmax, cross_entropy, or the name of an installed loss",
+    )
+    loss_options: Annotated[dict[str, OptionValue], Added("0.2.0", left_out_at={})] = Field(
+        default_factory=dict, description="options of an installed loss; it checks them"
+    )
+    am_scale: PositiveFloat = Field(default=30.0, description="factor of the cosines of am_softmax")
     am_margin: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.2, description="margin of AM-Softmax"
+        default=0.2, description="what am_softmax subtracts from the target's cosine in training"
     )
     embedding_dim: PositiveInt = Field(
         default=256, description="dimension of the pooled utterance embedding"

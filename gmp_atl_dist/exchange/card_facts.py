@@ -9,6 +9,7 @@ from typing import Self
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.models.head_registry import AM_SOFTMAX, ATTENTIVE
 from gmp_atl_dist.records import StoredUtterance
 from gmp_atl_dist.report.content import CorpusContent, Outcome
 from gmp_atl_dist.report.protocol import Protocol
@@ -60,6 +61,8 @@ class CardFacts:
     outcome: Outcome | None
     max_utterance_s: float
     pads_exactly: bool
+    pooling: str
+    loss: str
     fingerprints: Mapping[str, str]
     versions: Mapping[str, str]
 
@@ -99,6 +102,8 @@ class CardFacts:
             outcome=outcome,
             max_utterance_s=optim[stage].max_utterance_s if stage in optim else 0.0,
             pads_exactly=stage == "finetune" or model_config["feat_extract_norm"] == "layer",
+            pooling=str(model_config.get("pooling", ATTENTIVE)),
+            loss=str(model_config.get("loss", AM_SOFTMAX)),
             fingerprints=_fingerprints(corpus, backbone, made, artifact),
             versions=packages,
         )

@@ -25,8 +25,9 @@ from gmp_atl_dist.exchange.layout import (
     read_lengths,
     sha256_of,
 )
+from gmp_atl_dist.partition import greedy_batches
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, find_artifact
-from gmp_atl_dist.store.features import UtteranceFrames, in_batches, put_features
+from gmp_atl_dist.store.features import UtteranceFrames, put_features
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.labels import IMPORTED, UtteranceLabels, narrow, put_labels
 
@@ -111,8 +112,8 @@ def _artifact(
 
 
 def _parts(spans: Spans) -> Iterator[tuple[str, dict[str, slice]]]:
-    """Name and utterances of each part. The plan depends on the data only."""
-    batches = in_batches(spans.items(), _PART_FRAMES, lambda item: item[1].stop - item[1].start)
+    """Name and utterances of each part, planned from the data alone."""
+    batches = greedy_batches(spans.items(), _PART_FRAMES, lambda item: item[1].stop - item[1].start)
     for number, batch in enumerate(batches):
         yield f"import-{number:05d}", dict(batch)
 

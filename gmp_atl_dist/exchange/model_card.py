@@ -13,20 +13,28 @@ from gmp_atl_dist.exchange.card_facts import CardFacts
 
 _STAGES = {
     "finetune": "a speech-emotion classifier: a HuBERT that was retrained on multi-scale pseudo-labels "
-    "and fine-tuned with attentive pooling and AM-Softmax",
+    "and fine-tuned with {pooling} and {loss}",
     "retrain": "a HuBERT backbone that was retrained on gender-augmented multi-scale pseudo-labels",
     "warmup": "a HuBERT backbone that was warmed up on emotion and gender; the pseudo-labels are made "
     "from its features",
     "backbone": "the unchanged stock HuBERT from which a GMP-ATL run started",
 }
 
+_POOLINGS = {"attentive": "attentive pooling", "mean": "mean pooling"}
+_LOSSES = {"am_softmax": "AM-Softmax", "cross_entropy": "cross-entropy"}
+_LOGITS = {
+    "am_softmax": "cosines times `am_scale`, without the margin of the training loss",
+    "cross_entropy": "those of a linear layer",
+}
+
 
 def render_card(facts: CardFacts) -> str:
     """The text of ``README.md``. The same facts give the same bytes."""
     trained = facts.stage != "backbone"
+    head = {"pooling": _POOLINGS[facts.pooling], "loss": _LOSSES[facts.loss]}
     parts = [
         _header(facts),
-        f"# {facts.title}\n\nThis is {_STAGES[facts.stage]}. It was made by gmp_atl_dist, an "
+        f"# {facts.title}\n\nThis is {_STAGES[facts.stage].format(**head)}. It was made by gmp_atl_dist, an "
         f"independent implementation of GMP-ATL (Pan et al., "
         f"[arXiv 2405.02151](https://arxiv.org/abs/2405.02151)). {facts.base_sentence}",
         _use(facts),
@@ -86,7 +94,7 @@ def _use(facts: CardFacts) -> str:
             "```\n\n"
             f"Classes: {', '.join(facts.emotions)}. `trust_remote_code` runs `modeling_gmp_atl.py` from "
             "this folder. That file imports torch and transformers only; read it first. Logits are "
-            "cosines times `am_scale`, without the margin of the training loss. Batches may be padded "
+            f"{_LOGITS[facts.loss]}. Batches may be padded "
             "if the model gets the attention mask that the feature extractor returns."
         )
     exact = (

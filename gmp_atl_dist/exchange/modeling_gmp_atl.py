@@ -1,9 +1,11 @@
-"""GMP-ATL's emotion classifier for transformers: HuBERT, attentive pooling, AM-Softmax.
+"""GMP-ATL's emotion classifier for transformers: HuBERT, pooling, and the layer of the loss.
 
 This file is a part of an exported classifier. ``trust_remote_code=True`` runs it. It imports torch and
-transformers only. Logits are cosines times ``am_scale``; their softmax gives the probabilities. Padding
-changes nothing if the attention mask is given: HuBERT-base's first convolution normalises over the
-samples of each clip only.
+transformers only. The softmax of the logits gives the probabilities. Padding changes nothing if the
+attention mask is given: HuBERT-base's first convolution normalises over the samples of each clip only.
+
+The configuration names the pooling (attentive, mean) and the loss (am_softmax: logits are cosines times
+``am_scale``; cross_entropy: a linear layer).
 
 Method: Pan et al., GMP-ATL, arXiv 2405.02151. Pooling: Zhu et al. 2018 (Interspeech), equations 1-3.
 AM-Softmax: Wang et al. 2018, arXiv 1801.05599, equation 6.
@@ -32,6 +34,8 @@ class GmpAtlConfig(HubertConfig):
     model_type = "gmp_atl"
 
     embedding_dim: int = 256
+    pooling: str = "attentive"
+    loss: str = "am_softmax"
     am_scale: float = 30.0
     am_margin: float = 0.2
 
@@ -65,6 +69,24 @@ class GmpAtlAttentivePooling(nn.Module):
         return torch.einsum("bt,btd->bd", weight_BT.to(x_BTD.dtype), x_BTD)
 
 
+class GmpAtlMeanPooling(nn.Module):
+    """Mean over the valid frames."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        x_BTD = x_BTD.masked_fill(~valid_BT[..., None], 0.0)
+        return x_BTD.sum(1) / valid_BT.sum(1, keepdim=True)
+
+
+_POOLINGS: dict[str, type[nn.Module]] = {
+    "attentive": GmpAtlAttentivePooling,
+    "mean": GmpAtlMeanPooling,
+}
+_LOSSES = ("am_softmax", "cross_entropy")
+
+
 class GmpAtlForAudioClassification(HubertPreTrainedModel):
     """Classifies the emotion of an utterance."""
 
@@ -72,13 +94,20 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
 
     def __init__(self, config: GmpAtlConfig) -> None:
         super().__init__(config)
+        if config.pooling not in _POOLINGS or config.loss not in _LOSSES:
+            raise ValueError(
+                f"pooling {config.pooling!r} with loss {config.loss!r}: this file knows the poolings "
+                f"{', '.join(_POOLINGS)} and the losses {', '.join(_LOSSES)}"
+            )
         self.hubert = HubertModel(config)
         if config.feat_extract_norm == "group":
             channels = int(config.conv_dim[0])
             setattr(self._first_conv, "layer_norm", GmpAtlClipGroupNorm(channels, channels))  # noqa: B010
-        self.pooling = GmpAtlAttentivePooling(config.hidden_size)
+        self.pooling = _POOLINGS[config.pooling](config.hidden_size)
         self.embedding = nn.Linear(config.hidden_size, config.embedding_dim)
-        self.classifier = nn.Linear(config.embedding_dim, len(config.id2label or {}), bias=False)
+        self.classifier = nn.Linear(
+            config.embedding_dim, len(config.id2label or {}), bias=config.loss == "cross_entropy"
+        )
         self.post_init()
 
     @property
@@ -93,7 +122,7 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
         return_dict: bool | None = None,
         **_: object,
     ) -> SequenceClassifierOutput | tuple[Tensor, ...]:
-        """Logits (B, K), and with ``labels`` the AM-Softmax loss of the training.
+        """Logits (B, K), and with ``labels`` the mean loss of the training, without class weights.
 
         Args:
             input_values: (B, N), 16 kHz mono, from the feature extractor.
@@ -114,21 +143,29 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
         x_BTD = self.hubert.feature_projection(features_BTC)
         x_BTD = self.hubert.encoder(x_BTD, attention_mask=valid_BT)[0]
         x_BE = torch.tanh(self.embedding(self.pooling(x_BTD, valid_BT)))
-        with torch.autocast(x_BE.device.type, enabled=False):  # bf16 would move a logit by 0.1
-            cosine_BK = F.linear(
-                F.normalize(x_BE.float(), dim=-1, eps=_MIN_NORM),
-                F.normalize(self.classifier.weight.float(), dim=-1, eps=_MIN_NORM),
-            )
-        logits_BK = self.config.am_scale * cosine_BK
-        loss = None
-        if labels is not None:
-            margin_BK = self.config.am_margin * F.one_hot(labels, cosine_BK.shape[-1])
-            loss = F.cross_entropy(self.config.am_scale * (cosine_BK - margin_BK), labels)
+        logits_BK, loss_logits_BK = self._scores(x_BE, labels)
+        loss = None if labels is None else F.cross_entropy(loss_logits_BK.float(), labels)
         if return_dict is False:
             return (logits_BK,) if loss is None else (loss, logits_BK)
         return SequenceClassifierOutput(
             loss=cast("torch.FloatTensor | None", loss), logits=cast("torch.FloatTensor", logits_BK)
         )
+
+    def _scores(self, x_BE: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The logits for prediction, and those for the loss, which have the margin."""
+        if self.config.loss == "cross_entropy":
+            logits_BK = self.classifier(x_BE)
+            return logits_BK, logits_BK
+        with torch.autocast(x_BE.device.type, enabled=False):  # bf16 would change a logit by 0.1
+            cosine_BK = F.linear(
+                F.normalize(x_BE.float(), dim=-1, eps=_MIN_NORM),
+                F.normalize(self.classifier.weight.float(), dim=-1, eps=_MIN_NORM),
+            )
+        logits_BK = self.config.am_scale * cosine_BK
+        if labels is None:
+            return logits_BK, logits_BK
+        margin_BK = self.config.am_margin * F.one_hot(labels, cosine_BK.shape[-1])
+        return logits_BK, self.config.am_scale * (cosine_BK - margin_BK)
 
     def _steps(self, num_samples: int, num_layers: int) -> int:
         """The number of steps after ``num_layers`` convolutions of ``num_samples`` samples."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +20,7 @@ from gmp_atl_dist.errors import ArtifactError, ModelError
 from gmp_atl_dist.exchange.card_facts import CardFacts
 from gmp_atl_dist.exchange.folders import check_folder, write_folder
 from gmp_atl_dist.exchange.model_card import render_card
+from gmp_atl_dist.models.head_registry import LOSSES, POOLINGS
 from gmp_atl_dist.stages.base import Pending
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.store.artifact import Artifact
@@ -64,8 +66,10 @@ def export_model(
             f"{kind} {made.fold.name} is not done ({artifact.key.fingerprint[:12]}); first run gmp-atl "
             f"run with the same configuration"
         )
-    check_folder(folder, EXPORTED_NAMES, overwrite=overwrite)
     values = _model_config(artifact)
+    if what == "classifier":
+        _refuse_plugins(values, f"{kind} {made.fold.name}")
+    check_folder(folder, EXPORTED_NAMES, overwrite=overwrite)
     written = {
         _CONFIG: _json(_classifier_config(values) if what == "classifier" else _hubert(values)),
         _PREPROCESSOR: _json(_preprocessor(values)),
@@ -77,6 +81,23 @@ def export_model(
     written[_CARD] = render_card(facts).encode()
     write_folder(folder, written)
     return Exported(artifact, sum(map(len, written.values())))
+
+
+def _refuse_plugins(values: Mapping[str, object], label: str) -> None:
+    """Raises ModelError for a classifier that ``modeling_gmp_atl.py`` cannot rebuild."""
+    problems = [
+        f"finetune.{key} = {name!r} is not built in; built in are {', '.join(sorted(group.built_in))}"
+        for key, group in (("pooling", POOLINGS), ("loss", LOSSES))
+        # Without these keys, the model is of a version that had the first ones only.
+        if (name := values.get(key)) is not None and name not in group.built_in
+    ]
+    if problems:
+        raise ModelError.of_all(
+            f"{label}: this classifier cannot be exported, because the exported folder must work without "
+            f"gmp_atl_dist and without plug-ins, and its {_CODE} has the built-in parts only; use "
+            f"gmp-atl predict with the artefact, or export with --what backbone:",
+            problems,
+        )
 
 
 def _hubert(values: dict[str, object]) -> dict[str, object]:

@@ -1,22 +1,17 @@
-"""Batches under a budget of padded samples."""
+"""Batches of a forward pass, under a budget of padded samples."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gmp_atl_dist.partition import greedy_batches
+
 
 def cost_batches(lengths: dict[int, int], budget_samples: int) -> Iterator[list[int]]:
-    """Rows in batches of at most ``budget_samples`` padded samples, longest first.
+    """Rows in batches of at most ``budget_samples`` padded samples, the longest first.
 
-    Depends on the lengths alone, so that the bytes do not depend on who extracts the part.
+    ``lengths`` are the samples of each row. The batches depend on them alone, so the extracted bytes do
+    not depend on the worker that extracts the part.
     """
-    batch: list[int] = []
-    longest = 0
-    for row in sorted(lengths, key=lambda r: (-lengths[r], r)):
-        if batch and longest * (len(batch) + 1) > budget_samples:
-            yield batch
-            batch = []
-        longest = lengths[row] if not batch else longest
-        batch.append(row)
-    if batch:
-        yield batch
+    rows = sorted(lengths, key=lambda row: (-lengths[row], row))
+    return greedy_batches(rows, budget_samples, lengths.__getitem__, padded=True)

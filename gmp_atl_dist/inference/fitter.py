@@ -1,4 +1,4 @@
-"""The work of ``cluster`` on a process of its pool: passes over stored frames, and what a fit starts from.
+"""The work of ``cluster`` in a process of its pool: assignment steps, initialization, stability.
 
 Shape suffixes: D hidden, K clusters.
 """
@@ -12,23 +12,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gmp_atl_dist.clustering.assignment import Assigner, as_floats
-from gmp_atl_dist.clustering.assignment_step import Computer, fit_in_memory
-from gmp_atl_dist.clustering.lloyd import Fit, Request
+from gmp_atl_dist.clustering.assignment import Assigner, as_floats, make_assigner, nearest_ids
+from gmp_atl_dist.clustering.assignment_step import AssignmentStep, fit_in_memory
 from gmp_atl_dist.clustering.stability import adjusted_rand
+from gmp_atl_dist.clustering.state import Fit, Request
 from gmp_atl_dist.clustering.statistics import ClusterStatistics, NotFiniteError
 from gmp_atl_dist.config import ClusterWorkersConfig
 from gmp_atl_dist.device import pin_faiss_threads
 from gmp_atl_dist.errors import ArtifactError, GmpAtlError
-from gmp_atl_dist.inference.stored_frames import FrameReader, FrameSelection, PartFrames
+from gmp_atl_dist.inference.stored_frames import FrameSelection, PartFrames, SelectedFrameReader
 from gmp_atl_dist.runtime import Task
 
 _GIB = 1 << 30
 
 
 @dataclass(frozen=True)
-class Start:
-    """Asks for a share of each group's frames, to begin fits from."""
+class Initialization:
+    """Asks for a share of each group's frames, to initialize fits from."""
 
     shares: Mapping[str, float]
     seed: int
@@ -36,15 +36,16 @@ class Start:
 
 @dataclass(frozen=True)
 class Stability:
-    """Asks how alike two fits are that began from two seeds; None where it cannot be.
+    """Asks for the agreement of two fits from two seeds; the answer is None if they cannot be fitted.
 
-    A task's payload is the number of the fit, which comes with its frames.
+    ``fits`` are fits with their frames. A task's payload is the number of its fit.
     """
 
     fits: Sequence[tuple[Fit, np.ndarray]]
 
 
-Order = Start | Stability | Sequence[Request]
+Order = Initialization | Stability | Sequence[Request]
+"""Requests ask for an assignment step."""
 Answer = Mapping[str, np.ndarray] | float | None | Sequence[ClusterStatistics]
 
 
@@ -54,7 +55,7 @@ class FitterArgument:
     workers: ClusterWorkersConfig
 
 
-def piece(name: str, layer: int, parts: Sequence[str], cost: float) -> Task:
+def piece_task(name: str, layer: int, parts: Sequence[str], cost: float) -> Task:
     """A task over parts of a layer's features."""
     return Task(name, json.dumps({"layer": layer, "parts": list(parts)}), cost)
 
@@ -65,33 +66,36 @@ class Fitter:
     def __init__(self, argument: FitterArgument) -> None:
         pin_faiss_threads()
         workers = argument.workers
-        self._computer = Computer(workers.cpus, math.ceil(workers.gpus))
-        self._reader = FrameReader(argument.selection, int(workers.memory_gib * _GIB))
+        self._step = AssignmentStep(workers.cpus, math.ceil(workers.gpus))
+        self._reader = SelectedFrameReader(argument.selection, int(workers.memory_gib * _GIB))
         self._features = argument.selection.features
 
     def __call__(self, task: Task, order: Order) -> Answer:
         if isinstance(order, Stability):
             return _stability(*order.fits[int(task.payload)])
-        about = json.loads(task.payload)
-        layer, names = int(about["layer"]), list(about["parts"])
-        if isinstance(order, Start):
-            return self._start(layer, names, order)
-        return self._pass(layer, names, order, int(task.cost))
+        payload = json.loads(task.payload)
+        layer, names = int(payload["layer"]), list(payload["parts"])
+        if isinstance(order, Initialization):
+            return self._initialization_frames(layer, names, order)
+        return self._assign(layer, names, order, int(task.cost))
 
-    def _start(self, layer: int, names: Sequence[str], order: Start) -> Mapping[str, np.ndarray]:
-        taken: dict[str, list[np.ndarray]] = {}
-        for part in self._reader.parts(layer, names, _working_bytes([], self._computer)):
+    def _initialization_frames(
+        self, layer: int, names: Sequence[str], order: Initialization
+    ) -> Mapping[str, np.ndarray]:
+        by_group: dict[str, list[np.ndarray]] = {}
+        for part in self._reader.parts(layer, names, _working_bytes([], self._step)):
             for group, share in order.shares.items():
                 if group in part.frames:
-                    taken.setdefault(group, []).append(part.start(group, share, order.seed))
-        return {group: np.concatenate(rows) for group, rows in taken.items()}
+                    rows = part.initialization_frames(group, share, order.seed)
+                    by_group.setdefault(group, []).append(rows)
+        return {group: np.concatenate(rows) for group, rows in by_group.items()}
 
-    def _pass(
+    def _assign(
         self, layer: int, names: Sequence[str], requests: Sequence[Request], frames: int
     ) -> Sequence[ClusterStatistics]:
         totals = [ClusterStatistics.zero(*request.centroids_KD.shape) for request in requests]
-        assigners = self._computer.assigners(requests, frames)
-        working_bytes = _working_bytes(requests, self._computer)
+        assigners = self._step.assigners(requests, frames)
+        working_bytes = _working_bytes(requests, self._step)
         for part in self._reader.parts(layer, names, working_bytes):
             self._add(totals, requests, assigners, part, layer)
         return totals
@@ -104,27 +108,27 @@ class Fitter:
         part: PartFrames,
         layer: int,
     ) -> None:
-        blocks = {group: self._computer.blocks(x_MD) for group, x_MD in part.frames.items()}
+        blocks = {group: self._step.blocks(x_MD) for group, x_MD in part.frames.items()}
         try:
-            self._computer.add(totals, requests, assigners, blocks)
+            self._step.add(totals, requests, assigners, blocks)
         except NotFiniteError as e:
             raise ArtifactError(
-                f"features of utterance {part.whose(e.group, e.row)!r}, layer {layer}, in "
+                f"features of utterance {part.utterance_of(e.group, e.row)!r}, layer {layer}, in "
                 f"{self._features.key.prefix} are not finite; run gmp-atl verify, and extract again "
                 f"in a new root"
             ) from None
 
 
-def _working_bytes(requests: Sequence[Request], computer: Computer) -> int:
-    """What a pass takes beside the frames that are kept: a part being read, blocks, sums."""
+def _working_bytes(requests: Sequence[Request], step: AssignmentStep) -> int:
+    """Memory of an assignment step beside the frames that are kept: a part being read, blocks, sums."""
     sums = sum(request.centroids_KD.size * 8 for request in requests)
     dim = max((request.centroids_KD.shape[1] for request in requests), default=1024)
-    block = computer.block_rows * dim * (2 + 4 + 8)
-    return 2 * sums + computer.threads * (sums + 2 * block) + (192 << 20)
+    block = step.block_rows * dim * (2 + 4 + 8)
+    return 2 * sums + step.threads * (sums + 2 * block) + (192 << 20)
 
 
 def _stability(fit: Fit, x_MD: np.ndarray) -> float | None:
-    """Adjusted Rand index of the labels of two fits that differ in their seed."""
+    """Adjusted Rand index of the labels of two fits that differ in their seed alone."""
     if len(x_MD) <= fit.k:
         return None
     x_MD = as_floats(x_MD)
@@ -133,7 +137,7 @@ def _stability(fit: Fit, x_MD: np.ndarray) -> float | None:
         try:
             (state,) = fit_in_memory([replace(fit, seed=seed)], {fit.group: x_MD})
         except GmpAtlError:
-            # A share of the frames may hold too few different ones; the fit itself says if all do.
+            # This share of the frames may have too few different ones; if all have, the fit reports it.
             return None
-        labels.append(Assigner(state.centroids_KD, fit.metric).assign(x_MD))
+        labels.append(nearest_ids(make_assigner(state.centroids_KD, fit.metric), x_MD))
     return adjusted_rand(*labels)

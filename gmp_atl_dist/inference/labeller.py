@@ -1,4 +1,4 @@
-"""Nearest centroids of frames: of stored features, or of features as they are computed.
+"""Pseudo-labels, the nearest centroids of frames: of stored features, or of features computed for them.
 
 Shape suffixes: M frames of several utterances, D hidden.
 """
@@ -13,15 +13,17 @@ import numpy as np
 import pyarrow as pa
 
 from gmp_atl_dist.audio import num_frames
-from gmp_atl_dist.clustering.assignment import BLOCK_ROWS, Assigner, Metric
+from gmp_atl_dist.clustering.assignment import BLOCK_ROWS, Assigner, make_assigner, nearest_ids
+from gmp_atl_dist.clustering.state import Metric
 from gmp_atl_dist.config import WorkersConfig
 from gmp_atl_dist.device import pin_faiss_threads
 from gmp_atl_dist.errors import ArtifactError, ModelError
 from gmp_atl_dist.inference.extractor import ForwardArgument, audio_seconds
+from gmp_atl_dist.partition import greedy_batches
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
 from gmp_atl_dist.store.codebooks import Codebook, read_codebooks
-from gmp_atl_dist.store.features import UtteranceFrames, in_batches, read_features
+from gmp_atl_dist.store.features import UtteranceFrames, read_features
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import index_rows, read_index
 from gmp_atl_dist.store.labels import UtteranceLabels, narrow, put_labels
@@ -35,7 +37,9 @@ class Codebooks:
         pin_faiss_threads()
         self._prefix = codebooks.key.prefix
         self._books = read_codebooks(codebooks)
-        self._assigners = [Assigner(b.centroids_KD, _metric(b), gpus) for b in self._books]
+        self._assigners = [
+            make_assigner(book.centroids_KD, _metric(book), gpus) for book in self._books
+        ]
         self._ends: dict[int, int] = {}
         for book in self._books:
             self._ends[book.scale] = max(self._ends.get(book.scale, 0), book.end)
@@ -44,12 +48,12 @@ class Codebooks:
     def rows(
         self, features: Mapping[int, Sequence[UtteranceFrames]], genders: Mapping[str, str]
     ) -> list[UtteranceLabels]:
-        """Labels of every utterance, from the features of each layer, in the order of the first.
+        """The labels of every utterance, from the features of each layer; in the order of the first layer.
 
         Raises:
-            ModelError: a codebook is of another layer or dimension than the features; names it.
+            ModelError: a codebook is of another layer or dimension than the features; it is named.
         """
-        found: dict[str, dict[int, tuple[str, np.ndarray]]] = {}
+        labels: dict[str, dict[int, tuple[str, np.ndarray]]] = {}
         for book, assigner in zip(self._books, self._assigners, strict=True):
             if book.layer not in features:
                 raise ModelError(
@@ -57,13 +61,15 @@ class Codebooks:
                     f"the features of layers {sorted(features)}; extract that layer, or use a "
                     f"codebook of one of these"
                 )
-            mine = [u for u in features[book.layer] if book.speaks_for(genders[u.utterance_id])]
-            for utterance, ids in _assigned(book, assigner, mine):
+            utterances = [
+                u for u in features[book.layer] if book.applies_to(genders[u.utterance_id])
+            ]
+            for utterance, ids in _assigned(book, assigner, utterances):
                 narrowed = narrow(ids + book.offset, self._ends[book.scale])
-                scales = found.setdefault(utterance.utterance_id, {})
+                scales = labels.setdefault(utterance.utterance_id, {})
                 scales[book.scale] = (book.fingerprint, narrowed)
         order = [u.utterance_id for u in next(iter(features.values()))]
-        return [self._row(utterance_id, found.get(utterance_id, {})) for utterance_id in order]
+        return [self._row(utterance_id, labels.get(utterance_id, {})) for utterance_id in order]
 
     def _row(
         self, utterance_id: str, scales: Mapping[int, tuple[str, np.ndarray]]
@@ -88,8 +94,8 @@ def _metric(book: Codebook) -> Metric:
 def _assigned(
     book: Codebook, assigner: Assigner, utterances: Iterable[UtteranceFrames]
 ) -> Iterable[tuple[UtteranceFrames, np.ndarray]]:
-    """Utterances with their labels; some at a time, because FAISS is slow with few rows."""
-    for batch in in_batches(utterances, BLOCK_ROWS, lambda u: len(u.frames_TD)):
+    """Utterances with their labels. They are assigned in batches, because FAISS is slow with few rows."""
+    for batch in greedy_batches(utterances, BLOCK_ROWS, lambda u: len(u.frames_TD)):
         for u in batch:
             if u.frames_TD.shape[1] != assigner.dim:
                 raise ModelError(
@@ -98,7 +104,7 @@ def _assigned(
                     f"{u.frames_TD.shape[1]}; it is of another model"
                 )
         x_MD = np.concatenate([u.frames_TD for u in batch])
-        ids_M = assigner.assign(x_MD)
+        ids_M = nearest_ids(assigner, x_MD)
         if len(ids_M) and ids_M.min() < 0:
             raise ArtifactError(
                 f"features of layer {book.layer} are not finite in one of the utterances "
@@ -119,7 +125,7 @@ class LabellerArgument:
 
 
 class Labeller:
-    """Labels of one part of stored features, all scales."""
+    """Labels one part of stored features, with all scales."""
 
     def __init__(self, argument: LabellerArgument) -> None:
         self._argument = argument
@@ -136,13 +142,18 @@ class Labeller:
         return receipts_json([put_labels(self._out, task.name, rows)])
 
     def _genders(self, features: Mapping[int, Sequence[UtteranceFrames]]) -> dict[str, str]:
-        """Of every utterance; one that does not fit its audio, or is not to be heard, stops the run."""
+        """The gender of every utterance.
+
+        Raises:
+            CorpusError: an utterance is not of a training speaker.
+            ArtifactError: an utterance has not as many frames as its audio gives.
+        """
         genders: dict[str, str] = {}
         ids = sorted({u.utterance_id for layer in features.values() for u in layer})
-        known = index_rows(self._index, ids)
+        rows = index_rows(self._index, ids)
         for layer, utterances in features.items():
             for u in utterances:
-                row = known.get(u.utterance_id)
+                row = rows.get(u.utterance_id)
                 self._argument.training.training_speakers.check(
                     u.utterance_id, None if row is None else row.speaker
                 )
@@ -166,7 +177,7 @@ class FusedLabellerArgument:
 
 
 class FusedLabeller:
-    """Labels of one part of the corpus; its features are never stored."""
+    """Labels one part of the corpus. Its features are not stored."""
 
     def __init__(self, argument: FusedLabellerArgument) -> None:
         self._out = ArtifactWriter(argument.store, argument.key)

@@ -1,4 +1,4 @@
-"""The frames that a codebook is fitted on, out of stored features: whose, which, and kept how long.
+"""The frames of stored features that codebooks are fitted on: selected, grouped, and kept in memory.
 
 Shape suffixes: T frames of one utterance, M of several, D hidden.
 """
@@ -27,9 +27,9 @@ _AUDIO_CACHE_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class FrameSelection:
-    """The frames that a fit uses: of which training set, which sample, and whether by gender.
+    """The frames that a fit uses: those of a sample of a training set, in one group or by gender.
 
-    ``silence_db`` is how far below an utterance's loudest frame its frames are left out; None keeps all.
+    Frames more than ``silence_db`` below the loudest one of their utterance are left out; None keeps all.
     """
 
     training: TrainingSet
@@ -41,7 +41,7 @@ class FrameSelection:
 
 @dataclass(frozen=True)
 class PartFrames:
-    """What is heard of one part: frames [M, D] of each group, and how many of which utterance."""
+    """The selected frames of one part: [M, D] of each group, and (utterance, number of frames) in order."""
 
     frames: dict[str, np.ndarray]
     utterances: dict[str, list[tuple[str, int]]]
@@ -50,16 +50,16 @@ class PartFrames:
     def num_bytes(self) -> int:
         return sum(x_MD.nbytes for x_MD in self.frames.values())
 
-    def whose(self, group: str, row: int) -> str:
-        """The utterance that a row of a group's frames is of."""
+    def utterance_of(self, group: str, row: int) -> str:
+        """The utterance of a row of a group's frames."""
         for utterance_id, count in self.utterances[group]:
             if row < count:
                 return utterance_id
             row -= count
         raise IndexError(f"{row} rows past the end")
 
-    def start(self, group: str, share: float, seed: int) -> np.ndarray:
-        """The share of the group's frames that seeding looks at."""
+    def initialization_frames(self, group: str, share: float, seed: int) -> np.ndarray:
+        """A share of the group's frames, from which first centroids are chosen."""
         x_MD, first = self.frames[group], 0
         rows: list[np.ndarray] = [np.empty(0, np.int64)]
         for utterance_id, count in self.utterances[group]:
@@ -69,11 +69,11 @@ class PartFrames:
 
 
 @dataclass
-class FrameReader:
-    """Reads parts, and keeps what there is room for.
+class SelectedFrameReader:
+    """Reads the selected frames of parts, and keeps the parts read first, as many as memory allows.
 
-    What was read first is kept, because parts are read in turns: whatever is dropped for the newest one
-    would be asked for next.
+    Parts are read in the same order in every assignment step. A cache that dropped the part used longest
+    ago would drop exactly the one that is needed next.
     """
 
     selection: FrameSelection
@@ -104,32 +104,32 @@ class FrameReader:
             yield part
 
     def _has_room(self, num_bytes: int) -> bool:
-        """Whether so much more fits; the process is asked, because libraries take what they take."""
+        """Whether so much more fits into memory. The whole process counts, because libraries use some too."""
         return psutil.Process(os.getpid()).memory_info().rss + num_bytes <= self.memory_bytes
 
     def _read(self, layer: int, name: str) -> PartFrames:
-        found: dict[str, list[np.ndarray]] = {}
-        whose: dict[str, list[tuple[str, int]]] = {}
+        frames: dict[str, list[np.ndarray]] = {}
+        counts: dict[str, list[tuple[str, int]]] = {}
         dims: dict[int, str] = {}
         utterances = list(read_features(self.selection.features, name, layer))
-        known = index_rows(self._index, [u.utterance_id for u in utterances])
+        rows = index_rows(self._index, [u.utterance_id for u in utterances])
         for u in utterances:
-            row = self._checked(u, known.get(u.utterance_id), layer)
+            row = self._checked(u, rows.get(u.utterance_id), layer)
             dims.setdefault(u.frames_TD.shape[1], u.utterance_id)
-            x_TD = self._heard(u, row)
+            x_TD = self._selected(u, row)
             group = row.gender if self.selection.by_gender else EVERYBODY
             if len(x_TD):
-                found.setdefault(group, []).append(x_TD)
-                whose.setdefault(group, []).append((u.utterance_id, len(x_TD)))
+                frames.setdefault(group, []).append(x_TD)
+                counts.setdefault(group, []).append((u.utterance_id, len(x_TD)))
         if len(dims) > 1:
             raise ArtifactError(
                 f"features of layer {layer} in {self.selection.features.key.prefix} are of different "
                 f"dim: {dims}; extract again in a new root"
             )
-        return PartFrames({group: np.concatenate(x) for group, x in found.items()}, whose)
+        return PartFrames({group: np.concatenate(x) for group, x in frames.items()}, counts)
 
     def _checked(self, u: UtteranceFrames, row: IndexRow | None, layer: int) -> IndexRow:
-        """An utterance's row of the corpus; one that must not be heard stops the fit."""
+        """The utterance's row of the corpus. One that is not in the training set stops the fit."""
         self.selection.training.training_speakers.check(
             u.utterance_id, None if row is None else row.speaker
         )
@@ -142,13 +142,12 @@ class FrameReader:
             )
         return row
 
-    def _heard(self, u: UtteranceFrames, row: IndexRow) -> np.ndarray:
+    def _selected(self, u: UtteranceFrames, row: IndexRow) -> np.ndarray:
         sample = self.selection.sample
         by = sample.utterances.by
         group = str(getattr(row, by)) if by else ""
-        nothing = u.frames_TD[:0]
         if not sample.utterances.holds(u.utterance_id, group):
-            return nothing
+            return u.frames_TD[:0]
         rows = sample.rows(u.utterance_id, group, len(u.frames_TD))
         if self.selection.silence_db is None:
             return u.frames_TD if rows is None else u.frames_TD[rows]

@@ -1,7 +1,7 @@
 """Losses as sums with their counts, so that the caller can normalise over all ranks at once.
 
-A mean of each rank's means would weigh a rank with few masked frames like one with many. All sums
-are float32 scalars on the inputs' device, attached to the graph also where nothing is counted.
+A mean of the ranks' means would give a rank with few masked frames the weight of one with many. All
+sums are float32 scalars on the inputs' device. They belong to the graph even if the count is zero.
 
 Shapes: B batch, T frames, C channels, K classes or clusters, S scales, M selected frames.
 """
@@ -16,15 +16,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 IGNORED_LABEL = -100
-"""What stands in label tensors behind a clip's last frame."""
+"""The value in label tensors after a clip's last frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameSums:
-    """ClusterStatistics over the selected frames of a batch, each frame times its row's weight.
+    """Sums over the selected frames of a batch, each frame times its row's weight.
 
     Attributes:
-        loss: cross-entropy, the mean of the scales' sums: every scale counts alike, whatever its k.
+        loss: cross-entropy, the mean of the scales' sums: every scale has the same weight, whatever its k.
         count: frames.
         loss_S: cross-entropy per scale, without a gradient.
         correct_S: frames whose most likely cluster is the label, per scale.
@@ -49,14 +49,28 @@ def weighted_cross_entropy_sum(
     Args:
         logits_BK: of any float type; computed in float32.
         target_B: int64 classes.
-        class_weight_K: None weighs all classes alike.
+        class_weight_K: None gives all classes the same weight.
         row_weight_B: 0 for rows that only fill a batch up; None counts every row once.
     """
     ce_B = F.cross_entropy(logits_BK.float(), target_B, reduction="none")
-    weight_B = torch.ones_like(ce_B) if row_weight_B is None else row_weight_B.float()
+    return weighted_sum(ce_B, target_B, class_weight_K, row_weight_B)
+
+
+def weighted_sum(
+    loss_B: Tensor,
+    target_B: Tensor,
+    class_weight_K: Tensor | None = None,
+    row_weight_B: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sum of w[target] * loss over rows, and the sum of those weights.
+
+    For the arguments see :func:`weighted_cross_entropy_sum`.
+    """
+    loss_B = loss_B.float()
+    weight_B = torch.ones_like(loss_B) if row_weight_B is None else row_weight_B.float()
     if class_weight_K is not None:
         weight_B = weight_B * class_weight_K.float()[target_B]
-    return (weight_B * ce_B).sum(), weight_B.sum()
+    return (weight_B * loss_B).sum(), weight_B.sum()
 
 
 def frame_prediction_sums(
@@ -67,8 +81,8 @@ def frame_prediction_sums(
 ) -> FrameSums:
     """Cross-entropy of the selected frames against the pseudo-labels of every scale.
 
-    Masked prediction (HuBERT, equation 1 with alpha = 1) where ``select_BT`` is the masked valid
-    frames; plain frame CE where it is all valid ones.
+    Masked prediction (HuBERT, equation 1 with alpha = 1) if ``select_BT`` selects the masked valid
+    frames; plain cross-entropy if it selects all valid frames.
 
     Args:
         logits: (B, T, K) per scale; K may differ.
@@ -77,8 +91,8 @@ def frame_prediction_sums(
         row_weight_B: see :func:`weighted_cross_entropy_sum`.
 
     Raises:
-        ValueError: scales do not fit together, or a selected frame's label is no cluster of its
-            scale; labels that do not belong to a model otherwise train without a complaint.
+        ValueError: the numbers of heads and scales differ, or a selected frame's label is not a cluster
+            of its scale. Without this check, a model would train on labels of another codebook.
     """
     if len(logits) != len(labels_SBT) or not logits:
         raise ValueError(f"{len(logits)} heads with labels of {len(labels_SBT)} scales")
@@ -100,19 +114,19 @@ def feature_penalty_sum(
 ) -> tuple[Tensor, Tensor]:
     """Sum over valid frames of the mean square over channels, and the count of those frames.
 
-    fairseq's ``features_pen`` (``hubert.py``) is the mean over everything, padding included; this
-    leaves the padding out. It keeps the convolutional features from growing without bound.
+    fairseq's ``features_pen`` (``hubert.py``) is the mean over all frames, padding included. Here the
+    padding is left out. The penalty keeps the convolutional features from growing without bound.
     """
     square_BT = conv_features_BTC.float().square().mean(-1)
     weight_BT = valid_BT.float() if row_weight_B is None else valid_BT * row_weight_B[:, None]
-    # masked_fill: whatever stands in the padding, be it inf, must not become NaN times zero.
+    # masked_fill, because the padding may hold inf, and inf times zero is NaN.
     return (square_BT.masked_fill(~valid_BT, 0.0) * weight_BT).sum(), weight_BT.float().sum()
 
 
 def balanced_class_weights(counts: Sequence[int]) -> Tensor:
     """n / (K * count) per class, float32: scikit-learn's ``class_weight='balanced'``.
 
-    A class without an example gets weight 0; nothing ever reads it.
+    A class without an example gets weight 0, which is never read.
 
     Raises:
         ValueError: a count is negative, or all are zero.
@@ -130,6 +144,6 @@ def _check_labels(labels_M: Tensor, k: int, scale: int) -> None:
     low, high = (int(bound) for bound in torch.aminmax(labels_M))
     if low < 0 or high >= k:
         raise ValueError(
-            f"labels of scale {scale} run from {low} to {high} on frames that count, and its head "
-            f"has {k} clusters; they were made by another codebook or for other audio"
+            f"labels of scale {scale} run from {low} to {high} on the selected frames, and its head has {k} "
+            f"clusters; they belong to another codebook or to other audio"
         )

@@ -49,7 +49,7 @@ class WarmupModel(nn.Module):
         self.layers = [last] if pool_layers == "last" else list(range(last + 1))
         if pool_layers == "average":
             self.layer_logits = nn.Parameter(torch.zeros(len(self.layers)))
-        self.pooling = MeanPooling()
+        self.pooling = MeanPooling(dim)
         self.emotion = nn.Linear(dim, num_emotions)
         self.gender = nn.Linear(dim, len(GENDERS))
 

@@ -1,12 +1,13 @@
-"""A fine-tuned model from where it was stored, wherever that is."""
+"""Loads a fine-tuned model from its files, or from a folder or store that holds them."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
-from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.errors import ConfigError, ModelError
 from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.source import no_progress_bars
 from gmp_atl_dist.store.filesystem import Store
@@ -17,8 +18,11 @@ MODEL_FILES = ("config.json", "model.safetensors")
 def emotion_model_from_files(files: Mapping[str, bytes], name: str = "model") -> EmotionModel:
     """The model in ``eval()``, from the bytes of ``config.json`` and ``model.safetensors``.
 
+    Its pooling and loss are those that ``config.json`` names.
+
     Raises:
-        ModelError: a file is missing, or they are not a model that ``finetune`` wrote.
+        ModelError: a file is missing, the files are not a model that ``finetune`` wrote, its pooling or
+            loss is not installed here, or the weights are not those of the model.
     """
     missing = [n for n in MODEL_FILES if n not in files]
     if missing:
@@ -30,12 +34,25 @@ def emotion_model_from_files(files: Mapping[str, bytes], name: str = "model") ->
             (Path(folder) / file).write_bytes(files[file])
         try:
             with no_progress_bars():
-                model = EmotionModel.from_pretrained(folder, use_safetensors=True)
+                loaded = EmotionModel.from_pretrained(
+                    folder, use_safetensors=True, output_loading_info=True
+                )
+        except ConfigError as e:
+            raise ModelError(f"{name}: its head cannot be built here: {e}") from e
         except Exception as e:
             raise ModelError(
                 f"{name} is not a model that finetune wrote ({type(e).__name__}: {e}); give the "
                 f"files/ folder of a finetune artefact"
             ) from e
+    model, info = cast("tuple[EmotionModel, dict[str, set[str]]]", loaded)
+    # transformers would fill a missing weight with random values.
+    wrong = sorted({*info["missing_keys"], *info["unexpected_keys"]})
+    if wrong:
+        raise ModelError(
+            f"{name}: the weights are not those of a model with pooling {model.config.pooling!r} and loss "
+            f"{model.config.loss!r} ({', '.join(wrong[:5])}); install the version of the plug-in that the "
+            f"model was trained with, or train it again"
+        )
     return model.eval()
 
 

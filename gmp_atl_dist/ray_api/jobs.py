@@ -1,10 +1,14 @@
-"""A cluster's job API: submit, find, follow. The client is Ray's own, and so is how it finds its token."""
+"""A cluster's job API: submit a job, find it, follow its output. Ray's own client does the requests.
+
+Unless a token is given, Ray's client takes it from the environment (``RAY_AUTH_TOKEN``).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -24,11 +28,13 @@ _LOST_S = 120.0
 _AGAIN_S = 2.0
 _ADDRESS = "RAY_API_SERVER_ADDRESS"
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+_LAST_BEFORE_THE_JOB = "Running entrypoint for job "
+_BEFORE_THE_JOB = re.compile(rf"{_LAST_BEFORE_THE_JOB}|\S+ \S+\s+INFO job_manager\.py:\d+ -- |\s*$")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A submitted job. ``exit_code`` is there once its command has ended by itself."""
+    """A submitted job. ``exit_code`` is set once its command has ended by itself."""
 
     id: str
     status: str
@@ -41,22 +47,22 @@ class Job:
 
 
 class JobExistsError(WorkerError):
-    """Somebody has submitted a job of that id in between."""
+    """The cluster has a job of that id already."""
 
 
 class Jobs:
-    """The job API at an ``http://HOST:8265``."""
+    """The job API at the URL of a dashboard, ``http://HOST:8265``."""
 
-    def __init__(self, address: str) -> None:
-        """Connect.
+    def __init__(self, address: str, token: str | None = None) -> None:
+        """Connect to the dashboard at ``address``.
 
         Raises:
-            ConfigError: ``address`` is none of a dashboard.
-            WorkerError: nobody answers there, or the token is missing or refused.
+            ConfigError: ``address`` is not the URL of a dashboard.
+            WorkerError: the address does not answer, or the token is missing or refused.
         """
         if not address.startswith(("http://", "https://")):
             raise ConfigError(
-                f"--address {address}: is no URL of a dashboard; give http://HOST:8265, not the "
+                f"--address {address}: is not the URL of a dashboard; give http://HOST:8265, not the "
                 f"address that workers connect to"
             )
         self.address = address.rstrip("/")
@@ -64,25 +70,26 @@ class Jobs:
         with self._explained(), _pointed_to(self.address):
             from ray.job_submission import JobSubmissionClient
 
-            # It tells of each file that it leaves out and of each connection that ends.
+            # At level INFO it logs each file that it leaves out and each connection that ends.
             for handler in logging.getLogger("ray").handlers:
                 handler.setLevel(logging.ERROR)
-            self._client = JobSubmissionClient(self.address)
+            headers = None if token is None else {"Authorization": f"Bearer {token}"}
+            self._client = JobSubmissionClient(self.address, headers=headers)
 
     def all(self) -> list[Job]:
-        """Every submitted job that the cluster remembers, also those that have ended.
+        """Every submitted job that the cluster remembers, ended ones included.
 
         Raises:
-            WorkerError: the cluster does not answer, or refuses us.
+            WorkerError: the cluster does not answer, or refuses the request.
         """
         with self._explained():
             return [_job(details) for details in self._client.list_jobs() if details.submission_id]
 
     def get(self, job: str) -> Job:
-        """One job as it stands now.
+        """The present state of a job.
 
         Raises:
-            WorkerError: there is none, or the cluster does not answer.
+            WorkerError: there is no such job, or the cluster does not answer.
         """
         with self._explained():
             return _job(self._client.get_job_info(job))
@@ -92,19 +99,23 @@ class Jobs:
         job: str,
         command: str,
         *,
-        folder: Path,
-        excludes: Sequence[str],
-        env: Mapping[str, str],
-        metadata: Mapping[str, str],
+        folder: Path | None = None,
+        excludes: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Upload ``folder`` and have ``command`` run in it, by a shell.
+        """Upload ``folder`` and run ``command`` in it by a shell.
+
+        Without ``folder``, the command runs in the working directory of the head.
 
         Raises:
             JobExistsError: the id is taken.
-            ConfigError: the folder is not there, or larger than Ray takes.
-            WorkerError: the cluster does not answer, or refuses us.
+            ConfigError: the folder does not exist, or is larger than Ray accepts.
+            WorkerError: the cluster does not answer, or refuses the request.
         """
-        runtime_env: dict[str, object] = {"working_dir": str(folder), "excludes": list(excludes)}
+        runtime_env: dict[str, object] = {}
+        if folder is not None:
+            runtime_env |= {"working_dir": str(folder), "excludes": list(excludes)}
         if env:
             runtime_env["env_vars"] = dict(env)
         try:
@@ -113,7 +124,7 @@ class Jobs:
                     entrypoint=command,
                     submission_id=job,
                     runtime_env=runtime_env,
-                    metadata=dict(metadata),
+                    metadata=dict(metadata or {}),
                 )
         except ValueError as e:
             raise ConfigError(
@@ -125,52 +136,65 @@ class Jobs:
                 raise JobExistsError(e.message) from e
             raise
 
-    def follow(self, job: str, write: Callable[[str], object]) -> Job:
-        """Hand what the job prints to ``write`` as it comes, from the start; the job at its end.
+    def follow(
+        self,
+        job: str,
+        write: Callable[[str], object],
+        on_silence: Callable[[], object] = lambda: None,
+    ) -> Job:
+        """Pass the job's output to ``write`` as it comes, from its start; return the job at its end.
 
-        A connection that breaks is made again.
+        A broken connection is opened again. Lines that Ray puts before the job's own are left out.
+        ``on_silence`` is called each time the cluster does not answer; it may raise to stop following.
 
         Raises:
-            WorkerError: the cluster has not answered for two minutes; the job may go on.
+            WorkerError: the cluster has not answered for two minutes; the job may still be running.
         """
-        shown = 0
+        lines = _JobLines(write)
+        read = 0
         answered_s = time.monotonic()
         while True:
             try:
-                shown = asyncio.run(self._tail(job, shown, write))
-                found = self.get(job)
-                if found.ended:
-                    return found
+                read = asyncio.run(self._tail(job, read, lines.add))
+                state = self.get(job)
+                if state.ended:
+                    lines.end()
+                    return state
                 answered_s = time.monotonic()
             except _Cut as e:
-                shown = e.shown
-                # It ran until now, so the time without an answer begins anew.
+                read = e.read
+                # The connection worked until now, so the time without an answer starts again.
                 answered_s = time.monotonic() if e.progressed else answered_s
+                on_silence()
                 if time.monotonic() - answered_s > _LOST_S:
                     raise WorkerError(
-                        f"{self.address} does not answer any more ({e.__cause__}); the job may go "
-                        f"on: submit it again to follow it"
+                        f"{self.address} does not answer any more ({e.__cause__}); the job may still "
+                        f"be running: submit it again to follow it"
                     ) from e
             except WorkerError:
+                on_silence()
                 if time.monotonic() - answered_s > _LOST_S:
                     raise
             time.sleep(_AGAIN_S)
 
-    async def _tail(self, job: str, shown: int, write: Callable[[str], object]) -> int:
-        """Ray tells all of the log each time; how many characters of it were shown, in the end."""
+    async def _tail(self, job: str, read: int, write: Callable[[str], object]) -> int:
+        """Pass on what comes after ``read`` characters; return how many there were in the end.
+
+        Ray sends the whole output each time.
+        """
         import aiohttp
 
-        told, before = 0, shown
+        sent, before = 0, read
         try:
             async for text in self._client.tail_job_logs(job):
-                fresh = text[max(0, shown - told) :]
-                told += len(text)
+                fresh = text[max(0, read - sent) :]
+                sent += len(text)
                 if fresh:
                     write(fresh)
-                    shown = told
+                    read = sent
         except (RuntimeError, OSError, aiohttp.ClientError) as e:
-            raise _Cut(shown, shown > before) from e
-        return shown
+            raise _Cut(read, read > before) from e
+        return read
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -183,35 +207,63 @@ class Jobs:
             raise WorkerError(_refusal(self.address)) from e
         except (RuntimeError, OSError, RequestException) as e:
             raise WorkerError(
-                f"{self.address}: {e}; check --address, and that the head is up"
+                f"{self.address}: {e}; check --address, and that the head is running"
             ) from e
 
 
 class _Cut(Exception):
-    """The connection broke after so many characters."""
+    """The connection broke after ``read`` characters of the output."""
 
-    def __init__(self, shown: int, progressed: bool) -> None:
+    def __init__(self, read: int, progressed: bool) -> None:
         super().__init__()
-        self.shown = shown
+        self.read = read
         self.progressed = progressed
 
 
+class _JobLines:
+    """A job's output line by line, without the lines that Ray writes before those of the job."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._rest = ""
+        self._started = False
+
+    def add(self, text: str) -> None:
+        whole, end, self._rest = (self._rest + text).rpartition("\n")
+        self._pass_on(whole + end)
+
+    def end(self) -> None:
+        """The output is complete; its last line may have no end."""
+        self._pass_on(self._rest)
+        self._rest = ""
+
+    def _pass_on(self, text: str) -> None:
+        lines = text.splitlines(keepends=True)
+        while lines and not self._started:
+            if _BEFORE_THE_JOB.match(lines[0]):
+                self._started = lines.pop(0).startswith(_LAST_BEFORE_THE_JOB)
+            else:
+                self._started = True
+        if lines:
+            self._write("".join(lines))
+
+
 def _reach(address: str) -> None:
-    """Ray's client would wait without an end where nothing comes back."""
+    """Check that the address answers: Ray's client has no time limit of its own."""
     try:
         urllib.request.urlopen(f"{address}/api/version", timeout=_REACHED_S).close()
     except urllib.error.HTTPError:
-        return  # an answer, if only that it wants a token
+        return  # an answer, even if it only asks for a token
     except (OSError, ValueError) as e:
         raise WorkerError(
             f"{address} does not answer ({getattr(e, 'reason', e)}); check --address (the "
-            f"dashboard's, mostly port 8265), port forwarding and that the head is up"
+            f"dashboard's, usually port 8265), port forwarding, and that the head is running"
         ) from e
 
 
 @contextmanager
 def _pointed_to(address: str) -> Iterator[None]:
-    """Ray lets its environment win over the address that it is given."""
+    """In Ray's client the environment takes precedence over the address that it is given."""
     before = os.environ.get(_ADDRESS)
     os.environ[_ADDRESS] = address
     try:
@@ -225,16 +277,14 @@ def _pointed_to(address: str) -> Iterator[None]:
 def _refusal(address: str) -> str:
     mode = os.environ.get("RAY_AUTH_MODE", "")
     if mode.lower() != "token":
-        found = (
-            f"RAY_AUTH_MODE is {mode!r} here, so no token was sent" if mode else "no token was sent"
-        )
+        why = f" because RAY_AUTH_MODE is {mode!r} here" if mode else ""
         return (
-            f"{address} wants a token, and {found}; set RAY_AUTH_MODE=token and the cluster's "
-            f"RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH"
+            f"{address} requires a token, and no token was sent{why}; set RAY_AUTH_MODE=token and the "
+            f"cluster's RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH"
         )
     return (
-        f"{address} refused our token, or none was found; set RAY_AUTH_TOKEN, or "
-        f"RAY_AUTH_TOKEN_PATH, to that of this cluster"
+        f"{address} refused our token, or no token was found; set RAY_AUTH_TOKEN or "
+        f"RAY_AUTH_TOKEN_PATH to the token of this cluster"
     )
 
 

@@ -1,6 +1,7 @@
-"""What ``finetune`` learns: one emotion an utterance, attentive pooling and AM-Softmax.
+"""The recipe of ``finetune``: one emotion per utterance, with the pooling and loss of the configuration.
 
-AM-Softmax is Wang et al. 2018, arXiv 1801.05599.
+The default loss is AM-Softmax (Wang et al. 2018, arXiv 1801.05599). The total is the weighted sum of the
+utterances' losses, divided by the sum of the class weights over the whole batch.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from torch import nn
 
 from gmp_atl_dist.config import FinetuneConfig
 from gmp_atl_dist.models.emotion import EmotionModel
+from gmp_atl_dist.models.head_registry import AM_SOFTMAX
+from gmp_atl_dist.models.heads import LossTerms
 from gmp_atl_dist.models.hubert import Hubert
-from gmp_atl_dist.models.losses import weighted_cross_entropy_sum
+from gmp_atl_dist.models.losses import weighted_sum
 from gmp_atl_dist.models.source import hubert_from_files, model_to_files
 from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
 from gmp_atl_dist.records import TrainingSpeakers
@@ -23,7 +26,7 @@ from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
 
 
 class FinetuneRecipe(Recipe):
-    """AM-Softmax cross-entropy of one emotion an utterance."""
+    """Classification of one emotion per utterance."""
 
     name = "finetune"
     factors = (1.0,)
@@ -38,6 +41,9 @@ class FinetuneRecipe(Recipe):
     ) -> None:
         self.optim = config
         self._config = config
+        # The accuracy of training logits. AM-Softmax's margin lowers it, and the curve's name says so.
+        with_margin = config.loss == AM_SOFTMAX
+        self._accuracy_name = "accuracy_with_margin" if with_margin else "training_accuracy"
         self.corpus = corpus
         self.utterances = training_utterances(corpus, training)
         self.selection = Utterances(corpus, selection_speakers)
@@ -56,6 +62,10 @@ class FinetuneRecipe(Recipe):
                 hubert,
                 emotions=self._emotions,
                 embedding_dim=self._config.embedding_dim,
+                pooling=self._config.pooling,
+                pooling_options=self._config.pooling_options,
+                loss=self._config.loss,
+                loss_options=self._config.loss_options,
                 am_scale=self._config.am_scale,
                 am_margin=self._config.am_margin,
             )
@@ -69,22 +79,26 @@ class FinetuneRecipe(Recipe):
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         target_B = self._targets(batch).to(batch.wave_BN.device)
-        logits_BK = _tensor(forward(batch.model_input, batch.num_samples_B, target_B))
-        total, _ = weighted_cross_entropy_sum(
-            logits_BK, target_B, self._weights.to(logits_BK.device), batch.weight_B
+        terms = forward(batch.model_input, batch.num_samples_B, target_B)
+        if not isinstance(terms, LossTerms):
+            raise TypeError(f"finetune expects LossTerms, got {type(terms).__name__}")
+        total, _ = weighted_sum(
+            terms.loss_B, target_B, self._weights.to(terms.loss_B.device), batch.weight_B
         )
-        hits_B = (logits_BK.argmax(dim=-1) == target_B) * batch.weight_B
+        hits_B = (terms.logits_BK.argmax(dim=-1) == target_B) * batch.weight_B
         accuracy = (float(hits_B.sum()), float(batch.weight_B.sum()))
-        return Losses((total,), {"accuracy_with_margin": accuracy})
+        return Losses((total,), {self._accuracy_name: accuracy})
 
     def predict(self, forward: Forward, batch: Batch) -> tuple[list[int], list[int], int]:
-        logits_BK = _tensor(forward(batch.model_input, batch.num_samples_B))
+        logits_BK = forward(batch.model_input, batch.num_samples_B)
+        if not isinstance(logits_BK, torch.Tensor):
+            raise TypeError(f"finetune expects logits, got {type(logits_BK).__name__}")
         predicted = logits_BK.argmax(dim=-1).tolist()
         return self._targets(batch).tolist(), predicted, len(self._emotions)
 
     def backbone(self, model: nn.Module) -> Hubert:
         if not isinstance(model, EmotionModel):
-            raise TypeError(f"finetune trains a EmotionModel, got {type(model).__name__}")
+            raise TypeError(f"finetune trains an EmotionModel, got {type(model).__name__}")
         return model.hubert
 
     def export(self, model: nn.Module) -> dict[str, bytes]:
@@ -94,9 +108,3 @@ class FinetuneRecipe(Recipe):
 
     def _targets(self, batch: Batch) -> torch.Tensor:
         return torch.tensor([self._emotions.index(u.emotion) for u in batch.utterances])
-
-
-def _tensor(value: object) -> torch.Tensor:
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"finetune expects logits, got {type(value).__name__}")
-    return value

@@ -1,9 +1,9 @@
-"""The only place that talks to Ray: ``map_tasks``, ``stream_tasks`` (Ray Data), ``open_pool`` (actors),
-``train`` (Ray Train).
+"""Running work on Ray: ``map_tasks`` and ``stream_tasks`` (Ray Data), ``open_pool`` (actors), ``train``
+(Ray Train).
 
-Scheduling, retries, autoscaling and restarts are Ray's. What we add is small: tasks are rows and
-receipts come back; a gang resumes from its newest complete checkpoint in the store; and an error
-raised by our own code on a worker reaches the caller as what it was.
+Ray does scheduling, retries, autoscaling and restarts. This package adds little: tasks go out as rows and
+results come back; a training resumes from its newest complete checkpoint in the store; and an error that our
+own code raises on a worker reaches the caller unchanged. Only ``runtime`` and ``ray_api`` import ray.
 """
 
 from gmp_atl_dist.runtime.actor_pool import Pool, open_pool

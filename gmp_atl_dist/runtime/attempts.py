@@ -1,7 +1,7 @@
-"""Which tasks were begun and never done, so that what always kills its worker can be named.
+"""How often each unfinished task was started, so that an error can name a task that kills its worker.
 
-Ray says that a worker died, not what it did. Each begin is noted in Ray's own key-value store, where
-it outlives the worker, and is forgotten when the task is done.
+Ray reports that a worker died, not which task it ran. Each start is counted in Ray's own key-value store,
+which outlives the worker. The count is deleted when the task is finished.
 """
 
 from __future__ import annotations
@@ -12,40 +12,43 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Attempts:
-    """The notes of one run over tasks, shared by its driver and its workers."""
+class TaskAttempts:
+    """The counts of one call of ``map_tasks`` or ``stream_tasks``, shared by its driver and workers."""
 
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def begin(self, task: str) -> None:
+    def start(self, task: str) -> None:
+        """Count one more start of ``task``."""
         from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
         key = self._key(task)
         _internal_kv_put(key, str(int(_internal_kv_get(key) or 0) + 1))
 
-    def done(self, task: str) -> None:
+    def finish(self, task: str) -> None:
+        """Delete the count of ``task``."""
         from ray.experimental.internal_kv import _internal_kv_del
 
         _internal_kv_del(self._key(task))
 
-    def most_attempted(self) -> tuple[int, list[str]]:
-        """How often the tasks were begun that were begun most often, and their names."""
+    def most_started(self) -> tuple[int, list[str]]:
+        """The highest count of an unfinished task, and the names of all tasks that have it."""
         from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
 
         prefix = self._key("")
-        times: dict[str, int] = {}
-        # Where Ray itself is gone, so are the notes.
+        counts: dict[str, int] = {}
+        # If Ray itself is gone, so are the counts.
         with suppress(Exception):
             for key in _internal_kv_list(prefix):
-                times[key.decode().removeprefix(prefix)] = int(_internal_kv_get(key) or 0)
-        most = max(times.values(), default=0)
-        return most, sorted(name for name, count in times.items() if count == most)
+                counts[key.decode().removeprefix(prefix)] = int(_internal_kv_get(key) or 0)
+        most = max(counts.values(), default=0)
+        return most, sorted(name for name, count in counts.items() if count == most)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
+        """Delete all counts."""
         from ray.experimental.internal_kv import _internal_kv_del
 
         with suppress(Exception):
             _internal_kv_del(self._key(""), del_by_prefix=True)
 
     def _key(self, task: str) -> str:
-        return f"gmp_atl/begun/{self.run}/{task}"
+        return f"gmp_atl/attempts/{self.run}/{task}"

@@ -7,6 +7,7 @@ import os
 
 from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.errors import WorkerError
+from gmp_atl_dist.run_log import mark_warnings
 
 _OBJECT_STORE_BYTES = 512 << 20
 _LOCAL_POLL_S = "0.25"
@@ -17,10 +18,10 @@ _CHATTY = (
 
 
 class RayConnection:
-    """A connection to Ray, made when the first stage needs it and closed at the end of the run.
+    """A connection to Ray. The first stage that needs Ray opens it; the end of the run closes it.
 
-    It is the configured cluster, RAY_ADDRESS, or a Ray of our own on this machine. One that was
-    started here is stopped at the end; a cluster that was there stays as it is.
+    It goes to runtime.ray_address, else to RAY_ADDRESS, else to a Ray that is started on this machine.
+    A Ray that was started here is stopped at the end. A cluster that was running before keeps running.
     """
 
     def __init__(self, config: RuntimeConfig) -> None:
@@ -38,10 +39,10 @@ class RayConnection:
             self._opened = False
 
     def open(self) -> None:
-        """Connect unless connected.
+        """Connect, unless this process is connected already.
 
         Raises:
-            WorkerError: there is no Ray at the address.
+            WorkerError: no Ray answers at the address.
         """
         import ray
 
@@ -49,20 +50,20 @@ class RayConnection:
             return
         address = self._config.ray_address or os.environ.get("RAY_ADDRESS")
         logging.getLogger("ray").setLevel(logging.ERROR)
-        set_up = {"worker_process_setup_hook": _set_up_process}
+        environment = {"worker_process_setup_hook": _set_up_worker}
         try:
             if address:
-                ray.init(address=address, logging_level=logging.ERROR, runtime_env=set_up)
+                ray.init(address=address, logging_level=logging.ERROR, runtime_env=environment)
             else:
-                # Every report waits for the controller's next look, 2 s apart unless told.
+                # A report waits for the controller's next poll; by default it polls every 2 s.
                 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _LOCAL_POLL_S)
-                # "local", because without an address Ray joins whatever cluster runs here already.
+                # Without an address, Ray would join any cluster that runs on this machine.
                 ray.init(
                     address="local",
                     include_dashboard=False,
                     object_store_memory=_OBJECT_STORE_BYTES,
                     logging_level=logging.ERROR,
-                    runtime_env=set_up,
+                    runtime_env=environment,
                 )
         except (ConnectionError, RuntimeError) as e:
             raise WorkerError(
@@ -72,15 +73,16 @@ class RayConnection:
         self._opened = True
 
 
-def _set_up_process() -> None:
-    """Runs in every process that Ray starts for us.
+def _set_up_worker() -> None:
+    """Runs at the start of every worker process.
 
-    Ray Train's cleaner asks the cluster's dashboard every second whether its controller lives. Where
-    two Rays share a machine it must be told which is its own; where there is no dashboard, which
-    costs 1 GB and is left out of a Ray of our own, it would warn each time.
+    Ray Train's cleaner asks the cluster's dashboard every second whether its controller is alive. It
+    needs the address of its own cluster where two run on one machine. A Ray that was started here has no
+    dashboard, which would take 1 GB of memory; the cleaner would warn about that every second.
     """
     import ray
 
     os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    mark_warnings()

@@ -18,10 +18,10 @@ from gmp_atl_dist.tags import Tags
 ArgumentT = TypeVar("ArgumentT")
 
 _RESIZE_EVERY_S = 60.0
-"""How often Ray looks whether there is room for more workers: to start anew costs seconds."""
+"""How often Ray checks whether there is room for more workers. A restart for them costs seconds."""
 _NO_TAGS = Tags()
 _ROOM_TIMEOUT_S = "20"
-"""Ray reckons for up to 20 s with the room of a node that is gone, and would wait 60 s for it."""
+"""For up to 20 s Ray still counts the resources of a lost node; by default it waits 60 s for them."""
 
 
 def train(
@@ -35,12 +35,13 @@ def train(
 ) -> None:
     """Run ``loop(argument, gang)`` on a gang of workers until it returns on all of them.
 
-    When a worker or its node dies, all of the gang starts ``loop`` again, which goes on from its own
-    checkpoints. With ``[min, max]`` workers the gang is as large as there is room for at a start,
-    and starts anew when room comes (Ray Train's elastic scaling). ``tags`` are those of the metrics.
+    When a worker or its node dies, the whole gang starts ``loop`` again, which resumes from its own
+    checkpoints. With ``[min, max]`` workers, the gang is as large as the cluster has room for at its
+    start, and restarts when there is room for more (Ray Train's elastic scaling). ``tags`` are the tags
+    of the metrics.
 
     Raises:
-        GmpAtlError: raised by the loop, as it was.
+        GmpAtlError: raised by the loop, unchanged.
         WorkerError: workers died more often than ``config.max_failures``.
     """
     import ray.train
@@ -55,7 +56,8 @@ def train(
     trainer = ray.train.torch.TorchTrainer(
         _gang_loop,
         train_loop_config={
-            # Only workers open it: what it imports takes seconds, and Ray's controller needs none of it.
+            # As bytes that only workers unpickle: its imports take seconds, and Ray's controller needs
+            # none of them.
             "work": cloudpickle.dumps((loop, argument)),  # pyright: ignore[reportPrivateImportUsage]
             "threads": config.cpus,
             "tags": tags,
@@ -86,8 +88,8 @@ def train(
         if ours is not None:
             raise ours from None
         raise WorkerError(
-            f"training {name[:12]} failed for good ({last_line(e)}); its checkpoints are kept, so "
-            f"run again to continue; runtime.train.max_failures = {config.max_failures}"
+            f"training {name[:12]} kept failing ({last_line(e)}); its checkpoints are kept: run the "
+            f"same command again to continue; runtime.train.max_failures = {config.max_failures}"
         ) from e
 
 
@@ -99,16 +101,17 @@ def _gang_loop(config: dict[str, object]) -> None:
     threads, work, tags = config["threads"], config["work"], config["tags"]
     if not isinstance(threads, int) or not isinstance(work, bytes) or not isinstance(tags, Tags):
         raise TypeError(
-            f"a gang needs its work, threads and tags, got {type(work).__name__}, {threads!r}, {tags!r}"
+            f"a gang needs work, threads and tags, got {type(work).__name__}, {threads!r}, {tags!r}"
         )
     pin_threads(threads)
-    # From this gang's own driver, by Ray, which would have unpickled it itself; nothing of it is stored.
+    # The bytes come from this gang's own driver and are never stored. Ray unpickles everything else that
+    # comes the same way.
     loop, argument = cloudpickle.loads(work)
     loop(argument, _RayGang(tags))
 
 
 class _RayGang:
-    """Ray Train's context behind our own words."""
+    """:class:`Gang` by Ray Train's context."""
 
     def __init__(self, tags: Tags) -> None:
         import ray.train
@@ -128,7 +131,8 @@ class _RayGang:
     def preemption_pending(self) -> bool:
         import ray.train
 
-        # Ray drains a node that a spot notice or the autoscaler takes away; all ranks get one answer.
+        # Ray drains a node before a spot instance or the autoscaler takes it away. All ranks get the same
+        # answer.
         return ray.train.get_preemption_info() is not None
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:

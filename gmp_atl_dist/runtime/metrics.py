@@ -1,8 +1,8 @@
-"""What Ray exports for Prometheus: what processes have done, how far a stage is, how a training goes.
+"""Metrics that Ray exports for Prometheus: work of processes, progress of stages, state of trainings.
 
-Ray puts ``ray_`` before each name. Counters stay as long as their node. Ray exports a gauge once for each
-time that it is set, and forgets it after some 20 s; so here it is set again and again as long as its process
-lives. Else what has hung would be what is not seen.
+Ray puts ``ray_`` before each name. Counters stay as long as their node. Ray drops a gauge some 20 s after it
+was set last. Here each gauge is set again every few seconds as long as its process lives, because otherwise a
+process that hangs would disappear from the metrics.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from ray.util.metrics import Counter, Gauge
 
 _KEYS = ("run", "stage", "fold")
-_AGAIN_EVERY_S = 5.0
+_REPEAT_S = 5.0
 
 
 @dataclass(frozen=True)
 class TaskCounts:
-    """What one task did: utterances and their audio; both 0 where it had none to do with audio.
+    """What one task processed: utterances and their audio. Both are 0 for tasks without audio.
 
-    ``bad`` recordings were left out.
+    ``bad`` counts recordings that were left out.
     """
 
     utterances: int = 0
@@ -36,10 +36,10 @@ class TaskCounts:
 
 
 def count_result(result: str) -> TaskCounts:
-    """Of a worker's result, a JSON list of receipts. What is no such list count_result to nothing.
+    """The counts of a worker's result, a JSON list of receipts; all 0 for any other result.
 
-    A task may write a part for each of several layers, with the same rows in each of them; their
-    shares of the audio add up.
+    A task may write one part per layer, with the same rows in each. The audio is divided among the
+    parts, so it is added up; the rows are not.
     """
     try:
         receipts = json.loads(result)
@@ -52,40 +52,40 @@ def count_result(result: str) -> TaskCounts:
 
 
 class Clock:
-    """How long this process has computed, and since when. Computes one thing at a time."""
+    """How long this process has computed, and since when. It computes one task at a time."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._first_s: float | None = None
-        self._began_s: float | None = None
+        self._started_s: float | None = None
         self._busy_s = 0.0
 
     def __enter__(self) -> None:
-        self._began_s = self._now()
-        self._first_s = self._began_s if self._first_s is None else self._first_s
+        self._started_s = self._now()
+        self._first_s = self._started_s if self._first_s is None else self._first_s
 
     def __exit__(self, *_: object) -> None:
-        if self._began_s is not None:
-            self._busy_s += self._now() - self._began_s
-        self._began_s = None
+        if self._started_s is not None:
+            self._busy_s += self._now() - self._started_s
+        self._started_s = None
 
     @property
     def busy_s(self) -> float:
-        began_s = self._began_s
-        return self._busy_s + (0.0 if began_s is None else self._now() - began_s)
+        started_s = self._started_s
+        return self._busy_s + (0.0 if started_s is None else self._now() - started_s)
 
     @property
     def alive_s(self) -> float:
-        """Since it began its first task: what came before is Ray's start, not a lack of work."""
+        """Time since the start of its first task. Time before that is Ray's start, not idleness."""
         return 0.0 if self._first_s is None else self._now() - self._first_s
 
 
 class WorkerMetrics:
-    """Of a process of a mapped stage."""
+    """The metrics of one worker process."""
 
     def __init__(self, tags: Tags) -> None:
         self._gauges = _Gauges(tags)
-        self._gauges.add("gmp_atl_busy_share", "share of its time that a worker computes")
+        self._gauges.add("gmp_atl_busy_share", "share of its time in which a worker computes")
 
     def show(self, busy_s: float, alive_s: float) -> None:
         if alive_s:
@@ -93,76 +93,76 @@ class WorkerMetrics:
 
 
 class StageMetrics:
-    """Of the driver of a mapped stage: how much there is to do in this attempt, and what is done.
+    """The metrics of a stage of tasks, kept by the driver: tasks planned and tasks finished.
 
-    Both only grow, also where the same tasks are asked again and again; done is below planned as long
-    as somebody is waiting. The driver counts what workers did, each task once: what a worker counts in
-    its last second ends with it.
+    Both only grow, also when the same tasks are sent again. Fewer are finished than planned as long as
+    something is waited for. The driver counts the workers' results, each task once, because counts of a
+    worker's last second are lost when it ends.
     """
 
     def __init__(self, tags: Tags) -> None:
-        self._done, self._planned = 0, 0
+        self._finished, self._planned = 0, 0
         self._gauges = _Gauges(tags)
-        self._gauges.add("gmp_atl_parts_done", "tasks that the driver has seen done")
-        self._gauges.add("gmp_atl_parts_planned", "tasks that it has given out")
-        self._parts = _counter("gmp_atl_parts_total", "tasks done", tags)
-        self._utterances = _counter("gmp_atl_utterances_total", "utterances done", tags)
+        self._gauges.add("gmp_atl_parts_done", "tasks whose results the driver has received")
+        self._gauges.add("gmp_atl_parts_planned", "tasks that the driver has planned")
+        self._parts = _counter("gmp_atl_parts_total", "finished tasks", tags)
+        self._utterances = _counter("gmp_atl_utterances_total", "processed utterances", tags)
         self._audio_s = _counter(
-            "gmp_atl_audio_seconds_total", "audio of the utterances done", tags
+            "gmp_atl_audio_seconds_total", "audio of the processed utterances", tags
         )
         self._bad = _counter("gmp_atl_bad_recordings_total", "recordings that were left out", tags)
 
     def plan(self, tasks: int) -> None:
         self._planned += tasks
         self._gauges.set("gmp_atl_parts_planned", self._planned)
-        self._gauges.set("gmp_atl_parts_done", self._done)
+        self._gauges.set("gmp_atl_parts_done", self._finished)
 
-    def done(self, result: str = "") -> None:
-        """A task is; ``result`` is its worker's, see :func:`count_result`."""
-        self._done += 1
-        self._gauges.set("gmp_atl_parts_done", self._done)
+    def finish(self, result: str = "") -> None:
+        """Count a finished task by the result of its worker; see :func:`count_result`."""
+        self._finished += 1
+        self._gauges.set("gmp_atl_parts_done", self._finished)
         self._parts.inc(1)
-        did = count_result(result)
-        # Ray refuses to count zero.
-        if did.audio_s:
-            self._utterances.inc(did.utterances)
-            self._audio_s.inc(did.audio_s)
-        if did.bad:
-            self._bad.inc(did.bad)
+        counts = count_result(result)
+        # Ray refuses to add zero to a counter.
+        if counts.audio_s:
+            self._utterances.inc(counts.utterances)
+            self._audio_s.inc(counts.audio_s)
+        if counts.bad:
+            self._bad.inc(counts.bad)
 
     def close(self) -> None:
-        """The stage is over, however it ended."""
+        """End the gauges: the stage has ended, successfully or not."""
         self._gauges.close()
 
 
 _TRAINING = {
-    "updates_done": ("gmp_atl_updates_done", "updates taken, those before a restart included"),
+    "updates_done": ("gmp_atl_updates_done", "finished updates, including those before a restart"),
     "updates_planned": ("gmp_atl_updates_planned", "updates of the whole training"),
     "updates_skipped": ("gmp_atl_updates_skipped", "updates whose loss or gradient was not finite"),
-    "loss": ("gmp_atl_loss", "mean loss at the curve's last point"),
+    "loss": ("gmp_atl_loss", "mean loss of the last point of the curve"),
     "gradient_norm": ("gmp_atl_gradient_norm", "mean norm of the gradient before clipping"),
     "learning_rate": ("gmp_atl_learning_rate", "mean learning rate"),
-    "audio_h_per_h": ("gmp_atl_audio_hours_per_hour", "audio learnt from in an hour"),
-    "data_wait_share": ("gmp_atl_data_wait_share", "share of the time that waits for data"),
+    "audio_h_per_h": ("gmp_atl_audio_hours_per_hour", "hours of training audio per hour"),
+    "data_wait_share": ("gmp_atl_data_wait_share", "share of the time spent waiting for data"),
     "checkpoint_stall_share": (
         "gmp_atl_checkpoint_stall_share",
-        "share of the time that waits for checkpoints",
+        "share of the time spent waiting for checkpoints",
     ),
     "checkpoint_time_s": (
         "gmp_atl_checkpoint_timestamp_seconds",
-        "Unix time of this attempt's newest checkpoint, or of its start",
+        "Unix time of the newest checkpoint of this attempt, or of its start",
     ),
 }
-"""Metrics of a training by their names in the loop: the gauge of each, and its description."""
+"""By the name of a metric in the training loop: the name of its gauge, and its description."""
 
 
 class TrainingMetrics:
-    """Of the first rank of a training."""
+    """The metrics of a training, kept by its first rank."""
 
     def __init__(self, tags: Tags) -> None:
         self._gauges = _Gauges(tags)
-        for name, words in _TRAINING.values():
-            self._gauges.add(name, words)
+        for name, description in _TRAINING.values():
+            self._gauges.add(name, description)
         self._gauges.add("gmp_atl_metric", "another metric of a stage", "metric")
 
     def show(self, metrics: Mapping[str, float]) -> None:
@@ -174,20 +174,20 @@ class TrainingMetrics:
 
 
 class _Gauges:
-    """Gauges that are told again and again until they are closed, or their process ends."""
+    """Gauges that a thread sets again until they are closed or their process ends."""
 
     def __init__(self, tags: Tags) -> None:
         self._tags = tags
         self._gauges: dict[str, Gauge] = {}
         self._values: dict[tuple[str, str], float] = {}
         self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._tell, name="gauges", daemon=True)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._repeat, name="gauges", daemon=True)
 
-    def add(self, name: str, words: str, *more: str) -> None:
+    def add(self, name: str, description: str, *more_keys: str) -> None:
         from ray.util.metrics import Gauge
 
-        gauge = Gauge(name, words, tag_keys=(*_KEYS, *more))
+        gauge = Gauge(name, description, tag_keys=(*_KEYS, *more_keys))
         self._gauges[name] = gauge.set_default_tags(_defaults(self._tags))
 
     def set(self, name: str, value: float, *, metric: str = "") -> None:
@@ -198,10 +198,10 @@ class _Gauges:
                 self._thread.start()
 
     def close(self) -> None:
-        self._over.set()
+        self._closed.set()
 
-    def _tell(self) -> None:
-        while not self._over.wait(_AGAIN_EVERY_S):
+    def _repeat(self) -> None:
+        while not self._closed.wait(_REPEAT_S):
             with self._lock:
                 for (name, metric), value in self._values.items():
                     self._set(name, metric, value)
@@ -210,10 +210,10 @@ class _Gauges:
         self._gauges[name].set(value, {"metric": metric} if metric else {})
 
 
-def _counter(name: str, words: str, tags: Tags) -> Counter:
+def _counter(name: str, description: str, tags: Tags) -> Counter:
     from ray.util.metrics import Counter
 
-    return Counter(name, words, tag_keys=_KEYS).set_default_tags(_defaults(tags))
+    return Counter(name, description, tag_keys=_KEYS).set_default_tags(_defaults(tags))
 
 
 def _defaults(tags: Tags) -> dict[str, str]:

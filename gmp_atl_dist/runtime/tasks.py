@@ -1,4 +1,4 @@
-"""Tasks on pools of workers (Ray Data): ``map_tasks``, and ``stream_tasks`` that reads ahead."""
+"""Tasks on pools of workers (Ray Data): ``map_tasks``, and ``stream_tasks``, which reads ahead."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from gmp_atl_dist.config import StreamWorkersConfig, WorkersConfig
 from gmp_atl_dist.errors import WorkerError
-from gmp_atl_dist.runtime.attempts import Attempts
+from gmp_atl_dist.runtime.attempts import TaskAttempts
 from gmp_atl_dist.runtime.metrics import StageMetrics
 from gmp_atl_dist.runtime.ray_errors import short_message
 from gmp_atl_dist.runtime.work import StreamWorker, Task, TaskReader, TaskResult, TaskWorker
-from gmp_atl_dist.runtime.worker_processes import Computer, Mapper, Reader, Setting
+from gmp_atl_dist.runtime.worker_processes import (
+    ComputeProcess,
+    MapProcess,
+    ProcessSettings,
+    ReadProcess,
+)
 from gmp_atl_dist.tags import Tags
 
 if TYPE_CHECKING:
@@ -25,7 +30,7 @@ ArgumentT = TypeVar("ArgumentT")
 
 _NO_TAGS = Tags()
 _AT_ONCE = 3
-"""Tasks in a computing process: one computes, one is put, and one has its audio there already."""
+"""Tasks in a computing process: one is computed, one is stored, and one has been read already."""
 
 
 def map_tasks(
@@ -37,24 +42,24 @@ def map_tasks(
     retries: int,
     tags: Tags = _NO_TAGS,
 ) -> Iterator[TaskResult]:
-    """Run every task on a pool of workers and yield what they return, in the order they finish.
+    """Run every task on a pool of workers and yield the results, in the order in which they finish.
 
-    A worker that dies is replaced and its task tried again, ``retries`` times at most. ``tags``
-    are those of the metrics.
+    A worker that dies is replaced, and its task is tried again, at most ``retries`` times. ``tags``
+    are the tags of the metrics.
 
     Raises:
-        GmpAtlError: raised by the worker's own code, as it was.
-        WorkerError: workers kept dying; names the tasks left undone.
+        GmpAtlError: raised by the worker's own code, unchanged.
+        WorkerError: workers kept dying; the message names the unfinished tasks.
     """
     if not tasks:
         return
-    dataset, begun = _as_rows(tasks), Attempts()
+    dataset, attempts = _as_rows(tasks), TaskAttempts()
     with warnings.catch_warnings():
         # The named parameters do not cover actor restarts, which are infinite by default.
         warnings.simplefilter("ignore")
         dataset = dataset.map(
-            Mapper,  # pyright: ignore[reportArgumentType]  (callable classes are documented)
-            fn_constructor_args=(worker, argument, Setting(workers.cpus, tags, begun)),
+            MapProcess,  # pyright: ignore[reportArgumentType]  (callable classes are documented)
+            fn_constructor_args=(worker, argument, ProcessSettings(workers.cpus, tags, attempts)),
             compute=_pool(workers.min_workers, workers.max_workers, len(tasks), 2),
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
@@ -62,7 +67,7 @@ def map_tasks(
             max_restarts=retries,
             max_task_retries=retries,
         )
-    yield from _results(dataset, tasks, begun, tags)
+    yield from _results(dataset, tasks, attempts, tags)
 
 
 def stream_tasks(
@@ -75,38 +80,39 @@ def stream_tasks(
     retries: int,
     tags: Tags = _NO_TAGS,
 ) -> Iterator[TaskResult]:
-    """Read tasks' tables on one pool of processes and compute on another, which never waits for them.
+    """Read the tasks' tables in one pool of processes and compute in another.
 
-    Readers go ahead until Ray's object store holds its share of tables. A computing process has one
-    task's table beside the one that it computes on, and puts the one before in the background. A
-    process that dies is replaced; its tasks are read and computed again, ``retries`` times at most.
+    Readers work ahead until their tables fill their share of Ray's object store. A computing process
+    holds the next task's table while it computes, and stores the previous result in the background, so
+    that it does not wait for either. A process that dies is replaced; its tasks are read and computed
+    again, at most ``retries`` times.
 
     Raises:
-        GmpAtlError: raised by the reader's or the worker's own code, as it was.
-        WorkerError: processes kept dying; names the tasks left undone.
+        GmpAtlError: raised by the reader's or the worker's own code, unchanged.
+        WorkerError: processes kept dying; the message names the unfinished tasks.
     """
     if not tasks:
         return
-    # One reads for many processors; a GPU is faster than two of them.
+    # One reader feeds many CPU workers. A worker with a GPU is faster than two readers.
     readers = workers.readers or (2 * workers.max_workers if workers.gpus else 1)
-    dataset, begun = _as_rows(tasks), Attempts()
+    dataset, attempts = _as_rows(tasks), TaskAttempts()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = dataset.map_batches(
-            Reader,  # pyright: ignore[reportArgumentType]
-            fn_constructor_args=(reader, Setting(1, tags, begun)),
+            ReadProcess,  # pyright: ignore[reportArgumentType]
+            fn_constructor_args=(reader, ProcessSettings(1, tags, attempts)),
             batch_size=None,
             batch_format="pyarrow",
-            # Where readers take no cores all of them can start; else what is left for them decides.
+            # Readers without cores of their own can all start. Others start as far as cores are free.
             compute=_pool(1 if workers.reader_cpus else readers, readers, len(tasks), 2),
             num_cpus=workers.reader_cpus,
             resources=workers.reader_resources,
             max_restarts=retries,
             max_task_retries=retries,
         ).map_batches(
-            Computer,  # pyright: ignore[reportArgumentType]
-            fn_constructor_args=(worker, argument, Setting(workers.cpus, tags, begun)),
-            # A block is a row. "All of it" is refused by Ray Data where there are GPUs.
+            ComputeProcess,  # pyright: ignore[reportArgumentType]
+            fn_constructor_args=(worker, argument, ProcessSettings(workers.cpus, tags, attempts)),
+            # A block is one row. Ray Data refuses batch_size=None for workers with GPUs.
             batch_size=1,
             batch_format="pyarrow",
             zero_copy_batch=True,
@@ -119,18 +125,18 @@ def stream_tasks(
             max_restarts=retries,
             max_task_retries=retries,
         )
-    yield from _results(dataset, tasks, begun, tags)
+    yield from _results(dataset, tasks, attempts, tags)
 
 
 def _as_rows(tasks: Sequence[Task]) -> ray.data.Dataset:
-    """One block a task, so that each is scheduled, retried and reported by itself."""
+    """One block per task, so that each task is scheduled, retried and reported by itself."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.raise_original_map_exception = True
-    # Workers are added once all that there are have their hands full.
+    # Workers are added only when all present ones are busy.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     rows = [{"name": task.name, "payload": task.payload} for task in tasks]
@@ -152,41 +158,42 @@ def _pool(
 
 
 def _results(
-    dataset: ray.data.Dataset, tasks: Sequence[Task], begun: Attempts, tags: Tags
+    dataset: ray.data.Dataset, tasks: Sequence[Task], attempts: TaskAttempts, tags: Tags
 ) -> Iterator[TaskResult]:
     import ray.exceptions
 
-    undone = {task.name for task in tasks}
+    unfinished = {task.name for task in tasks}
     metrics = StageMetrics(tags)
     metrics.plan(len(tasks))
     try:
-        # Nothing is fetched ahead, because a result would wait for the next one.
+        # Without prefetching: with it, a result would be held back until the next one is there.
         for rows in dataset.iter_batches(
             batch_size=None, batch_format="pyarrow", prefetch_batches=0
         ):
             for row in cast("pa.Table", rows).to_pylist():
                 if error := row.pop("error"):
                     raise pickle.loads(error)
-                undone.discard(row["name"])
-                metrics.done(row["result"])
+                unfinished.discard(row["name"])
+                metrics.finish(row["result"])
                 yield TaskResult(**row)
-        if undone:
+        if unfinished:
             raise WorkerError(
-                f"Ray Data ended without {_some(sorted(undone))}; run again, and report it"
+                f"Ray Data ended without a result of {_some(sorted(unfinished))}; run again, and report it"
             )
     except ray.exceptions.RayError as e:
-        raise _given_up(e, undone, begun) from e
+        raise _worker_error(e, unfinished, attempts) from e
     finally:
         metrics.close()
-        begun.forget()
+        attempts.clear()
 
 
-def _given_up(error: Exception, undone: set[str], begun: Attempts) -> WorkerError:
-    times, suspects = begun.most_attempted()
-    found = f"begun most often, {times} times, and never done: {_some(suspects)}; " if times else ""
+def _worker_error(error: Exception, unfinished: set[str], attempts: TaskAttempts) -> WorkerError:
+    count, names = attempts.most_started()
+    suspects = f"started {count} times and never finished: {_some(names)}; " if count else ""
     return WorkerError(
-        f"workers failed for good ({short_message(error)}); {found}not done: {_some(sorted(undone))}; "
-        f"look at the workers' logs, give them more memory, or raise runtime.task_retries"
+        f"workers kept failing ({short_message(error)}); {suspects}"
+        f"not finished: {_some(sorted(unfinished))}; look at the workers' output in the log, give them "
+        f"more memory, or raise runtime.task_retries"
     )
 
 

@@ -1,4 +1,4 @@
-"""What goes to a worker, what comes back, and what a worker and a gang are."""
+"""Tasks and their results, and the protocols of workers and of a gang."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
-OrderT_contra = TypeVar("OrderT_contra", contravariant=True)
+RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One piece of work: a name that is its identity, and what it needs to know, as JSON.
+    """One piece of work: a unique name, and its parameters as JSON.
 
-    ``cost`` is what it takes compared with the others; only the driver's progress looks at it.
+    ``cost`` is its share of the work relative to other tasks; only the driver's progress uses it.
     """
 
     name: str
@@ -26,10 +26,10 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a task gave, and how busy the process was that did it.
+    """The result of a task, and how busy its process has been.
 
-    ``worker`` names the process; ``busy_s`` is the time that it has computed so far, and ``alive_s``
-    the time since it began its first task.
+    ``worker`` is the id of the process, ``busy_s`` the time that it has computed so far, and ``alive_s``
+    the time since the start of its first task.
     """
 
     name: str
@@ -40,36 +40,36 @@ class TaskResult:
 
 
 class TaskWorker(Protocol):
-    """Made once a process; called once a task. Returns JSON: a list of receipts."""
+    """Made once per process and called once per task. Returns JSON: a list of receipts."""
 
     def __call__(self, task: Task) -> str: ...
 
 
 class TaskReader(Protocol):
-    """Made once a process; reads what a task needs."""
+    """Made once per process; reads the table of a task."""
 
     def __call__(self, task: Task) -> pa.Table: ...
 
 
 class StreamWorker(Protocol):
-    """Made once a process, in the thread in which it computes.
+    """Made once per process, in the thread in which it computes.
 
-    ``compute`` does what needs the device, one task at a time. What it returns (serialise, hash,
-    put) runs in another thread while the next task computes, and returns JSON: a list of receipts.
-    The table lies in shared memory and must not be written to.
+    ``compute`` does the work on the device, one task at a time. It returns a function that stores the
+    result (serialise, hash, put) and returns JSON: a list of receipts. That function runs in another
+    thread while the next task is computed. The table lies in shared memory and must not be changed.
     """
 
     def compute(self, task: Task, table: pa.Table) -> Callable[[], str]: ...
 
 
-class PoolWorker(Protocol[OrderT_contra, AnswerT_co]):
-    """Made once a process; called with a task and what is to be done with it."""
+class PoolWorker(Protocol[RequestT_contra, AnswerT_co]):
+    """Made once per process; called with a task and the request for it."""
 
-    def __call__(self, task: Task, order: OrderT_contra) -> AnswerT_co: ...
+    def __call__(self, task: Task, request: RequestT_contra, /) -> AnswerT_co: ...
 
 
 class Gang(Protocol):
-    """One of several training processes that advance together, and what it may ask of the cluster."""
+    """One of several training processes that run in lockstep: its place, and its link to the cluster."""
 
     rank: int
     world_size: int
@@ -79,13 +79,13 @@ class Gang(Protocol):
     """Whether this rank fetches checkpoints for the others on its machine."""
 
     def report(self, step: int) -> None:
-        """A checkpoint of this update is complete. Every rank reports it at the same update."""
+        """Report a complete checkpoint of this update. All ranks call it at the same update."""
         ...
 
     def preemption_pending(self) -> bool:
-        """Whether a machine of the gang will soon be taken away. Every rank asks at the same update."""
+        """Whether a node of the gang will soon be preempted. All ranks call it at the same update."""
         ...
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Show the state of the training in the cluster's metrics. Only the first rank does."""
+        """Publish the state of the training in the cluster's metrics. Only the first rank calls it."""
         ...

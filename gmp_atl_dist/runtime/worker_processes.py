@@ -1,4 +1,4 @@
-"""What runs in the processes of a pool: rows in, rows out, threads pinned."""
+"""What runs in worker processes. Each pins its threads and answers a task with a result or an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from gmp_atl_dist.device import pin_threads
 from gmp_atl_dist.errors import GmpAtlError, WorkerError
-from gmp_atl_dist.runtime.attempts import Attempts
+from gmp_atl_dist.runtime.attempts import TaskAttempts
 from gmp_atl_dist.runtime.metrics import Clock, WorkerMetrics
 from gmp_atl_dist.runtime.work import PoolWorker, StreamWorker, Task, TaskReader, TaskWorker
 from gmp_atl_dist.tags import Tags
@@ -26,46 +26,52 @@ _START = "start of a worker"
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a process is told beside its worker and argument."""
+class ProcessSettings:
+    """What a process is given besides its worker and the worker's argument."""
 
     threads: int
     tags: Tags
-    begun: Attempts
+    attempts: TaskAttempts
 
 
-class Mapper:
-    """A process of ``map_tasks``."""
+class MapProcess:
+    """A process of ``map_tasks``: one row per task in, one row per result out."""
 
     def __init__(
-        self, worker: Callable[[ArgumentT], TaskWorker], argument: ArgumentT, setting: Setting
+        self,
+        worker: Callable[[ArgumentT], TaskWorker],
+        argument: ArgumentT,
+        settings: ProcessSettings,
     ) -> None:
-        pin_threads(setting.threads)
+        pin_threads(settings.threads)
         self._worker = _attempt(_START, worker, argument)
-        self._account = _Account(setting)
+        self._results = _ResultRows(settings)
 
     def __call__(self, row: dict[str, str]) -> dict[str, object]:
         task = Task(row["name"], row["payload"])
-        return self._account.done(task, _attempt(task.name, self._work, task))
+        return self._results.row(task, _attempt(task.name, self._work, task))
 
     def _work(self, task: Task) -> str:
-        with self._account.computing(task):
+        with self._results.computing(task):
             return _value(self._worker)(task)
 
 
-class Reader:
-    """A process of ``stream_tasks`` that reads: a row a task, its table as a stream of Arrow's."""
+class ReadProcess:
+    """A reading process of ``stream_tasks``: one row per task in; out, the same row with its table.
 
-    def __init__(self, reader: Callable[[], TaskReader], setting: Setting) -> None:
+    The table is serialised as an Arrow IPC stream.
+    """
+
+    def __init__(self, reader: Callable[[], TaskReader], settings: ProcessSettings) -> None:
         self._reader = _attempt(_START, reader)
-        pin_threads(setting.threads)
-        self._begun = setting.begun
+        pin_threads(settings.threads)
+        self._attempts = settings.attempts
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         task = _task_of(rows)
-        self._begun.begin(task.name)
+        self._attempts.start(task.name)
         read = _attempt(task.name, self._read, task)
-        self._begun.done(task.name)
+        self._attempts.finish(task.name)
         error = pickle.dumps(read) if isinstance(read, GmpAtlError) else b""
         table = pa.py_buffer(b"") if isinstance(read, GmpAtlError) else read
         columns = [pa.array([task.name]), pa.array([task.payload]), _one_value(table)]
@@ -79,24 +85,27 @@ class Reader:
         return sink.getvalue()
 
 
-class Computer:
-    """A process of ``stream_tasks`` that computes.
+class ComputeProcess:
+    """A computing process of ``stream_tasks``.
 
-    Calls come in several threads. All computing is done in one more, so that whatever a library keeps
-    a thread (how many threads it uses, its modes, its streams) is the same for every task.
+    Ray calls it from several threads. One further thread does all computation, because libraries keep
+    state per thread (number of threads, modes, streams), which must be the same for every task.
     """
 
     def __init__(
-        self, worker: Callable[[ArgumentT], StreamWorker], argument: ArgumentT, setting: Setting
+        self,
+        worker: Callable[[ArgumentT], StreamWorker],
+        argument: ArgumentT,
+        settings: ProcessSettings,
     ) -> None:
-        self._device = ThreadPoolExecutor(1, initializer=pin_threads, initargs=(setting.threads,))
+        self._device = ThreadPoolExecutor(1, initializer=pin_threads, initargs=(settings.threads,))
         self._worker = self._device.submit(_attempt, _START, worker, argument).result()
-        self._account = _Account(setting)
+        self._results = _ResultRows(settings)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         task = _task_of(rows)
         return pa.Table.from_pylist(
-            [self._account.done(task, _attempt(task.name, self._work, task, rows))]
+            [self._results.row(task, _attempt(task.name, self._work, task, rows))]
         )
 
     def _work(self, task: Task, rows: pa.Table) -> str:
@@ -108,12 +117,12 @@ class Computer:
         return put()
 
     def _compute(self, task: Task, table: pa.Table) -> Callable[[], str]:
-        with self._account.computing(task):
+        with self._results.computing(task):
             return _value(self._worker).compute(task, table)
 
 
 class PoolProcess:
-    """A process of ``open_pool``. Errors of ours are answers, because Ray would log them at length."""
+    """A process of ``open_pool``. It returns errors as answers, because Ray would log them at length."""
 
     def __init__(
         self,
@@ -128,39 +137,41 @@ class PoolProcess:
         self._metrics = WorkerMetrics(tags)
 
     def ready(self) -> GmpAtlError | None:
-        """Answers once the process is there; with the error, if making the worker failed."""
+        """Return once the process has started: None, or the error that making the worker raised."""
         return self._worker if isinstance(self._worker, GmpAtlError) else None
 
-    def answer(self, task: Task, order: object) -> object:
+    def answer(self, task: Task, request: object) -> object:
+        """The worker's answer, or the error that it raised."""
         with self._clock:
-            found = _attempt(task.name, self._work, task, order)
-        if not isinstance(found, GmpAtlError):
+            answer = _attempt(task.name, self._work, task, request)
+        if not isinstance(answer, GmpAtlError):
             self._metrics.show(self._clock.busy_s, self._clock.alive_s)
-        return found
+        return answer
 
-    def _work(self, task: Task, order: object) -> object:
-        return _value(self._worker)(task, order)
+    def _work(self, task: Task, request: object) -> object:
+        return _value(self._worker)(task, request)
 
 
-class _Account:
-    """What a process tells of itself: to the driver, to Ray's metrics, and for whoever must die."""
+class _ResultRows:
+    """Makes the rows for the driver, and keeps the process's clock, metrics and attempts."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, settings: ProcessSettings) -> None:
         import ray
 
-        # Of the process, unlike the actor's: one that was started again counts from 0.
+        # The id of the process, not the actor's: after a restart the clock starts from 0 again.
         self._worker = ray.get_runtime_context().get_worker_id()
         self._clock = Clock()
-        self._metrics = WorkerMetrics(setting.tags)
-        self._begun = setting.begun
+        self._metrics = WorkerMetrics(settings.tags)
+        self._attempts = settings.attempts
 
     def computing(self, task: Task) -> Clock:
-        self._begun.begin(task.name)
+        """Count an attempt; the clock to compute under."""
+        self._attempts.start(task.name)
         return self._clock
 
-    def done(self, task: Task, result: str | GmpAtlError) -> dict[str, object]:
-        """The row that goes to the driver."""
-        self._begun.done(task.name)
+    def row(self, task: Task, result: str | GmpAtlError) -> dict[str, object]:
+        """The row that goes to the driver. The task is finished."""
+        self._attempts.finish(task.name)
         failed = isinstance(result, GmpAtlError)
         busy_s, alive_s = self._clock.busy_s, self._clock.alive_s
         if not failed:
@@ -176,9 +187,9 @@ class _Account:
 
 
 def _attempt(what: str, f: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | GmpAtlError:
-    """What ``f`` returns, or the error that it raises, as one of ours.
+    """What ``f`` returns, or the error that it raises. A foreign error becomes a WorkerError.
 
-    Errors travel as values, because Ray would log them at length and lose what they were.
+    Errors are returned as values, because Ray would log them at length and change their type.
     """
     try:
         return f(*args, **kwargs)
@@ -186,8 +197,8 @@ def _attempt(what: str, f: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
         return e
     except Exception as e:
         return WorkerError(
-            f"{what}: {type(e).__name__}: {e}; no error that we know, so report it with what "
-            f"follows:\n{traceback.format_exc()}"
+            f"{what}: {type(e).__name__}: {e}; this error is unexpected, so report it with the "
+            f"traceback:\n{traceback.format_exc()}"
         )
 
 
@@ -209,7 +220,7 @@ def _one_value(data: pa.Buffer) -> pa.Array:
 
 
 def _only_value(column: pa.ChunkedArray) -> pa.Buffer:
-    """Its bytes where they lie, in shared memory; a scalar of pyarrow's would be a copy."""
+    """The bytes in place, in shared memory. A scalar of pyarrow would be a copy."""
     (array,) = [chunk for chunk in column.chunks if len(chunk)]
     _, offsets, data = array.buffers()
     start, end = memoryview(offsets).cast("q")[array.offset : array.offset + 2]

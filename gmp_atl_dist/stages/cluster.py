@@ -1,8 +1,9 @@
-"""Stage ``cluster``: k-means codebooks of every scale, on training speakers' frames alone.
+"""Stage ``cluster``: k-means codebooks of every scale, fitted on frames of the training speakers alone.
 
-A scale is a pair (layer, k). Each becomes an artefact of its own (``layer_fit.py``), and the stage's own
-holds the codebooks of all: adding a scale fits that one. Frames are read once for all scales of a layer. By
-gender each gender has its own codebook, and the label ids of the second begin after the first's.
+A scale is a pair (layer, k). Each scale has an artefact (``layer_fit.py``), and the stage's artefact holds
+the codebooks of all scales. So adding a scale fits that one alone. Frames are read once for all scales of a
+layer. With ``gender = "by_gender"`` each gender has its own codebook, and the label ids of the second one
+begin after those of the first.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ from gmp_atl_dist.store.progress import forget_progress
 from gmp_atl_dist.store.training_set import TrainingSet
 
 _MOST_PIECES = 256
-"""Of a layer. Each answers with its sums in every iteration, which the driver adds up."""
+"""Per layer. In every iteration each piece gives cluster statistics, which the driver adds up."""
 _ONE_PROCESS_FLOP = 2e11
-"""A pass of less takes a process a few seconds, and others would have to start first."""
-_BYTES_A_VALUE = 2
+"""One process finishes a smaller assignment step in seconds; others would have to start first."""
+_BYTES_PER_VALUE = 2
 
 
 @dataclass(frozen=True)
 class Cluster(Stage):
-    """Fit every scale's codebooks, but for those that were fitted before."""
+    """Fit the codebooks of every scale that was not fitted before."""
 
     config: ClusterConfig
     features: Handle
@@ -65,38 +66,38 @@ class Cluster(Stage):
         return {"corpus": self.training.corpus, "features": self.features}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
-        found: dict[int, Artifact] = {}
+        artifacts: dict[int, Artifact] = {}
         missing: list[ScaleFit] = []
         inputs = {name: handle.identity for name, handle in self.inputs().items()}
         for number, scale in enumerate(self.config.scales):
-            fit = ScaleFit.of(number, scale, self.config, inputs, self._called(number))
-            given = self._given(context, number, scale)
-            artifact = given or find_artifact(context.store, fit.key)
+            fit = ScaleFit.of(number, scale, self.config, inputs, self._config_key(number))
+            imported = self._imported(context, number, scale)
+            artifact = imported or find_artifact(context.store, fit.key)
             if artifact is None:
                 missing.append(fit)
                 continue
-            found[number] = artifact
+            artifacts[number] = artifact
             context.reporter.line(
-                f"{self.label}: {self._called(number)} is codebook {artifact.key.fingerprint[:12]}, "
-                f"{'as imported' if given else 'fitted before'}"
+                f"{self.label}: {self._config_key(number)} is codebook {artifact.key.fingerprint[:12]}, "
+                f"{'imported' if imported else 'fitted before'}"
             )
         if missing:
-            found |= self._fitted(context, missing)
+            artifacts |= self._fitted(context, missing)
         books: list[Codebook] = []
-        for number in sorted(found):
-            books += at_scale(read_codebooks(found[number]), number)
+        for number in sorted(artifacts):
+            books += at_scale(read_codebooks(artifacts[number]), number)
         put_codebooks(out, books)
         forget_progress(context.store, out.key)
         return Seal()
 
-    def _called(self, number: int) -> str:
-        """What of the configuration asks for a scale."""
+    def _config_key(self, number: int) -> str:
+        """The key of the configuration that asks for a scale."""
         if self.iteration:
             return f"pretrain.k[{self.iteration - 1}]"
         return f"cluster.scales[{number}]"
 
-    def _given(self, context: Context, number: int, scale: Scale) -> Artifact | None:
-        """The imported codebook that a scale asks for.
+    def _imported(self, context: Context, number: int, scale: Scale) -> Artifact | None:
+        """The imported codebook that a scale names; None if it names none.
 
         Raises:
             ArtifactError: there is none of that fingerprint.
@@ -142,45 +143,47 @@ class Cluster(Stage):
             )
             for layer in layers
         }
-        most = 1
+        most_processes = 1
         for layer, plan in plans.items():
             size = FitSize.of(plan, _dim(features, layer))
-            most = max(most, size.processes(settings))
-            context.reporter.line(f"{self.label}: {size.words(settings)}")
+            most_processes = max(most_processes, size.processes(settings))
+            context.reporter.line(f"{self.label}: {size.describe(settings)}")
         context.connection.open()
-        found: dict[int, Artifact] = {}
+        fitted: dict[int, Artifact] = {}
         with runtime.open_pool(
             Fitter,
             FitterArgument(selection, settings),
             workers=settings,
-            most=most,
+            most=most_processes,
             retries=context.settings.task_retries,
             stalled_after_s=settings.stalled_after_s,
             tags=context.tags(self),
         ) as pool:
             for plan in plans.values():
                 artifacts = plan.run(pool)
-                found |= {fit.number: a for fit, a in zip(plan.scales, artifacts, strict=True)}
-        return found
+                fitted |= {fit.number: a for fit, a in zip(plan.scales, artifacts, strict=True)}
+        return fitted
 
 
 def pieces(features: Artifact, layer: int, most: int) -> list[Task]:
     """Tasks over consecutive parts of a layer, as even in frames as parts allow; at most ``most``.
 
-    They follow from the data alone: sums are added within a piece, then piece by piece, whoever does it.
+    The cut follows from the data alone. Statistics are added within a piece and then piece by piece, so
+    they do not depend on which process does it.
     """
-    from gmp_atl_dist.inference.fitter import piece
+    from gmp_atl_dist.inference.fitter import piece_task
 
     receipts = feature_receipts(features, layer)
     frames = np.array([receipt.frames for receipt in receipts.values()], dtype=np.int64)
-    belongs = piece_numbers(frames, min(most, len(frames)))
+    numbers = piece_numbers(frames, min(most, len(frames)))
     names = list(receipts)
-    found: list[Task] = []
-    for number in np.unique(belongs):
-        mine = np.flatnonzero(belongs == number)
-        name = f"layer{layer:02d}-piece-{len(found):03d}"
-        found.append(piece(name, layer, [names[i] for i in mine], float(frames[mine].sum())))
-    return found
+    tasks: list[Task] = []
+    for number in np.unique(numbers):
+        members = np.flatnonzero(numbers == number)
+        name = f"layer{layer:02d}-piece-{len(tasks):03d}"
+        cost = float(frames[members].sum())
+        tasks.append(piece_task(name, layer, [names[i] for i in members], cost))
+    return tasks
 
 
 def _dim(features: Artifact, layer: int) -> int:
@@ -192,7 +195,7 @@ def _dim(features: Artifact, layer: int) -> int:
 
 @dataclass(frozen=True)
 class FitSize:
-    """How large the fit of a layer is, and hence where its frames lie meanwhile."""
+    """The size of a layer's fit. It decides the number of processes."""
 
     layer: int
     frames: int
@@ -206,21 +209,21 @@ class FitSize:
         return cls(plan.layer, sum(plan.frames.values()), dim, clusters, len(plan.pieces))
 
     def processes(self, settings: ClusterWorkersConfig) -> int:
-        """One where that is enough; else as many as may be, and have something to do."""
-        fits_one = self.frames * self.dim * _BYTES_A_VALUE < settings.memory_gib * 2**29
+        """One if that is enough; otherwise as many as are allowed, and not more than pieces."""
+        fits_one = self.frames * self.dim * _BYTES_PER_VALUE < settings.memory_gib * 2**29
         if fits_one and 2.0 * self.frames * self.dim * self.clusters < _ONE_PROCESS_FLOP:
             return 1
         return min(self.pieces, settings.max_workers)
 
-    def words(self, settings: ClusterWorkersConfig) -> str:
-        """What a person wants to know before it starts."""
-        num_bytes, processes = self.frames * self.dim * _BYTES_A_VALUE, self.processes(settings)
+    def describe(self, settings: ClusterWorkersConfig) -> str:
+        """One line for the user before the fit starts."""
+        num_bytes, processes = self.frames * self.dim * _BYTES_PER_VALUE, self.processes(settings)
         memory = processes * settings.memory_gib * 2**30
         where = "in memory" if num_bytes < 0.8 * memory else "in memory as far as there is room"
         how = f"on {settings.gpus:g} GPUs each" if settings.gpus else f"{settings.cpus} cores each"
         who = "one process" if processes == 1 else f"{processes} processes at most (distributed)"
         return (
             f"layer {self.layer}: {self.frames} frames x {self.dim}, {num_bytes / 1e9:.3g} GB, for "
-            f"{self.clusters} clusters in all; {who}, {how}, frames kept {where} "
-            f"({settings.memory_gib:g} GiB a process)"
+            f"{self.clusters} clusters in total; {who}, {how}, frames kept {where} "
+            f"({settings.memory_gib:g} GiB per process)"
         )

@@ -8,13 +8,12 @@ moved changes nothing downstream.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ, decode_pcm16
 from gmp_atl_dist.config import CorpusConfig, Json, digest, hashed
@@ -23,7 +22,6 @@ from gmp_atl_dist.corpora.checks import refuse_too_many_bad
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import (
     AUDIO_SCHEMA,
-    UTTERANCE_SCHEMA,
     Problem,
     StoredUtterance,
     Utterance,
@@ -41,7 +39,7 @@ from gmp_atl_dist.store.artifact import (
     receipts_json,
 )
 from gmp_atl_dist.store.filesystem import Store, UnreadableError
-from gmp_atl_dist.store.readers import INDEX_PART, pcm16_sha256
+from gmp_atl_dist.store.readers import INDEX_PART, pcm16_sha256, read_part_utterances
 
 _BYTES_A_SECOND = SAMPLE_RATE_HZ * 2
 _ROW_GROUP_ROWS = 64
@@ -56,6 +54,8 @@ class Ingest(Stage):
 
     config: CorpusConfig
     source: Store
+    read: Callable[[CorpusConfig, Store], CorpusListing] = read_corpus
+    """Lists the corpus; called when the listing is first needed."""
 
     kind: ClassVar[str] = "ingest"
     identity_is_fingerprint: ClassVar[bool] = False
@@ -67,7 +67,7 @@ class Ingest(Stage):
         Raises:
             CorpusError: the corpus cannot be used; names every bad item.
         """
-        return read_corpus(self.config, self.source)
+        return self.read(self.config, self.source)
 
     def science(self) -> dict[str, Json]:
         return {"corpus": hashed(self.config), "listing": self.listing.stamp}
@@ -112,10 +112,9 @@ class Ingest(Stage):
     ) -> list[StoredUtterance]:
         """One small table of all utterances, for everything that needs no audio."""
         utterances: list[StoredUtterance] = []
+        parts = out.written()
         for name in names:
-            with out.store.open_input(f"{out.key.prefix}/parts/{name}.parquet") as f:
-                table = pq.read_table(f, columns=UTTERANCE_SCHEMA.names)
-            utterances += utterances_from_table(table)
+            utterances += read_part_utterances(parts, name)
         if not utterances:
             raise CorpusError.of_all(
                 "no utterance of the corpus can be used; repair the recordings:",

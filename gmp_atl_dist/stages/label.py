@@ -1,9 +1,9 @@
-"""Stage ``label``: the nearest centroid of every frame and scale, the pseudo-labels.
+"""Stage ``label``: the pseudo-labels, which are the nearest centroid of every frame at every scale.
 
-``Label`` reads stored features; ``FusedLabel`` computes them once more and stores labels alone. Both
-write the same parts. Labels are checked before they are sealed, because empty or one-sided labels train
-"successfully": a scale of which a single label is left stops the run, and so do labels of another codebook,
-ids out of range, and utterances that are missing. ``histogram.json`` keeps the counts.
+``Label`` reads stored features; ``FusedLabel`` computes features again and stores labels alone. Both write
+the same parts. Labels are checked before they are sealed, because a training on empty or constant labels
+raises no error. A scale with a single label stops the run; so do labels of another codebook, ids out of
+range, and missing utterances. ``histogram.json`` keeps the counts.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Label(Stage):
 
         features, codebooks = sealed(self.features), sealed(self.codebooks)
         layers = sorted({book.layer for book in read_codebooks(codebooks)})
-        # A codebook of a layer that is not there is refused by name, before anything starts.
+        # Before anything starts, a codebook of a layer without features is refused by name.
         parts, *_ = [feature_receipts(features, layer) for layer in layers]
         workers = context.settings.label
         map_parts(
@@ -85,7 +85,7 @@ class Label(Stage):
 
 @dataclass(frozen=True)
 class FusedLabel(Stage):
-    """Compute features and assign labels in one place; the workers are those of ``extract``."""
+    """Compute features and assign labels in the same worker; the workers are those of ``extract``."""
 
     config: ExtractConfig
     model: Handle
@@ -134,21 +134,21 @@ class FusedLabel(Stage):
 
 
 def check_written(out: ArtifactWriter, codebooks: Artifact, training: TrainingSet) -> None:
-    """Check all labels that were written, and keep their counts.
+    """Check all labels that were written, and store their counts.
 
     Raises:
-        ModelError: labels are not of these codebooks, or there is nothing to learn from them.
-        ArtifactError: an utterance has none, or not one a frame.
+        ModelError: labels are not of these codebooks, or a model can learn nothing from them.
+        ArtifactError: an utterance has no labels, or not one per frame.
     """
     check = LabelCheck(read_codebooks(codebooks))
     problems: list[str] = []
-    # Both are in utterance-id order, so neither is held as a whole.
+    # Both are in utterance-id order, so neither has to be in memory as a whole.
     for row, expected in zip_longest(stream_labels(out.written()), _frames(training)):
         if row is not None:
             check.add(row)
-        found = None if row is None else (row.utterance_id, row.num_frames)
-        if found != expected:
-            problems.append(f"labels are of {found}, expected {expected}")
+        labelled = None if row is None else (row.utterance_id, row.num_frames)
+        if labelled != expected:
+            problems.append(f"labels are of {labelled}, expected {expected}")
     if problems:
         raise ArtifactError.of_all(
             f"{out.key.prefix} does not fit the corpus (utterance, frames); extract again in a new "
@@ -161,7 +161,7 @@ def check_written(out: ArtifactWriter, codebooks: Artifact, training: TrainingSe
 
 
 def _frames(training: TrainingSet) -> Iterator[tuple[str, int]]:
-    """Every utterance that is to be labelled and its number of frames."""
+    """Every utterance to be labelled, with its number of frames."""
     index = frame_index(training).select(["utterance_id", "num_frames"])
     for batch in index.to_batches(max_chunksize=10_000):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

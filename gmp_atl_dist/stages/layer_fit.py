@@ -1,4 +1,4 @@
-"""The fit of a layer's codebooks, as the driver sees it: start, passes, a checkpoint an update, the seal.
+"""The fit of a layer's codebooks, on the driver: initialization, assignment steps, checkpoints, the seal.
 
 Shape suffixes: D hidden.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from gmp_atl_dist.clustering.state import Fit, Request, State, state_from_bytes, state_to_bytes
 from gmp_atl_dist.config import ClusterConfig, Json, Scale, hashed
 from gmp_atl_dist.console import Bar
 from gmp_atl_dist.errors import CorpusError
@@ -22,7 +23,6 @@ from gmp_atl_dist.store.codebooks import Codebook, FitRecord, put_codebooks
 from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot
 
 if TYPE_CHECKING:
-    from gmp_atl_dist.clustering.lloyd import Fit, Request, State
     from gmp_atl_dist.clustering.statistics import ClusterStatistics
     from gmp_atl_dist.inference.fitter import Answer, Order
 
@@ -32,9 +32,9 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class ScaleFit:
-    """A scale that is to be fitted, and the artefact of its own that its codebooks become.
+    """A scale to be fitted, and the artefact that holds its codebooks.
 
-    That is of the scale alone, so that another one beside it leaves it as it is.
+    The artefact is keyed by this scale alone, so it does not change when another scale is added.
     """
 
     number: int
@@ -42,8 +42,8 @@ class ScaleFit:
     key: ArtifactKey
     science: Mapping[str, Json]
     inputs: Mapping[str, str]
-    called: str
-    """What of the configuration asks for it."""
+    config_key: str
+    """The key of the configuration that asks for it."""
 
     @classmethod
     def of(
@@ -52,7 +52,7 @@ class ScaleFit:
         scale: Scale,
         config: ClusterConfig,
         inputs: Mapping[str, str],
-        called: str,
+        config_key: str,
     ) -> ScaleFit:
         shared = hashed(config, exclude={"scales", "gender", "seed"})
         science: dict[str, Json] = {
@@ -64,15 +64,13 @@ class ScaleFit:
             "fit": shared,
         }
         key = ArtifactKey.of(KIND, VERSION, science, inputs)
-        return cls(number, scale, key, science, inputs, called)
+        return cls(number, scale, key, science, inputs, config_key)
 
     def fits(self, config: ClusterConfig, groups: Sequence[str]) -> list[Fit]:
-        from gmp_atl_dist.clustering.lloyd import Fit
-
         scale = self.scale
         return [
             Fit(
-                what=f"{self.called} (layer {scale.layer}, {group})",
+                what=f"{self.config_key} (layer {scale.layer}, {group})",
                 k=scale.k,
                 seed=config.seed if scale.seed is None else scale.seed,
                 group=group,
@@ -90,9 +88,9 @@ class ScaleFit:
 
 @dataclass(frozen=True)
 class LayerFit:
-    """All scales of one layer that are to be fitted, in the same passes over its frames.
+    """Fits all missing scales of one layer, in the same assignment steps over its frames.
 
-    ``frames`` are how many frames of each group are heard, about; shares of them are drawn.
+    ``frames`` is about how many frames of each group are used; shares of them are drawn.
     """
 
     context: Context
@@ -104,7 +102,7 @@ class LayerFit:
     frames: Mapping[str, int]
 
     def run(self, pool: Pool[Order, Answer]) -> list[Artifact]:
-        """Fit them; an artefact a scale, sealed.
+        """The sealed artefact of each scale.
 
         Raises:
             ConfigError: a scale has more clusters than there are (different) frames.
@@ -113,24 +111,25 @@ class LayerFit:
         from gmp_atl_dist.clustering.initialization import initialization_frames
         from gmp_atl_dist.clustering.lloyd import run_fits
 
-        asked = [(scale, fit) for scale in self.scales for fit in self._fits(scale)]
-        fits = [fit for _, fit in asked]
-        states = [self._saved(scale, fit) for scale, fit in asked]
-        # Apart for each number wanted, so that a scale begins as it would without the others.
-        wanted = [initialization_frames(fit.k) for fit in fits]
-        frames = {number: self._start_frames(pool, number) for number in sorted({*wanted})}
-        begin = [frames[number][fit.group] for number, fit in zip(wanted, fits, strict=True)]
-        now = [
-            state or _first(fit, x_SD) for fit, state, x_SD in zip(fits, states, begin, strict=True)
+        scale_fits = [(scale, fit) for scale in self.scales for fit in self._fits(scale)]
+        fits = [fit for _, fit in scale_fits]
+        saved = [self._saved(scale, fit) for scale, fit in scale_fits]
+        # One draw per number of frames, so that a scale's initialization does not depend on the others.
+        counts = [initialization_frames(fit.k) for fit in fits]
+        drawn = {count: self._initialization_frames(pool, count) for count in sorted({*counts})}
+        candidates = [drawn[count][fit.group] for count, fit in zip(counts, fits, strict=True)]
+        states = [
+            state or _initial_state(fit, x_SD)
+            for fit, state, x_SD in zip(fits, saved, candidates, strict=True)
         ]
-        stability = self._stability(pool, fits, begin)
+        stability = self._stability(pool, fits, candidates)
         progress = ProgressFile(self.context.store, self.stage.key)
         with self.context.reporter.bar(self.context.tags(self.stage), f"layer {self.layer}") as bar:
-            for i, state in run_fits(fits, now, self._pass(pool)):
-                now[i] = state
-                self._save(asked[i][0], fits[i], state)
-                self._show(bar, progress, now)
-        return [self._seal(scale, fits, now, stability) for scale in self.scales]
+            for i, state in run_fits(fits, states, self._assign_frames(pool)):
+                states[i] = state
+                self._save(scale_fits[i][0], fits[i], state)
+                self._show(bar, progress, states)
+        return [self._seal(scale, fits, states, stability) for scale in self.scales]
 
     @property
     def _groups(self) -> tuple[str, ...]:
@@ -140,91 +139,89 @@ class LayerFit:
         return scale.fits(self.config, self._groups)
 
     def _saved(self, scale: ScaleFit, fit: Fit) -> State | None:
-        """Where a fit that was stopped goes on."""
-        from gmp_atl_dist.clustering.lloyd import state_from_bytes
-
+        """The checkpoint that an interrupted fit resumes from; None to start again."""
         store, path = self.context.store, scale.checkpoint(fit.group)
         if not store.exists(path):
             return None
         state = state_from_bytes(store.read(path))
         if state is None or len(state.centroids_KD) != fit.k:
             self.context.reporter.line(
-                f"{self.stage.label}: {store.uri}/{path} is no whole checkpoint; {fit.what} begins anew"
+                f"{self.stage.label}: {store.uri}/{path} is damaged; {fit.what} starts again"
             )
             return None
         self.context.reporter.line(
-            f"{self.stage.label}: {fit.what} goes on after update {state.updates}"
+            f"{self.stage.label}: {fit.what} resumes after update {state.updates}"
         )
         return state
 
-    def _start_frames(self, pool: Pool[Order, Answer], wanted: int) -> dict[str, np.ndarray]:
-        """An even share of each group's frames: fits begin from them, and stability is measured."""
-        from gmp_atl_dist.inference.fitter import Start
+    def _initialization_frames(
+        self, pool: Pool[Order, Answer], count: int
+    ) -> dict[str, np.ndarray]:
+        """About ``count`` frames of each group, drawn evenly: for first centroids and for stability."""
+        from gmp_atl_dist.inference.fitter import Initialization
 
-        shares = {g: min(1.0, wanted / max(self.frames.get(g, 0), 1)) for g in self._groups}
-        found: dict[str, list[np.ndarray]] = {}
-        for answer in pool.ask(self.pieces, Start(shares, self.config.seed)):
+        shares = {g: min(1.0, count / max(self.frames.get(g, 0), 1)) for g in self._groups}
+        by_group: dict[str, list[np.ndarray]] = {}
+        for answer in pool.ask(self.pieces, Initialization(shares, self.config.seed)):
             for group, x_SD in cast("Mapping[str, np.ndarray]", answer).items():
-                found.setdefault(group, []).append(x_SD)
-        missing = [group for group in self._groups if group not in found]
+                by_group.setdefault(group, []).append(x_SD)
+        missing = [group for group in self._groups if group not in by_group]
         if missing:
             raise CorpusError(
                 f"{self.stage.label}: there is no frame of group {', '.join(missing)!r} in layer "
-                f"{self.layer} to fit; look at cluster.gender, cluster.silence_db and "
+                f"{self.layer} to fit; check cluster.gender, cluster.silence_db and "
                 f"cluster.sample_frames"
             )
-        return {group: np.concatenate(rows) for group, rows in found.items()}
+        return {group: np.concatenate(rows) for group, rows in by_group.items()}
 
     def _stability(
-        self, pool: Pool[Order, Answer], fits: Sequence[Fit], begin: Sequence[np.ndarray]
+        self, pool: Pool[Order, Answer], fits: Sequence[Fit], candidates: Sequence[np.ndarray]
     ) -> list[float | None]:
-        """How far two seeds agree, of each fit; None of all where nobody asks."""
+        """The agreement of two seeds, of each fit; None with ``stability_frames = 0``."""
         from gmp_atl_dist.clustering.initialization import evenly
         from gmp_atl_dist.inference.fitter import Stability
 
         most = self.config.stability_frames
         if not most:
             return [None] * len(fits)
-        thinned = [x_SD[evenly(len(x_SD), most)] for x_SD in begin]
-        # One fit a task, so that processes share them.
+        thinned = [x_SD[evenly(len(x_SD), most)] for x_SD in candidates]
+        # One task per fit, so that processes share them.
         tasks = [Task(f"stability of {fit.what}", str(i)) for i, fit in enumerate(fits)]
         answers = pool.ask(tasks, Stability(list(zip(fits, thinned, strict=True))))
         return [cast("float | None", answer) for answer in answers]
 
-    def _pass(
+    def _assign_frames(
         self, pool: Pool[Order, Answer]
     ) -> Callable[[Sequence[Request]], Sequence[ClusterStatistics]]:
         from gmp_atl_dist.clustering.statistics import ClusterStatistics
 
-        def over_all(requests: Sequence[Request]) -> Sequence[ClusterStatistics]:
+        def assign_frames(requests: Sequence[Request]) -> Sequence[ClusterStatistics]:
             totals = [ClusterStatistics.zero(*request.centroids_KD.shape) for request in requests]
-            # In the order of the pieces, whoever answers first.
+            # Added in the order of the pieces, whichever process answers first.
             for answer in pool.ask(self.pieces, requests):
-                for total, sums in zip(
-                    totals, cast("Sequence[ClusterStatistics]", answer), strict=True
-                ):
-                    total.add(sums)
+                of_piece = cast("Sequence[ClusterStatistics]", answer)
+                for total, statistics in zip(totals, of_piece, strict=True):
+                    total.add(statistics)
             return totals
 
-        return over_all
+        return assign_frames
 
     def _save(self, scale: ScaleFit, fit: Fit, state: State) -> None:
-        from gmp_atl_dist.clustering.lloyd import state_to_bytes
-
         self.context.store.put(scale.checkpoint(fit.group), state_to_bytes(state))
 
-    def _show(self, bar: Bar, progress: ProgressFile, now: Sequence[State]) -> None:
-        mean_squared_distances = {
-            f"mean_squared_distance{i}": round(s.mean_squared_distances[-1], 6)
-            for i, s in enumerate(now)
-            if s.mean_squared_distances
+    def _show(self, bar: Bar, progress: ProgressFile, states: Sequence[State]) -> None:
+        # A short name for the mean squared distance, because a bar has little room.
+        metrics = {
+            f"msd{i}": round(state.mean_squared_distances[-1], 6)
+            for i, state in enumerate(states)
+            if state.mean_squared_distances
         }
-        done = max(state.updates for state in now)
+        done = max(state.updates for state in states)
         shown = ProgressSnapshot(
             done=done,
             total=self.config.iterations,
             unit="iterations",
-            metrics=mean_squared_distances,
+            metrics=metrics,
         )
         bar.update(shown.done, shown.total, shown.note())
         progress.write(shown)
@@ -238,24 +235,22 @@ class LayerFit:
     ) -> Artifact:
         books: list[Codebook] = []
         offset = 0
-        for mine in self._fits(scale):
-            i = fits.index(mine)
+        for fit in self._fits(scale):
+            i = fits.index(fit)
             counts = states[i].counts_K
             record = FitRecord(
-                mine.seed,
+                fit.seed,
                 0 if counts is None else int(counts.sum()),
                 states[i].mean_squared_distances,
                 states[i].relocated,
                 stability[i],
             )
             centroids_KD = states[i].centroids_KD
-            book = Codebook(
-                0, self.layer, mine.group, offset, centroids_KD, mine.metric, fit=record
-            )
+            book = Codebook(0, self.layer, fit.group, offset, centroids_KD, fit.metric, fit=record)
             books.append(book)
             offset = book.end
             self.context.reporter.line(
-                f"{self.stage.label}: {mine.what} {_words(record, mine.k, counts)}"
+                f"{self.stage.label}: {fit.what} {_summary(record, fit.k, counts)}"
             )
         out = ArtifactWriter(self.context.store, scale.key)
         put_codebooks(out, books)
@@ -264,9 +259,8 @@ class LayerFit:
         return sealed
 
 
-def _first(fit: Fit, x_SD: np.ndarray) -> State:
+def _initial_state(fit: Fit, x_SD: np.ndarray) -> State:
     from gmp_atl_dist.clustering.initialization import initial_centroids
-    from gmp_atl_dist.clustering.lloyd import State
 
     return State(
         initial_centroids(
@@ -275,14 +269,14 @@ def _first(fit: Fit, x_SD: np.ndarray) -> State:
     )
 
 
-def _words(record: FitRecord, k: int, counts_K: np.ndarray | None) -> str:
-    dead = 0 if counts_K is None else int(np.count_nonzero(counts_K == 0))
+def _summary(record: FitRecord, k: int, counts_K: np.ndarray | None) -> str:
+    empty = 0 if counts_K is None else int(np.count_nonzero(counts_K == 0))
     words = (
-        f"k = {k}: {record.frames} frames, all of them used, {record.frames / k:.0f} a centroid; "
-        f"mean_squared_distance {record.mean_squared_distance:.6g} after {record.iterations} updates"
+        f"k = {k}: {record.frames} frames, all of them used, {record.frames / k:.0f} per centroid; "
+        f"mean squared distance {record.mean_squared_distance:.6g} after {record.iterations} updates"
     )
-    if record.relocated or dead:
-        words += f"; {record.relocated} dead clusters begun anew, {dead} left"
+    if record.relocated or empty:
+        words += f"; {record.relocated} empty clusters relocated, {empty} still empty"
     if record.stability is not None:
-        words += f"; two seeds agree to {record.stability:.2f} (adjusted Rand)"
+        words += f"; agreement of two seeds {record.stability:.2f} (adjusted Rand index)"
     return words

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from gmp_atl_dist import metrics
+from gmp_atl_dist.partition import greedy_batches
 from gmp_atl_dist.records import GENDERS
 from gmp_atl_dist.report.codebook_content import (
     CentroidMap,
@@ -22,7 +23,6 @@ from gmp_atl_dist.report.codebook_content import (
 )
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import Codebook, books_by_scale
-from gmp_atl_dist.store.features import in_batches
 from gmp_atl_dist.store.index import IndexRow, index_rows, read_index
 from gmp_atl_dist.store.labels import UtteranceLabels, stream_labels
 from gmp_atl_dist.store.readers import read_emotions
@@ -106,7 +106,7 @@ def _speakers(corpus: Artifact) -> list[str]:
 def _labelled(corpus: Artifact, labels: Artifact) -> Iterator[tuple[UtteranceLabels, IndexRow]]:
     """The labels of every utterance, with its row of the index."""
     index = read_index(corpus)
-    for batch in in_batches(stream_labels(labels), _ROWS_AT_ONCE, lambda _: 1):
+    for batch in greedy_batches(stream_labels(labels), _ROWS_AT_ONCE, lambda _: 1):
         known = index_rows(index, [row.utterance_id for row in batch])
         for row in batch:
             yield row, known[row.utterance_id]

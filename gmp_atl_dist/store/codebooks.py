@@ -1,4 +1,4 @@
-"""Codebooks as they are stored: k-means centroids, whose frames they are for, and how they were fitted.
+"""Stored codebooks: k-means centroids, the group that they are for, and the record of the fit.
 
 Shape suffixes: K clusters, D hidden.
 """
@@ -23,7 +23,7 @@ PART = "codebooks"
 
 @dataclass(frozen=True)
 class FitRecord:
-    """What a fit knows of itself; ``stability`` is None where it was not measured."""
+    """The record of a fit; ``stability`` is None if it was not measured."""
 
     seed: int
     frames: int
@@ -45,7 +45,7 @@ class FitRecord:
 class Codebook:
     """Centroids of one scale and gender group ("all" unless by gender): fp32 [K, D].
 
-    Label ids start at ``offset``. ``fit`` is None of one that was imported; then ``origin`` says whence.
+    Label ids start at ``offset``. ``fit`` is None for an imported codebook; ``origin`` then names the source.
     """
 
     scale: int
@@ -59,7 +59,7 @@ class Codebook:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of layer, metric and centroids: the same codebook, wherever it lies and however it came."""
+        """sha256 of layer, metric and centroids: it does not depend on where the codebook came from."""
         k, dim = self.centroids_KD.shape
         head = f"{self.layer} {self.metric} {k} {dim}\n".encode()
         return hashlib.sha256(head + self.centroids_KD.astype("<f4").tobytes()).hexdigest()
@@ -69,7 +69,8 @@ class Codebook:
         """One past its last label id."""
         return self.offset + len(self.centroids_KD)
 
-    def speaks_for(self, gender: str) -> bool:
+    def applies_to(self, gender: str) -> bool:
+        """Whether frames of speakers of this gender get its labels."""
         return self.group in (EVERYBODY, gender)
 
 
@@ -83,18 +84,10 @@ def read_codebooks(codebooks: Artifact) -> tuple[Codebook, ...]:
     """Every codebook, by scale and then by first label id.
 
     Raises:
-        ArtifactError: centroids are not what their fingerprint says.
+        ArtifactError: centroids do not have their fingerprint.
     """
     rows = codebooks.read_part(PART, CODEBOOK_SCHEMA).to_pylist()
     return _ordered([_book(codebooks, row) for row in rows])
-
-
-def label_counts(codebooks: Artifact) -> tuple[int, ...]:
-    """How many label ids each scale has, over all of its codebooks."""
-    ends: dict[int, int] = {}
-    for book in read_codebooks(codebooks):
-        ends[book.scale] = max(ends.get(book.scale, 0), book.end)
-    return tuple(ends[scale] for scale in sorted(ends))
 
 
 def books_by_scale(books: Sequence[Codebook]) -> tuple[tuple[Codebook, ...], ...]:
@@ -104,7 +97,7 @@ def books_by_scale(books: Sequence[Codebook]) -> tuple[tuple[Codebook, ...], ...
 
 
 def at_scale(books: Sequence[Codebook], scale: int) -> list[Codebook]:
-    """The same codebooks as those of scale number ``scale``."""
+    """The same codebooks, with ``scale`` as their scale."""
     return [replace(book, scale=scale) for book in books]
 
 

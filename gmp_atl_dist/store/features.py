@@ -1,7 +1,7 @@
-"""Features as they are stored: written a part at a time, streamed, and read by utterance.
+"""Stored features: written part by part, streamed, and read by utterance.
 
-A part holds one layer of some utterances in utterance-id order, in row groups of some megabytes: few
-enough bytes to read for one utterance, and enough for one request to S3.
+A part holds one layer of some utterances, in utterance-id order, in row groups of some megabytes. A row
+group is small enough to be read for one utterance, and large enough for one request to S3.
 
 Shape suffixes: T frames of one utterance, M of several, D hidden.
 """
@@ -9,32 +9,30 @@ Shape suffixes: T frames of one utterance, M of several, D hidden.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.partition import greedy_batches
 from gmp_atl_dist.records import FEATURE_SCHEMA
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, Receipt, part_path
+from gmp_atl_dist.store.cache import LoadingCache
 
 _ROW_GROUP_BYTES = 4 << 20
 _DTYPES = ("<f2", "<f4")
 _INDEX_COLUMNS = ["utterance_id", "layer", "num_frames", "dim"]
-# Footers and ids of parts, some kilobytes each.
 _INDEXES = 256
-
-ItemT = TypeVar("ItemT")
+"""Parts whose footer and ids stay in memory, some kilobytes each."""
 
 
 @dataclass(frozen=True)
 class UtteranceFrames:
-    """Features of one utterance and layer: ``frames_TD`` is fp16, or fp32 if it was imported so."""
+    """Features of one utterance and layer; ``frames_TD`` is fp16, or fp32 if it was imported as fp32."""
 
     utterance_id: str
     frames_TD: np.ndarray
@@ -63,7 +61,7 @@ def feature_receipts(features: Artifact, layer: int) -> dict[str, Receipt]:
     """Receipts of a layer's parts that are not empty, by ingest part, in utterance-id order.
 
     Raises:
-        ArtifactError: there is none, or the parts are not each a range of utterance ids.
+        ArtifactError: there is none, or the parts are not disjoint ranges of utterance ids.
     """
     names = feature_source_parts(features, layer)
     receipts = {n: features.receipts[part_path(feature_part_name(n, layer))] for n in names}
@@ -96,7 +94,7 @@ def put_features(
     """Write the features of one layer of part ``part``; rows in utterance-id order, fp16 or fp32.
 
     Raises:
-        ValueError: rows are not in order or of another type; a defect of ours, not the user's.
+        ValueError: rows are not in order, or of another type. This is a defect of the caller.
     """
     _check_rows(rows)
     total_bytes = sum(u.frames_TD.nbytes for u in rows)
@@ -132,14 +130,14 @@ def _feature_table(layer: int, rows: Sequence[UtteranceFrames], group_rows: int)
         pa.array([layer] * len(rows), pa.int32()),
         pa.array([u.frames_TD.shape[0] for u in rows], pa.int32()),
         pa.array([u.frames_TD.shape[1] for u in rows], pa.int32()),
-        # Arrays of a row group each: one of everything could pass 2 GiB, the most that one may hold.
+        # One array per row group, because one array of all rows could exceed Arrow's limit of 2 GiB.
         pa.chunked_array([_binary([u.frames_TD for u in group]) for group in groups], pa.binary()),
     ]
     return pa.Table.from_arrays(columns, schema=FEATURE_SCHEMA)
 
 
 def _binary(arrays: Sequence[np.ndarray]) -> pa.Array:
-    """The bytes of each array; copied once, into a buffer of the right size from the start."""
+    """The bytes of each array, copied once, into one buffer of the final size."""
     ends = np.cumsum([0, *(x.nbytes for x in arrays)], dtype=np.int64)
     buffer = pa.allocate_buffer(int(ends[-1]))
     flat = np.frombuffer(buffer, np.uint8)
@@ -150,14 +148,13 @@ def _binary(arrays: Sequence[np.ndarray]) -> pa.Array:
 
 
 def read_features(features: Artifact, part: str, layer: int) -> Iterator[UtteranceFrames]:
-    """The features of one ingest part and layer, an utterance at a time, a row group in memory.
+    """The features of one ingest part and layer, utterance by utterance, with one row group in memory.
 
-    Parquet is decoded from the mapped file, or from the one answer of S3, into Arrow's memory: that
-    is the one copy (with compression it is the decompressed page that is copied). The arrays are
-    views of it.
+    Parquet is decoded from the mapped file, or from the one response of S3, into Arrow's memory. That is
+    the only copy (with compression, the decompressed page is copied). The arrays are views of it.
 
     Raises:
-        ArtifactError: a row is of another layer or size than it says.
+        ArtifactError: a row is of another layer, or its size is not that of its shape.
     """
     name = feature_part_name(part, layer)
     with features.open_part(name, FEATURE_SCHEMA, whole=True) as source:
@@ -173,15 +170,21 @@ def _index_rows(table: pa.Table) -> Iterable[tuple[str, int, int, int]]:
 
 
 def _view(
-    buffer: pa.Buffer, utterance_id: str, found: int, frames: int, dim: int, layer: int, name: str
+    buffer: pa.Buffer,
+    utterance_id: str,
+    row_layer: int,
+    frames: int,
+    dim: int,
+    layer: int,
+    name: str,
 ) -> UtteranceFrames:
-    """A row as an array, of the type that its size tells."""
+    """A row as an array; its size tells its type."""
     sizes = {frames * dim * np.dtype(d).itemsize: d for d in reversed(_DTYPES)}
-    if found != layer or min(frames, dim) < 0 or buffer.size not in sizes:
+    if row_layer != layer or min(frames, dim) < 0 or buffer.size not in sizes:
         raise ArtifactError(
-            f"features of utterance {utterance_id!r} in part {name!r} are of layer {found} and hold "
-            f"{buffer.size // 2} values, expected {frames} x {dim} of layer {layer}, in fp16 or fp32; "
-            f"run gmp-atl verify"
+            f"features of utterance {utterance_id!r} in part {name!r} are of layer {row_layer} and "
+            f"hold {buffer.size // 2} values, expected {frames} x {dim} of layer {layer}, in fp16 or "
+            f"fp32; run gmp-atl verify"
         )
     flat = np.frombuffer(buffer, dtype=sizes[buffer.size])
     return UtteranceFrames(utterance_id, flat.reshape(frames, dim))
@@ -190,18 +193,18 @@ def _view(
 def stream_batches(
     features: Artifact, layer: int, batch_frames: int, *, parts: Sequence[str] | None = None
 ) -> Iterator[FrameBatch]:
-    """A layer's features in batches of at most ``batch_frames`` frames, ``parts`` or all in order.
+    """A layer's features in batches of at most ``batch_frames`` frames: of ``parts``, or of all in order.
 
-    An utterance is never split: one that alone is longer is a batch of its own. After decoding,
-    frames are copied once, by the conversion to fp32.
+    An utterance is never split: one that is longer is a batch of its own. After decoding, frames are
+    copied once, by the conversion to fp32.
 
     Raises:
-        ArtifactError: utterances differ in dim, or a row is not what it says.
+        ArtifactError: utterances differ in dim, or as :func:`read_features`.
     """
     names = feature_source_parts(features, layer) if parts is None else parts
     utterances = (u for name in names for u in read_features(features, name, layer))
     dims: dict[int, str] = {}
-    for batch in in_batches(utterances, batch_frames, lambda u: len(u.frames_TD)):
+    for batch in greedy_batches(utterances, batch_frames, lambda u: len(u.frames_TD)):
         for u in batch:
             dims.setdefault(u.frames_TD.shape[1], u.utterance_id)
         if len(dims) > 1:
@@ -216,25 +219,9 @@ def stream_batches(
         )
 
 
-def in_batches(
-    items: Iterable[ItemT], limit: int, size: Callable[[ItemT], int]
-) -> Iterator[list[ItemT]]:
-    """Items in order, as many at a time as ``limit`` allows; a larger one comes alone."""
-    batch: list[ItemT] = []
-    held = 0
-    for item in items:
-        if batch and held + size(item) > limit:
-            yield batch
-            batch, held = [], 0
-        batch.append(item)
-        held += size(item)
-    if batch:
-        yield batch
-
-
 @dataclass(frozen=True)
 class _Index:
-    """What a part holds, without the frames: its footer, ids in order, first row of each group."""
+    """A part without its frames: the footer, the rows, their ids, and the first row of each row group."""
 
     metadata: pq.FileMetaData
     rows: list[tuple[str, int, int, int]]
@@ -243,10 +230,10 @@ class _Index:
 
 
 class FeatureReader:
-    """Features of any utterance: receipts tell the part, its ids the row group, which alone is read.
+    """Features of any utterance: the receipts tell its part, and the part's ids its row group.
 
-    Ids of the parts used last and the row group used last stay in memory, so utterances asked for in
-    order cost one read a row group.
+    Only that row group is read. The ids of the parts used last and the row group used last stay in
+    memory, so that reading utterances in order costs one read per row group.
     """
 
     def __init__(self, features: Artifact, layer: int) -> None:
@@ -255,18 +242,18 @@ class FeatureReader:
         receipts = feature_receipts(features, layer)
         self._parts = list(receipts)
         self._firsts = [r.first for r in receipts.values()]
-        self._indexes: OrderedDict[str, _Index] = OrderedDict()
+        self._indexes: LoadingCache[str, _Index] = LoadingCache(self._read_index, _INDEXES)
         self._held: tuple[tuple[str, int], pa.ChunkedArray] | None = None
 
     def frames(self, utterance_id: str) -> np.ndarray:
-        """fp16, or fp32 if imported so, [T, D]; read-only.
+        """[T, D], fp16, or fp32 if it was imported as fp32; read-only.
 
         Raises:
             ArtifactError: there is no such utterance, or its part is damaged.
         """
         i = bisect_right(self._firsts, utterance_id) - 1
         if i >= 0:
-            index = self._index(self._parts[i])
+            index = self._indexes[self._parts[i]]
             row = bisect_left(index.ids, utterance_id)
             if row < len(index.ids) and index.ids[row] == utterance_id:
                 return self._row(self._parts[i], index, row)
@@ -284,17 +271,9 @@ class FeatureReader:
             self._held = ((part, group), table["frames"])
         buffer = self._held[1][row - index.group_starts[group]].as_buffer()
         x_TD = _view(buffer, *index.rows[row], self._layer, name).frames_TD
-        # Whoever asks next for this utterance gets the same memory.
+        # The next caller for this utterance gets the same memory.
         x_TD.flags.writeable = False
         return x_TD
-
-    def _index(self, part: str) -> _Index:
-        if part not in self._indexes:
-            self._indexes[part] = self._read_index(part)
-            while len(self._indexes) > _INDEXES:
-                self._indexes.popitem(last=False)
-        self._indexes.move_to_end(part)
-        return self._indexes[part]
 
     def _read_index(self, part: str) -> _Index:
         with self._features.open_part(

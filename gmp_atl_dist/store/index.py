@@ -1,15 +1,16 @@
-"""What a corpus holds, in columns: a million utterances are some 100 MB here and 1 GB as objects."""
+"""The utterances of a corpus, in columns: a million of them take some 100 MB, and 1 GB as objects."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from cachetools import LRUCache, cached
 
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import (
@@ -19,32 +20,26 @@ from gmp_atl_dist.records import (
     utterances_from_table,
 )
 from gmp_atl_dist.store.artifact import Artifact
-from gmp_atl_dist.store.readers import INDEX_PART
+from gmp_atl_dist.store.readers import INDEX_PART, artifact_id
 
 _NAMES = ("speaker", "gender", "emotion", "part")
 _COLUMNS = ("utterance_id", *_NAMES, "num_samples", "row")
-_KEPT = 4
-_INDEXES: OrderedDict[tuple[str, str], pa.Table] = OrderedDict()
+_INDEXES = 4
 
 
+@cached(LRUCache(_INDEXES), key=artifact_id, lock=Lock())
 def read_index(corpus: Artifact) -> pa.Table:
     """utterance_id, speaker, gender, emotion, num_samples, part, row of every utterance, by id."""
-    key = (corpus.store.uri, corpus.identity)
-    # Sealed artefacts never change, and every stage asks for the same few.
-    if key not in _INDEXES:
-        table = corpus.read_part(INDEX_PART, UTTERANCE_SCHEMA, columns=_COLUMNS)
-        for name in _NAMES:
-            column = table[name].combine_chunks().dictionary_encode()
-            table = table.set_column(table.column_names.index(name), name, column)
-        _INDEXES[key] = table
-        while len(_INDEXES) > _KEPT:
-            _INDEXES.popitem(last=False)
-    return _INDEXES[key]
+    table = corpus.read_part(INDEX_PART, UTTERANCE_SCHEMA, columns=_COLUMNS)
+    for name in _NAMES:
+        column = table[name].combine_chunks().dictionary_encode()
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
 
 
 @dataclass(frozen=True, slots=True)
 class IndexRow:
-    """What is known of an utterance without its audio."""
+    """An utterance without its audio."""
 
     utterance_id: str
     speaker: str
@@ -69,7 +64,10 @@ class _Ids(Sequence[str]):
 
 
 def index_rows(index: pa.Table, utterance_ids: Sequence[str]) -> dict[str, IndexRow]:
-    """Of each utterance that the index knows; quick where the ids lie close to each other, as in a part."""
+    """The rows of the ids that the index has, by id.
+
+    This is fast where the ids lie close to each other, as those of a part do.
+    """
     if not utterance_ids:
         return {}
     ids = _Ids(index["utterance_id"])
@@ -81,17 +79,18 @@ def index_rows(index: pa.Table, utterance_ids: Sequence[str]) -> dict[str, Index
 
 
 class Utterances(Sequence[IndexRow]):
-    """The utterances of some speakers, by id: a row each of the index, an object only when it is asked for.
+    """The utterances of some speakers, sorted by id.
 
-    Pickled it is a corpus and a list of speakers; whoever gets it reads the index anew.
+    They are rows of the index; an object is made only for an utterance that is asked for. A pickle holds
+    the corpus and the speakers alone, and the process that loads it reads the index again.
     """
 
     def __init__(self, corpus: Artifact, speakers: Sequence[str]) -> None:
         self._corpus = corpus
         self.speakers = tuple(speakers)
         index = read_index(corpus)
-        mine = pc.field("speaker").isin(pa.array(self.speakers, pa.string()))
-        self._table = index.filter(mine).combine_chunks()
+        is_theirs = pc.field("speaker").isin(pa.array(self.speakers, pa.string()))
+        self._table = index.filter(is_theirs).combine_chunks()
 
     def __reduce__(self) -> tuple[type[Utterances], tuple[Artifact, tuple[str, ...]]]:
         return Utterances, (self._corpus, self.speakers)
@@ -107,7 +106,7 @@ class Utterances(Sequence[IndexRow]):
         return self.rows([i % len(self)])[0]
 
     def rows(self, numbers: Sequence[int] | np.ndarray) -> tuple[IndexRow, ...]:
-        """Those with these numbers, in this order."""
+        """The utterances with these numbers, in this order."""
         taken = self._table.take(pa.array(numbers, type=pa.int64())).select([*_COLUMNS])
         return tuple(IndexRow(**row) for row in taken.to_pylist())
 
@@ -118,7 +117,7 @@ class Utterances(Sequence[IndexRow]):
 
     @property
     def part_numbers(self) -> np.ndarray:
-        """int64 [utterances]: parts of the corpus, counted in the order of their names."""
+        """int64 [utterances]: the part of each, by its rank among the names of all parts."""
         coded = self._table["part"].combine_chunks()
         if isinstance(coded, pa.ChunkedArray):
             coded = coded.chunk(0)
@@ -128,29 +127,29 @@ class Utterances(Sequence[IndexRow]):
         return ranks[coded.indices.to_numpy()]
 
     def counts(self, attribute: str, values: Sequence[str]) -> list[int]:
-        """How many utterances have each value of a column: speaker, gender, emotion or part."""
-        counted = self._table[attribute].value_counts().to_pylist()
-        found = {row["values"]: row["counts"] for row in counted}
-        return [found.get(value, 0) for value in values]
+        """The number of utterances per value of a column: speaker, gender, emotion or part."""
+        rows = self._table[attribute].value_counts().to_pylist()
+        by_value = {row["values"]: row["counts"] for row in rows}
+        return [by_value.get(value, 0) for value in values]
 
 
-def training_utterances(corpus: Artifact, learners: TrainingSpeakers) -> Utterances:
-    """The utterances of those whom a fitted stage may hear.
+def training_utterances(corpus: Artifact, training_speakers: TrainingSpeakers) -> Utterances:
+    """The utterances of the training speakers.
 
     Raises:
         CorpusError: there is none.
     """
-    found = Utterances(corpus, learners.speakers)
-    if not found:
+    utterances = Utterances(corpus, training_speakers.speakers)
+    if not utterances:
         raise CorpusError(
-            f"fold {learners.fold.name!r} has no training utterance; check folds.held_out and the "
-            f"corpus's speakers"
+            f"fold {training_speakers.fold.name!r} has no training utterance; check folds.held_out "
+            f"and the corpus's speakers"
         )
-    return found
+    return utterances
 
 
 def one_of_each_group(corpus: Artifact) -> tuple[StoredUtterance, ...]:
-    """The first utterance of each speaker, session and split: all that folds are made of."""
+    """The first utterance of each speaker, session and split. Folds are planned from these."""
     table = corpus.read_part(INDEX_PART, UTTERANCE_SCHEMA)
     numbered = table.select(["speaker", "session", "split"]).append_column(
         "number", pa.array(range(table.num_rows), type=pa.int64())

@@ -1,4 +1,4 @@
-"""Pseudo-labels as they are stored: a row an utterance, of each scale the ids and whose they are.
+"""Stored pseudo-labels: a row per utterance, with the ids of each scale and the codebook they are of.
 
 Shape suffixes: T frames.
 """
@@ -6,8 +6,7 @@ Shape suffixes: T frames.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,22 +15,24 @@ import pyarrow as pa
 from gmp_atl_dist.errors import ArtifactError, ModelError
 from gmp_atl_dist.records import LABEL_SCHEMA
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, Receipt, part_path
+from gmp_atl_dist.store.cache import LoadingCache
 from gmp_atl_dist.store.codebooks import Codebook, books_by_scale
 
 _MAX_INT16 = 2**15 - 1
 _COMPRESSION = "zstd"
-"""Ids need few of their bits and fingerprints repeat: a fifth of the bytes, at no cost that shows."""
+"""Ids use few of their bits and fingerprints repeat: a fifth of the bytes remains, at no measurable
+cost."""
 
 _CACHE_BYTES = 256 << 20
-"""A hundred hours at three scales."""
+"""Enough for a hundred hours at three scales."""
 
 IMPORTED = ""
-"""Fingerprint of the codebook of labels that came without one."""
+"""The codebook fingerprint of labels that were imported without a codebook."""
 
 
 @dataclass(frozen=True)
 class UtteranceLabels:
-    """Of one utterance and each scale: the codebook's fingerprint, and ids [T], int16 or int32."""
+    """The labels of one utterance. Per scale: the codebook's fingerprint, and ids [T], int16 or int32."""
 
     utterance_id: str
     codebooks: tuple[str, ...]
@@ -43,7 +44,7 @@ class UtteranceLabels:
 
 
 def narrow(ids_T: np.ndarray, end: int) -> np.ndarray:
-    """Ids below ``end`` as they are stored: int16, or int32 where that is not enough."""
+    """Ids below ``end`` in their stored type: int16, or int32 where int16 is too small."""
     return ids_T.astype("<i2" if end - 1 <= _MAX_INT16 else "<i4")
 
 
@@ -69,10 +70,10 @@ def put_labels(
 
 
 def stream_labels(labels: Artifact) -> Iterator[UtteranceLabels]:
-    """Every row, in the order of the parts, a part in memory at a time.
+    """Every row, in the order of the parts, with one part in memory at a time.
 
     Raises:
-        ArtifactError: ids are not one a frame.
+        ArtifactError: the number of ids is not the number of frames.
     """
     for name in labels.part_names:
         yield from _rows(labels, name)
@@ -106,11 +107,11 @@ def read_labels(
 
 
 class LabelReader:
-    """Labels by utterance; the last parts used stay in memory up to a budget.
+    """Labels by utterance. The parts used last stay in memory, up to a budget.
 
     Args:
         labels: rows in utterance-id order, part by part.
-        books: whose labels they must be.
+        books: the codebooks that the labels must be of.
     """
 
     def __init__(
@@ -118,49 +119,43 @@ class LabelReader:
     ) -> None:
         self._labels = labels
         self._books = books
-        self._cache_bytes = cache_bytes
         parts = sorted((labels.receipts[part_path(name)].first, name) for name in labels.part_names)
         self._firsts = [first for first, _ in parts]
         self._names = [name for _, name in parts]
-        self._parts: OrderedDict[str, dict[str, tuple[np.ndarray, ...]]] = OrderedDict()
+        self._parts: LoadingCache[str, dict[str, tuple[np.ndarray, ...]]] = LoadingCache(
+            self._read, cache_bytes, _num_bytes
+        )
 
     def ids(self, utterance_id: str) -> tuple[np.ndarray, ...]:
         """int16 or int32 ids [T] of every scale; read-only.
 
         Raises:
-            ModelError: it has none, or they are not of these codebooks.
+            ModelError: the utterance has no labels, or they are not of these codebooks.
         """
         number = bisect_right(self._firsts, utterance_id) - 1
-        found = self._part(self._names[number]).get(utterance_id) if number >= 0 else None
-        if found is None:
+        ids = self._parts[self._names[number]].get(utterance_id) if number >= 0 else None
+        if ids is None:
             raise ModelError(
                 f"utterance {utterance_id!r} has no labels in {self._labels.key.fingerprint[:12]}; "
                 f"run gmp-atl verify"
             )
-        return found
-
-    def _part(self, name: str) -> dict[str, tuple[np.ndarray, ...]]:
-        if name not in self._parts:
-            self._parts[name] = self._read(name)
-            while len(self._parts) > 1 and self._held_bytes() > self._cache_bytes:
-                self._parts.popitem(last=False)
-        self._parts.move_to_end(name)
-        return self._parts[name]
+        return ids
 
     def _read(self, name: str) -> dict[str, tuple[np.ndarray, ...]]:
         check = LabelCheck(self._books)
-        found: dict[str, tuple[np.ndarray, ...]] = {}
+        part: dict[str, tuple[np.ndarray, ...]] = {}
         for row in _rows(self._labels, name):
             check.add(row)
-            found[row.utterance_id] = row.ids
-        return found
+            part[row.utterance_id] = row.ids
+        return part
 
-    def _held_bytes(self) -> int:
-        return sum(i.nbytes for part in self._parts.values() for ids in part.values() for i in ids)
+
+def _num_bytes(part: dict[str, tuple[np.ndarray, ...]]) -> int:
+    return sum(scale.nbytes for ids in part.values() for scale in ids)
 
 
 class LabelCheck:
-    """Counts labels as they go by, and refuses those that are not of these codebooks.
+    """Counts labels, row by row, and refuses those that are not of these codebooks.
 
     ``counts`` holds int64 [ids] of every scale.
     """
@@ -174,7 +169,7 @@ class LabelCheck:
         """Count an utterance's labels.
 
         Raises:
-            ModelError: they are of another codebook, of another number of scales, or out of range.
+            ModelError: they are of another codebook or number of scales, or out of range.
         """
         if (len(row.ids), len(row.codebooks)) != (len(self.counts), len(self.counts)):
             raise ModelError(
@@ -203,31 +198,16 @@ class LabelCheck:
             self.counts[i] += np.bincount(ids, minlength=len(self.counts[i]))
 
     def check_counts(self) -> None:
-        """Refuse labels from which there is nothing to learn.
+        """Refuse labels that a model can learn nothing from.
 
         Raises:
-            ModelError: there is none, or a scale has one label left.
+            ModelError: there is no label, or a scale has a single one.
         """
         if not self.counts or not self.counts[0].any():
-            raise ModelError(
-                "there is no label at all; run gmp-atl verify, and the extract stage again"
-            )
+            raise ModelError("there is no label; run gmp-atl verify, and the extract stage again")
         for i, count in enumerate(self.counts):
             if np.count_nonzero(count) < 2:
                 raise ModelError(
-                    f"scale {i}: every frame has label {int(count.argmax())}, so there is nothing to "
-                    f"learn; look at the features, or choose another layer in cluster.scales"
+                    f"scale {i}: every frame has label {int(count.argmax())}, so a model can learn "
+                    f"nothing; check the features, or choose another layer in cluster.scales"
                 )
-
-
-def check_labels(rows: Iterable[UtteranceLabels], books: Sequence[Codebook]) -> list[np.ndarray]:
-    """int64 counts [ids] of every scale, of all rows.
-
-    Raises:
-        ModelError: as :class:`LabelCheck`.
-    """
-    check = LabelCheck(books)
-    for row in rows:
-        check.add(row)
-    check.check_counts()
-    return check.counts

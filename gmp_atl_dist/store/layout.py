@@ -66,3 +66,17 @@ def claim_layout(store: Store) -> None:
     check_layout(store)
     if not store.exists(LAYOUT_PATH):
         store.put(LAYOUT_PATH, json.dumps({"layout": LAYOUT_VERSION}).encode())
+
+
+def open_root(uri: str, *, to_write: bool = False) -> Store:
+    """The store at ``uri``, with its layout checked; claimed if it is going to be written.
+
+    Raises:
+        ArtifactError: as :func:`check_layout`.
+    """
+    store = Store.open(uri)
+    if to_write:
+        claim_layout(store)
+    else:
+        check_layout(store)
+    return store

@@ -1,19 +1,22 @@
 """Typed views of artefacts: utterances, audio, learning curves.
 
-Everything that reads a part goes through here, or through ``features.py``, ``codebooks.py`` and ``labels.py``
-beside it, so that the layout of a part is known in one place besides the stage that writes it.
+Every part is read here, or by ``features.py``, ``codebooks.py``, ``labels.py``, ``index.py`` and
+``frontend.py`` beside it. So the layout of a part is known in one place besides the stage that writes it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+from cachetools import LRUCache, cached
 
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import (
@@ -23,24 +26,23 @@ from gmp_atl_dist.records import (
     StoredUtterance,
     utterances_from_table,
 )
-from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.artifact import Artifact, part_path
+from gmp_atl_dist.store.cache import LoadingCache
 
 INDEX_PART = "utterances"
 _AUDIO_CACHE_BYTES = 512 << 20
 _UTTERANCE_LISTS = 4
-_UTTERANCES: OrderedDict[tuple[str, str], tuple[StoredUtterance, ...]] = OrderedDict()
 
 
+def artifact_id(artifact: Artifact) -> tuple[str, str]:
+    """The key of an artefact in a cache: a sealed artefact never changes."""
+    return artifact.store.uri, artifact.identity
+
+
+@cached(LRUCache(_UTTERANCE_LISTS), key=artifact_id, lock=Lock())
 def read_utterances(corpus: Artifact) -> tuple[StoredUtterance, ...]:
     """Every utterance of an ``ingest`` artefact, in utterance-id order."""
-    key = (corpus.store.uri, corpus.identity)
-    # Sealed artefacts never change, and every stage asks for the same few lists.
-    if key not in _UTTERANCES:
-        table = corpus.read_part(INDEX_PART, UTTERANCE_SCHEMA)
-        _UTTERANCES[key] = utterances_from_table(table)
-        while len(_UTTERANCES) > _UTTERANCE_LISTS:
-            _UTTERANCES.popitem(last=False)
-    return _UTTERANCES[key]
+    return utterances_from_table(corpus.read_part(INDEX_PART, UTTERANCE_SCHEMA))
 
 
 def read_emotions(corpus: Artifact) -> tuple[str, ...]:
@@ -62,7 +64,7 @@ class AudioPart:
     def samples(self, row: int) -> np.ndarray:
         """int16 samples [num_samples] of the utterance in ``row``; read-only."""
         samples = np.frombuffer(self.pcm16[row].as_buffer(), dtype="<i2")
-        # Arrow hands out memory of its own as writable; others read the same part.
+        # Arrow returns its own memory as writable, and other readers share it.
         samples.flags.writeable = False
         return samples
 
@@ -73,6 +75,44 @@ def read_audio_part(corpus: Artifact, name: str) -> AudioPart:
     if isinstance(pcm16, pa.ChunkedArray):
         pcm16 = pcm16.chunk(0)
     return AudioPart(utterances_from_table(table), pcm16)
+
+
+def read_part_utterances(corpus: Artifact, name: str) -> tuple[StoredUtterance, ...]:
+    """The utterances of an audio part, in the order of its rows; samples are not read."""
+    return utterances_from_table(corpus.read_part(name, AUDIO_SCHEMA, UTTERANCE_SCHEMA.names))
+
+
+def read_audio_rows(
+    corpus: Artifact, name: str, start: int, stop: int, *, columns: Sequence[str]
+) -> pa.Table:
+    """Columns of rows ``start`` to ``stop`` of an audio part. Only their row groups are fetched.
+
+    Raises:
+        ArtifactError: the part cannot be read, or has fewer rows.
+    """
+    with corpus.open_part(name, AUDIO_SCHEMA) as part:
+        groups, first = _row_groups(part.metadata, start, stop)
+        table = part.read_row_groups(groups, columns=list(columns))
+    table = table.slice(start - first, stop - start)
+    if table.num_rows != stop - start:
+        raise ArtifactError(
+            f"{corpus.store.uri}/{corpus.key.prefix}/{part_path(name)} has {table.num_rows} of rows "
+            f"{start} to {stop}; run gmp-atl verify"
+        )
+    return table
+
+
+def _row_groups(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[int], int]:
+    """The row groups that hold rows ``start`` to ``stop``, and the number of their first row."""
+    groups: list[int] = []
+    first, row = 0, 0
+    for number in range(metadata.num_row_groups):
+        end = row + metadata.row_group(number).num_rows
+        if row < stop and end > start:
+            first = first if groups else row
+            groups.append(number)
+        row = end
+    return groups, first
 
 
 class InPart(Protocol):
@@ -89,23 +129,16 @@ class InPart(Protocol):
 
 
 class AudioReader:
-    """Samples by utterance; the last parts used stay in memory up to a budget."""
+    """Samples by utterance. The parts used last stay in memory, up to a budget."""
 
     def __init__(self, corpus: Artifact, cache_bytes: int = _AUDIO_CACHE_BYTES) -> None:
-        self._corpus = corpus
-        self._cache_bytes = cache_bytes
-        self._parts: OrderedDict[str, AudioPart] = OrderedDict()
+        self._parts: LoadingCache[str, AudioPart] = LoadingCache(
+            lambda name: read_audio_part(corpus, name), cache_bytes, lambda part: part.pcm16.nbytes
+        )
 
     def samples(self, utterance: InPart) -> np.ndarray:
         """int16 samples [num_samples]; read-only."""
-        part = self._parts.get(utterance.part)
-        if part is None:
-            part = read_audio_part(self._corpus, utterance.part)
-            self._parts[utterance.part] = part
-            while len(self._parts) > 1 and self._held_bytes() > self._cache_bytes:
-                self._parts.popitem(last=False)
-        self._parts.move_to_end(utterance.part)
-        samples = part.samples(utterance.row)
+        samples = self._parts[utterance.part].samples(utterance.row)
         if len(samples) != utterance.num_samples:
             raise ArtifactError(
                 f"utterance {utterance.utterance_id!r} has {len(samples)} samples in part "
@@ -113,12 +146,9 @@ class AudioReader:
             )
         return samples
 
-    def _held_bytes(self) -> int:
-        return sum(part.pcm16.nbytes for part in self._parts.values())
-
 
 def read_curves(artifact: Artifact) -> dict[str, list[tuple[int, float]]]:
-    """Learning curves of a trained stage: (step, value) by measure."""
+    """Learning curves of a trained stage: (step, value) by metric."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in artifact.read_part("curves", CURVE_SCHEMA).to_pylist():
         curves.setdefault(row["name"], []).append((row["step"], row["value"]))
@@ -126,5 +156,5 @@ def read_curves(artifact: Artifact) -> dict[str, list[tuple[int, float]]]:
 
 
 def pcm16_sha256(pcm16: np.ndarray) -> str:
-    """Digest of int16 samples, little-endian whatever the machine."""
+    """Digest of int16 samples, little-endian on every machine."""
     return hashlib.sha256(pcm16.astype("<i2", copy=False).tobytes()).hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,16 +16,17 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from gmp_atl_dist.audio import decode_pcm16, num_frames
-from gmp_atl_dist.clustering.assignment import BLOCK_ROWS, Assigner, as_floats, unit_rows
+from gmp_atl_dist.clustering.assignment import (
+    BLOCK_ROWS,
+    FaissAssigner,
+    as_floats,
+    nearest_ids,
+    unit_rows,
+)
 from gmp_atl_dist.clustering.assignment_step import fit_in_memory
 from gmp_atl_dist.clustering.initialization import initial_centroids
-from gmp_atl_dist.clustering.lloyd import (
-    Fit,
-    State,
-    advance,
-    state_from_bytes,
-    state_to_bytes,
-)
+from gmp_atl_dist.clustering.lloyd import advance
+from gmp_atl_dist.clustering.state import Fit, Metric, State, state_from_bytes, state_to_bytes
 from gmp_atl_dist.clustering.statistics import ClusterStatistics
 from gmp_atl_dist.errors import ConfigError, ModelError
 
@@ -55,7 +58,7 @@ def fitted(x_MD: np.ndarray, k: int, *, threads: int = 1, **keys: object) -> Sta
 
 def started(x_MD: np.ndarray, start_KD: np.ndarray, **keys: object) -> State:
     fit = Fit(WHAT, len(start_KD), 0, tolerance=0.0, **keys)  # pyright: ignore[reportArgumentType]
-    (state,) = fit_in_memory([fit], {"all": x_MD}, threads=1, starts=[start_KD])
+    (state,) = fit_in_memory([fit], {"all": x_MD}, threads=1, initial=[start_KD])
     return state
 
 
@@ -70,7 +73,9 @@ def test_from_the_same_start_it_is_scikit_learns_lloyd(updates: int, k: int, dim
     scale = np.abs(theirs.cluster_centers_).max()
     assert np.abs(ours.centroids_KD - theirs.cluster_centers_).max() <= 1e-4 * scale
     assert ours.mean_squared_distances[-1] * len(x_MD) == pytest.approx(theirs.inertia_, rel=1e-5)
-    assert (Assigner(ours.centroids_KD).assign(x_MD) == theirs.predict(x_MD)).mean() >= 0.9999
+    assert (
+        nearest_ids(FaissAssigner(ours.centroids_KD), x_MD) == theirs.predict(x_MD)
+    ).mean() >= 0.9999
 
 
 def test_it_is_faiss_kmeans_from_the_same_start() -> None:
@@ -96,7 +101,7 @@ def test_it_is_as_good_as_scikit_learn(seed: int, init: str) -> None:
     )
 
 
-def test_inertia_never_rises_and_a_tolerance_stops_early() -> None:
+def test_the_mean_squared_distance_never_rises_and_a_tolerance_stops_early() -> None:
     x_MD = blobs(1, count=4000, spread=3.0)
     to_the_end = fitted(x_MD, 9, iterations=200)
     assert all(b <= a * (1 + 1e-9) for a, b in pairwise(to_the_end.mean_squared_distances))
@@ -151,7 +156,7 @@ def test_scales_that_are_fitted_together_are_those_fitted_alone() -> None:
 
 def test_sums_of_stored_frames_are_exact_in_any_order() -> None:
     x_MD = blobs(7, count=4000, dim=16).astype(np.float16)
-    assigner = Assigner(as_floats(x_MD[:9]))
+    assigner = FaissAssigner(as_floats(x_MD[:9]))
     order = np.random.default_rng(0).permutation(len(x_MD))
 
     def total(rows_MD: np.ndarray, size: int) -> ClusterStatistics:
@@ -168,7 +173,7 @@ def test_sums_of_stored_frames_are_exact_in_any_order() -> None:
 
 def test_the_farthest_frames_are_found_whatever_the_pieces() -> None:
     x_MD = blobs(8, count=5000, dim=4, spread=3.0)
-    assigner = Assigner(x_MD[:3])
+    assigner = FaissAssigner(x_MD[:3])
     total = ClusterStatistics.zero(3, 4)
     for start in range(0, len(x_MD), 321):
         total.add(ClusterStatistics.of(x_MD[start : start + 321], assigner))
@@ -177,7 +182,7 @@ def test_the_farthest_frames_are_found_whatever_the_pieces() -> None:
     assert (np.diff(total.far_squared_F) <= 0).all()
 
 
-def test_a_dead_cluster_is_begun_anew_from_the_farthest_frame() -> None:
+def test_an_empty_cluster_is_relocated_to_the_farthest_frame() -> None:
     x_MD = np.concatenate([np.zeros((50, 2)), np.ones((50, 2)), [[9.0, 9.0]]]).astype(np.float32)
     start_KD = np.array([[0, 0], [1, 1], [-40, -40]], np.float32)
     state = started(x_MD, start_KD)
@@ -195,11 +200,11 @@ def test_by_cosine_only_the_direction_counts() -> None:
     x_MD = x_MD * rng.uniform(0.1, 9.0, size=(800, 1)).astype(np.float32)
     state = fitted(x_MD, 4, metric="cosine", init="k-means++")
     np.testing.assert_allclose(np.linalg.norm(state.centroids_KD, axis=1), 1, atol=1e-6)
-    ids = Assigner(state.centroids_KD, "cosine").assign(x_MD)
+    ids = nearest_ids(FaissAssigner(state.centroids_KD, "cosine"), x_MD)
     pairs = {(int(a), int(b)) for a, b in zip(which, ids, strict=True)}
     assert len(pairs) == 4
     # fairseq assigns by Euclidean distance; with centroids of unit length that is the same.
-    np.testing.assert_array_equal(Assigner(state.centroids_KD).assign(x_MD), ids)
+    np.testing.assert_array_equal(nearest_ids(FaissAssigner(state.centroids_KD), x_MD), ids)
     x_MD[7] = 0
     with pytest.raises(ConfigError, match=r"scales\[0\].*all zeros and has no direction"):
         fitted(x_MD, 4, metric="cosine")
@@ -230,7 +235,7 @@ def test_a_frame_that_is_not_finite_is_refused(value: float, dtype: type) -> Non
 
 def test_a_codebook_of_another_dimension_is_refused() -> None:
     with pytest.raises(ModelError, match=r"frames have 8 values and the codebook's centroids 6"):
-        Assigner(blobs(0, dim=6)[:3]).assign(blobs(0, dim=8))
+        nearest_ids(FaissAssigner(blobs(0, dim=6)[:3]), blobs(0, dim=8))
 
 
 @st.composite
@@ -281,13 +286,71 @@ def test_assigned_is_the_nearest(seed: int, count: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     x_MD = rng.normal(size=(count, 5)).astype(np.float32)
     c_KD = rng.normal(size=(k, 5)).astype(np.float32)
-    ids = Assigner(c_KD).assign(x_MD)
+    ids = nearest_ids(FaissAssigner(c_KD), x_MD)
     found = distances(x_MD, c_KD)
 
     assert ids.dtype == np.int32
     np.testing.assert_allclose(
         found[np.arange(count), ids], found.min(axis=1), rtol=1e-4, atol=1e-5
     )
+
+
+class NumpyAssigner:
+    """Another library behind the fit: every distance in fp64, without FAISS."""
+
+    def __init__(self, centroids_KD: np.ndarray, metric: Metric, gpus: int) -> None:
+        assert gpus == 0
+        self.metric: Metric = metric
+        self.k, self.dim = centroids_KD.shape
+        self._centroids_KD = centroids_KD
+
+    def prepared(self, x_MD: np.ndarray) -> np.ndarray:
+        x_MD = np.array(x_MD, np.float32)
+        return unit_rows(x_MD) if self.metric == "cosine" else x_MD
+
+    def nearest(self, x_MD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = distances(x_MD, self._centroids_KD)
+        ids = np.where(np.isfinite(x_MD).all(axis=1), found.argmin(axis=1), -1)
+        return ids, found.min(axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("empty", [False, True])
+def test_another_library_fits_the_same_codebooks(metric: Metric, empty: bool) -> None:
+    """Multiples of 2^-6: sums are exact, so the same assignments give the same bytes."""
+    rng = np.random.default_rng(3)
+    centres = rng.integers(-200, 200, size=(5, 6))
+    x_MD = centres[rng.integers(5, size=2 * BLOCK_ROWS + 9)] + rng.integers(-90, 90, size=(4105, 6))
+    x_MD = (x_MD / 64).astype(np.float16)
+    start_KD = as_floats(x_MD[:7])
+    if empty:
+        start_KD[3] = 100.0
+    fits = [Fit(WHAT, 7, 0, metric=metric, iterations=12, tolerance=0.0)]
+    faiss_fit, numpy_fit = (
+        fit_in_memory(fits, {"all": x_MD}, threads=2, initial=[start_KD], make_assigner=make)[0]
+        for make in (FaissAssigner, NumpyAssigner)
+    )
+    assert numpy_fit.updates == faiss_fit.updates > 3
+    assert numpy_fit.centroids_KD.tobytes() == faiss_fit.centroids_KD.tobytes()
+    assert numpy_fit.counts_K is not None
+    assert faiss_fit.counts_K is not None
+    assert numpy_fit.counts_K.tolist() == faiss_fit.counts_K.tolist()
+    assert numpy_fit.relocated == faiss_fit.relocated
+    assert numpy_fit.mean_squared_distances == pytest.approx(
+        faiss_fit.mean_squared_distances, rel=1e-5
+    )
+    spoilt_MD = x_MD.copy()
+    spoilt_MD[BLOCK_ROWS + 4, 1] = np.nan
+    with pytest.raises(ModelError, match=rf"frame {BLOCK_ROWS + 4} is not finite"):
+        fit_in_memory(fits, {"all": spoilt_MD}, initial=[start_KD], make_assigner=NumpyAssigner)
+
+
+def test_the_state_of_a_fit_needs_neither_faiss_nor_torch() -> None:
+    code = (
+        "import sys, gmp_atl_dist.clustering.state, gmp_atl_dist.stages.layer_fit; "
+        "sys.exit('faiss' in sys.modules or 'torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_half_precision_is_decoded_exactly() -> None:
@@ -297,12 +360,12 @@ def test_half_precision_is_decoded_exactly() -> None:
     assert as_floats(every[:0]).shape == (0, 4)
 
 
-def test_a_fit_goes_on_from_its_checkpoint_as_if_nothing_was() -> None:
+def test_a_fit_resumed_from_its_checkpoint_has_the_same_bytes() -> None:
     x_MD = blobs(9, count=3000, spread=3.0)
     fit = Fit(WHAT, 7, 0, iterations=12, tolerance=0.0)
 
     def sums(state: State) -> ClusterStatistics:
-        return ClusterStatistics.of(x_MD, Assigner(state.centroids_KD))
+        return ClusterStatistics.of(x_MD, FaissAssigner(state.centroids_KD))
 
     whole = State(x_MD[:7])
     kept: list[bytes] = []
@@ -362,7 +425,7 @@ def test_real_frames_go_to_the_mean_of_their_label(
     x_TD, labels_T = real_features
     used = np.unique(labels_T)
     means_KD = np.stack([x_TD[labels_T == label].mean(axis=0) for label in used])
-    ids = Assigner(means_KD).assign(x_TD)
+    ids = nearest_ids(FaissAssigner(means_KD), x_TD)
 
     # They were made by other centroids, so that a frame near a border may go the other way.
     assert (used[ids] == labels_T).mean() > 0.9
@@ -373,9 +436,9 @@ def test_half_precision_flips_no_label_of_real_frames(
     real_features: tuple[np.ndarray, np.ndarray],
 ) -> None:
     x_TD, _ = real_features
-    assigner = Assigner(fitted(x_TD, 50).centroids_KD)
+    assigner = FaissAssigner(fitted(x_TD, 50).centroids_KD)
     narrow = x_TD.astype(np.float16)
-    assert (assigner.assign(narrow) != assigner.assign(x_TD)).mean() < 0.005
+    assert (nearest_ids(assigner, narrow) != nearest_ids(assigner, x_TD)).mean() < 0.005
 
 
 @pytest.mark.gpu
@@ -387,10 +450,10 @@ def test_a_gpu_fits_what_the_cpu_fits() -> None:
     x_MD = blobs(3, count=400_000, dim=256, k=64, spread=3.0).astype(np.float16)
     start_KD = as_floats(x_MD[:256])
     fit = Fit(WHAT, 256, 0, iterations=10, tolerance=0.0)
-    (cpu,) = fit_in_memory([fit], {"all": x_MD}, starts=[start_KD])
+    (cpu,) = fit_in_memory([fit], {"all": x_MD}, initial=[start_KD])
     scale = np.abs(cpu.centroids_KD).max()
     for gpus in range(1, faiss_gpus() + 1):
-        (gpu,) = fit_in_memory([fit], {"all": x_MD}, starts=[start_KD], gpus=gpus)
+        (gpu,) = fit_in_memory([fit], {"all": x_MD}, initial=[start_KD], gpus=gpus)
         assert np.abs(gpu.centroids_KD - cpu.centroids_KD).max() <= 1e-4 * scale
-        labels = [Assigner(s.centroids_KD).assign(x_MD) for s in (cpu, gpu)]
+        labels = [nearest_ids(FaissAssigner(s.centroids_KD), x_MD) for s in (cpu, gpu)]
         assert (labels[0] == labels[1]).mean() >= 0.9999

@@ -110,7 +110,7 @@ def computing() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         title = " ".join(process.cmdline())
-        if "MapWorker" in title and "Computer" in title:
+        if "MapWorker" in title and "ComputeProcess" in title:
             found.append(process)
     return found
 

@@ -1,3 +1,5 @@
+"""The launcher that runs a job on a private Ray head."""
+
 from __future__ import annotations
 
 import os
@@ -13,6 +15,8 @@ import pytest
 
 from ray_jobs import local
 
+pytestmark = pytest.mark.timeout(3600)
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 JOB = """
@@ -23,7 +27,7 @@ ray.init()
 def where():
     return os.getcwd(), os.environ["AWS_PROBE"]
 
-assert ray.get(where.remote(), timeout=60) == (os.getcwd(), "inherited")
+assert ray.get(where.remote(), timeout=1800) == (os.getcwd(), "inherited")
 # Left behind in a session of its own: the launcher ends it as well.
 subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
 pathlib.Path(sys.argv[1]).write_text("written by the job")
@@ -49,7 +53,7 @@ def marked() -> list[psutil.Process]:
 
 @pytest.fixture
 def decoy() -> Iterator[subprocess.Popen[bytes]]:
-    """Looks like a Ray to whoever ends processes by their name."""
+    """A process that code which kills by name would take for Ray's."""
     process = subprocess.Popen(
         [sys.executable, "-c", "import signal; signal.pause()", "raylet", "gcs_server"]
     )
@@ -110,7 +114,7 @@ def test_a_launcher_that_is_told_to_stop_takes_its_ray_along(
     launcher = subprocess.Popen(
         [sys.executable, "-c", LAUNCH], env=os.environ | {"PYTHONPATH": str(REPOSITORY)}
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 1800
     while not Path("started").exists() and time.monotonic() < deadline:
         assert launcher.poll() is None
         time.sleep(0.1)
@@ -118,6 +122,6 @@ def test_a_launcher_that_is_told_to_stop_takes_its_ray_along(
 
     launcher.send_signal(signum)
 
-    assert launcher.wait(60) == (143 if signum == signal.SIGTERM else -signal.SIGINT)
+    assert launcher.wait(1800) == (143 if signum == signal.SIGTERM else -signal.SIGINT)
     assert {p.pid for p in marked()} <= before
     assert decoy.poll() is None

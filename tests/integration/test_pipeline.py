@@ -78,7 +78,7 @@ def test_test_speakers_are_in_nothing_that_is_fitted(
 def test_verify_finds_a_flipped_byte(reference: Reference, tmp_path: Path) -> None:
     damaged = reference.root.copy_to(tmp_path / "root")
     log = tmp_path / "log"
-    assert "are whole" in finished("verify", "--root", str(damaged.folder), log=log)
+    assert "are intact" in finished("verify", "--root", str(damaged.folder), log=log)
     part = sorted((damaged.artifact("extract") / "parts").iterdir())[3]
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1

@@ -26,10 +26,11 @@ from gmp_atl_dist.store.filesystem import Store
 from ray_jobs.local import Head, private_head
 
 pytest_plugins = ["support.manifests"]
-pytestmark = [pytest.mark.timeout(800), pytest.mark.nightly]
+pytestmark = [pytest.mark.timeout(5400), pytest.mark.nightly]
 
-RUN_S = 600
-NODE_S = 60
+# These only catch a hang.
+RUN_S = 1800
+NODE_S = 1800
 # A site's own --set lines, over those of the overlay: a run of a minute or two.
 SITE = """
 corpus.part_audio_s=7
@@ -171,7 +172,7 @@ def add_node(head: Head, pods: Pods, group: Mapping[str, Any]) -> None:
     deadline_s = time.monotonic() + NODE_S
     while "block forever" not in log.read_text():
         if node.poll() is not None or time.monotonic() > deadline_s:
-            pytest.fail(f"no node for {group['groupName']}; it said:\n{log.read_text()[-3000:]}")
+            pytest.fail(f"no node for {group['groupName']}; its output:\n{log.read_text()[-3000:]}")
         time.sleep(0.2)
 
 
@@ -193,7 +194,7 @@ def submitted(head: Head, pods: Pods, job: str, **env: str) -> tuple[int, str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            pytest.fail(f"not done after {RUN_S} s; it said:\n{log.read_text()[-6000:]}")
+            pytest.fail(f"not done after {RUN_S} s; its output:\n{log.read_text()[-6000:]}")
     return code, log.read_text()
 
 

@@ -30,7 +30,7 @@ def test_a_run_on_s3_makes_the_bytes_of_one_on_a_folder(
     verified = finished("verify", "--root", root, log=tmp_path / "verify")
 
     assert f"report: {root}/artifacts/report/" in output
-    assert f"12 artefacts below {root} are whole" in verified
+    assert f"12 artefacts below {root} are intact" in verified
     store = Store.open(root)
     found = {key.kind: find_artifact(store, key) for key in list_artifacts(store)}
     for kind in ("backbone", "warmup", "extract", "cluster", "label", "evaluate"):

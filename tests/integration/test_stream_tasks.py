@@ -1,4 +1,4 @@
-"""Pools of workers on a real Ray: who reads, who computes, and what is left when they die."""
+"""Pools of workers on a real Ray: reading, computing, errors, and workers that die."""
 
 from __future__ import annotations
 
@@ -284,14 +284,16 @@ def test_the_tasks_of_a_process_that_dies_are_done_again(plan: Plan) -> None:
 @pytest.mark.faults
 def test_what_always_kills_its_worker_is_named(plan: Plan) -> None:
     with pytest.raises(
-        WorkerError, match=r"begun most often, 2 times, and never done: t3; not done: .*t3"
+        WorkerError, match=r"started 2 times and never finished: t3; not finished: .*t3"
     ):
         streamed(plan, tasks(6, t3="kills its worker"), retries=1)
     assert Counter(name for _, name, _ in plan.notes("compute"))["t3"] == 2
 
     work = tasks(3, t1="kills its worker")
     results = map_tasks(work, Maps, plan, workers=WorkersConfig(), retries=1)
-    with pytest.raises(WorkerError, match=r"2 times, and never done: t1; .*runtime\.task_retries"):
+    with pytest.raises(
+        WorkerError, match=r"started 2 times and never finished: t1; .*runtime\.task_retries"
+    ):
         list(results)
     assert Counter(name for _, name, _ in plan.notes("map"))["t1"] == 2
 
@@ -369,7 +371,7 @@ class Answers:
     def __init__(self, plan: Plan) -> None:
         pass
 
-    def __call__(self, task: Task, order: str) -> list[str]:
+    def __call__(self, task: Task, request: str) -> list[str]:
         return custom()
 
 

@@ -33,7 +33,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return pad_waves([rng.standard_normal(n).astype(np.float32) for n in (4000, 400, 2345)])
 
 
-@pytest.mark.parametrize("pooling", [MeanPooling(), AttentivePooling(6)])
+@pytest.mark.parametrize("pooling", [MeanPooling(6), AttentivePooling(6)])
 def test_pooling_sees_valid_frames_only(pooling: torch.nn.Module) -> None:
     x_BTD = torch.randn(2, 5, 6)
     valid_BT = torch.tensor([[True] * 5, [True] * 2 + [False] * 3])
@@ -46,7 +46,7 @@ def test_pooling_sees_valid_frames_only(pooling: torch.nn.Module) -> None:
 
 def test_mean_pooling_is_the_mean() -> None:
     x_BTD = torch.randn(2, 5, 6)
-    pooled = MeanPooling()(x_BTD, torch.ones(2, 5, dtype=torch.bool))
+    pooled = MeanPooling(6)(x_BTD, torch.ones(2, 5, dtype=torch.bool))
     torch.testing.assert_close(pooled, x_BTD.mean(1))
 
 
@@ -104,7 +104,12 @@ def test_all_trained_parameters_get_gradients_in_every_model() -> None:
         assert [logits.shape for logits in output.logits] == [(3, 12, 5), (3, 12, 7)]
         check(model, sum((logits.sum() for logits in output.logits), torch.zeros(())))
     model = EmotionModel.from_backbone(build_random("tiny", 0), EMOTIONS).train()
-    check(model, model(wave_BN, num_samples_B, torch.tensor([0, 1, 2])).square().sum())
+    for pooling in ("attentive", "mean"):
+        for loss in ("am_softmax", "cross_entropy"):
+            model = EmotionModel.from_backbone(
+                build_random("tiny", 0), EMOTIONS, pooling=pooling, loss=loss
+            ).train()
+            check(model, model(wave_BN, num_samples_B, torch.tensor([0, 1, 2])).loss_B.sum())
 
 
 @pytest.mark.parametrize("pool_layers", ["last", "average"])
@@ -169,7 +174,8 @@ def test_the_margin_is_for_training_only() -> None:
     wave_BN, num_samples_B = batch()
     target_B = torch.tensor([0, 1, 2])
     with torch.no_grad():
-        difference = model(wave_BN, num_samples_B) - model(wave_BN, num_samples_B, target_B)
+        terms = model(wave_BN, num_samples_B, target_B)
+        difference = model(wave_BN, num_samples_B) - terms.logits_BK
     expected = 30.0 * 0.3 * torch.nn.functional.one_hot(target_B, 4)
     torch.testing.assert_close(difference, expected, atol=1e-4, rtol=0)
 

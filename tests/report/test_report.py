@@ -18,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from pydantic import ValidationError
 
 from gmp_atl_dist.config import RunConfig
-from gmp_atl_dist.metrics import cluster_quality
+from gmp_atl_dist.metrics import cluster_quality_from_joint, joint_counts
 from gmp_atl_dist.report import figures
 from gmp_atl_dist.report.codebook_content import (
     CentroidMap,
@@ -56,9 +56,9 @@ def codebooks(rng: np.random.Generator) -> tuple[CodebookContent, ...]:
             CodebookContent.of(
                 layer,
                 np.bincount(labels, minlength=k).tolist(),
-                emotion=cluster_quality(labels, truth, num_clusters=k, num_classes=4),
-                gender=cluster_quality(labels, truth % 2, num_clusters=k, num_classes=2),
-                speaker=cluster_quality(labels, truth % 3, num_clusters=k, num_classes=3),
+                emotion=cluster_quality_from_joint(joint_counts(truth, labels, 4, k)),
+                gender=cluster_quality_from_joint(joint_counts(truth % 2, labels, 2, k)),
+                speaker=cluster_quality_from_joint(joint_counts(truth % 3, labels, 3, k)),
                 fit=FitContent(
                     seed=0,
                     frames=20_000,

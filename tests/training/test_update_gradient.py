@@ -30,7 +30,7 @@ from gmp_atl_dist.config import (
     WarmupConfig,
 )
 from gmp_atl_dist.models.emotion import EmotionModel
-from gmp_atl_dist.models.heads import FrameHead
+from gmp_atl_dist.models.heads import AmSoftmax, FrameHead
 from gmp_atl_dist.models.hubert import pad_waves
 from gmp_atl_dist.models.masking import span_mask
 from gmp_atl_dist.models.multitask import RetrainModel, WarmupModel
@@ -155,6 +155,7 @@ def finetune(tiny: Tiny, folder: Path) -> Reference:
 
     def terms(model: nn.Module, u: IndexRow, wave_BN: Tensor, num_samples_B: Tensor) -> list[Term]:
         assert isinstance(model, EmotionModel)
+        assert isinstance(model.classifier, AmSoftmax)
         x_D = model.embed(wave_BN, num_samples_B)[0].double()
         w_KD = model.classifier.weight.double()
         cosine_K = w_KD @ x_D / (w_KD.norm(dim=1) * x_D.norm())

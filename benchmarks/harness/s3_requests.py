@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.s3_server import running_s3_server
+from tests.support.s3_server import running_s3_server
 
 _REQUEST = re.compile(rb"(GET|PUT|HEAD|POST|DELETE) /[^ ]* HTTP/1\.1\r\n")
 _LONGEST_LINE = 4096

@@ -1,4 +1,4 @@
-"""Models that cost nothing, or sleep as long as a device would compute; for what is around them."""
+"""Models that cost nothing, or sleep as long as a device would compute, to measure what surrounds a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Others that train on the same recordings: a bare DDP loop, and the Trainer of ``transformers``."""
+"""Other loops that train on the same recordings: a bare DDP loop, and the Trainer of ``transformers``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from benchmarks.train_inputs import CLIP_NORM, RANKS, K, Timed, note
+from benchmarks.subjects.training_inputs import CLIP_NORM, RANKS, K
+from benchmarks.subjects.updates import NotedRetrain, write_note
 from gmp_atl_dist.audio import pcm16_to_float
 from gmp_atl_dist.store.readers import AudioReader
 from gmp_atl_dist.training.batches import BatchLoader, BatchPlan, max_crop_samples
@@ -19,10 +20,9 @@ from gmp_atl_dist.training.batches import BatchLoader, BatchPlan, max_crop_sampl
 if TYPE_CHECKING:
     from torch import Tensor
 
-TRAINER_BATCH = 16
 
-
-def train_by_ddp(recipe: Timed, rank: int) -> None:
+def train_by_ddp(recipe: NotedRetrain, rank: int) -> None:
+    """Our batches, model, losses and optimiser in the shortest loop that PyTorch allows."""
     config, utterances = recipe.optim, recipe.utterances
     max_samples = max_crop_samples(config.max_utterance_s)
     plan = BatchPlan(
@@ -73,7 +73,7 @@ class _Stock(nn.Module):
     def forward(
         self, input_values: Tensor, attention_mask: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
-        note(self._notes, self._step, int(attention_mask.sum()), input_values.numel())
+        write_note(self._notes, self._step, int(attention_mask.sum()), input_values.numel())
         self._step += 1
         mask_BT = torch.rand(labels.shape) < 0.5
         hidden_BTD = self.hubert(
@@ -85,9 +85,9 @@ class _Stock(nn.Module):
 
 
 class _Recordings(torch.utils.data.Dataset[dict[str, np.ndarray]]):
-    """Each with its labels, as lists that the collator pads."""
+    """Recordings with their labels, which the collator pads."""
 
-    def __init__(self, recipe: Timed) -> None:
+    def __init__(self, recipe: NotedRetrain) -> None:
         self._rows = recipe.utterances
         self._audio = AudioReader(recipe.corpus)
         self._labels = recipe._reader
@@ -103,7 +103,10 @@ class _Recordings(torch.utils.data.Dataset[dict[str, np.ndarray]]):
         }
 
 
-def train_by_trainer(recipe: Timed, rank: int, notes: Path, steps: int, folder: str) -> None:
+def train_by_trainer(
+    recipe: NotedRetrain, rank: int, notes: Path, steps: int, batch: int, folder: str
+) -> None:
+    """The Trainer with its default sampler and padding, ``batch`` recordings per process and update."""
     from transformers import HubertConfig, Trainer, TrainingArguments
     from transformers import Wav2Vec2FeatureExtractor as Extractor
 
@@ -122,7 +125,7 @@ def train_by_trainer(recipe: Timed, rank: int, notes: Path, steps: int, folder: 
 
     arguments = TrainingArguments(
         output_dir=f"{folder}/trainer-{rank}",
-        per_device_train_batch_size=TRAINER_BATCH,
+        per_device_train_batch_size=batch,
         max_steps=steps,
         max_grad_norm=CLIP_NORM,
         use_cpu=True,

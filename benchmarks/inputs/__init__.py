@@ -1,0 +1,1 @@
+"""What benchmarks measure on: speech, silence, vectors, a stand-in for a model, a small run."""

@@ -1,0 +1,1 @@
+"""What benchmarks compare. Nothing here is a command; heavy libraries are imported here."""
