@@ -19,11 +19,7 @@ from gmp_atl_dist.doctor.findings import Finding
 from ray_jobs import local
 from ray_jobs.local import Head, private_head
 
-<<<<<<< HEAD
 pytestmark = pytest.mark.timeout(900)
-=======
-pytestmark = pytest.mark.timeout(1800)
->>>>>>> main
 
 HANGS_S = 300.0
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -83,11 +79,7 @@ def submit(head: Head, folder: Path, *more: str, **env: str) -> subprocess.Popen
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-<<<<<<< HEAD
     out, err = process.communicate(timeout=HANGS_S)
-=======
-    out, err = process.communicate(timeout=1800)
->>>>>>> main
     assert "Traceback" not in out + err
     return process.returncode, out, err
 
