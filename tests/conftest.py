@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,17 +25,38 @@ settings.load_profile("busy")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _LAST = ("integration", "faults")
+_LONGEST_FIRST = (
+    "test_rayjob",
+    "test_train_on_nodes",
+    "test_stream_tasks",
+    "test_submit_job",
+    "test_fit_on_ray",
+    "test_extract_on_nodes",
+    "test_observability",
+    "test_local_ray",
+)
+"""Modules of ``_LAST``, so that no process of several is left with a long one at the end."""
+_SHARED = {"support.pipeline_runs": "runs", "support.gangs": "gangs"}
+"""What is made once per process: the undisturbed run, and the server that ranks are forked from.
+
+Modules that import one of them run in the same process.
+"""
 
 
-def _of_runs() -> frozenset[Path]:
-    """Modules that compare with one undisturbed run of the pipeline, which is made once a process."""
-    found = (REPOSITORY / "tests").rglob("test_*.py")
-    return frozenset(p for p in found if '= ["support.pipeline_runs"]' in p.read_text())
+@cache
+def _shared() -> dict[Path, str]:
+    """What each module shares with others, of those that share anything."""
+    shared: dict[Path, str] = {}
+    for path in (REPOSITORY / "tests").rglob("test_*.py"):
+        text = path.read_text()
+        for module, name in _SHARED.items():
+            if f"from {module} import" in text or f'"{module}"' in text:
+                shared[path] = name
+    return shared
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first, so that a broken one is known before a Ray is started; then the longest."""
-    of_runs = _of_runs()
 
     def folder(item: pytest.Item) -> str:
         return item.path.relative_to(REPOSITORY / "tests").parts[0]
@@ -42,7 +64,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def rank(item: pytest.Item) -> int:
         if folder(item) not in _LAST:
             return 0
-        return 1 if item.path in of_runs else 2
+        if _shared().get(item.path) == "runs":
+            return 1
+        name = item.path.stem
+        known = name in _LONGEST_FIRST
+        return 2 + (_LONGEST_FIRST.index(name) if known else len(_LONGEST_FIRST))
 
     items.sort(key=rank)
     for item in items:
@@ -52,15 +78,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """Of several processes of pytest (``-n 2``) one takes a whole module, or all modules of a run."""
+    """Of several processes of pytest (``-n 2``) one takes a whole module, or all that share."""
     from xdist.scheduler import LoadScopeScheduling
 
-    of_runs = {p.relative_to(REPOSITORY).as_posix() for p in _of_runs()}
+    shared = {p.relative_to(REPOSITORY).as_posix(): name for p, name in _shared().items()}
 
     class ByModule(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
-            return "runs" if module in of_runs else module
+            return shared.get(module, module)
 
     return ByModule(config, log)
 

@@ -258,7 +258,7 @@ def test_a_gauge_is_set_again_until_its_stage_ends(monkeypatch: pytest.MonkeyPat
     metrics = StageMetrics(Tags("run", "extract", "fold1"))
     metrics.plan(2)
     metrics.finish()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while values_set.count(("gmp_atl_parts_planned", 2)) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
     metrics.close()

@@ -16,7 +16,7 @@ from support.retrain_case import EVERY, OTHER_ORDER_OF_SUMS, SAME, STEPS, Case, 
 from gmp_atl_dist.store.readers import read_curves
 
 pytest_plugins = ["support.one_process"]
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from gmp_atl_dist.store.training_set import TrainingSet
 from gmp_atl_dist.tags import Tags
 
 pytest_plugins = ["support.one_process"]
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 LAYERS = (2, 3)
 PART_FRAMES = 40
@@ -85,7 +85,7 @@ def once_some_are_done(root: Path, act: object) -> threading.Thread:
     """Call ``act`` when a few parts are done, and many are not."""
 
     def wait() -> None:
-        deadline_s = time.monotonic() + 120
+        deadline_s = time.monotonic() + 300
         while len(receipts(root)) < 6 and time.monotonic() < deadline_s:
             time.sleep(0.02)
         assert callable(act)

@@ -6,7 +6,7 @@ import pytest
 from support.pipeline_runs import CliRun, Reference, Root, finished, started
 
 pytest_plugins = ["support.pipeline_runs"]
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.nightly]
+pytestmark = [pytest.mark.timeout(2400), pytest.mark.nightly]
 
 BEFORE_EXTRACT = ("ingest", "backbone", "warmup")
 

@@ -6,7 +6,7 @@ import pytest
 from support.pipeline_runs import RETRAIN_STEPS, STAGE_S, Interrupted, Reference, finished, started
 
 pytest_plugins = ["support.pipeline_runs"]
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(2400), pytest.mark.slow]
 
 GRACE_S = 30.0
 """What Kubernetes gives a pod."""

@@ -28,7 +28,7 @@ from gmp_atl_dist.runtime import gang
 from gmp_atl_dist.training.loop import run_training
 
 pytest_plugins = ["support.one_process"]
-pytestmark = pytest.mark.timeout(420)
+pytestmark = pytest.mark.timeout(900)
 
 PAUSE_S = 0.1
 NOTICE_S = 12.0
@@ -66,7 +66,7 @@ def under_way(made: Case, **workers: int) -> Iterator[None]:
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
-    deadline_s = time.monotonic() + 120
+    deadline_s = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline_s, f"no {what} after two minutes"
         time.sleep(0.1)

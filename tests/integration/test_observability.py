@@ -25,7 +25,7 @@ from gmp_atl_dist.stages.ingest import Ingest
 from gmp_atl_dist.stages.warmup import Warmup
 
 pytest_plugins = ["support.one_process"]
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900), pytest.mark.slow]
 
 REPOSITORY = Path(__file__).parents[2]
 OBSERVABILITY = REPOSITORY / "deploy" / "observability"

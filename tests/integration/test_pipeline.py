@@ -22,7 +22,7 @@ from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import read_audio_part, read_utterances
 
 pytest_plugins = ["support.pipeline_runs"]
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(2400), pytest.mark.slow]
 
 NAMES = stage_names(RunConfig())
 FROM_CLUSTER_ON = ("cluster", "label", "retrain", "finetune", "evaluate", "report")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from support.s3_server import S3Server
 
 pytest_plugins = ["support.pipeline_runs"]
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.nightly]
+pytestmark = [pytest.mark.timeout(2400), pytest.mark.nightly]
 
 
 def test_a_run_on_s3_makes_the_bytes_of_one_on_a_folder(

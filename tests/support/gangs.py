@@ -30,7 +30,7 @@ from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.loop import TrainJob, run_training
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
 
-_GONE_S = 240.0
+_GONE_S = 400.0
 
 
 @dataclass(frozen=True)

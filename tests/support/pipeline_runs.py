@@ -28,13 +28,13 @@ from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 
 T = TypeVar("T")
 
-RUN_S = 540.0
-"""Longest whole run on a busy machine; alone on two cores it takes about a fifth of it."""
-STAGE_S = 240.0
-GONE_S = 60.0
-_AGENTS_GONE_S = 150.0
+RUN_S = 1080.0
+"""Of a whole run that hangs; alone on two cores one takes about a tenth of it."""
+STAGE_S = 480.0
+GONE_S = 180.0
+_AGENTS_GONE_S = 300.0
 _AGENTS = ("DashboardAgent", "RuntimeEnvAgent", "dashboard/agent.py", "runtime_env/agent")
-_POLL_S = 0.01
+_POLL_S = 0.03
 
 RETRAIN_STEPS = 40
 CONFIG = f"""
