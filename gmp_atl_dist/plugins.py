@@ -35,9 +35,13 @@ class PluginGroup:
         installed = {point.name for point in entry_points(group=self.name)}
         return tuple(sorted(installed | set(self.built_in)))
 
+    def has(self, name: str) -> bool:
+        """Whether there is a part of that name. Nothing is imported."""
+        return name in self.built_in or bool(entry_points(group=self.name, name=name))
+
     def check_name(self, name: str) -> None:
         """Raises ConfigError, with the known names, where there is no such part. Nothing is imported."""
-        if name not in self.built_in and not entry_points(group=self.name, name=name):
+        if not self.has(name):
             raise ConfigError(
                 f"{self.key}: {name!r} is not known; known are {', '.join(self.names())}. A package can "
                 f"add others with the entry point {self.name}"

@@ -9,10 +9,8 @@ all of them are named. More than ``corpus.max_bad_fraction`` bad items are an er
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from gmp_atl_dist.config import CorpusConfig
@@ -23,17 +21,19 @@ from gmp_atl_dist.corpora.checks import (
     stamp_of,
 )
 from gmp_atl_dist.errors import ConfigError, CorpusError
+from gmp_atl_dist.plugins import PluginGroup
 from gmp_atl_dist.records import Problem, Utterance
 from gmp_atl_dist.store.filesystem import Entry, Store
 
-ENTRY_POINT_GROUP = "gmp_atl_dist.corpora"
-
-# These are also entry points. They are listed here so that a checkout works without installation.
-_BUILT_IN = {
-    "iemocap": "gmp_atl_dist.corpora.iemocap:Iemocap",
-    "synthetic": "gmp_atl_dist.corpora.iemocap:Iemocap",
-    "table": "gmp_atl_dist.corpora.table:Table",
-}
+ADAPTERS = PluginGroup(
+    "gmp_atl_dist.corpora",
+    "corpus.adapter",
+    {
+        "iemocap": "gmp_atl_dist.corpora.iemocap:Iemocap",
+        "synthetic": "gmp_atl_dist.corpora.iemocap:Iemocap",
+        "table": "gmp_atl_dist.corpora.table:Table",
+    },
+)
 
 
 Listed: TypeAlias = tuple[list[Utterance], list[Problem]]
@@ -86,8 +86,7 @@ class CorpusListing:
 
 def adapter_names() -> tuple[str, ...]:
     """The names of all adapters that ``corpus.adapter`` can select, sorted."""
-    installed = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
-    return tuple(sorted(installed | set(_BUILT_IN)))
+    return ADAPTERS.names()
 
 
 def find_adapter(name: str) -> Corpus:
@@ -96,25 +95,11 @@ def find_adapter(name: str) -> Corpus:
     Raises:
         ConfigError: it does not exist, cannot be loaded, or does not implement :class:`Corpus`.
     """
+    loaded = ADAPTERS.load(name)
     try:
-        if name in _BUILT_IN:
-            module, _, attribute = _BUILT_IN[name].partition(":")
-            loaded = getattr(importlib.import_module(module), attribute)
-        else:
-            points = list(entry_points(group=ENTRY_POINT_GROUP, name=name))
-            if not points:
-                raise ConfigError(
-                    f"corpus.adapter: {name!r} is not known; known are "
-                    f"{', '.join(adapter_names())}. A package can add adapters with the entry "
-                    f"point {ENTRY_POINT_GROUP}"
-                )
-            loaded = points[0].load()
         adapter = loaded() if isinstance(loaded, type) else loaded
-    except (ImportError, AttributeError, TypeError) as e:
-        raise ConfigError(
-            f"corpus.adapter: {name!r} cannot be loaded ({type(e).__name__}: {e}); repair or "
-            f"reinstall its package"
-        ) from e
+    except Exception as e:
+        raise ADAPTERS.not_loaded(name, e) from e
     if not isinstance(adapter, Corpus):
         raise ConfigError(
             f"corpus.adapter: {name!r} has type {type(adapter).__name__} and lacks name, "

@@ -15,13 +15,11 @@ Shapes: B batch, N samples, T frames, D hidden size, C channels of the convoluti
 
 from __future__ import annotations
 
-import importlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from math import prod
 from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
@@ -36,13 +34,9 @@ from gmp_atl_dist.models.clip_by_clip import ClipByClip
 from gmp_atl_dist.models.flops import FrameFlops, frame_flops
 from gmp_atl_dist.models.padding import refuse_short, valid_steps
 
-ENTRY_POINT_GROUP = "gmp_atl_dist.backbones"
-
 DEFAULT_MODEL_TYPE = "hubert"
 """Of the random sizes, and of fine-tuned models whose files name no model type of their backbone."""
 
-# Also declared as an entry point; listed here so that a checkout works without being installed.
-_BUILT_IN = {DEFAULT_MODEL_TYPE: "gmp_atl_dist.models.hubert:Hubert"}
 
 _DROPOUT_KEYS = (
     *("hidden_dropout", "attention_dropout", "activation_dropout"),
@@ -341,68 +335,6 @@ class SpeechBackbone(PreTrainedModel, ABC):
             elif isinstance(getattr(module, "dropout", None), int | float):
                 # Attention modules of transformers hold the probability as a number.
                 module.dropout = cast(Any, p)
-
-
-def backbone_types() -> tuple[str, ...]:
-    """Every ``model_type`` that has an implementation here, sorted."""
-    installed = {point.name for point in entry_points(group=ENTRY_POINT_GROUP)}
-    return tuple(sorted(installed | set(_BUILT_IN)))
-
-
-def find_backbone(model_type: str, name: str = "the model") -> type[SpeechBackbone]:
-    """The implementation of a model type.
-
-    Args:
-        model_type: as in ``config.json`` of the model.
-        name: what errors call the model.
-
-    Raises:
-        ModelError: there is none, it cannot be loaded, or it is not a backbone with exact padding.
-    """
-    try:
-        if model_type in _BUILT_IN:
-            module, _, attribute = _BUILT_IN[model_type].partition(":")
-            implementation = getattr(importlib.import_module(module), attribute)
-        else:
-            points = list(entry_points(group=ENTRY_POINT_GROUP, name=model_type))
-            if not points:
-                raise ModelError(
-                    f"{name} is a model of type {model_type!r}, which is not supported here; supported: "
-                    f"{', '.join(backbone_types())}. Give a model of a supported type, such as "
-                    f"facebook/hubert-base-ls960, or install a package that declares the entry point "
-                    f"{model_type!r} in group {ENTRY_POINT_GROUP} (docs/extending.md)"
-                )
-            implementation = points[0].load()
-    except (ImportError, AttributeError, TypeError) as e:
-        raise ModelError(
-            f"the backbone for model type {model_type!r} cannot be loaded ({type(e).__name__}: {e}); "
-            f"repair or reinstall the package that declares it"
-        ) from e
-    if not (isinstance(implementation, type) and issubclass(implementation, SpeechBackbone)):
-        raise ModelError(
-            f"the entry point {model_type!r} of group {ENTRY_POINT_GROUP} is {implementation!r}, which "
-            f"is not a subclass of gmp_atl_dist.models.backbone.SpeechBackbone"
-        )
-    if not implementation.exact_padding:
-        raise ModelError(
-            f"the backbone {implementation.__name__} for model type {model_type!r} has no exact "
-            f"padding, so features would depend on the batch; make its conv_features and encode "
-            f"independent of padding, and set exact_padding = True"
-        )
-    return implementation
-
-
-def read_config(
-    config_json: bytes, name: str = "the model"
-) -> tuple[type[SpeechBackbone], PreTrainedConfig]:
-    """The implementation and the configuration of the model that a ``config.json`` describes.
-
-    Raises:
-        ModelError: the file is damaged, or its model type is not supported.
-    """
-    values = read_config_values(config_json, name)
-    implementation = find_backbone(str(values.get("model_type")), name)
-    return implementation, implementation.configuration().from_dict(values)
 
 
 def read_config_values(config_json: bytes, name: str) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """HuBERT's convolutional encoder as matrix products over rows of time; inference only.
 
-A convolution without padding whose input lies as rows (time, channels) is a sum of plain matrix
-products: taps that fall into one stride are neighbours in memory, so ``kernel 3, stride 2`` is one
-product of rows of two steps and one of every second step, with nothing copied. On a CPU that runs at
-the rate of a large matrix product, twice that of the library's one-dimensional convolution.
+A convolution without padding, whose input lies in memory as rows (time, channels), is a sum of plain matrix
+products. Taps within one stride are neighbours in memory. So ``kernel 3, stride 2`` is one product over rows
+of two steps and one over every second step, and nothing is copied. On a CPU it runs at the rate of a large
+matrix product, twice that of the library's one-dimensional convolution.
 
 Shapes: N samples, T frames or time steps, C channels, K taps, B clips.
 """
@@ -27,13 +27,13 @@ from gmp_atl_dist.device import on_gpu
 Activation: TypeAlias = Callable[[Tensor], Tensor]
 
 _CPU_CHUNK_FRAMES = 64
-"""1.3 s: what lies between two layers stays in a core's second-level cache."""
+"""1.3 s: the values between two layers stay in a core's second-level cache."""
 _GPU_CHUNK_FRAMES = 3000
-"""60 s: some 2 GB between the first two layers, and few kernel launches."""
+"""60 s: about 2 GB between the first two layers, and few kernel launches."""
 
 
 def activation_in_place(name: str) -> Activation:
-    """The activation of a transformers configuration, overwriting its input where that is possible."""
+    """The activation of a transformers configuration, which overwrites its input where possible."""
     if name == "gelu":
         return torch.ops.aten.gelu_.default
     return ACT2FN[name]
@@ -52,8 +52,8 @@ class Segment:
 def chunks(num_frames_B: Sequence[int], limit: int, *, merge: bool) -> Iterator[list[Segment]]:
     """Every frame of every clip once, in chunks of at most ``limit`` slots, in order.
 
-    With ``merge`` several clips share a chunk, a slot left free behind each for the frames that
-    would see two clips; without it each chunk is of one clip.
+    With ``merge`` several clips share a chunk. One slot after each clip is left free, for the frames that
+    would see two clips. Without it each chunk holds one clip.
     """
     chunk: list[Segment] = []
     slot = 0
@@ -79,7 +79,7 @@ class _RowConv:
         self.kernel, self.stride = int(conv.kernel_size[0]), int(conv.stride[0])
         self._norm = deepcopy(norm)
         self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
-        # Taps that fall into one stride, as one (taps x C, O) matrix each.
+        # One (taps x C, O) matrix for the taps within each stride.
         self._weights = [
             weight_OCK[:, :, first : first + self.stride]
             .permute(2, 1, 0)
@@ -111,16 +111,15 @@ class _RowConv:
 
 
 class ConvEncoder:
-    """Waves to convolutional features, a batch of clips at a time, no clip seeing another.
+    """From waves to convolutional features, for a batch of clips. No clip affects another.
 
-    Weights are copied as they are now. Waves are normalised where ``config.normalize_waveform`` says so.
-    On a CPU each clip is computed in tensors of its own size, so its features have the same bits in
-    every batch.
+    It copies the weights. Waves are normalised where ``config.normalize_waveform`` is true. On a CPU each
+    clip is computed in tensors of its own size, so its features have the same bits in every batch.
 
-    HuBERT-base normalises its first convolution over time. Mean and variance of its output follow
-    from the mean and the covariance of the wave's patches of ten samples, so they are known before
-    it is computed, and the norm becomes part of its weights. They are summed in float64, in which sums
-    of products of 16-bit samples are exact, so that they do not depend on the batch either.
+    HuBERT-base normalises its first convolution over time. The mean and variance of the convolution's output
+    follow from the mean and the covariance of the wave's patches of ten samples. So they are known before the
+    convolution is computed, and the norm becomes part of its weights. The sums are in float64, in which sums
+    of products of 16-bit samples are exact, so they do not depend on the batch either.
     """
 
     def __init__(self, model: HubertModel, dtype: torch.dtype) -> None:
@@ -131,7 +130,7 @@ class ConvEncoder:
         self._channels = int(config.conv_dim[-1])
         self._activation = activation_in_place(config.feat_extract_activation)
         self._kernel, self._stride = int(config.conv_kernel[0]), int(config.conv_stride[0])
-        # A handful of products a sample: full precision costs nothing here.
+        # Few products per sample: full precision costs nothing here.
         conv = cast(nn.Conv1d, first.conv)
         self._weight_KC = conv.weight.detach()[:, 0].t().float().contiguous()
         bias = conv.bias
@@ -149,7 +148,7 @@ class ConvEncoder:
 
     @torch.no_grad()
     def __call__(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """(T, C) of each clip, in the compute dtype; ``waves`` are float32 (N,) on the device."""
+        """(T, C) of each clip, in the dtype of the weights; ``waves`` are float32 (N,) on the device."""
         if self._normalize:
             waves = [_normalized(wave_N) for wave_N in waves]
         counts = [num_frames(len(wave)) for wave in waves]
@@ -166,7 +165,7 @@ class ConvEncoder:
         return out
 
     def _rows(self, frames: int) -> int:
-        """Rows of the first convolution that ``frames`` frames see."""
+        """Number of rows of the first convolution that ``frames`` frames depend on."""
         rows = frames
         for layer in reversed(self._rest):
             rows = (rows - 1) * layer.stride + layer.kernel
@@ -175,7 +174,7 @@ class ConvEncoder:
     def _first(
         self, waves: Sequence[Tensor], chunk: list[Segment], weights: list[tuple[Tensor, Tensor]]
     ) -> Tensor:
-        """The first convolution of a chunk's segments, one behind another."""
+        """The first convolution of a chunk's segments, one after another."""
         last = chunk[-1]
         x_TC = waves[0].new_empty(
             self._rows(last.slot + last.stop - last.start), self._weight_KC.shape[1]
@@ -193,16 +192,16 @@ class ConvEncoder:
         return self._activation(x_TC).to(self._dtype)
 
     def _patches(self, wave_N: Tensor) -> Tensor:
-        """(T, K): what each step of the first convolution sees; a view."""
+        """(T, K): the samples that each step of the first convolution sees; a view."""
         steps = (len(wave_N) - self._kernel) // self._stride + 1
         return wave_N.as_strided((steps, self._kernel), (self._stride, 1), wave_N.storage_offset())
 
     def _first_weights(self, waves: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Weight (K, C) and bias (C,) of the first convolution for each clip, its group norm within."""
+        """Weight (K, C) and bias (C,) of the first convolution for each clip, group norm included."""
         norm = self._group_norm
         if norm is None:
             return [(self._weight_KC, self._bias_C)] * len(waves)
-        # Its bias, if it has one, is part of the mean that is taken away.
+        # A bias of the convolution is part of the mean, which the norm subtracts.
         weight_KC = self._weight_KC.double()
         scale_C, shift_C = norm.weight.detach().double(), norm.bias.detach().double()
         folded: list[tuple[Tensor, Tensor]] = []

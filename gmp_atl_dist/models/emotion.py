@@ -23,7 +23,8 @@ from transformers import (
 
 from gmp_atl_dist.config import Json
 from gmp_atl_dist.errors import ModelError
-from gmp_atl_dist.models.backbone import DEFAULT_MODEL_TYPE, SpeechBackbone, find_backbone
+from gmp_atl_dist.models.backbone import DEFAULT_MODEL_TYPE, SpeechBackbone
+from gmp_atl_dist.models.backbone_registry import find_backbone
 from gmp_atl_dist.models.head_registry import (
     AM_SOFTMAX,
     ATTENTIVE,

@@ -1,13 +1,12 @@
-"""HuBERT's frame features without padding: clips packed one behind another, inference only.
+"""HuBERT's frame features without padding: clips are packed one after another; inference only.
 
-The same function as :meth:`gmp_atl_dist.models.hubert.Hubert.forward_frames` without masks, to
-rounding (1e-5), at the rate of the machine's matrix products. Everything but attention and the
-positional convolution looks at one frame at a time, so clips of any lengths share one large product and
-no padding is computed. On a CPU with MKL's strict reproducibility (``device.pin_threads``) a clip's
-features have the same bits in every batch.
+It computes the same function as ``forward_frames`` without masks, to rounding (1e-5), at the rate of the
+machine's matrix products. Everything but attention and the positional convolution works on one frame at a
+time. So clips of any lengths share one large product, and no padding is computed. On a CPU with MKL's strict
+reproducibility (``device.pin_threads``) a clip's features have the same bits in every batch.
 
-Precision: products in bfloat16 on a GPU that has it, sums along the residual stream, norms and the
-softmax in float32; everything in float32 on a CPU.
+Precision: on a GPU with bfloat16, products are in bfloat16, and residual sums, norms and the softmax in
+float32. On a CPU everything is in float32.
 
 Shapes: M frames of all clips in one row, T frames, D hidden, C channels, H heads, B windows.
 """
@@ -33,11 +32,11 @@ from gmp_atl_dist.models.row_padding import pad_few_rows
 from gmp_atl_dist.models.windows import Window, windows
 
 _FFN_ROWS = 512
-"""The feed-forward layer's inner rows at a time on a CPU, so that they stay in its cache."""
+"""Rows of the feed-forward layer that a CPU computes at a time, so that they stay in its cache."""
 
 
 class _Product:
-    """``x @ weight + bias`` with the weights of one or several linear layers side by side."""
+    """``x @ weight + bias``, with the weights of one or more linear layers side by side."""
 
     def __init__(self, dtype: torch.dtype, *layers: nn.Linear) -> None:
         self._weight_IO = torch.cat([x.weight.detach() for x in layers]).to(dtype).t()
@@ -59,14 +58,14 @@ class _Layer:
 
 
 class PackedHubert:
-    """Hidden states of chosen layers; nothing above the highest of them is computed.
+    """Hidden states of chosen layers. Layers above the highest of them are not computed.
 
     Args:
-        model: in ``eval()`` on the device that is to be used; its weights are copied.
+        model: in ``eval()`` on the device that is to be used. Its weights are copied.
         layers: 1 to the number of layers, as in :class:`gmp_atl_dist.models.backbone.FrameOutput`.
-        window_frames: longer clips are seen by attention in overlapping windows. Everything below
-            attention sees the whole clip, so number and alignment of frames are those of one pass.
-        context_frames: on either side of what is kept of a window.
+        window_frames: attention sees longer clips in overlapping windows. Everything below attention sees the
+            whole clip, so the number and the alignment of frames are those of one pass.
+        context_frames: frames on either side of the part of a window that is kept.
 
     Raises:
         ModelError: a layer does not exist, or the model has attention adapters.
@@ -103,7 +102,7 @@ class PackedHubert:
 
         Args:
             waves: float32 (N,) each, 16 kHz mono in [-1, 1), on the device.
-            most_frames: in one pass through the encoder; a single window may be longer.
+            most_frames: in one forward pass of the encoder; a single window may be longer.
         """
         x_MD, counts = self._embed(waves)
         jobs = [
@@ -112,7 +111,7 @@ class PackedHubert:
             for window in windows(count, self._window_frames, self._context_frames)
         ]
         firsts = [sum(counts[:clip]) for clip in range(len(counts))]
-        found: list[dict[int, list[Tensor]]] = [{i: [] for i in self._layers} for _ in counts]
+        kept: list[dict[int, list[Tensor]]] = [{i: [] for i in self._layers} for _ in counts]
         for batch in _batches(jobs, most_frames):
             rows = [x_MD[firsts[c] + w.start : firsts[c] + w.stop] for c, w in batch]
             packed = rows[0] if len(rows) == 1 else torch.cat(rows)
@@ -120,17 +119,17 @@ class PackedHubert:
             for layer, y_MD in self._encode(packed, lengths):
                 for (clip, w), y_TD in zip(batch, y_MD.split(lengths), strict=True):
                     kept_TD = y_TD[w.keep_start - w.start : w.keep_stop - w.start]
-                    found[clip][layer].append(kept_TD)
+                    kept[clip][layer].append(kept_TD)
         return [
             {
                 layer: parts[0] if len(parts) == 1 else torch.cat(parts)
                 for layer, parts in by.items()
             }
-            for by in found
+            for by in kept
         ]
 
     def _embed(self, waves: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
-        """What the encoder's first layer reads, packed, and the frames of each clip."""
+        """The input of the encoder's first layer, packed, and the number of frames of each clip."""
         features = self._conv(waves)
         counts = [len(x) for x in features]
         x_MC = torch.cat(features)
@@ -151,7 +150,7 @@ class PackedHubert:
                 x_MD = row_norm(x_MD + self._attend(layer, x_MD, lengths, padded), layer.norm)
                 x_MD = row_norm(x_MD + self._feed_forward(layer, x_MD), layer.final_norm)
             if i in self._layers:
-                # As in forward_frames: what reads the last layer needs it normalised.
+                # As in forward_frames: a reader of the last layer needs it normalised.
                 normed = self._stable and i == self._last
                 yield i, row_norm(x_MD, self._norm) if normed else x_MD
 
@@ -181,7 +180,7 @@ class PackedHubert:
 
 
 class _Padded:
-    """Attention of many windows in one call, for a GPU, where a call a window would cost more."""
+    """Attention of many windows in one call, for a GPU, where one call per window would cost more."""
 
     def __init__(self, lengths: list[int], device: torch.device) -> None:
         self._shape = (len(lengths), max(lengths))
@@ -215,7 +214,7 @@ def _layer(layer: HubertEncoderLayer, dtype: torch.dtype) -> _Layer:
 def _batches(
     jobs: list[tuple[int, Window]], most_frames: int
 ) -> Iterator[list[tuple[int, Window]]]:
-    """Windows in order, together while they fit."""
+    """Windows in order, as many per batch as fit."""
     batch: list[tuple[int, Window]] = []
     held = 0
     for job in jobs:

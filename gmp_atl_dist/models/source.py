@@ -26,11 +26,11 @@ from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.backbone import (
     DEFAULT_MODEL_TYPE,
     SpeechBackbone,
-    find_backbone,
     read_config_values,
     seeded,
     set_normalize_waveform,
 )
+from gmp_atl_dist.models.backbone_registry import find_backbone
 
 _CONFIG = "config.json"
 _SAFETENSORS = "model.safetensors"

@@ -91,7 +91,7 @@ class Extract(Stage):
 
 def hidden_size(model: Artifact) -> int:
     """Hidden size of the model in a ``warmup``, ``pretrain`` or ``backbone`` artefact."""
-    from gmp_atl_dist.models.backbone import read_config
+    from gmp_atl_dist.models.backbone_registry import read_config
 
     implementation, config = read_config(model.read_file("config.json"), model.key.prefix)
     return implementation.facts(config).hidden_size

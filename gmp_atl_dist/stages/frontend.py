@@ -96,7 +96,7 @@ def frontend_of(context: Context, label: str, recipe: Recipe, model: Artifact) -
 
 def _costs(recipe: Recipe, model: Artifact) -> str:
     """The cost and the gain of storing the encoder's outputs. Shares are of products, not of time."""
-    from gmp_atl_dist.models.backbone import read_config
+    from gmp_atl_dist.models.backbone_registry import read_config
 
     implementation, config = read_config(model.read_file("config.json"), model.key.prefix)
     facts = implementation.facts(config)
@@ -126,7 +126,8 @@ def encoder_digest(model: Artifact) -> str:
     Only these weights are read, some 17 MB of a model's hundreds. Layout of safetensors: 8 bytes of
     length, that much JSON, the tensors (https://github.com/huggingface/safetensors#format).
     """
-    from gmp_atl_dist.models.backbone import find_backbone, read_config_values
+    from gmp_atl_dist.models.backbone import read_config_values
+    from gmp_atl_dist.models.backbone_registry import find_backbone
 
     config = read_config_values(model.read_file("config.json"), model.key.prefix)
     backbone = find_backbone(str(config.get("model_type")), model.key.prefix)

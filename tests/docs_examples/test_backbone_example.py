@@ -18,7 +18,8 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 from gmp_atl_dist import execution
 from gmp_atl_dist.config import ModelConfig
 from gmp_atl_dist.errors import ModelError
-from gmp_atl_dist.models.backbone import SpeechBackbone, backbone_types, find_backbone
+from gmp_atl_dist.models.backbone import SpeechBackbone
+from gmp_atl_dist.models.backbone_registry import backbone_types, find_backbone
 from gmp_atl_dist.models.padding import pad_waves
 from gmp_atl_dist.models.sizes import NAMED_SIZES
 from gmp_atl_dist.models.source import backbone_from_files, load_source, model_to_files
