@@ -26,6 +26,7 @@ from gmp_atl_dist.exchange.kmeans_files import read_centroids, write_centroids
 from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.codebooks import Codebook, FitRecord, put_codebooks, read_codebooks
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.layout import claim_layout
 
 RNG = np.random.default_rng(0)
 X_MD = RNG.normal(size=(300, 5)).astype(np.float32)
@@ -198,6 +199,7 @@ def test_an_ambiguous_fingerprint_lists_what_there_is(store: Store) -> None:
 
 def test_the_commands(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = store.uri
+    claim_layout(store)
     out = ArtifactWriter(store, ArtifactKey("codebook", "d" * 64))
     record = FitRecord(3, 1234, (9.0, 4.5), 1, 0.75)
     put_codebooks(
