@@ -153,8 +153,9 @@ def other_classifier() -> EmotionModel:
         torch.manual_seed(3)
         hubert = Hubert(HubertConfig.from_dict({**values, "do_stable_layer_norm": True}))
         assert hubert.config.normalize_waveform
-        emotions, parts = ["a", "b", "c"], {"pooling": "mean", "loss": "cross_entropy"}
-        return EmotionModel.from_backbone(hubert, emotions, embedding_dim=8, **parts).eval()
+        return EmotionModel.from_backbone(
+            hubert, ["a", "b", "c"], embedding_dim=8, pooling="mean", loss="cross_entropy"
+        ).eval()
 
 
 def sealed_classifier(model: EmotionModel, root: Path) -> Artifact:

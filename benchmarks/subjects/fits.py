@@ -54,7 +54,7 @@ def fit_once(subject: str, k: int, npy: Path) -> Fitted:
 
 def _ours(x_MD: np.ndarray, k: int) -> np.ndarray:
     from gmp_atl_dist.clustering.assignment_step import fit_in_memory
-    from gmp_atl_dist.clustering.lloyd import Fit
+    from gmp_atl_dist.clustering.state import Fit
 
     (state,) = fit_in_memory([Fit("benchmark", k, seed=0)], {"all": x_MD}, threads=1)
     return state.centroids_KD

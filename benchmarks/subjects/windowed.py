@@ -14,9 +14,9 @@ import torch
 from benchmarks.harness.rounds import MeasurementError
 from benchmarks.inputs.speech import Speech
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
-from gmp_atl_dist.clustering.assignment import Assigner
+from gmp_atl_dist.clustering.assignment import make_assigner, nearest_ids
 from gmp_atl_dist.clustering.assignment_step import fit_in_memory
-from gmp_atl_dist.clustering.lloyd import Fit
+from gmp_atl_dist.clustering.state import Fit
 from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.packed import PackedHubert
 
@@ -59,7 +59,7 @@ def compare_windows(
         )
     model = speech.model()
     one_pass = _features(model, wave_N, layers, _ONE_PASS_FRAMES, 0)
-    codebooks = {layer: Assigner(_codebook(x_TD, clusters)) for layer, x_TD in one_pass.items()}
+    codebooks = {layer: make_assigner(_codebook(x_TD, clusters)) for layer, x_TD in one_pass.items()}
     compared: list[Windowed] = []
     for window_s, context_s in windows:
         frames = (window_s * _FRAMES_PER_S, context_s * _FRAMES_PER_S)
@@ -68,7 +68,7 @@ def compare_windows(
             difference = np.abs(windowed[layer] - one_pass[layer])
             scale = np.abs(one_pass[layer]).mean()
             book = codebooks[layer]
-            equal = book.assign(windowed[layer]) == book.assign(one_pass[layer])
+            equal = nearest_ids(book, windowed[layer]) == nearest_ids(book, one_pass[layer])
             compared.append(
                 Windowed(
                     window_s,

@@ -6,9 +6,11 @@ Unless a token is given, Ray's client takes it from the environment (``RAY_AUTH_
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import re
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -70,6 +72,7 @@ class Jobs:
         with self._explained(), _pointed_to(self.address):
             from ray.job_submission import JobSubmissionClient
 
+            _end_without_colour_code()
             # At level INFO it logs each file that it leaves out and each connection that ends.
             for handler in logging.getLogger("ray").handlers:
                 handler.setLevel(logging.ERROR)
@@ -272,6 +275,13 @@ def _pointed_to(address: str) -> Iterator[None]:
         del os.environ[_ADDRESS]
         if before is not None:
             os.environ[_ADDRESS] = before
+
+
+def _end_without_colour_code() -> None:
+    """Ray's copy of colorama would print a colour code to the terminal when the process ends."""
+    colorama = sys.modules.get("colorama.initialise")
+    if colorama is not None:
+        atexit.unregister(colorama.reset_all)
 
 
 def _refusal(address: str) -> str:

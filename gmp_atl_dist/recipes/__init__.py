@@ -1,1 +1,1 @@
-"""What each trained stage learns: model, loss, and what it leaves behind."""
+"""The recipe of each trained stage: its model, its loss, and the files that it keeps."""

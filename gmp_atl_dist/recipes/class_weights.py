@@ -1,4 +1,4 @@
-"""Classes of a training set: whether they can be learnt, and weights where they are not equally frequent."""
+"""Classes of a training set: a check that there are two, and weights for unequal class frequencies."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _log = logging.getLogger(__name__)
 def check_emotions(
     utterances: Utterances, emotions: tuple[str, ...], stage: str, fold: str
 ) -> None:
-    """Refuse a training set of one emotion; say which classes nothing teaches.
+    """Refuse a training set of one emotion, and warn about classes without a training utterance.
 
-    A loss of one class falls to zero, and the model that comes out says that class whatever it hears.
+    With one class the loss falls to zero, and the model predicts that class for any input.
 
     Raises:
-        CorpusError: names the emotion, and what to do.
+        CorpusError: there is one emotion only; names it, and what to do.
     """
     counts = dict(zip(emotions, utterances.counts("emotion", emotions), strict=True))
-    found = [emotion for emotion, count in counts.items() if count]
-    if len(found) < 2:
+    present = [emotion for emotion, count in counts.items() if count]
+    if len(present) < 2:
         raise CorpusError(
             f"{stage}: all {len(utterances)} training utterances of fold {fold!r} are "
-            f"{found[0]!r}, and telling emotions apart takes two; label others as well, or change "
+            f"{present[0]!r}, and training needs at least two emotions; label others as well, or change "
             f"corpus.emotions, corpus.merge or folds.held_out"
         )
-    absent = [emotion for emotion in emotions if emotion not in found]
+    absent = [emotion for emotion in emotions if emotion not in present]
     if absent:
         _log.warning(
-            "%s: no training utterance of fold %r is %s; the class list keeps it, and what is of it "
-            "in the test set will be taken for something else",
+            "%s: no training utterance of fold %r is %s; the class stays in the class list, and test "
+            "utterances of it will be predicted as another class",
             stage,
             fold,
             " or ".join(map(repr, absent)),
@@ -45,7 +45,7 @@ def check_emotions(
 def class_weights(
     utterances: Utterances, classes: tuple[str, ...], attribute: str, balanced: bool
 ) -> torch.Tensor:
-    """float32 [classes]: inverse frequency in the training set, mean 1 over utterances, or ones."""
+    """float32 [classes]: inverse frequencies in the training set with mean 1 over utterances, or ones."""
     if not balanced:
         return torch.ones(len(classes))
     return balanced_class_weights(utterances.counts(attribute, classes))

@@ -1,8 +1,8 @@
-"""What ``retrain`` and ``pretrain`` learn: the frame labels of every scale, one head each.
+"""The recipe of ``retrain`` and ``pretrain``: prediction of frame labels, with one head per scale.
 
 Masked prediction (HuBERT, arXiv 2106.07447, eq. 1-3): cross-entropy over masked frames of cosine
 logits divided by a temperature, plus ``unmasked_weight`` times that over the other frames (fairseq's
-``pred_nomask_weight``) and a penalty on the convolutional features; scales weigh the same.
+``pred_nomask_weight``) and a penalty on the convolutional features. All scales have the same weight.
 ``masked = false`` is plain cross-entropy over all frames.
 
 Shape suffixes: B utterances, T frames, S scales.
@@ -51,8 +51,8 @@ class RetrainRecipe(Recipe):
         self._config = config
         self.corpus = training.corpus
         self.utterances = training_utterances(training.corpus, training.training_speakers)
-        self._hears_unmasked = config.masked and config.unmasked_weight > 0
-        unmasked = (config.unmasked_weight,) if self._hears_unmasked else ()
+        self._uses_unmasked = config.masked and config.unmasked_weight > 0
+        unmasked = (config.unmasked_weight,) if self._uses_unmasked else ()
         self.factors = (1.0, config.feature_penalty, *unmasked)
         self._backbone = backbone
         self._labels = labels
@@ -76,7 +76,7 @@ class RetrainRecipe(Recipe):
 
     @cached_property
     def _reader(self) -> LabelReader:
-        """Of a worker, not sent to it; labels of other codebooks are refused."""
+        """Opened by each worker, because a reader is not pickled. It refuses labels of other codebooks."""
         return LabelReader(self._labels, self._codebooks)
 
     def counts(self, batch: Batch) -> tuple[float, ...]:
@@ -85,7 +85,7 @@ class RetrainRecipe(Recipe):
         chosen = [m.sum() for m in self._masks(batch, lengths)]
         masked = float(sum(w * c for w, c in zip(weights, chosen, strict=True)))
         valid = float(sum(w * n for w, n in zip(weights, lengths, strict=True)))
-        return (masked, valid, *((valid - masked,) if self._hears_unmasked else ()))
+        return (masked, valid, *((valid - masked,) if self._uses_unmasked else ()))
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         device = batch.wave_BN.device
@@ -112,7 +112,7 @@ class RetrainRecipe(Recipe):
             for i, total in enumerate(sum_S.tolist())
         }
         sums = [predicted.loss, penalty]
-        if self._hears_unmasked:
+        if self._uses_unmasked:
             rest_BT = ~mask_BT & frames.valid_BT
             sums.append(
                 frame_prediction_sums(output.logits, labels_SBT, rest_BT, batch.weight_B).loss
@@ -128,7 +128,7 @@ class RetrainRecipe(Recipe):
         return model_to_files(self.backbone(model))
 
     def _masks(self, batch: Batch, lengths: list[int]) -> list[np.ndarray]:
-        """bool [T] an utterance: the frames to predict. The same for any number of workers."""
+        """bool [T] per utterance: the frames to predict. The same for any number of workers."""
         if not self._config.masked:
             return [np.ones(length, dtype=bool) for length in lengths]
         return [
@@ -142,7 +142,7 @@ class RetrainRecipe(Recipe):
         ]
 
     def _targets(self, batch: Batch, lengths: list[int]) -> torch.Tensor:
-        """int64 [S, B, T] labels of the crops, -100 behind their ends."""
+        """int64 [S, B, T]: labels of the crops, and -100 after the end of each."""
         labels_SBT = torch.full(
             (len(self._num_labels), len(lengths), max(lengths)), IGNORED_LABEL, dtype=torch.long
         )

@@ -1,4 +1,4 @@
-"""What ``warmup`` learns: an emotion and a gender head on pooled frames of the backbone, together.
+"""The recipe of ``warmup``: an emotion head and a gender head on pooled frames of the backbone.
 
 Loss: ``(1 - g) * CE(emotion) + g * CE(gender)``, ``g`` = ``warmup.gender_weight``.
 """

@@ -1,11 +1,11 @@
 """Which utterances make up update ``n``: a pure function of the data, the seed, and ``n``.
 
-An update hears about as many seconds as any other. Parts are read in a shuffled order, a few hours of
-them at a time, so that a corpus larger than memory is read front to back once an epoch. Within such a
-window utterances are shuffled and grouped by length. A batch is cut into micro-batches whatever the
-number of workers, and a rank takes some of them. So every forward pass, with its crops, masks and
-dropout, is the same for any number of workers, and only the order in which gradients are added up
-differs. A stopped run goes on at any update without reading what came before it.
+All updates have about the same amount of audio. Parts are read in a shuffled order, in windows of a few
+hours, so that a corpus larger than memory is read front to back once per epoch. Within a window,
+utterances are shuffled and grouped by length. A batch is cut into micro-batches independently of the
+number of workers, and each rank takes some of them. So every forward pass, with its crops, masks and
+dropout, is the same for any number of workers; only the order in which gradients are added up differs. A
+stopped run resumes at any update without reading what came before it.
 
 Shape suffixes: B utterances, N samples, T frames, C channels of the convolutional encoder, U utterances of
 the corpus.
@@ -32,22 +32,22 @@ from gmp_atl_dist.store.index import IndexRow
 from gmp_atl_dist.store.readers import AudioReader
 
 _WINDOW_S = 3 * 3600.0
-"""Shuffled together: 350 MB of samples, which a reader's cache holds."""
-_BATCHES_A_BUCKET = 8
+"""The audio that is shuffled together: 350 MB of samples, which fit a reader's cache."""
+_BATCHES_PER_BUCKET = 8
 _UPDATES_AHEAD = 4
 
 
 class BatchPlan:
-    """Batches of utterance numbers; every utterance once an epoch, in one of equally many batches.
+    """Batches of utterance numbers. Every utterance is used once per epoch; all epochs have as many batches.
 
-    Batches are cut at even distances along an epoch's audio, and an utterance belongs to where its
-    middle lies. None is empty, because none is shorter than the longest utterance.
+    Batches are cut at equal distances along an epoch's audio, and an utterance belongs to the batch in which
+    its middle lies. No batch is empty, because none is shorter than the longest utterance.
 
     Args:
         num_samples_U: of each utterance, int64.
         part_U: the part in which each lies, int64.
-        batch_s: audio in a batch; at least so much, and less than twice as much where an epoch has few.
-        max_samples: what is heard of an utterance at most.
+        batch_s: the least audio in a batch; less than twice as much if an epoch has few batches.
+        max_samples: the most samples that are used of an utterance.
     """
 
     def __init__(
@@ -68,19 +68,19 @@ class BatchPlan:
         self._epoch = lru_cache(maxsize=2)(self._plan_epoch)
 
     def batch(self, step: int) -> np.ndarray:
-        """int64 numbers of the utterances of update ``step``, counted from 0; the shortest first."""
+        """int64 numbers of the utterances of update ``step``, counted from 0, sorted by length."""
         order_U, starts, sequence = self._epoch(self.epoch(step))
         number = sequence[step % self.batches_per_epoch]
         return self._by_length(order_U[starts[number] : starts[number + 1]])
 
     def micro_batches(self, step: int, count: int) -> list[np.ndarray]:
-        """The same, cut into ``count`` of about the same audio and of similar lengths; some may be empty."""
+        """The batch, cut into ``count`` pieces of similar audio and lengths; some may be empty."""
         batch = self.batch(step)
         starts = piece_starts(self._length_U[batch], count)
         return [batch[starts[i] : starts[i + 1]] for i in range(count)]
 
     def epoch(self, step: int) -> int:
-        """Of update ``step``, both counted from 0."""
+        """The epoch of update ``step``, both counted from 0."""
         return step // self.batches_per_epoch
 
     def _by_length(self, numbers: np.ndarray) -> np.ndarray:
@@ -92,13 +92,13 @@ class BatchPlan:
         rng = keyed_rng("order", self._seed, epoch)
         order_U, window_U = self._shuffled(rng)
         starts = piece_starts(self._length_U[order_U], self.batches_per_epoch)
-        # Batches of a window are short and long in turn; their lengths must not tell the time.
+        # Batches of a window are ordered by length. They are shuffled, so that lengths do not follow time.
         window = window_U[starts[:-1]]
         sequence = np.lexsort((rng.random(self.batches_per_epoch), window))
         return order_U, starts, sequence
 
     def _shuffled(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """(utterances, the window of each): windows of whole parts; in one, similar lengths are close."""
+        """(utterances, the window of each). A window has whole parts, and similar lengths are close."""
         parts, part_U = np.unique(self._part_U, return_inverse=True)
         audio = np.bincount(part_U, weights=self._length_U)
         part_order = rng.permutation(len(parts))
@@ -108,9 +108,9 @@ class BatchPlan:
         window_U = part_window[part_U]
         order_U = np.lexsort((rng.random(len(window_U)), window_U))
         length_U = self._length_U[order_U]
-        bucket_audio = _BATCHES_A_BUCKET * self._total / self.batches_per_epoch
+        bucket_audio = _BATCHES_PER_BUCKET * self._total / self.batches_per_epoch
         bucket_U = ((np.cumsum(length_U) - length_U) // bucket_audio).astype(np.int64)
-        # Every other bucket falls in length, so that a batch between two of them is not a mixed one.
+        # Every second bucket is in falling order, so that a batch across two buckets has similar lengths.
         rising_U = np.where(bucket_U % 2, -length_U, length_U)
         within = np.lexsort((order_U, rising_U, bucket_U, window_U[order_U]))
         order_U = order_U[within]
@@ -119,11 +119,11 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass sees. A row of weight 0 stands where a rank has none, and counts for nothing.
+    """The input of one forward pass. A rank without a share has one row of weight 0, which counts nothing.
 
     ``micro`` is its number among the micro-batches of update ``step``. ``first_frames`` says where a
-    cropped utterance was cut: its frame 0 is that frame of the whole. With ``conv_BTC``, what a frozen
-    convolutional encoder makes of the audio, ``wave_BN`` has no samples.
+    cropped utterance was cut: its frame 0 is that frame of the uncropped utterance. ``conv_BTC`` is the
+    output of a frozen convolutional encoder; with it, ``wave_BN`` has no samples.
     """
 
     step: int
@@ -156,11 +156,11 @@ class Batch:
 
 
 class BatchLoader:
-    """A rank's micro-batches of every update, read some updates ahead.
+    """The micro-batches of one rank, read some updates ahead.
 
     Args:
-        rows: the utterances of these numbers of the plan.
-        frontend: read instead of audio; only where no utterance is longer than ``max_samples``.
+        rows: returns the utterances with the given numbers of the plan.
+        frontend: read instead of audio; only allowed if no utterance is longer than ``max_samples``.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class BatchLoader:
     def validation_batch(self, utterances: Sequence[IndexRow]) -> Batch:
         """Whole utterances, not cropped, each with weight 1."""
         if self._frontend is not None:
-            return self._kept(self._frontend, 0, 0, tuple(utterances), 1.0)
+            return self._stored(self._frontend, 0, 0, tuple(utterances), 1.0)
         waves = [pcm16_to_float(self._reader.samples(u)) for u in utterances]
         wave_BN, num_samples_B = pad_waves(waves)
         weight_B = torch.ones(len(waves))
@@ -214,20 +214,20 @@ class BatchLoader:
     def _load(self, step: int) -> list[Batch]:
         cut = self._plan.micro_batches(step, self._micro_batches)
         shortest = self._plan.batch(step)[:1]
-        found: list[Batch] = []
+        batches: list[Batch] = []
         for i in range(self.passes):
             micro = i * self._world_size + self._rank
             mine = cut[micro] if micro < len(cut) else shortest[:0]
-            # A rank may have nothing to do in a pass; it still takes part in the update.
+            # A rank may have no share in a pass. It still takes part in the update.
             weight = 1.0 if len(mine) else 0.0
-            found.append(self._collate(step, micro, mine if len(mine) else shortest, weight))
-        return found
+            batches.append(self._collate(step, micro, mine if len(mine) else shortest, weight))
+        return batches
 
     def _collate(self, step: int, micro: int, numbers: np.ndarray, weight: float) -> Batch:
         epoch = self._plan.epoch(step)
         utterances = self._rows(numbers)
         if self._frontend is not None:
-            return self._kept(self._frontend, step, micro, utterances, weight)
+            return self._stored(self._frontend, step, micro, utterances, weight)
         waves: list[np.ndarray] = []
         first_frames: list[int] = []
         for utterance in utterances:
@@ -246,7 +246,7 @@ class BatchLoader:
             torch.full((len(waves),), weight),
         )
 
-    def _kept(
+    def _stored(
         self,
         frontend: FrontendReader,
         step: int,
@@ -254,13 +254,13 @@ class BatchLoader:
         utterances: tuple[IndexRow, ...],
         weight: float,
     ) -> Batch:
-        """A batch of what lies behind the convolutional encoder; whole utterances."""
+        """A batch of stored outputs of the convolutional encoder, of whole utterances."""
         clips = [frontend.frames(utterance) for utterance in utterances]
         lengths = [num_frames(utterance.num_samples) for utterance in utterances]
         for utterance, clip_TC, length in zip(utterances, clips, lengths, strict=True):
             if len(clip_TC) != length:
                 raise ArtifactError(
-                    f"utterance {utterance.utterance_id!r}: {len(clip_TC)} frames are kept of the "
+                    f"utterance {utterance.utterance_id!r}: {len(clip_TC)} stored frames of the "
                     f"convolutional encoder, expected {length}; run gmp-atl verify"
                 )
         conv_BTC = np.zeros((len(clips), max(lengths), clips[0].shape[1]), np.float32)
@@ -279,7 +279,7 @@ class BatchLoader:
         )
 
     def _crop(self, epoch: int, utterance: IndexRow) -> tuple[int, np.ndarray]:
-        """A random stretch of at most ``max_samples``, cut on a frame's border."""
+        """A random segment of at most ``max_samples``, which starts at a frame's border."""
         samples = self._reader.samples(utterance)
         spare_frames = (len(samples) - self._max_samples) // FRAME_HOP_SAMPLES
         if spare_frames <= 0:

@@ -1,7 +1,7 @@
-"""Where a training stands: saved beside DeepSpeed's shards, uploaded meanwhile, found again.
+"""The state of a training: saved beside DeepSpeed's shards, uploaded in the background, and restored.
 
-There is no state of a random generator to save: order, crops, masks and dropout follow from the seed
-and the update's number alone.
+No state of a random generator is saved: order, crops, masks and dropout follow from the seed and the
+number of the update.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class CurvePoint(BaseModel):
 
 
 class TrainingState(BaseModel):
-    """What a resumed run needs besides the weights. ``step`` updates were taken."""
+    """What a resumed run needs beside the weights. ``step`` is the number of updates so far."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,7 +55,7 @@ class TrainingState(BaseModel):
 def save_state(
     folder: Path, rank: int, state: TrainingState, totals: dict[str, tuple[float, float]]
 ) -> None:
-    """``totals`` is what this rank has measured since the curve's last point."""
+    """Write the state. ``totals`` are this rank's (sum, count) pairs since the last point of the curve."""
     (folder / f"totals-{rank}.json").write_bytes(_Totals.dump_json(totals))
     if rank == 0:
         (folder / _STATE).write_text(state.model_dump_json(), encoding="utf-8")
@@ -64,7 +64,7 @@ def save_state(
 def load_state(
     folder: Path, rank: int, world_size: int
 ) -> tuple[TrainingState, dict[str, tuple[float, float]]]:
-    """Read it back: the totals of the ranks whose number is ``rank`` modulo ``world_size``, added up.
+    """Read the state, and the sum of the totals of the ranks whose number is ``rank`` modulo ``world_size``.
 
     Raises:
         CheckpointError: it is damaged.
@@ -81,7 +81,7 @@ def load_state(
     except (OSError, ValueError, ValidationError) as e:
         raise CheckpointError(
             f"the checkpoint's training state cannot be read ({type(e).__name__}); delete the "
-            f"run's folder below checkpoints/ to train this stage from its beginning"
+            f"run's folder below checkpoints/ to train this stage from its start"
         ) from e
     return state, totals
 
@@ -89,9 +89,9 @@ def load_state(
 def find_checkpoint(
     checkpoints: Checkpoints, local: Path, *, rank: int, node_leader: bool, node: int
 ) -> tuple[CheckpointRecord, Path] | None:
-    """The newest checkpoint that is whole, fetched once a node. Every rank must call it.
+    """The newest complete checkpoint, fetched once per node. Every rank must call it.
 
-    A torn or damaged one is passed over with a message. None where there is no whole one.
+    An incomplete or damaged one is skipped with a message. None if no complete one exists.
     """
     held: list[object] = [None]
     if rank == 0:
@@ -112,12 +112,12 @@ def find_checkpoint(
         if not problems:
             return record, next(Path(path) for n, path, _ in said if n == node and path)
         if rank == 0:
-            _log.warning("checkpoint %s is passed over: %s", record.folder, problems[0])
+            _log.warning("checkpoint %s is skipped: %s", record.folder, problems[0])
     return None
 
 
 def universal_form(folder: Path, local: Path, *, node_leader: bool, node: int) -> Path:
-    """The checkpoint for any number of ranks, made once a node. Every rank must call it.
+    """The checkpoint for any number of ranks, made once per node. Every rank must call it.
 
     Raises:
         CheckpointError: it cannot be read; on every rank.
@@ -144,10 +144,11 @@ def _gathered(mine: tuple[int, str, str]) -> list[tuple[int, str, str]]:
 
 
 class Uploader:
-    """Saves to a folder of this machine, and uploads while training goes on.
+    """Saves to a folder of this machine, and uploads while training continues.
 
-    ``stalled_s`` is for how long training stood still for it; ``sealed_s`` the Unix time at which rank 0 has
-    sealed its last one, or began.
+    Attributes:
+        stalled_s: for how long training waited for checkpoints.
+        sealed_s: the Unix time at which rank 0 sealed its last checkpoint, or started.
     """
 
     def __init__(
@@ -169,15 +170,15 @@ class Uploader:
 
     @property
     def uploading(self) -> bool:
-        """Whether a checkpoint is not sealed yet. The same on every rank."""
+        """Whether a checkpoint was saved and is not sealed yet. The same on every rank."""
         return bool(self._folder)
 
     @property
     def uploaded(self) -> bool:
-        """Whether this rank has done its share of it.
+        """Whether this rank has uploaded its share.
 
         Raises:
-            ArtifactError: what the upload raised.
+            ArtifactError: the upload failed.
         """
         if self._upload is None or not self._upload.done():
             return False
@@ -185,7 +186,7 @@ class Uploader:
         return True
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
-        """``write`` this rank's share into a folder, and begin to upload it. None may be under way."""
+        """``write`` this rank's share into a folder, and start its upload. No other upload may be running."""
         started_s = time.monotonic()
         self._folder, self._step = f"{step:08d}-{self._attempt}", step
         local = Path(tempfile.mkdtemp(dir=self._local, prefix="saved-"))
@@ -194,7 +195,7 @@ class Uploader:
         self.stalled_s += time.monotonic() - started_s
 
     def seal(self) -> int:
-        """Every rank has uploaded: rank 0 writes the record, all go on. The checkpoint's update."""
+        """Call it when every rank has uploaded: rank 0 writes the record. Returns the checkpoint's update."""
         folder, step = self._folder, self._step
         self._folder, self._upload = "", None
         if self._rank == 0:
@@ -202,7 +203,7 @@ class Uploader:
         return step
 
     def finish(self) -> int:
-        """As :meth:`seal`, after waiting for all ranks, and the record is there. All must call it."""
+        """As :meth:`seal`, but waits for all uploads and for the record. Every rank must call it."""
         started_s = time.monotonic()
         if self._upload is not None:
             self._upload.result()
@@ -232,5 +233,7 @@ class Uploader:
                 keep=_KEPT,
             )
             self.sealed_s = time.time()
-        except Exception as e:  # the next one may succeed, and this one is not believed
+        except (
+            Exception
+        ) as e:  # without its record, the checkpoint is never read; the next may succeed
             _log.warning("checkpoint %s was not sealed: %s", folder, e)

@@ -1,8 +1,10 @@
-"""DeepSpeed behind four verbs: forward, backward-and-step, save, restore.
+"""DeepSpeed behind four methods: forward, backward_and_step, save, restore.
 
-Known traps, each met here: ``TORCH_FORCE_WEIGHTS_ONLY_LOAD`` because DeepSpeed's checkpoint engine
-unpickles whatever it is given; a client AdamW because DeepSpeed's own CPU one compiles for minutes;
-the learning rate set from the step alone, so that a resumed schedule cannot drift.
+Three decisions, with their reasons:
+
+- ``TORCH_FORCE_WEIGHTS_ONLY_LOAD`` is set, because DeepSpeed's checkpoint engine unpickles any file.
+- AdamW is PyTorch's, because DeepSpeed's own CPU one compiles for minutes.
+- The learning rate follows from the step only, so that a resumed schedule cannot drift.
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
 def deepspeed_config(
     config: OptimConfig, workers: TrainWorkersConfig, *, passes: int, universal: bool
 ) -> dict[str, Json]:
-    """What DeepSpeed is told. Weights and the optimiser are fp32; a GPU's products are bf16."""
+    """DeepSpeed's configuration. Weights and the optimiser are fp32; matrix products on a GPU are bf16."""
     return {
-        # Of DeepSpeed's accounts alone; losses are normalised before they come here.
+        # Only for DeepSpeed's own accounting: losses are normalised before they reach it.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": passes,
         "gradient_clipping": config.clip_norm,
@@ -57,7 +59,7 @@ def deepspeed_config(
 
 
 class Engine:
-    """One rank's handle on the sharded model and optimiser."""
+    """The sharded model and optimiser of one rank."""
 
     def __init__(
         self,
@@ -68,8 +70,14 @@ class Engine:
         passes: int,
         universal: bool = False,
     ) -> None:
-        """``passes`` forward passes make an update. ``universal``: :meth:`restore` will be given what
-        :func:`make_universal` wrote.
+        """Start DeepSpeed.
+
+        Args:
+            model: what to train.
+            config: the optimiser's part of it is read.
+            workers: the ZeRO stage and the time limit of collectives.
+            passes: forward passes per update.
+            universal: :meth:`restore` will load what :func:`make_universal` wrote.
 
         Raises:
             ModelError: every parameter of the model is frozen.
@@ -84,7 +92,7 @@ class Engine:
         import deepspeed
         from deepspeed.utils import logger
 
-        _import_muon_as_it_stands()
+        _import_muon_uncompiled()
         logger.setLevel(logging.WARNING)
         # torch deprecates a collective that DeepSpeed calls at every update.
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
@@ -116,15 +124,15 @@ class Engine:
         self.device = torch_device()
 
     def train(self) -> None:
-        """Dropout on."""
+        """Turn dropout on."""
         self._model.train()
 
     @contextmanager
     def gathered(self, build: Callable[[], nn.Module]) -> Iterator[nn.Module]:
         """The model with all its weights, in evaluation mode. Every rank must call it.
 
-        ZeRO 3 leaves a rank a share of it, and gathers layers as a forward pass meets them, which all
-        ranks must do alike. So there it is a copy, of what ``build`` makes.
+        With ZeRO 3, a rank holds a share of each weight. Forward passes gather the layers one by one, and
+        all ranks must make the same passes. So with ZeRO 3 this is a copy in the model that ``build`` makes.
         """
         if self._engine.zero_optimization_stage() < 3:
             self._model.eval()
@@ -145,11 +153,11 @@ class Engine:
     def backward_and_step(self, loss: torch.Tensor) -> None:
         """Add this micro-batch's gradient; after an update's last one, take the update.
 
-        Where the norm of the gradient over all ranks is not finite, DeepSpeed skips the update on
-        all of them. A loss that is not finite on one rank makes it so.
+        If the norm of the gradient over all ranks is not finite, DeepSpeed skips the update on all of them.
+        A loss that is not finite on one rank has the same effect.
         """
         if not torch.isfinite(loss):
-            # Its own gradient might be finite all the same, e.g. where inf came from a constant.
+            # Its gradient could be finite nevertheless, e.g. if the inf came from a constant.
             loss = loss * float("nan")
         self._engine.backward(loss)
         self._engine.step()
@@ -172,11 +180,11 @@ class Engine:
         return rate
 
     def save(self, folder: Path) -> None:
-        """This rank's share of model and optimiser."""
+        """Write this rank's share of the model and the optimiser."""
         self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
 
     def restore(self, folder: Path) -> None:
-        """Load what every rank saved; nothing but tensors and plain values is accepted.
+        """Load what every rank saved. Only tensors and plain values are accepted.
 
         Raises:
             CheckpointError: it cannot be read.
@@ -188,7 +196,7 @@ class Engine:
 
 
 def make_universal(folder: Path, out: Path) -> None:
-    """DeepSpeed's universal form of the checkpoint in ``folder``, which any number of ranks can load.
+    """Write the universal form of the checkpoint in ``folder`` to ``out``. Any number of ranks can load it.
 
     https://www.deepspeed.ai/tutorials/universal-checkpointing/
 
@@ -217,11 +225,11 @@ def _before_deepspeed() -> None:
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
 
 
-def _import_muon_as_it_stands() -> None:
-    """Not compiled, as nobody calls it.
+def _import_muon_uncompiled() -> None:
+    """Import DeepSpeed's Muon optimizer without compiling it.
 
-    DeepSpeed imports its Muon optimizer only to ask whether ours is one, and ``torch.compile`` at that
-    import brings in all of PyTorch's compiler: four seconds of every worker's start.
+    DeepSpeed imports it only to test whether our optimizer is one. The ``torch.compile`` at that import
+    loads all of PyTorch's compiler, which takes four seconds of every worker's start.
     """
     from deepspeed.runtime import compiler
 
@@ -238,12 +246,12 @@ def _loading(folder: Path) -> Iterator[None]:
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
-    advice = "delete the run's folder below checkpoints/ to train this stage from its beginning"
+    advice = "delete the run's folder below checkpoints/ to train this stage from its start"
     try:
         with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
             yield
     except pickle.UnpicklingError as e:
-        # torch's own text advises to load it all the same, which would execute it.
+        # PyTorch's own message advises to load it anyway, which would execute it.
         raise CheckpointError(
             f"the checkpoint in {folder.name} is damaged or holds more than tensors and plain "
             f"values, so it was not loaded; {advice}"

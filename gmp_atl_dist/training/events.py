@@ -1,10 +1,9 @@
-"""What a training metrics as TensorBoard event files in the store.
+"""The metrics of a training as TensorBoard event files in the store.
 
 An event file is a TFRecord of ``Event`` messages (tensorflow/core/util/event.proto); tensorboardX
-writes both. It grows on this machine and goes up whole, since objects cannot be appended to. Each
-attempt writes a file of its own, which begins with a ``SessionLog.START`` at the first step that it
-will write: from there on TensorBoard forgets what a killed attempt had written, so that curves go on
-without a fold.
+writes both. The file grows on this machine and is uploaded as a whole, since objects cannot be appended
+to. Each attempt writes its own file. The file begins with a ``SessionLog.START`` at the first step of the
+attempt. From that step on, TensorBoard drops what an earlier attempt wrote, so a curve has each step once.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ FLUSH_EVERY_S = 30.0
 
 
 def event_prefix(key: ArtifactKey) -> str:
-    """Where the event files of the training that makes ``key`` lie. Not part of the artefact."""
+    """The folder of the event files of the training that makes ``key``. They are not part of the artefact."""
     return f"logs/{key.kind}/{key.fingerprint}"
 
 
 class EventLog:
-    """Event files below ``logs/{kind}/{fingerprint}``. A store that refuses them costs a warning."""
+    """Event files below ``logs/{kind}/{fingerprint}``. If the store refuses them, a warning is logged."""
 
     def __init__(self, store: Store, key: ArtifactKey, local: Path, *, after_step: int) -> None:
         """``local`` is a folder of this machine; steps up to ``after_step`` were logged before."""
@@ -64,7 +63,7 @@ class EventLog:
             self.flush()
 
     def flush(self) -> None:
-        """Upload what there is so far, in the background."""
+        """Upload what was logged so far, in the background."""
         self._flushed_s = time.monotonic()
         self._writer.flush()
         self._uploads.submit(self._upload, self._path.read_bytes())
@@ -78,9 +77,9 @@ class EventLog:
     def _upload(self, data: bytes) -> None:
         try:
             self._store.put(self._target, data)
-        except Exception as e:  # curves to look at are not worth a training
+        except Exception as e:  # a training must not fail because of its curves
             if not self._refused:
-                _log.warning("events cannot be stored, training goes on without: %s", e)
+                _log.warning("events cannot be stored, training continues without them: %s", e)
             self._refused = True
         else:
             self._refused = False

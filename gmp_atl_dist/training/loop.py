@@ -194,7 +194,7 @@ class _Trainer:
         dist.barrier()
 
     def close(self) -> None:
-        """Wait for the upload that is under way."""
+        """Wait for the upload that is running."""
         self._uploader.close()
         self._logs.close()
 
@@ -272,7 +272,7 @@ class _Trainer:
         return True
 
     def _save(self) -> None:
-        """Start a checkpoint of the updates so far. Waits for the one before it, if it is under way."""
+        """Start a checkpoint of the updates so far. Waits for the upload of the one before it."""
         self._logs.flush()  # a run that resumes from it does not log the earlier steps again
         if self._uploader.uploading:
             self._gang.report(self._uploader.finish())

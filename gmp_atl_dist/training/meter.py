@@ -1,4 +1,4 @@
-"""Running means of what a training shows, added up over all ranks."""
+"""Running means of the metrics of a training, summed over all ranks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 
 class Meter:
-    """Collects (sum, count) pairs by name until they are read."""
+    """Adds up (sum, count) pairs by name until they are read."""
 
     def __init__(self) -> None:
         self._totals: dict[str, tuple[float, float]] = {}

@@ -1,4 +1,4 @@
-"""Where a training's metrics go besides its artefact: event files in the store, and MLflow."""
+"""Destinations of a training's metrics beside its artefact: event files in the store, and MLflow."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _log = logging.getLogger(__name__)
 
 
 class MetricsLog(Protocol):
-    """Takes metrics by name. None of its methods waits for a network, but for :meth:`close`."""
+    """Takes metrics by name. Only :meth:`close` waits for a network."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """``metrics`` as of update ``step``, counted from 1."""
         ...
 
     def flush(self) -> None:
-        """Let others see what was logged so far."""
+        """Publish what was logged so far."""
         ...
 
     def close(self) -> None:
-        """Flush, and wait for it; nothing is logged afterwards."""
+        """Flush, and wait for it. Nothing may be logged afterwards."""
         ...
 
 
 class MetricsLogs:
-    """All of them as one; none of them, on ranks that log nothing. No log ever stops a training."""
+    """Several logs as one; none on ranks that log nothing. An error of a log never stops a training."""
 
     def __init__(self, logs: Sequence[MetricsLog] = ()) -> None:
         self._logs = logs
@@ -50,7 +50,7 @@ class MetricsLogs:
             try:
                 do(log)
             except Exception as e:  # e.g. a full disk
-                _log.warning("%s: %s, training goes on", type(log).__name__, type(e).__name__)
+                _log.warning("%s: %s, training continues", type(log).__name__, type(e).__name__)
 
 
 def open_logs(
@@ -62,7 +62,7 @@ def open_logs(
     rank: int,
     after_step: int,
 ) -> MetricsLogs:
-    """The logs of this rank, of which only the first has any.
+    """The logs of this rank. Only rank 0 has any.
 
     Raises:
         ConfigError: MLflow is configured and not installed.

@@ -1,8 +1,8 @@
-"""What a training metrics on an MLflow tracking server, where one is configured.
+"""The metrics of a training on an MLflow tracking server, if one is configured.
 
-One MLflow run a training, found again by its fingerprint, so that a resumed attempt goes on in it.
-Credentials are MLflow's own business: it reads MLFLOW_TRACKING_TOKEN, or _USERNAME and _PASSWORD, from
-the environment. Errors are told by their type alone, because their texts may quote a request.
+Each training has one MLflow run. A resumed attempt finds it by its fingerprint and continues it. MLflow
+reads its credentials itself: MLFLOW_TRACKING_TOKEN, or _USERNAME and _PASSWORD, from the environment. Log
+lines name an error's type only, because its text may quote a request.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _MOST_METRICS = 1000  # of one request of MLflow's REST API, runs/log-batch
 
 
 def check_mlflow() -> None:
-    """Raises ConfigError where mlflow is not installed."""
+    """Raises ConfigError if mlflow is not installed."""
     if find_spec("mlflow") is None:
         raise ConfigError(
             "runtime.train.mlflow_uri is set, and mlflow is not installed here; install "
-            "gmp_atl_dist[mlflow] on the driver and the workers, or leave the key out"
+            "gmp_atl_dist[mlflow] on the driver and the workers, or remove the key"
         )
 
 
 class MlflowLog:
-    """Metrics of one MLflow run. A server that does not answer costs a warning."""
+    """Metrics of one MLflow run. If the server does not answer, a warning is logged."""
 
     def __init__(self, uri: str, experiment: str, key: ArtifactKey) -> None:
         """Connects at the first :meth:`flush`.
@@ -60,7 +60,7 @@ class MlflowLog:
             self.flush()
 
     def flush(self) -> None:
-        """Send what there is so far, in the background."""
+        """Send what was logged so far, in the background."""
         self._flushed_s = time.monotonic()
         metrics, self._waiting = self._waiting, []
         self._requests.submit(self._guarded, metrics, end=False)
@@ -83,7 +83,7 @@ class MlflowLog:
         except Exception as e:
             if not self._refused:
                 _log.warning(
-                    "MLflow does not take metrics (%s), training goes on without; check "
+                    "MLflow does not take metrics (%s); training continues without them; check "
                     "runtime.train.mlflow_uri and MLFLOW_TRACKING_* of the workers",
                     type(e).__name__,
                 )
@@ -92,11 +92,13 @@ class MlflowLog:
             self._refused = False
 
     def _connect(self) -> tuple[Any, str]:
-        """The client, and the id of this training's run: the one there was, or a new one."""
+        """The client, and the id of this training's run, which is created if it does not exist."""
         client = import_module("mlflow").MlflowClient(tracking_uri=self._uri)
-        found = client.get_experiment_by_name(self._experiment)
+        experiment = client.get_experiment_by_name(self._experiment)
         experiment_id = (
-            client.create_experiment(self._experiment) if found is None else found.experiment_id
+            client.create_experiment(self._experiment)
+            if experiment is None
+            else experiment.experiment_id
         )
         fingerprint = self._key.fingerprint
         runs = client.search_runs(

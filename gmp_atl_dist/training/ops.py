@@ -1,9 +1,9 @@
 """DeepSpeed's C++ ops, built once at set-up: ``python -m gmp_atl_dist.training.ops``.
 
-DeepSpeed compiles an op at its first use, which takes minutes. A process that is killed meanwhile
-leaves a ``lock`` file for which every later one waits for ever. So they are built when the package
-is installed, under an exclusive lock that dies with its process, into a folder of the environment.
-Loading one writes beside it, so where the environment is read-only (a container's) a copy is used.
+DeepSpeed compiles an op at its first use, which takes minutes. A process that is killed during that
+leaves a ``lock`` file, and every later process waits for it forever. So the ops are built when the package
+is installed, under an exclusive lock that ends with its process, into a folder of the environment.
+Loading an op writes files beside it, so a read-only environment (a container's) uses a copy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FOLDER_VARIABLE = "TORCH_EXTENSIONS_DIR"
 
 
 def use_ops_folder() -> Path:
-    """Point PyTorch at the environment's own folder of built ops, unless one is set already."""
+    """Make PyTorch use the environment's folder of built ops, unless the variable is set already."""
     if _FOLDER_VARIABLE not in os.environ:
         built = Path(sys.prefix, "torch_extensions")
         nearest = built if built.exists() else built.parent
@@ -27,8 +27,8 @@ def use_ops_folder() -> Path:
             built if os.access(nearest, os.W_OK) else own_copy(built, Path(tempfile.gettempdir()))
         )
     folder = Path(os.environ[_FOLDER_VARIABLE])
-    # DeepSpeed calls ninja by name, which stands beside the interpreter when the
-    # environment was not activated.
+    # DeepSpeed calls ninja by its name. If the environment is not activated, ninja is only found beside the
+    # interpreter.
     scripts = str(Path(sys.executable).parent)
     if scripts not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
@@ -36,24 +36,26 @@ def use_ops_folder() -> Path:
 
 
 def own_copy(built: Path, place: Path) -> Path:
-    """This user's copy of ``built`` in ``place``, made once for all processes; ninja goes by its times.
+    """This user's copy of ``built`` in ``place``, made once for all processes.
+
+    The copy keeps the times of the files, because ninja compares them.
 
     Raises:
-        PermissionError: another user has made a folder of that name, from which we load nothing.
+        PermissionError: another user owns the folder of that name, so nothing is loaded from it.
     """
     folder = place / f"gmp-atl-torch-extensions-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if found.st_uid != os.getuid() or found.st_mode & 0o077 or folder.is_symlink():
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077 or folder.is_symlink():
         raise PermissionError(
-            f"{folder}: is not this user's alone; remove it, or set {_FOLDER_VARIABLE} to a folder that is"
+            f"{folder}: other users can access it; remove it, or set {_FOLDER_VARIABLE} to a private folder"
         )
     copy = folder / "ops"
     with open(folder / "copy.lock", "w") as ours:
         fcntl.flock(ours, fcntl.LOCK_EX)
         if not copy.exists():
             half = folder / "half"
-            shutil.rmtree(half, ignore_errors=True)  # of a process that was killed meanwhile
+            shutil.rmtree(half, ignore_errors=True)  # left by a process that was killed
             if built.exists():
                 shutil.copytree(built, half, ignore=shutil.ignore_patterns("lock"))
             else:
@@ -63,10 +65,10 @@ def own_copy(built: Path, place: Path) -> Path:
 
 
 def build_ops() -> str:
-    """Compile what a multi-process run on this machine's accelerator loads at its start.
+    """Compile the ops that a multi-process run on this machine's accelerator loads at its start.
 
-    Only CPU runs need one: the shared-memory communicator that DeepSpeed's CPU backend loads with
-    the process group. Returns a line that says what was done.
+    Only CPU runs need one: the shared-memory communicator, which DeepSpeed's CPU backend loads with the
+    process group. Returns a line that says what was done.
     """
     folder = use_ops_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,7 @@ def build_ops() -> str:
     with open(folder / "build.lock", "w") as ours:
         fcntl.flock(ours, fcntl.LOCK_EX)
         for stale in folder.glob("*/lock"):
-            # We hold the only lock under which anybody builds here, so its owner is dead.
+            # Builds happen under our lock only, so the process that left this file is dead.
             stale.unlink()
         from deepspeed.comm.torch import build_shm_op
 

@@ -1,4 +1,4 @@
-"""What a trained stage tells the one training loop: its model, its losses, what it leaves behind."""
+"""The protocol between a trained stage and the training loop: model, losses, and the files to keep."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from gmp_atl_dist.training.batches import Batch
 
 @dataclass(frozen=True)
 class Losses:
-    """ClusterStatistics over a micro-batch. ``sums`` are differentiable, one a term of the loss.
+    """Sums over a micro-batch. ``sums`` are differentiable, one per term of the loss.
 
-    ``metrics`` are shown only: (sum, count) by name, e.g. hits and tries of an accuracy.
+    ``metrics`` are only shown: (sum, count) by name, e.g. hits and attempts of an accuracy.
     """
 
     sums: tuple[torch.Tensor, ...]
@@ -31,10 +31,10 @@ Forward = Callable[..., object]
 
 
 class Recipe(ABC):
-    """A picklable description of one training; every rank builds the same from it.
+    """A picklable description of one training. Every rank builds the same model from it.
 
-    The loss is the sum over terms of ``factor * (sum over all ranks) / (count over all ranks)``, so
-    the update is that of the whole batch, however it is cut.
+    The loss is the sum over terms of ``factor * (sum over all ranks) / (count over all ranks)``. So the
+    update is that of the whole batch, whatever the number of ranks and micro-batches.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Recipe(ABC):
     corpus: Artifact
     utterances: Utterances
     selection: Sequence[IndexRow] = ()
-    """Utterances that each epoch is validated on; where there are none, the last epoch is kept."""
+    """The utterances on which each epoch is validated. If there are none, the last epoch is kept."""
     factors: tuple[float, ...] = (1.0,)
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """The model to train, with frozen parameters marked; the same bytes on every rank."""
+        """The model to train, with its frozen parameters marked; the same bytes on every rank."""
 
     @abstractmethod
     def backbone(self, model: nn.Module) -> SpeechBackbone:
@@ -55,11 +55,11 @@ class Recipe(ABC):
 
     @abstractmethod
     def counts(self, batch: Batch) -> tuple[float, ...]:
-        """What each term's sum will be divided by, after adding up over ranks."""
+        """The divisor of each term: its sum over all ranks divides the sum of the term."""
 
     @abstractmethod
     def losses(self, forward: Forward, batch: Batch) -> Losses:
-        """The terms' sums; ``forward`` calls the model that :meth:`build` made."""
+        """The sum of each term. ``forward`` calls the model that :meth:`build` made."""
 
     @abstractmethod
     def export(self, model: nn.Module) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""When something is due again, and how fast an attempt trains."""
+"""Intervals, and the training rate of an attempt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Clock = Callable[[], float]
 
 
 class Interval:
-    """Due at first, and again ``every_s`` seconds after each :meth:`restart`."""
+    """Due at the start (or not), and again ``every_s`` seconds after each :meth:`restart`."""
 
     def __init__(
         self, every_s: float, *, due_at_first: bool = True, clock: Clock = time.monotonic
@@ -30,7 +30,7 @@ class Interval:
 
 
 class TrainingPace:
-    """The audio that an attempt has trained on, and the time that it waited for data."""
+    """The audio that an attempt has processed, and the time that it waited for data."""
 
     def __init__(self, world_size: int, clock: Clock = time.monotonic) -> None:
         self._world_size = world_size
@@ -47,7 +47,7 @@ class TrainingPace:
         self._waited_s += self._clock() - started_s
 
     def add(self, num_samples: float) -> None:
-        """This rank has trained on so many samples."""
+        """Count ``num_samples`` that this rank has trained on."""
         self._num_samples += num_samples
 
     def metrics(self, stalled_s: float) -> dict[str, float]:

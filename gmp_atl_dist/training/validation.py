@@ -1,4 +1,4 @@
-"""Validation: the score of a model on the utterances that an epoch is selected on."""
+"""Validation: the score of a model on the utterances that select the epoch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def validation_uar(
     dist.all_gather_object(gathered, confusion)
     total = sum(part for part in gathered if part is not None)
     if not isinstance(total, torch.Tensor):
-        raise WorkerError(f"{recipe.name}: no utterance to select an epoch on")
+        raise WorkerError(f"{recipe.name}: there is no utterance to select an epoch on")
     return scores_from_confusion(total.numpy()).uar
 
 

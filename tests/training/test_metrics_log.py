@@ -173,7 +173,7 @@ def test_a_log_that_fails_is_a_warning(caplog: pytest.LogCaptureFixture) -> None
     logs.log(1, {"loss": 1.0})
     logs.flush()
     logs.close()
-    assert [r.getMessage() for r in caplog.records] == ["Full: OSError, training goes on"] * 3
+    assert [r.getMessage() for r in caplog.records] == ["Full: OSError, training continues"] * 3
 
 
 def test_other_ranks_log_nothing(tmp_path: Path) -> None:
