@@ -129,7 +129,7 @@ def _model_config(artifact: Artifact) -> dict[str, object]:
     model_type = str(values.get("backbone_type", values.get("model_type")))
     if model_type not in (_BACKBONE_TYPE, _CLASSIFIER_TYPE):
         raise ModelError(
-            f"{artifact.key.prefix} holds a model of type {model_type!r}; gmp-atl models export writes "
+            f"{artifact.key.prefix} holds a model of type {model_type!r}; gmp-atl model export writes "
             f"{_BACKBONE_TYPE!r} only. Give the artefact's files/ folder to the class that implements "
             f"the model type, which loads it with from_pretrained"
         )
