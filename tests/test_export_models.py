@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -25,8 +26,7 @@ from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import ModelConfig, RunConfig
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.errors import ModelError
-from gmp_atl_dist.exchange import models
-from gmp_atl_dist.exchange.models import EXPORTED_NAMES, What, export_model
+from gmp_atl_dist.exchange.models import EXPORTED_NAMES, export_model
 from gmp_atl_dist.inference.predictor import probabilities_of
 from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.hubert import Hubert
@@ -410,6 +410,7 @@ def test_a_base_model_is_named_where_its_name_means_something_elsewhere(
     assert (source in text) == (base_model is not None)
 
 
+<<<<<<< HEAD
 def test_a_classifier_with_a_plugin_is_refused_by_name(ran: Exports, tmp_path: Path) -> None:
     model = other_classifier()
     model.config.loss = "arcface"
@@ -441,6 +442,8 @@ def test_another_type_of_model_is_refused_by_name(
         export_model(ran.config, ran.corpus, ran.backbone, ran.made, tmp_path / "out", what=what)
 
 
+=======
+>>>>>>> backbone
 def test_an_unevaluated_fold_has_no_scores(ran: Exports, tmp_path: Path) -> None:
     evaluate = Pending(Evaluate(ran.corpus, ran.made.artifact("finetune"), ran.made.fold))
     made = replace(ran.made, handles={**ran.made.handles, "evaluate": evaluate})
@@ -533,3 +536,20 @@ def test_damaged_weights_are_not_exported(
     code, _, err = run_cli(capsys, *common, "--what", "backbone", "--to", tmp_path / "out")
     assert (code, "model.safetensors differs from its receipt" in err) == (4, True)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("what", ["classifier", "backbone"])
+def test_another_type_of_model_is_refused_by_name(
+    ran: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: Literal["classifier"]
+) -> None:
+    """An export's format is HuBERT's."""
+    from gmp_atl_dist.exchange.models import _read_checked
+
+    def other(artifact: Artifact, name: str) -> bytes:
+        key = "backbone_type" if what == "classifier" else "model_type"
+        values = json.loads(_read_checked(artifact, name)) | {key: "wav2vec2"}
+        return json.dumps(values).encode()
+
+    monkeypatch.setattr("gmp_atl_dist.exchange.models._read_checked", other)
+    with pytest.raises(ModelError, match=r"of type 'wav2vec2'; gmp-atl model export writes 'hub"):
+        export_model(ran.config, ran.corpus, ran.backbone, ran.made, tmp_path / "out", what=what)

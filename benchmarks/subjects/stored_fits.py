@@ -25,8 +25,8 @@ from benchmarks.inputs.vectors import (
 )
 from gmp_atl_dist.clustering.initialization import initial_centroids
 from gmp_atl_dist.clustering.lloyd import run_fits
-from gmp_atl_dist.clustering.state import Fit, Request, State
 from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample
+from gmp_atl_dist.clustering.state import Fit, Request, State
 from gmp_atl_dist.clustering.statistics import ClusterStatistics
 from gmp_atl_dist.config import ClusterConfig, ClusterWorkersConfig, RuntimeConfig
 from gmp_atl_dist.console import Reporter

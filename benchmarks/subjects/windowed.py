@@ -59,7 +59,9 @@ def compare_windows(
         )
     model = speech.model()
     one_pass = _features(model, wave_N, layers, _ONE_PASS_FRAMES, 0)
-    codebooks = {layer: make_assigner(_codebook(x_TD, clusters)) for layer, x_TD in one_pass.items()}
+    codebooks = {
+        layer: make_assigner(_codebook(x_TD, clusters)) for layer, x_TD in one_pass.items()
+    }
     compared: list[Windowed] = []
     for window_s, context_s in windows:
         frames = (window_s * _FRAMES_PER_S, context_s * _FRAMES_PER_S)

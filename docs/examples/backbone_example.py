@@ -24,7 +24,7 @@ from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.models.padding import make_group_norm_exact, normalize_waves, padding_exact_conv
 
 
-class Wav2Vec2(Wav2Vec2Model, SpeechBackbone):
+class Wav2Vec2(Wav2Vec2Model, SpeechBackbone):  # pyright: ignore[reportIncompatibleMethodOverride]
     """wav2vec 2.0 with the stock weights, whose frames do not depend on padding."""
 
     def __init__(self, config: Wav2Vec2Config) -> None:

@@ -94,6 +94,7 @@ def test_features_do_not_depend_on_padding(model: SpeechBackbone) -> None:
 
 def test_it_computes_what_transformers_does(model: SpeechBackbone) -> None:
     """For a clip that is alone, where padding plays no part."""
+    assert isinstance(model.config, Wav2Vec2Config)
     stock = Wav2Vec2Model(model.config).eval()
     stock.load_state_dict(model.state_dict(), strict=False)
     wave_BN, num_samples_B = pad_waves(clips()[1:2])

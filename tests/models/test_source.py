@@ -107,6 +107,7 @@ def test_half_precision_is_widened(tmp_path: Path) -> None:
 def test_a_checkpoint_without_mask_embedding_gets_one(tmp_path: Path) -> None:
     stock(mask_time_prob=0.0).save_pretrained(tmp_path)
     loaded = load_source(ModelConfig(source=str(tmp_path)))
+    assert isinstance(loaded, Hubert)
     assert torch.isfinite(loaded.masked_spec_embed).all()
     assert loaded.masked_spec_embed.requires_grad
     assert same_weights(loaded, load_source(ModelConfig(source=str(tmp_path))))
