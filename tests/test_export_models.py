@@ -410,7 +410,6 @@ def test_a_base_model_is_named_where_its_name_means_something_elsewhere(
     assert (source in text) == (base_model is not None)
 
 
-<<<<<<< HEAD
 def test_a_classifier_with_a_plugin_is_refused_by_name(ran: Exports, tmp_path: Path) -> None:
     model = other_classifier()
     model.config.loss = "arcface"
@@ -442,8 +441,6 @@ def test_another_type_of_model_is_refused_by_name(
         export_model(ran.config, ran.corpus, ran.backbone, ran.made, tmp_path / "out", what=what)
 
 
-=======
->>>>>>> backbone
 def test_an_unevaluated_fold_has_no_scores(ran: Exports, tmp_path: Path) -> None:
     evaluate = Pending(Evaluate(ran.corpus, ran.made.artifact("finetune"), ran.made.fold))
     made = replace(ran.made, handles={**ran.made.handles, "evaluate": evaluate})
