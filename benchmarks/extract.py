@@ -49,10 +49,20 @@ def _add_options(parser: ArgumentParser) -> None:
     from benchmarks.inputs.speech import add_corpus_options
 
     add_corpus_options(parser)
-    parser.add_argument("--model", default="random:base", help="model.source (default %(default)s)")
-    parser.add_argument("--layer", type=positive, default=9, help="default %(default)s")
-    parser.add_argument("--rounds", type=positive, default=3, help="default %(default)s")
-    parser.add_argument("--threads", type=positive, default=usable_cores(), help="default: all")
+    parser.add_argument("--model", default="random:base", help="model.source")
+    parser.add_argument(
+        "--layer", type=positive, default=9, metavar="N", help="the last one computed"
+    )
+    parser.add_argument(
+        "--rounds", type=positive, default=3, metavar="N", help="repetitions of every measurement"
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=usable_cores(),
+        metavar="N",
+        help="cores of each subject",
+    )
 
 
 def _measure(args: Namespace) -> dict[str, Spread]:
@@ -110,7 +120,7 @@ BENCHMARK = Benchmark(
     name="extract",
     about=__doc__,
     keys=KEYS,
-    quick={"recordings": 16, "rounds": 1},
+    quick={"recordings": 8, "rounds": 1},
     add_options=_add_options,
     measure=_measure,
 )

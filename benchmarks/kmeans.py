@@ -55,20 +55,35 @@ def _add_options(parser: ArgumentParser) -> None:
     from benchmarks.inputs.speech import add_corpus_options
 
     add_corpus_options(parser)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--rounds", type=positive, default=3, help="default %(default)s")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="tables")
     parser.add_argument(
-        "--fairseq-rounds", type=positive, default=1, help="fewer, since each takes minutes"
+        "--rounds", type=positive, default=3, metavar="N", help="repetitions of every measurement"
     )
-    parser.add_argument("--frames", type=positive, default=100_000, help="structured vectors")
     parser.add_argument(
-        "--distributed-frames", type=positive, default=200_000, help="default %(default)s"
+        "--fairseq-rounds",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="of fairseq's fits, which take minutes each",
     )
-    parser.add_argument("--iterations", type=positive, default=25, help="of a distributed fit")
+    parser.add_argument(
+        "--frames", type=positive, default=100_000, metavar="N", help="structured vectors"
+    )
+    parser.add_argument(
+        "--distributed-frames",
+        type=positive,
+        default=200_000,
+        metavar="N",
+        help="vectors of the distributed fit",
+    )
+    parser.add_argument(
+        "--iterations", type=positive, default=25, metavar="N", help="of the distributed fit"
+    )
     parser.add_argument(
         "--memory-times",
         type=positive,
         default=10,
+        metavar="N",
         help="frames of the memory part, in multiples of the worker's budget of 0.5 GiB",
     )
 
@@ -156,9 +171,9 @@ BENCHMARK = Benchmark(
     about=__doc__,
     keys=KEYS,
     quick={
-        "recordings": 24,
+        "recordings": 8,
         "rounds": 1,
-        "frames": 6000,
+        "frames": 1500,
         "distributed_frames": 60_000,
         "iterations": 2,
         "memory_times": 2,

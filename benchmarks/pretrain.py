@@ -39,8 +39,10 @@ KEYS = {
 
 def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--config", help="TOML file; without it a small experiment")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--seeds", type=positive, default=3, help="default %(default)s")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="of the configuration"
+    )
+    parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="of finetune")
 
 
 def _measure(args: Namespace) -> dict[str, float | Spread | None]:

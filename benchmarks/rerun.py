@@ -32,7 +32,9 @@ KEYS = {
 def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--config", help="of a finished run; --root must be given as well")
     parser.add_argument("--root", help="folder or URI of that run")
-    parser.add_argument("--rounds", type=positive, default=7, help="default %(default)s")
+    parser.add_argument(
+        "--rounds", type=positive, default=7, metavar="N", help="repetitions of every measurement"
+    )
 
 
 def _measure(args: Namespace) -> dict[str, Spread]:

@@ -46,14 +46,22 @@ KEYS = {
 
 def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--sizes", type=positive, nargs="+", default=[10_000, 100_000, 1_000_000], help="utterances"
+        "--sizes",
+        type=positive,
+        nargs="+",
+        default=[10_000, 100_000, 1_000_000],
+        metavar="N",
+        help="utterances",
     )
-    parser.add_argument("--rounds", type=positive, default=3, help="default %(default)s")
+    parser.add_argument(
+        "--rounds", type=positive, default=3, metavar="N", help="repetitions of every measurement"
+    )
     parser.add_argument(
         "--device-parts",
         type=at_least(max(DEVICES) + 1),
         default=48,
-        help="parts of ten minutes; the first of each device does not count (default %(default)s)",
+        metavar="N",
+        help="parts of ten minutes; the first of each device does not count",
     )
 
 
@@ -143,7 +151,7 @@ BENCHMARK = Benchmark(
     name="scale",
     about=__doc__,
     keys=KEYS,
-    quick={"sizes": [5_000, 20_000], "rounds": 1, "device_parts": 12},
+    quick={"sizes": [20_000, 60_000], "rounds": 1, "device_parts": 12},
     add_options=_add_options,
     measure=_measure,
 )

@@ -44,11 +44,26 @@ _HEAD = tuple(KEYS)[6:]
 
 
 def _add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--devices", type=positive, nargs="+", default=[64, 512])
-    parser.add_argument("--parts", type=positive, default=2000, help="the first 8 do not count")
-    parser.add_argument("--times-real-time", type=float, default=1200.0, help="of one device")
-    parser.add_argument("--hours", type=positive, nargs="+", default=[1_000, 10_000])
-    parser.add_argument("--rounds", type=positive, default=3, help="default %(default)s")
+    parser.add_argument(
+        "--devices", type=positive, nargs="+", default=[64, 512], metavar="N", help="GPUs"
+    )
+    parser.add_argument(
+        "--parts", type=positive, default=2000, metavar="N", help="the first 8 do not count"
+    )
+    parser.add_argument(
+        "--times-real-time", type=float, default=1200.0, metavar="X", help="speed of one device"
+    )
+    parser.add_argument(
+        "--hours",
+        type=positive,
+        nargs="+",
+        default=[1_000, 10_000],
+        metavar="N",
+        help="of audio to plan",
+    )
+    parser.add_argument(
+        "--rounds", type=positive, default=3, metavar="N", help="repetitions of every measurement"
+    )
 
 
 def _measure(args: Namespace) -> dict[str, float | Spread | None]:

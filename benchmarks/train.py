@@ -59,20 +59,34 @@ def _add_options(parser: ArgumentParser) -> None:
     from benchmarks.inputs.speech import add_corpus_options
 
     add_corpus_options(parser)
-    parser.add_argument("--model", default="random:base", help="model.source (default %(default)s)")
-    parser.add_argument("--rounds", type=positive, default=3, help="default %(default)s")
-    parser.add_argument("--subjects", nargs="+", default=list(SUBJECTS), choices=SUBJECTS)
+    parser.add_argument("--model", default="random:base", help="model.source")
     parser.add_argument(
-        "--updates", type=at_least(2), default=3, help="that count (default %(default)s)"
+        "--rounds", type=positive, default=3, metavar="N", help="repetitions of every measurement"
     )
     parser.add_argument(
-        "--warm-up", type=positive, default=2, help="updates before them (default %(default)s)"
+        "--subjects", nargs="+", default=list(SUBJECTS), choices=SUBJECTS, help="to measure"
     )
-    parser.add_argument("--batch-s", type=float, default=45.0, help="audio per update, seconds")
+    parser.add_argument("--updates", type=at_least(2), default=3, metavar="N", help="that count")
     parser.add_argument(
-        "--trainer-batch", type=positive, default=16, help="recordings per process of the Trainer"
+        "--warm-up", type=positive, default=2, metavar="N", help="updates before them"
     )
-    parser.add_argument("--recovery-updates", type=at_least(20), default=30, help="of the gang")
+    parser.add_argument(
+        "--batch-s", type=float, default=45.0, metavar="S", help="audio seconds per update"
+    )
+    parser.add_argument(
+        "--trainer-batch",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="recordings per process of the Trainer",
+    )
+    parser.add_argument(
+        "--recovery-updates",
+        type=at_least(20),
+        default=30,
+        metavar="N",
+        help="updates of the training whose worker is killed",
+    )
     parser.add_argument("--no-recovery", action="store_true", help="kill no worker")
 
 

@@ -36,7 +36,9 @@ def _add_options(parser: ArgumentParser) -> None:
     from benchmarks.inputs.speech import add_corpus_options
 
     add_corpus_options(parser)
-    parser.add_argument("--minutes", type=float, default=4.0, help="of the joined recording")
+    parser.add_argument(
+        "--minutes", type=float, default=4.0, metavar="X", help="of the joined recording"
+    )
 
 
 def _measure(args: Namespace) -> dict[str, float]:

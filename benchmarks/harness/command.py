@@ -12,7 +12,14 @@ import math
 import pkgutil
 import sys
 import time
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import (
+    Action,
+    ArgumentDefaultsHelpFormatter,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+    RawDescriptionHelpFormatter,
+)
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -23,6 +30,13 @@ from benchmarks.harness.rounds import MeasurementError, Spread
 
 _DIGITS = 4
 _COMMON = ("benchmark", "quick", "date", "wall_s", "settings", "machine", "spread")
+
+
+class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """Descriptions as they are written, and the default of every option that has one."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
 
 
 @dataclass(frozen=True)
@@ -63,14 +77,14 @@ class Benchmark:
             prog=f"python -m benchmarks.{self.name}",
             description=self.about,
             epilog=f"keys of the last line, beside {', '.join(_COMMON)}:\n{keys}",
-            formatter_class=RawDescriptionHelpFormatter,
+            formatter_class=_HelpFormatter,
             allow_abbrev=False,
         )
-        values = ", ".join(f"{name} = {_text(value)}" for name, value in self.quick.items())
+        values = " ".join(f"{_option(name)} {_text(value)}" for name, value in self.quick.items())
         parser.add_argument(
             "--quick",
             action="store_true",
-            help=f"at most 3 minutes on two slow cores, the same keys in the last line: {values}",
+            help=f"at most 3 minutes on two slow cores, the same keys in the last line; sets {values}",
         )
         self.add_options(parser)
         return parser
@@ -155,6 +169,10 @@ def at_least(smallest: int) -> Callable[[str], int]:
         return number
 
     return whole_number
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _text(value: object) -> str:

@@ -87,7 +87,7 @@ def add_corpus_options(parser: ArgumentParser) -> None:
         type=at_least(2),
         default=RECORDINGS,
         metavar="N",
-        help=f"at most N recordings of each speaker (default {RECORDINGS})",
+        help="most recordings of each speaker",
     )
 
 

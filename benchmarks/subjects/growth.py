@@ -84,7 +84,8 @@ def grow(uri: str, size: int) -> Growth:
     run_s = finished_s - planned_s - starting_s
     if run_s <= 0:
         raise MeasurementError(
-            f"{size} utterances take no longer than the start of the workers; use larger --sizes"
+            f"{size} utterances take no longer than the start of the workers, which varies on a busy "
+            f"machine; use larger --sizes"
         )
     return Growth(size, len(tasks), planned_s - started_s, run_s, peak_bytes() / GIB)
 
