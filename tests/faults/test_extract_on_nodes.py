@@ -41,8 +41,8 @@ PART_FRAMES = 40
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
-    """A head without cores, and two nodes with room for all workers on either."""
-    with local_nodes(2, num_cpus=4) as cluster:
+    """A head without cores, and a node; tests that need another one add it."""
+    with local_nodes(1, num_cpus=4) as cluster:
         yield cluster
 
 
@@ -102,7 +102,14 @@ def test_four_workers_write_the_same_bytes(
 ) -> None:
     """As one process; tests/integration/test_pipeline.py has one and two workers of Ray."""
     assert len(expected) > 30
+    have_two(nodes)
     assert extracted(tiny, tmp_path, 4) == expected
+
+
+def have_two(nodes: Cluster) -> None:
+    """Two nodes, with room for all workers on either."""
+    while len(nodes.worker_nodes) < 2:
+        nodes.add_node(num_cpus=4)
 
 
 def computing() -> list[psutil.Process]:
@@ -137,6 +144,7 @@ def test_a_killed_actor_changes_no_byte(
 def test_a_removed_node_changes_no_byte(
     nodes: Cluster, tiny: Tiny, expected: dict[str, str], tmp_path: Path
 ) -> None:
+    have_two(nodes)
     removed: list[int] = []
 
     def remove() -> None:

@@ -119,7 +119,7 @@ def case(tiny: Tiny, folder: Path) -> Case:
         {
             "steps": STEPS,
             "batch_s": 3.0,
-            "micro_batches": 4,
+            "micro_batches": 2,
             "lr": 1e-3,
             "dropout": 0.1,
             "projection_dim": 16,
