@@ -73,10 +73,18 @@ class Speech:
         return [torch.from_numpy(pcm16_to_float(reader.samples(u))) for u in utterances]
 
     def model(self) -> Hubert:
-        """The backbone, in ``eval()``."""
-        from gmp_atl_dist.models.source import hubert_from_files
+        """The backbone, in ``eval()``.
 
-        return hubert_from_files(self.backbone.read_files()).eval()
+        Raises:
+            MeasurementError: it is not a HuBERT, which the other subjects of the benchmarks are.
+        """
+        from gmp_atl_dist.models.hubert import Hubert
+        from gmp_atl_dist.models.source import backbone_from_files
+
+        model = backbone_from_files(self.backbone.read_files()).eval()
+        if not isinstance(model, Hubert):
+            raise MeasurementError(f"the backbone is a {type(model).__name__}; use a HuBERT")
+        return model
 
 
 def add_corpus_options(parser: ArgumentParser) -> None:
