@@ -229,7 +229,7 @@ def test_an_mlflow_server_that_is_down_stops_nothing(
     log.flush()
     log.close()
     (said,) = [r.getMessage() for r in caplog.records]
-    assert "MLflow does not take measures (ConnectionError)" in said
+    assert "MLflow does not take metrics (ConnectionError)" in said
     assert "secret" not in said
 
 
