@@ -130,7 +130,7 @@ def test_a_training_set_of_one_class_is_refused(
     with pytest.raises(
         CorpusError,
         match=rf"^{stage.__name__}: all 2 training utterances of fold 'split' are 'sad'"
-        r".* takes two; .* folds\.held_out",
+        r".* at least two emotions; .* folds\.held_out",
     ):
         stage(tiny, corpus)
 
