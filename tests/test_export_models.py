@@ -424,23 +424,6 @@ def test_a_classifier_with_a_plugin_is_refused_by_name(ran: Exports, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("what", ["classifier", "backbone"])
-def test_another_type_of_model_is_refused_by_name(
-    ran: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: What
-) -> None:
-    """An export's format is HuBERT's."""
-    read = models._read_checked
-
-    def other(artifact: Artifact, name: str) -> bytes:
-        key = "backbone_type" if what == "classifier" else "model_type"
-        values = json.loads(read(artifact, name)) | {key: "wav2vec2"}
-        return json.dumps(values).encode()
-
-    monkeypatch.setattr(models, "_read_checked", other)
-    with pytest.raises(ModelError, match=r"of type 'wav2vec2'; gmp-atl model export writes 'hub"):
-        export_model(ran.config, ran.corpus, ran.backbone, ran.made, tmp_path / "out", what=what)
-
-
 def test_an_unevaluated_fold_has_no_scores(ran: Exports, tmp_path: Path) -> None:
     evaluate = Pending(Evaluate(ran.corpus, ran.made.artifact("finetune"), ran.made.fold))
     made = replace(ran.made, handles={**ran.made.handles, "evaluate": evaluate})
