@@ -8,8 +8,11 @@ import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -90,7 +93,13 @@ def test_every_measure_of_the_curves_is_in_the_events(tiny: Tiny, tmp_path: Path
     assert all(value > 0 for _, value in found["audio_h_per_h"])
 
 
-def test_curves_go_on_after_a_kill(tiny: Tiny, tmp_path: Path) -> None:
+def test_curves_go_on_after_a_kill(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Names of files begin with the second. Real attempts do not share one, these two may.
+    numbers = count(1)
+    ordered = SimpleNamespace(uuid4=lambda: UUID(int=next(numbers) << 96))
+    monkeypatch.setattr("gmp_atl_dist.training.events.uuid", ordered)
     made = job(tiny, tmp_path / "root", checkpoint_every_steps=2)
     with pytest.raises(Stopped):
         train_here(made, OneRank(stop_after=1))
