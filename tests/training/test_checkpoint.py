@@ -38,6 +38,6 @@ def test_what_three_ranks_measured_is_divided_among_others(tmp_path: Path, ranks
 )
 def test_a_damaged_one_says_what_to_do(tmp_path: Path, text: str | None) -> None:
     if text is not None:
-        (tmp_path / "progress.json").write_text(text)
+        (tmp_path / "state.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"training state cannot be read .* checkpoints/"):
         load_state(tmp_path, 0, 1)
