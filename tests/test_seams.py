@@ -11,7 +11,16 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "gmp_atl_dist"
 
 # Everything that makes up HuBERT's implementation, and the two places that find it.
-HUBERT_MODELS = {"hubert", "packed", "positional", "conv_encoder", "padding", "sizes", "backbone"}
+HUBERT_MODELS = {
+    "hubert",
+    "packed",
+    "positional",
+    "conv_encoder",
+    "padding",
+    "sizes",
+    "backbone",
+    "backbone_registry",
+}
 
 
 def names(path: Path) -> Iterator[tuple[int, str]]:

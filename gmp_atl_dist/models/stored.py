@@ -37,8 +37,10 @@ def emotion_model_from_files(files: Mapping[str, bytes], name: str = "model") ->
                 loaded = EmotionModel.from_pretrained(
                     folder, use_safetensors=True, output_loading_info=True
                 )
-        except ModelError:
-            raise
+        except ModelError as e:
+            raise ModelError(
+                f"{name} is not a model that finetune wrote, or not for this release: {e.message}"
+            ) from e
         except ConfigError as e:
             raise ModelError(f"{name}: its head cannot be built here: {e}") from e
         except Exception as e:

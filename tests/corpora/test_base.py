@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gmp_atl_dist import plugins
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora import base
 from gmp_atl_dist.corpora.base import (
@@ -262,7 +263,7 @@ def test_adapters_of_other_packages_are_found(monkeypatch: pytest.MonkeyPatch) -
         assert group == "gmp_atl_dist.corpora"
         return [p for p in points if name in (None, p.name)]
 
-    monkeypatch.setattr(base, "entry_points", entry_points)
+    monkeypatch.setattr(plugins, "entry_points", entry_points)
     assert find_adapter("ours").name == "planted"
     assert set(adapter_names()) >= {"ours", "iemocap"}
     with pytest.raises(ConfigError, match=r"'broken' cannot be loaded \(ImportError: no libfoo\)"):
