@@ -242,12 +242,12 @@ def _free_ports(count: int) -> list[int]:
     raise WorkerError(f"fewer than {count} ports of {_PORTS} are free; stop what uses them")
 
 
-def _end(signum: int, frame: FrameType | None) -> None:
+def _exit_on_signal(signum: int, frame: FrameType | None) -> None:
     sys.exit(128 + signum)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
         sys.exit(run_job(Path(__file__).with_name("run_pipeline.py"), sys.argv[1:]))
     except KeyboardInterrupt:
