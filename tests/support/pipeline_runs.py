@@ -25,6 +25,7 @@ import psutil
 import pytest
 
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
+from gmp_atl_dist.store.layout import LAYOUT_PATH
 
 T = TypeVar("T")
 
@@ -222,6 +223,8 @@ class Root:
             shutil.copytree(self.folder, folder)
         for kind in kinds:
             shutil.copytree(self.folder / "artifacts" / kind, folder / "artifacts" / kind)
+        # Without it the copy counts as a root of release 0.1.
+        shutil.copyfile(self.folder / LAYOUT_PATH, folder / LAYOUT_PATH)
         return Root(folder)
 
     def files(self, *kinds: str) -> list[Path]:
