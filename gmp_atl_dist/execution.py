@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gmp_atl_dist import pipeline
 from gmp_atl_dist.config import RunConfig
@@ -99,7 +99,22 @@ def open_context(config: RunConfig, reporter: Reporter | None = None) -> Iterato
         yield Context(Store.open(settings.root), source, settings, lines, connection)
 
 
-def run_pipeline(config: RunConfig, context: Context) -> Artifact:
+class RunObserver(Protocol):
+    """Is told what a run does, in the driver's main thread. Each stage is found, or started and done.
+
+    An error or a stop leaves the stage that was started without an end.
+    """
+
+    def stage_found(self, stage: Stage, artifact: Artifact) -> None: ...
+
+    def stage_started(self, stage: Stage) -> None: ...
+
+    def stage_done(self, stage: Stage, artifact: Artifact) -> None: ...
+
+
+def run_pipeline(
+    config: RunConfig, context: Context, observers: Sequence[RunObserver] = ()
+) -> Artifact:
     """Run every stage that has not run yet, and return the artefact of the report.
 
     Raises:
@@ -109,7 +124,7 @@ def run_pipeline(config: RunConfig, context: Context) -> Artifact:
     check_head(config.finetune)
     context.store.check_writable()
     claim_layout(context.store)
-    return sealed(pipeline.method(config, context.source, _Runner(context)))
+    return sealed(pipeline.method(config, context.source, _Runner(context, tuple(observers))))
 
 
 def run_stage(config: RunConfig, context: Context, name: str) -> None:
@@ -133,7 +148,7 @@ def run_stage(config: RunConfig, context: Context, name: str) -> None:
     context.store.check_writable()
     claim_layout(context.store)
     with suppress(_EndOfWalk):
-        pipeline.method(config, context.source, _Runner(context, name, order))
+        pipeline.method(config, context.source, _Runner(context, only=name, order=order))
 
 
 def survey(config: RunConfig, context: Context) -> list[StageStatus]:
@@ -198,6 +213,7 @@ class _Runner:
     """Skips what is sealed and runs the rest. With ``only``, runs that stage and no other."""
 
     context: Context
+    observers: tuple[RunObserver, ...] = ()
     only: str | None = None
     order: tuple[str, ...] = ()
 
@@ -210,13 +226,19 @@ class _Runner:
         artifact = find_artifact(self.context.store, key)
         if artifact is not None:
             reporter.line(f"{stage.label}: done before, {key.fingerprint[:12]}")
+            for observer in self.observers:
+                observer.stage_found(stage, artifact)
             return artifact
         if self.only is not None and stage.name != self.only:
             return self._left_out(stage, self.only)
         reporter.line(f"{stage.label}: running, {key.fingerprint[:12]}")
+        for observer in self.observers:
+            observer.stage_started(stage)
         started_s = time.monotonic()
         artifact = run_and_seal(stage, self.context)
         reporter.line(f"{stage.label}: done in {time.monotonic() - started_s:.1f} s")
+        for observer in self.observers:
+            observer.stage_done(stage, artifact)
         return artifact
 
     def _left_out(self, stage: Stage, only: str) -> Handle:
