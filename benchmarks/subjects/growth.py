@@ -54,10 +54,11 @@ class Growth:
 
 
 def grow(uri: str, size: int) -> Growth:
-    """Plan and extract, less what a run of a single part takes: the start of the workers.
+    """Plan and extract. The time runs from the end of the first part to the end of the last one, and is
+    scaled to all parts: what comes before is the start of Ray and its workers.
 
     Raises:
-        MeasurementError: the corpus takes no longer than the start.
+        MeasurementError: there are fewer than two parts.
     """
     workers = StreamWorkersConfig(workers=1, batch_s=_BATCH_S)
     settings = RuntimeConfig(root=uri, extract=workers)
@@ -65,33 +66,34 @@ def grow(uri: str, size: int) -> Growth:
     context = Context(store, store, settings, Reporter(False), RayConnection(settings))
     with context.connection as connection:
         connection.open()
-        starting_s = 0.0
-        # The second one is subtracted: the first also starts what Ray itself needs once.
-        for name in ("cold", "warm"):
-            started_s = time.perf_counter()
-            _extract(context, [part_task(name, 0, 1)], workers)
-            starting_s = time.perf_counter() - started_s
         started_s = time.perf_counter()
         tasks = plan_parts(
             frame_index(TrainingSet(corpus_of(store), FOLD.training_speakers())), PART_UTTERANCES
         )
         planned_s = time.perf_counter()
+        if len(tasks) < 2:
+            raise MeasurementError(f"{size} utterances are one part; use larger --sizes")
         artifact = _extract(context, tasks, workers)
-        finished_s = time.perf_counter()
     rows = sum(receipt.rows for receipt in artifact.manifest.receipts)
     if rows != size * len(LAYERS):
         raise RuntimeError(f"{rows} rows of features for {size} utterances")
-    run_s = finished_s - planned_s - starting_s
-    if run_s <= 0:
-        raise MeasurementError(
-            f"{size} utterances take no longer than the start of the workers, which varies on a busy "
-            f"machine; use larger --sizes"
-        )
+    run_s = _first_to_last_s(artifact, len(tasks)) * len(tasks) / (len(tasks) - 1)
     return Growth(size, len(tasks), planned_s - started_s, run_s, peak_bytes() / GIB)
 
 
+def _first_to_last_s(artifact: Artifact, parts: int) -> float:
+    """Seconds from the end of the first part to the end of the last one, by the times of receipts.
+
+    The receipts of a part's layers are written one after another; the last one ends the part.
+    """
+    receipts = artifact.store.list(f"{artifact.key.prefix}/receipts")
+    ended_ns = sorted(entry.mtime_ns for entry in receipts)
+    if len(ended_ns) != parts * len(LAYERS):
+        raise RuntimeError(f"{len(ended_ns)} receipts of {parts} parts of {len(LAYERS)} layers")
+    return (ended_ns[-1] - ended_ns[len(LAYERS) - 1]) / 1e9
+
+
 def _extract(context: Context, tasks: Sequence[Task], workers: StreamWorkersConfig) -> Artifact:
-    """Into an artefact of its own, so that nothing is done before."""
     argument = extractor_argument(context.store, os.urandom(8).hex(), workers)
     out = ArtifactWriter(context.store, argument.key)
     map_parts(
