@@ -171,10 +171,10 @@ BENCHMARK = Benchmark(
     about=__doc__,
     keys=KEYS,
     quick={
-        "recordings": 8,
+        "recordings": 6,
         "rounds": 1,
         "frames": 1500,
-        "distributed_frames": 60_000,
+        "distributed_frames": 30_000,
         "iterations": 2,
         "memory_times": 2,
     },
