@@ -19,6 +19,7 @@ from typing import Literal, Protocol, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from gmp_atl_dist.errors import StoppedError
 from gmp_atl_dist.tags import Tags
 
 _LINE_EVERY_S = 10.0
@@ -65,6 +66,24 @@ class Reporter:
             self._object(self._out, "warning", self._tags, text)
         else:
             self._console.print(f"warning: {text}", markup=False)
+
+    def stopped(self, error: StoppedError, again: str, log: str = "") -> None:
+        """The end of a run that was asked to stop: what is kept, how to continue, and the log file."""
+        if self._json:
+            more: dict[str, str | int] = {"exit_code": error.exit_code, "continue": again}
+            self._object(
+                self._err,
+                "warning",
+                self._tags,
+                str(error),
+                **more,
+                **({"log": log} if log else {}),
+            )
+            return
+        print(error, file=self._err)
+        print(f"to continue: {again}", file=self._err)
+        if log:
+            print(log_line(log), file=self._err)
 
     def error(self, text: str, log: str = "") -> None:
         """What stopped the run; ``log`` is the path or URI of the run's log file, if there is one."""

@@ -12,6 +12,7 @@ import typer
 
 from gmp_atl_dist import __version__
 from gmp_atl_dist.cli import codebooks, config, corpora, doctor, features, models, run, submit
+from gmp_atl_dist.cli.again import remember_command
 from gmp_atl_dist.errors import GmpAtlError
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ def version() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. A user's errors are printed as text, without a traceback."""
+    remember_command(argv)
     try:
         result = app(args=None if argv is None else list(argv), standalone_mode=False)
         code = result if isinstance(result, int) else 0

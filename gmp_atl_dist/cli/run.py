@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperArgument, TyperCommand
 
+from gmp_atl_dist import stopping
+from gmp_atl_dist.cli.again import same_command
 from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_experiment
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter, log_line
-from gmp_atl_dist.errors import GmpAtlError
+from gmp_atl_dist.errors import GmpAtlError, StoppedError
 from gmp_atl_dist.run_log import FOLDER, RunLog
 from gmp_atl_dist.tags import Tags
 
@@ -37,9 +39,18 @@ def run_context(config: RunConfig) -> Iterator[Context]:
             log_format=settings.log_format, run=settings.run_name, out=log.out, err=log.err
         )
         log.show_warnings(reporter.warning)
+
+        def tell(text: str) -> None:
+            log.take_over_dead_terminals()
+            reporter.warning(text)
+
         try:
-            with open_context(config, reporter) as context:
+            with _stops_told(tell), open_context(config, reporter) as context:
                 yield context
+        except StoppedError as e:
+            # Nothing shall interrupt what is left to say.
+            reporter.stopped(e, same_command(), _published(log, settings.root))
+            raise typer.Exit(e.exit_code) from e
         except GmpAtlError as e:
             reporter.error(str(e), _published(log, settings.root))
             raise typer.Exit(e.exit_code) from e
@@ -50,6 +61,24 @@ def run_context(config: RunConfig) -> Iterator[Context]:
             raise
         if place := _published(log, settings.root):
             reporter.line(log_line(place))
+
+
+@contextmanager
+def _stops_told(tell: Callable[[str], object]) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP end the block by a :class:`StoppedError`."""
+    with stopping.stoppable(tell) as stop:
+        try:
+            yield
+        except StoppedError:
+            raise
+        except BaseException as e:
+            if stop.signum is None:
+                raise
+            # Whatever a library makes of an interrupt, the signal is why the run ends.
+            detail = "finished stages and parts are kept"
+            if not isinstance(e, KeyboardInterrupt | SystemExit):
+                detail += f"; on the way out: {type(e).__name__}: {e}"
+            raise stopping.stopped(stop.signum, detail) from e
 
 
 def _published(log: RunLog, root: str) -> str:

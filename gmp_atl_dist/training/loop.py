@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from gmp_atl_dist.config import TrainWorkersConfig, canonical_json
+from gmp_atl_dist.device import torch_device
 from gmp_atl_dist.errors import CheckpointError, WorkerError
 from gmp_atl_dist.records import CURVE_SCHEMA
 from gmp_atl_dist.runtime.work import Gang
@@ -23,7 +24,7 @@ from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.checkpoints import CheckpointRecord, Checkpoints
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.frontend import FrontendReader
-from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot
+from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot, forget_progress
 from gmp_atl_dist.store.readers import AudioReader
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
 from gmp_atl_dist.training.checkpoint import (
@@ -72,12 +73,14 @@ class TrainJob:
 def run_training(job: TrainJob, gang: Gang) -> None:
     """Train to the end, from the newest complete checkpoint. Rank 0 writes the artefact's files.
 
-    It returns early, after saving a checkpoint, when a stop is requested.
+    It returns early, after saving a checkpoint, when a stop is requested; at once, if that was before.
 
     Raises:
         WorkerError: too many losses are not finite; raised on every rank at the same update.
         CheckpointError: the checkpoint does not fit.
     """
+    if _stopped_before(job, gang):
+        return
     local = Path(tempfile.mkdtemp(prefix="gmp-atl-"))
     try:
         trainer = _Trainer(job, gang, local)
@@ -87,6 +90,18 @@ def run_training(job: TrainJob, gang: Gang) -> None:
             trainer.close()
     finally:
         shutil.rmtree(local, ignore_errors=True)
+
+
+def _stopped_before(job: TrainJob, gang: Gang) -> bool:
+    """Whether a stop was requested while the gang was (re)started; all ranks get the same answer."""
+    requested = False
+    if gang.rank == 0:
+        # An earlier gang's progress is not this one's: nothing is to be saved before the first update.
+        forget_progress(job.store, job.key)
+        requested = job.checkpoints.stop_requested()
+    flag = torch.tensor([float(requested)], device=torch_device())
+    dist.all_reduce(flag)
+    return bool(flag.item())
 
 
 class _Trainer:

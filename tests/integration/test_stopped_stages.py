@@ -1,0 +1,106 @@
+"""A run on a real terminal, stopped in each of its stages, each time continued by the same command."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from support.pipeline_runs import RUN_S, Reference, Root
+from support.terminal import Terminal, on_a_terminal
+
+pytest_plugins = ["support.pipeline_runs"]
+pytestmark = [pytest.mark.timeout(5400), pytest.mark.slow]
+
+GRACE_S = 120.0
+TRAINED = ("warmup", "retrain", "finetune")
+STOPS = (
+    # stage, and how it is stopped: Ctrl-C on the keyboard, a signal, or the window that is closed
+    ("ingest", "ctrl-c"),
+    ("warmup", "ctrl-c"),
+    ("extract", "SIGTERM"),
+    ("cluster", "SIGHUP"),
+    ("label", "ctrl-c"),
+    ("retrain", "closed"),
+    ("retrain", "ctrl-c"),
+    ("finetune", "SIGTERM"),
+    ("evaluate", "ctrl-c"),
+    ("report", "ctrl-c"),
+)
+CODES = {"ctrl-c": 130, "SIGTERM": 143, "SIGHUP": 129, "closed": 129}
+KINDS = ("ingest", "warmup", "extract", "cluster", "label", "retrain", "finetune", "evaluate")
+
+
+def stop(terminal: Terminal, how: str) -> float:
+    if how == "ctrl-c":
+        return terminal.press_ctrl_c()
+    if how == "closed":
+        return terminal.hang_up()
+    return terminal.send(signal.Signals[how])
+
+
+def reached(terminal: Terminal, root: Root, stage: str) -> bool:
+    """Whether a run works in ``stage``; of a training, whether it has taken updates of its own."""
+    if terminal.shown_at(rf"{stage}(?: fold1)?: running") is None:
+        return False
+    running = list(root.folder.glob(f"artifacts/{stage}/*/_progress.json"))
+    return stage not in TRAINED or bool(running)
+
+
+def lines_after_hangup(root: Root) -> str:
+    newest = max((root.folder / "run_logs").glob("*.log"), key=lambda p: p.stat().st_mtime)
+    return newest.read_text()
+
+
+def test_a_run_that_is_stopped_in_every_stage_comes_to_the_same_bytes(
+    reference: Reference, tmp_path: Path
+) -> None:
+    root = Root(tmp_path / "root")
+    # The trainings of the reference are over within a second. The steps stay; the updates are slow to
+    # check in, so that each signal finds one under way.
+    command = ("-m", "gmp_atl_dist.cli", *reference.command("run", root=root))
+    for stage, how in STOPS:
+        with on_a_terminal(*command) as terminal:
+            terminal.until(lambda: reached(terminal, root, stage), stage, RUN_S)
+            at_s = stop(terminal, how)
+            code = terminal.wait(GRACE_S)
+            took_s = time.monotonic() - at_s
+            print(f"{stage} {how}: {code} after {took_s:.1f} s")
+            assert code == CODES[how], terminal.text
+            assert terminal.family() == []
+            text = terminal.text if how != "closed" else lines_after_hangup(root)
+            assert re.search(r"stopping.*; press Ctrl-C again to end at once", text)
+            assert re.search(r"stopped by (?:Ctrl-C|SIG\w+): ", text)
+            assert "to continue: gmp-atl run --config" in text
+            if how != "closed":
+                shown_s = terminal.shown_at("press Ctrl-C again")
+                assert shown_s is not None
+                assert shown_s - at_s < 2
+            if stage in TRAINED and "saved a checkpoint" in text:
+                assert root.checkpoint_steps(stage)
+
+    with on_a_terminal(*command) as terminal:
+        assert terminal.wait(RUN_S) == 0, terminal.text
+
+    assert root.resumed_at("retrain") != []
+    for kind in KINDS:
+        found = root.learnt if kind in TRAINED else root.objects
+        expected = reference.root.learnt if kind in TRAINED else reference.root.objects
+        assert found(kind) == expected(kind), kind
+    assert root.objects("report").keys() == reference.root.objects("report").keys()
+
+
+def test_a_second_ctrl_c_leaves_no_ray_behind(reference: Reference, tmp_path: Path) -> None:
+    root = reference.root.copy_to(tmp_path / "root", "ingest", "backbone")
+    command = ("-m", "gmp_atl_dist.cli", *reference.command("run", root=root))
+    with on_a_terminal(*command) as terminal:
+        terminal.until(lambda: reached(terminal, root, "warmup"), "warmup", RUN_S)
+        assert len(terminal.family()) > 5
+        terminal.press_ctrl_c()
+        terminal.until(lambda: terminal.shown_at("press Ctrl-C again"), "the line", GRACE_S)
+        time.sleep(0.2)
+        terminal.press_ctrl_c()
+        assert terminal.wait(10) == 130, terminal.text
+        assert terminal.family() == []
