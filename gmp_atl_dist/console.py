@@ -10,25 +10,51 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Literal, Protocol, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.text import Text
 
 from gmp_atl_dist.errors import StoppedError
+from gmp_atl_dist.progress_rows import crop, duration, first_that_fits, stage_row
 from gmp_atl_dist.tags import Tags
 
 _LINE_EVERY_S = 10.0
+_REFRESH_HZ = 4.0
 
 
 class Bar(Protocol):
     """Shows the progress of a stage."""
 
-    def update(self, done: int, total: int, note: str = "", part: str = "") -> None: ...
+    def update(
+        self,
+        done: int,
+        total: int,
+        note: str = "",
+        part: str = "",
+        *,
+        ends_in_s: float | None = None,
+        measures: Sequence[str] = (),
+    ) -> None:
+        """``note`` is the unit of the count; ``measures`` have the most important one first."""
+        ...
+
+
+class WholeRun(Protocol):
+    """Describes a run of many stages, for the rows that are shown as long as it lasts."""
+
+    def stage_line(self) -> str:
+        """What is under way, for a stage that shows no progress of its own; empty between stages."""
+        ...
+
+    def run_lines(self, stage_ends_in_s: float | None) -> Sequence[str]:
+        """Where the whole run stands, in several wordings, the longest first."""
+        ...
 
 
 class Reporter:
@@ -52,6 +78,12 @@ class Reporter:
         self._terminal = not self._json and (self._out.isatty() if terminal is None else terminal)
         self._console = Console(highlight=False, emoji=False, soft_wrap=True, file=self._out)
         self._tags = Tags(run)
+        self._board: _Board | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether rows are shown that change; otherwise there are lines alone."""
+        return self._terminal
 
     def line(self, text: str) -> None:
         """One line of plain text; nothing in it is markup."""
@@ -104,37 +136,73 @@ class Reporter:
         self._tags = before
 
     @contextmanager
+    def whole_run(self, run: WholeRun) -> Iterator[None]:
+        """On a terminal, keep a row about the whole run below the one of the stage."""
+        if not self._terminal:
+            yield
+            return
+        with self._shown(_Board(run)):
+            yield
+
+    @contextmanager
     def bar(self, tags: Tags, detail: str = "") -> Iterator[Bar]:
         """Show the progress of one stage, or of a part of it: a bar, or a line every ten seconds."""
         title = f"{tags.label} {detail}".rstrip()
         if not self._terminal:
             yield _PlainBar(self, tags, title)
             return
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-        )
+        row = _Row(title)
+        if self._board is None:
+            with self._shown(_Board()) as board, board.showing(row):
+                yield row
+        else:
+            with self._board.showing(row):
+                yield row
+
+    @contextmanager
+    def _shown(self, board: _Board) -> Iterator[_Board]:
         # Standard output and error stay as they are: what libraries print there is not ours.
-        with Progress(
-            *columns,
+        live = Live(
+            board,
             console=self._console,
+            refresh_per_second=_REFRESH_HZ,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
-        ) as progress:
-            yield _RichBar(progress, title)
+        )
+        with live:
+            self._board = board
+            try:
+                yield board
+            finally:
+                self._board = None
 
-    def progress(self, tags: Tags, title: str, done: int, total: int, note: str, part: str) -> None:
-        """Write the progress of a stage as a line."""
+    def progress(
+        self,
+        tags: Tags,
+        title: str,
+        done: int,
+        total: int,
+        note: str,
+        part: str,
+        *,
+        ends_in_s: float | None = None,
+        measures: Sequence[str] = (),
+    ) -> None:
+        """Write the progress of a stage as a line: count, expected end, measures."""
+        end = "" if ends_in_s is None else f"ends in {duration(ends_in_s)}"
+        words = ", ".join(filter(None, (note, end, *measures)))
         if self._json:
-            counts = {"part": part, "done": done, "total": total}
-            self._object(self._out, "info", tags, note, **counts)
+            counts: dict[str, str | int | float] = {"part": part, "done": done, "total": total}
+            if ends_in_s is not None:
+                counts["ends_in_s"] = round(ends_in_s)
+            self._object(self._out, "info", tags, words, **counts)
         else:
-            self.line(f"{title}: {done}/{total} {note}".rstrip())
+            self.line(f"{title}: {done}/{total} {words}".rstrip())
 
-    def _object(self, to: TextIO, level: str, tags: Tags, text: str, **more: str | int) -> None:
+    def _object(
+        self, to: TextIO, level: str, tags: Tags, text: str, **more: str | int | float
+    ) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"time": now, "level": level, **asdict(tags), "message": text, **more}
         print(json.dumps(line, ensure_ascii=False), file=to, flush=True)
@@ -152,18 +220,94 @@ class _PlainBar:
         self._title = title
         self._next_s = time.monotonic() + _LINE_EVERY_S
 
-    def update(self, done: int, total: int, note: str = "", part: str = "") -> None:
+    def update(
+        self,
+        done: int,
+        total: int,
+        note: str = "",
+        part: str = "",
+        *,
+        ends_in_s: float | None = None,
+        measures: Sequence[str] = (),
+    ) -> None:
         now_s = time.monotonic()
         if now_s < self._next_s:
             return
         self._next_s = now_s + _LINE_EVERY_S
-        self._reporter.progress(self._tags, self._title, done, total, note, part)
+        self._reporter.progress(
+            self._tags,
+            self._title,
+            done,
+            total,
+            note,
+            part,
+            ends_in_s=ends_in_s,
+            measures=measures,
+        )
 
 
-class _RichBar:
-    def __init__(self, progress: Progress, title: str) -> None:
-        self._progress = progress
-        self._task = progress.add_task(title, total=None, note="")
+class _Row:
+    """The row of a stage. It may be updated from any thread."""
 
-    def update(self, done: int, total: int, note: str = "", part: str = "") -> None:
-        self._progress.update(self._task, completed=done, total=total, note=note)
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._text: Callable[[int], str] = lambda width: stage_row(width, title, 0, None)
+        self._ends_s: float | None = None
+
+    def update(
+        self,
+        done: int,
+        total: int,
+        note: str = "",
+        part: str = "",
+        *,
+        ends_in_s: float | None = None,
+        measures: Sequence[str] = (),
+    ) -> None:
+        self._ends_s = None if ends_in_s is None else time.monotonic() + ends_in_s
+        self._text = lambda width: stage_row(
+            width,
+            self._title,
+            done,
+            total,
+            ends_in_s=self.ends_in_s,
+            note=note,
+            measures=measures,
+        )
+
+    @property
+    def ends_in_s(self) -> float | None:
+        """It goes down between two updates."""
+        return None if self._ends_s is None else max(0.0, self._ends_s - time.monotonic())
+
+    def text(self, width: int) -> str:
+        return self._text(width)
+
+
+class _Board:
+    """The rows at the bottom of the terminal: those of stages, then that of the whole run."""
+
+    def __init__(self, run: WholeRun | None = None) -> None:
+        self._run = run
+        self._rows: tuple[_Row, ...] = ()
+
+    @contextmanager
+    def showing(self, row: _Row) -> Iterator[None]:
+        self._rows = (*self._rows, row)
+        try:
+            yield
+        finally:
+            self._rows = tuple(r for r in self._rows if r is not row)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # One column less: some terminals begin a new line after the last one.
+        width = max(1, options.max_width - 1)
+        rows = self._rows
+        lines = [row.text(width) for row in rows]
+        if self._run is not None:
+            if not rows and (stage := self._run.stage_line()):
+                lines.append(crop(stage, width))
+            ends_in_s = rows[-1].ends_in_s if rows else None
+            lines.append(first_that_fits(width, self._run.run_lines(ends_in_s)))
+        for line in lines:
+            yield Text(line, no_wrap=True, overflow="crop")

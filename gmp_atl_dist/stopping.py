@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from gmp_atl_dist.errors import StoppedError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import psutil
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+EXIT_CODES = tuple(128 + signum for signum in SIGNALS)
 _SAME_PRESS_S = 0.1
 """A terminal and a wrapper such as make may both pass on one press of Ctrl-C."""
 _SHOW_CURSOR = b"\x1b[?25h"
@@ -195,6 +197,15 @@ def end_at_once(kill: Callable[[], object]) -> None:
         terminal = os.open("/dev/tty", os.O_WRONLY | os.O_NOCTTY)
         os.write(terminal, _SHOW_CURSOR)
     os._exit(128 + signal.SIGINT)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process now, without what libraries do at the end of Python."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has hung up takes nothing any more.
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def kill_children() -> None:

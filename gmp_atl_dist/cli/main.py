@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from gmp_atl_dist import __version__
+from gmp_atl_dist import __version__, stopping
 from gmp_atl_dist.cli import codebooks, config, corpora, doctor, features, models, run, submit
 from gmp_atl_dist.cli.again import remember_command
 from gmp_atl_dist.errors import GmpAtlError
@@ -44,7 +44,18 @@ def version() -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code. A user's errors are printed as text, without a traceback."""
+    """Run a command and return its exit code. A user's errors are printed as text, without a traceback.
+
+    Without ``argv`` the command is that of this process. After a stop the process then ends here: threads
+    of Ray and torch that were interrupted may abort it when Python ends, with an exit code of their own.
+    """
+    code = _main(argv)
+    if argv is None and code in stopping.EXIT_CODES:
+        stopping.leave(code)
+    return code
+
+
+def _main(argv: Sequence[str] | None) -> int:
     remember_command(argv)
     try:
         result = app(args=None if argv is None else list(argv), standalone_mode=False)

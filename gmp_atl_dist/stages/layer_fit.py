@@ -225,7 +225,7 @@ class LayerFit:
             unit="iterations",
             metrics=metrics,
         )
-        bar.update(shown.done, shown.total, shown.note())
+        bar.update(shown.done, shown.total, shown.unit, measures=shown.measures())
         progress.write(shown)
 
     def _seal(

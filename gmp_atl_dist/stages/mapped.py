@@ -62,7 +62,14 @@ def map_parts(
             receipts += written
             progress.add(result)
             now = progress.snapshot()
-            bar.update(now.done, now.total, now.note(), part=result.name)
+            bar.update(
+                now.done,
+                now.total,
+                now.unit,
+                result.name,
+                ends_in_s=now.ends_in_s,
+                measures=now.measures(),
+            )
             progress_file.write(now)
     forget_progress(context.store, out.key)
     return receipts

@@ -149,10 +149,12 @@ class _Watcher:
                 snapshot = read_progress(self._context.store, self._stage.key)
                 self._leaving.progress = snapshot
                 if snapshot is not None:
-                    bar.update(snapshot.done, snapshot.total, self._with_end(snapshot).note())
-
-    def _with_end(self, snapshot: ProgressSnapshot) -> ProgressSnapshot:
-        """Adds the expected end, from the pace since this driver first saw the training."""
-        self._pace = self._pace or Pace(snapshot.done)
-        ends_in_s = self._pace.ends_in_s(snapshot.done, snapshot.total)
-        return snapshot.model_copy(update={"ends_in_s": ends_in_s})
+                    # From the pace since this driver first saw the training.
+                    self._pace = self._pace or Pace(snapshot.done)
+                    bar.update(
+                        snapshot.done,
+                        snapshot.total,
+                        snapshot.unit,
+                        ends_in_s=self._pace.ends_in_s(snapshot.done, snapshot.total),
+                        measures=snapshot.measures(),
+                    )

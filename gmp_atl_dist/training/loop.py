@@ -24,7 +24,13 @@ from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.checkpoints import CheckpointRecord, Checkpoints
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.frontend import FrontendReader
-from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot, forget_progress
+from gmp_atl_dist.store.progress import (
+    CHANCE,
+    SMOOTHED_ACCURACY,
+    ProgressFile,
+    ProgressSnapshot,
+    forget_progress,
+)
 from gmp_atl_dist.store.readers import AudioReader
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
 from gmp_atl_dist.training.checkpoint import (
@@ -37,7 +43,7 @@ from gmp_atl_dist.training.checkpoint import (
     universal_form,
 )
 from gmp_atl_dist.training.engine import Engine
-from gmp_atl_dist.training.meter import Meter
+from gmp_atl_dist.training.meter import Meter, Smoothed
 from gmp_atl_dist.training.metrics_log import open_logs
 from gmp_atl_dist.training.recipe import Recipe
 from gmp_atl_dist.training.timing import Interval, TrainingPace
@@ -137,6 +143,8 @@ class _Trainer:
         )
         self._out = ArtifactWriter(job.store, job.key)
         self._meter = Meter()
+        self._hits = Meter()
+        self._smoothed = Smoothed()
         self._state = TrainingState()
         self._engine = self._restored_engine(local)
         self._pace = TrainingPace(gang.world_size)
@@ -223,6 +231,7 @@ class _Trainer:
         rate = engine.set_learning_rate(step, self._total_steps)
         counts, stop = self._agree([recipe.counts(batch) for batch in batches])
         metrics: list[dict[str, tuple[float, float]]] = []
+        hits: list[tuple[float, float]] = []
         not_finite: list[str] = []
         skipped = engine.skipped_updates
         for batch in batches:
@@ -233,6 +242,7 @@ class _Trainer:
                 loss = loss + total * (factor / max(count, 1e-12))
             if not torch.isfinite(loss):
                 not_finite += [u.utterance_id for u in batch.utterances]
+            hits += [] if losses.hits is None else [losses.hits]
             metrics.append({**losses.metrics, "loss": (float(loss.detach()), 0.0)})
             self._pace.add(float((batch.num_samples_B * batch.weight_B.cpu()).sum()))
             # DeepSpeed takes the mean over ranks and passes; our terms are shares of one sum.
@@ -242,6 +252,8 @@ class _Trainer:
             return stop
         for of_batch in metrics:
             self._meter.add(of_batch)
+        for pair in hits:
+            self._hits.add({SMOOTHED_ACCURACY: pair})
         # Every rank has the same names, and only the first one counts the update.
         once = 1.0 if self._gang.rank == 0 else 0.0
         norm = once * engine.gradient_norm
@@ -316,13 +328,13 @@ class _Trainer:
             means = self._meter.means(self._engine.device)
             for name, value in means.items():
                 self._state.curve.append(CurvePoint(step=step, name=name, value=value))
-            self._logs.log(step, {**means, **self._pace_metrics()})
+            self._logs.log(step, {**means, **self._watched_accuracy(), **self._pace_metrics()})
         if is_point or self._progress.is_due:
             self._log_metrics(step)
         if self._gang.rank == 0 and self._progress.is_due:
             pace = self._pace_metrics()
             audio_h_per_h = pace.pop("audio_h_per_h")
-            metrics = self._newest() | pace
+            metrics = self._newest() | pace | self._smoothed_accuracy()
             self._progress.write(
                 ProgressSnapshot(
                     done=step,
@@ -331,6 +343,21 @@ class _Trainer:
                     metrics={name: float(f"{value:.4g}") for name, value in metrics.items()},
                 )
             )
+
+    def _watched_accuracy(self) -> dict[str, float]:
+        """The accuracy since the last point of the curve; every rank must call it at the same update."""
+        found = self._hits.sums(self._engine.device)
+        for total, count in found.values():
+            self._smoothed.add(total, count)
+        return {name: total / count for name, (total, count) in found.items() if count}
+
+    def _smoothed_accuracy(self) -> dict[str, float]:
+        if self._smoothed.mean is None:
+            return {}
+        chance = self._recipe.chance
+        return {SMOOTHED_ACCURACY: self._smoothed.mean} | (
+            {} if chance is None else {CHANCE: chance}
+        )
 
     def _log_metrics(self, step: int) -> None:
         """Set the cluster's gauges. Those of a training that hangs keep their last values."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,14 @@ def reached(terminal: Terminal, root: Root, stage: str) -> bool:
     return stage not in TRAINED or bool(running)
 
 
-def lines_after_hangup(root: Root) -> str:
+def last_words(terminal: Terminal, root: Root) -> str:
+    """What a failure shows: the end of the screen, and that of the log of Ray."""
+    return "\n".join([*terminal.screen().lines[-20:], log_of(root)[-6000:]])
+
+
+def log_of(root: Root) -> str:
     newest = max((root.folder / "run_logs").glob("*.log"), key=lambda p: p.stat().st_mtime)
-    return newest.read_text()
+    return newest.read_text(errors="replace")
 
 
 def test_a_run_that_is_stopped_in_every_stage_comes_to_the_same_bytes(
@@ -63,14 +69,14 @@ def test_a_run_that_is_stopped_in_every_stage_comes_to_the_same_bytes(
     command = ("-m", "gmp_atl_dist.cli", *reference.command("run", root=root))
     for stage, how in STOPS:
         with on_a_terminal(*command) as terminal:
-            terminal.until(lambda: reached(terminal, root, stage), stage, RUN_S)
+            terminal.until(partial(reached, terminal, root, stage), stage, RUN_S)
             at_s = stop(terminal, how)
             code = terminal.wait(GRACE_S)
             took_s = time.monotonic() - at_s
             print(f"{stage} {how}: {code} after {took_s:.1f} s")
-            assert code == CODES[how], terminal.text
+            assert code == CODES[how], last_words(terminal, root)
             assert terminal.family() == []
-            text = terminal.text if how != "closed" else lines_after_hangup(root)
+            text = terminal.text if how != "closed" else log_of(root)
             assert re.search(r"stopping.*; press Ctrl-C again to end at once", text)
             assert re.search(r"stopped by (?:Ctrl-C|SIG\w+): ", text)
             assert "to continue: gmp-atl run --config" in text

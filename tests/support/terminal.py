@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import psutil
+
 from support.screen import Screen
 
 T = TypeVar("T")
@@ -137,9 +138,9 @@ class Terminal:
         found: list[str] = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                if os.getsid(process.pid) == self.process.pid:
-                    if process.status() != psutil.STATUS_ZOMBIE:
-                        found.append(" ".join(process.cmdline()).strip())
+                ours = os.getsid(process.pid) == self.process.pid
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(" ".join(process.cmdline()).strip())
         return found
 
     def end(self) -> None:
