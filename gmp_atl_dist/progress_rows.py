@@ -37,6 +37,34 @@ def stage_row(
     return crop(row, width)
 
 
+def run_wordings(
+    stage: tuple[int, int] | None,
+    fold: tuple[int, int] | None,
+    ends_in_s: float | None,
+    *,
+    at_least: bool,
+) -> tuple[str, ...]:
+    """Where a whole run stands, in several wordings, the longest first.
+
+    ``stage`` and ``fold`` are (number, of how many). ``ends_in_s`` is an estimate, of the known part of the
+    run alone where ``at_least``; None where there is none.
+    """
+    if ends_in_s is None:
+        end, brief, least = "no estimate yet for the whole run", "end not known yet", "end ?"
+    else:
+        rough = about(ends_in_s).removeprefix("about ")
+        end = f"whole run ends in {'more than' if at_least else 'about'} {rough}"
+        brief = f"{'over' if at_least else 'about'} {rough} left"
+        least = f"{'>' if at_least else ''}{rough} left"
+    places = [(name, at) for name, at in (("stage", stage), ("fold", fold)) if at is not None]
+    long = [f"{name} {number} of {count}" for name, (number, count) in places]
+    short = [f"{name} {number}/{count}" for name, (number, count) in places]
+    return tuple(
+        ", ".join([*where, when])
+        for where, when in ((long, end), (long, brief), (short, brief), (short, least))
+    )
+
+
 def first_that_fits(width: int, wordings: Sequence[str]) -> str:
     """The first of several wordings that is not wider than ``width``; else the last one, cropped."""
     return next((w for w in wordings if len(w) <= width), crop(wordings[-1], width))

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmp_atl_dist.progress_rows import about, crop, duration, first_that_fits, stage_row
+from gmp_atl_dist.progress_rows import (
+    about,
+    crop,
+    duration,
+    first_that_fits,
+    run_wordings,
+    stage_row,
+)
 
 MEASURES = ("accuracy 61 % (chance 25 %)", "loss 0.9123", "412 h/h", "data_wait_share 0.01")
 
@@ -65,3 +72,29 @@ def test_the_longest_wording_that_fits() -> None:
     assert first_that_fits(5, ("123456", "12345", "1")) == "12345"
     assert first_that_fits(3, ("123456", "12345")) == "12…"
     assert crop("abc", 3) == "abc"
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (200, "stage 6 of 11, fold 2 of 5, whole run ends in about 2 h"),
+        (80, "stage 6 of 11, fold 2 of 5, whole run ends in about 2 h"),
+        (45, "stage 6 of 11, fold 2 of 5, about 2 h left"),
+        (40, "stage 6/11, fold 2/5, about 2 h left"),
+        (35, "stage 6/11, fold 2/5, 2 h left"),
+        (20, "stage 6/11, fold 2/…"),
+    ],
+)
+def test_the_row_of_the_whole_run_fits(width: int, expected: str) -> None:
+    wordings = run_wordings((6, 11), (2, 5), 7200.0, at_least=False)
+    assert first_that_fits(width, wordings) == expected
+
+
+def test_what_is_not_known_is_not_said() -> None:
+    assert run_wordings((1, 10), None, None, at_least=True) == (
+        "stage 1 of 10, no estimate yet for the whole run",
+        "stage 1 of 10, end not known yet",
+        "stage 1/10, end not known yet",
+        "stage 1/10, end ?",
+    )
+    assert run_wordings(None, None, 600.0, at_least=True)[0] == "whole run ends in more than 10 min"

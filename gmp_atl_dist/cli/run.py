@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +14,13 @@ from typer.core import TyperArgument, TyperCommand
 
 from gmp_atl_dist import stopping
 from gmp_atl_dist.cli.again import same_command
-from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_experiment
+from gmp_atl_dist.cli.options import (
+    ConfigOption,
+    RootOption,
+    SetOption,
+    experiment_options,
+    load_experiment,
+)
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter, log_line
 from gmp_atl_dist.errors import GmpAtlError, StoppedError
@@ -101,23 +106,16 @@ def _published(log: RunLog, root: str) -> str:
 
 def run(config: ConfigOption, set_: SetOption = None, root: RootOption = None) -> int:
     """Run every stage that is not done yet, up to the report."""
+    from gmp_atl_dist.cli.ending import Models, say_the_end
     from gmp_atl_dist.execution import run_pipeline
-    from gmp_atl_dist.stages.report import HTML_NAME, JSON_NAME
+    from gmp_atl_dist.run_progress import RunProgress
 
     experiment = load_experiment(config, set_, root)
     with run_context(experiment) as context:
-        report = run_pipeline(experiment, context)
-        pooled = json.loads(report.read_file(JSON_NAME))["pooled"]["outcome"]
-        address = f"{context.store.uri}/{report.key.prefix}/files/{HTML_NAME}"
-    reporter = Reporter(log_format=experiment.runtime.log_format, run=experiment.runtime.run_name)
-    scores, intervals = pooled["scores"], pooled["intervals"]
-    for name in ("war", "uar"):
-        low, high = intervals[name]
-        reporter.line(
-            f"{name.upper()} {100 * scores[name]:.1f} % "
-            f"({100 * intervals['confidence']:g} % interval {100 * low:.1f} to {100 * high:.1f})"
-        )
-    reporter.line(f"report: {address}")
+        progress, models = RunProgress(experiment, context), Models()
+        with context.reporter.whole_run(progress):
+            report = run_pipeline(experiment, context, (progress, models))
+        say_the_end(report, models, experiment_options(config, set_, root), context.reporter.line)
     return 0
 
 
