@@ -190,7 +190,7 @@ class Reporter:
         measures: Sequence[str] = (),
     ) -> None:
         """Write the progress of a stage as a line: count, expected end, measures."""
-        end = "" if ends_in_s is None else f"ends in {duration(ends_in_s)}"
+        end = "" if ends_in_s is None else f"{duration(ends_in_s)} left"
         words = ", ".join(filter(None, (note, end, *measures)))
         if self._json:
             counts: dict[str, str | int | float] = {"part": part, "done": done, "total": total}

@@ -25,15 +25,19 @@ def stage_row(
     Nothing is wider than ``width`` columns. On a narrow terminal the title is cropped first.
     """
     count = f"{done}/{'?' if total is None else total}"
-    end = "" if ends_in_s is None else f"ends in {duration(ends_in_s)}"
-    if width < 60:
-        end = end.removeprefix("ends in ")
-    length = max(_LEAST_BAR, min(_MOST_BAR, width // 5))
+    end = "" if ends_in_s is None else f"{duration(ends_in_s)} left"
+    length = max(_LEAST_BAR, min(_MOST_BAR, width // 8 - 1))
     head = " ".join(filter(None, (bar(done, total, length), count, end)))
     row = f"{crop(title, max(_LEAST_TITLE, width - len(head) - 1))} {head}"
-    rest = ", ".join([*filter(None, (note,)), *measures[:_MEASURES]])
-    if rest and width - len(row) - 2 >= _LEAST_REST:
-        row = f"{row}  {rest}"
+    separator = "  "
+    # The unit is worth a place only where nothing was measured.
+    for measure in measures[:_MEASURES] or filter(None, (note,)):
+        room = width - len(row) - len(separator)
+        if len(measure) > room and separator != "  ":
+            break
+        if room >= _LEAST_REST:
+            row += separator + crop(measure, room)
+        separator = ", "
     return crop(row, width)
 
 
