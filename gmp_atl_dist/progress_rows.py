@@ -26,6 +26,8 @@ def stage_row(
     """
     count = f"{done}/{'?' if total is None else total}"
     end = "" if ends_in_s is None else f"{duration(ends_in_s)} left"
+    if width < 60:
+        end = end.removesuffix(" left")
     length = max(_LEAST_BAR, min(_MOST_BAR, width // 8 - 1))
     head = " ".join(filter(None, (bar(done, total, length), count, end)))
     row = f"{crop(title, max(_LEAST_TITLE, width - len(head) - 1))} {head}"
