@@ -99,6 +99,8 @@ class _Leaving:
         now_s = time.monotonic()
         if self._asked_s is None:
             self._asked_s = now_s
+            # The watcher's look may have been before the first update.
+            self.progress = read_progress(self._context.store, self._stage.key) or self.progress
             self._newest_before = self._newest()
             self._job.checkpoints.request_stop()
             if self.progress is None:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.pipeline_runs import RUN_S, Reference, Root
+from support.pipeline_runs import RUN_S, Reference, Root, finished
 from support.terminal import Terminal, on_a_terminal
 
 pytest_plugins = ["support.pipeline_runs"]
@@ -31,6 +31,10 @@ STOPS = (
     ("report", "ctrl-c"),
 )
 CODES = {"ctrl-c": 130, "SIGTERM": 143, "SIGHUP": 129, "closed": 129}
+# Trainings of some seconds, so that each signal finds one under way.
+LONG = tuple(
+    f"--set={key}" for key in ("warmup.epochs=40", "retrain.steps=300", "finetune.epochs=20")
+)
 KINDS = ("ingest", "warmup", "extract", "cluster", "label", "retrain", "finetune", "evaluate")
 
 
@@ -46,8 +50,8 @@ def reached(terminal: Terminal, root: Root, stage: str) -> bool:
     """Whether a run works in ``stage``; of a training, whether it has taken updates of its own."""
     if terminal.shown_at(rf"{stage}(?: fold1)?: running") is None:
         return False
-    running = list(root.folder.glob(f"artifacts/{stage}/*/_progress.json"))
-    return stage not in TRAINED or bool(running)
+    written = [p.stat().st_mtime for p in root.folder.glob(f"artifacts/{stage}/*/_progress.json")]
+    return stage not in TRAINED or max(written, default=0.0) > terminal.started_s
 
 
 def last_words(terminal: Terminal, root: Root) -> str:
@@ -63,10 +67,11 @@ def log_of(root: Root) -> str:
 def test_a_run_that_is_stopped_in_every_stage_comes_to_the_same_bytes(
     reference: Reference, tmp_path: Path
 ) -> None:
-    root = Root(tmp_path / "root")
-    # The trainings of the reference are over within a second. The steps stay; the updates are slow to
-    # check in, so that each signal finds one under way.
-    command = ("-m", "gmp_atl_dist.cli", *reference.command("run", root=root))
+    root, undisturbed = Root(tmp_path / "root"), Root(tmp_path / "undisturbed")
+    finished(
+        *reference.command("run", *LONG, root=undisturbed), log=tmp_path / "log", limit_s=RUN_S
+    )
+    command = ("-m", "gmp_atl_dist.cli", *reference.command("run", *LONG, root=root))
     for stage, how in STOPS:
         with on_a_terminal(*command) as terminal:
             terminal.until(partial(reached, terminal, root, stage), stage, RUN_S)
@@ -84,23 +89,25 @@ def test_a_run_that_is_stopped_in_every_stage_comes_to_the_same_bytes(
                 shown_s = terminal.shown_at("press Ctrl-C again")
                 assert shown_s is not None
                 assert shown_s - at_s < 2
-            if stage in TRAINED and "saved a checkpoint" in text:
+            if stage in TRAINED:
+                assert "saving a checkpoint" in text
+                assert f"{stage} fold1: saved a checkpoint after update" in text
                 assert root.checkpoint_steps(stage)
 
     with on_a_terminal(*command) as terminal:
         assert terminal.wait(RUN_S) == 0, terminal.text
 
-    assert root.resumed_at("retrain") != []
+    assert [len(root.resumed_at(kind)) for kind in TRAINED] == [1, 2, 1]
     for kind in KINDS:
         found = root.learnt if kind in TRAINED else root.objects
-        expected = reference.root.learnt if kind in TRAINED else reference.root.objects
+        expected = undisturbed.learnt if kind in TRAINED else undisturbed.objects
         assert found(kind) == expected(kind), kind
-    assert root.objects("report").keys() == reference.root.objects("report").keys()
+    assert root.objects("report").keys() == undisturbed.objects("report").keys()
 
 
 def test_a_second_ctrl_c_leaves_no_ray_behind(reference: Reference, tmp_path: Path) -> None:
     root = reference.root.copy_to(tmp_path / "root", "ingest", "backbone")
-    command = ("-m", "gmp_atl_dist.cli", *reference.command("run", root=root))
+    command = ("-m", "gmp_atl_dist.cli", *reference.command("run", *LONG, root=root))
     with on_a_terminal(*command) as terminal:
         terminal.until(lambda: reached(terminal, root, "warmup"), "warmup", RUN_S)
         assert len(terminal.family()) > 5

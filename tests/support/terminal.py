@@ -55,6 +55,7 @@ class Terminal:
             start_new_session=True,
         )
         os.close(theirs)
+        self.started_s = time.time()
         self._bytes = b""
         self._times: list[tuple[int, float]] = []
         self._hung_up = threading.Event()
