@@ -278,17 +278,19 @@ def _tell(text: str) -> None:
 
 def _kill_marked() -> None:
     """SIGKILL the head of this process and all that it has started."""
-    folders = {_mark_of(child) for child in stopping.descendants()} - {None}
+    folders = {mark for child in stopping.descendants() if (mark := _mark_of(child))}
     for _ in range(2):
         stopping.kill([p for p in psutil.process_iter() if _mark_of(p) in folders])
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def main(args: Sequence[str]) -> int:
-    """Run the pipeline as a job of a private Ray; the exit code is that of the job, or of a signal."""
+def main(script: Path, args: Sequence[str]) -> int:
+    """Run ``script args`` as a job of a private Ray; the exit code is that of the job, or of a signal."""
     try:
         with stopping.stoppable(_tell, _kill_marked):
             try:
-                return run_job(Path(__file__).with_name("run_pipeline.py"), args)
+                return run_job(script, args)
             except KeyboardInterrupt:
                 return 128 + (stopping.requested() or signal.SIGINT)
     except GmpAtlError as e:
@@ -297,4 +299,4 @@ def main(args: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(Path(__file__).with_name("run_pipeline.py"), sys.argv[1:]))
