@@ -101,7 +101,9 @@ def stoppable(
     thread = threading.Thread(target=_watch, args=(reading, stopping), name="signals", daemon=True)
     thread.start()
     before_fd = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    before = {signum: signal.signal(signum, stopping.handle) for signum in SIGNALS}
+    # nohup ignores SIGHUP, and a shell's background job SIGINT: that was asked for.
+    ours = [signum for signum in SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
+    before = {signum: signal.signal(signum, stopping.handle) for signum in ours}
     _current = stopping
     try:
         yield stopping

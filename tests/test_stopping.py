@@ -145,6 +145,18 @@ def test_a_window_that_is_closed_is_a_stop_too(work: str, tmp_path: Path) -> Non
         assert (tmp_path / "saved").exists()
 
 
+def test_nohup_stays_in_force(work: str) -> None:
+    nohup = "import signal, runpy, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+    nohup += f"sys.argv = ['work', 'deferred', '0.1']; runpy.run_path({work!r})"
+    with on_a_terminal("-c", nohup) as terminal:
+        started(terminal)
+        terminal.send(signal.SIGHUP)
+        time.sleep(0.2)
+        assert "stopping" not in terminal.text
+        terminal.send(signal.SIGTERM)
+        assert terminal.wait(30) == 143
+
+
 def test_handlers_are_put_back() -> None:
     before = [signal.getsignal(signum) for signum in stopping.SIGNALS]
     with stopping.stoppable(print):

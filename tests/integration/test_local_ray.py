@@ -104,7 +104,10 @@ def test_a_job_runs_where_the_caller_is_and_leaves_nothing(
     assert decoy.poll() is None
 
 
-LAUNCH = "import sys; from pathlib import Path; from ray_jobs import local; "
+LAUNCH = "import signal, sys; from pathlib import Path; from ray_jobs import local; "
+# A shell's background jobs ignore these, and so do their children unless told.
+LAUNCH += "signal.signal(signal.SIGINT, signal.default_int_handler); "
+LAUNCH += "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
 LAUNCH += "sys.exit(local.main(Path('job.py'), sys.argv[1:]))"
 
 

@@ -171,5 +171,6 @@ def on_a_terminal(
 _TAKE = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
 # Ctrl-C as in a foreground job: a shell's background jobs, and their children, ignore it.
 _TAKE += "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+_TAKE += "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
 _TAKE += "os.execv(sys.argv[1], sys.argv[1:])"
 _ON_THIS_TERMINAL = (sys.executable, "-c", _TAKE)
