@@ -18,7 +18,7 @@ from gmp_atl_dist.store.checkpoints import Checkpoints
 
 Clock = Callable[[], float]
 
-_LAST_SHARED = "backbone"
+_FIRST, _LAST_SHARED = "ingest", "backbone"
 """When it is done, all stages of the run have a fingerprint, so that those done before are known."""
 
 
@@ -31,7 +31,8 @@ class RunProgress:
         self._clock = clock
         self._names = [(stage.name, bool(stage.fold_name)) for stage in planned_stages(config)]
         self._rates: Rates = earlier_rates(context.store, config)
-        self._corpus: Artifact | None = None
+        self._shared: dict[str, Artifact] = {}
+        """Artefacts that all folds share, by the name of their stage."""
         self._folds: tuple[str, ...] = ()
         self._left: list[Planned] = []
         """Stages that are still to be run, the present one included. Empty until they are known."""
@@ -99,16 +100,20 @@ class RunProgress:
 
     def _over(self, stage: Stage, artifact: Artifact) -> None:
         self._left = [planned for planned in self._left if planned.label != stage.label]
-        if stage.name == "ingest":
-            self._corpus = artifact
-        if stage.name == _LAST_SHARED and self._corpus is not None:
-            self._plan(self._corpus)
+        if not stage.fold_name:
+            self._shared[stage.name] = artifact
+        if stage.name == _LAST_SHARED and _FIRST in self._shared:
+            self._plan(self._shared[_FIRST])
             self._announce()
 
     def _plan(self, corpus: Artifact) -> None:
         done: set[str] = set()
 
         def look(stage: Stage) -> Handle:
+            if stage.name in self._shared:
+                # Its fingerprint would list the recordings again.
+                done.add(stage.label)
+                return self._shared[stage.name]
             artifact = find_artifact(self._context.store, stage.key)
             if artifact is not None:
                 done.add(stage.label)
