@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
@@ -108,9 +109,8 @@ def show(case: str) -> None:
 
 def screen(case: str, columns: int) -> list[str]:
     """The lines of a terminal of ``columns`` columns that shows ``case``."""
-    from support.terminal import on_a_terminal
-
-    with on_a_terminal(str(Path(__file__)), "--show", case, columns=columns) as terminal:
+    terminals = import_module("support.terminal")
+    with terminals.on_a_terminal(str(Path(__file__)), "--show", case, columns=columns) as terminal:
 
         def complete() -> bool:
             *_, stage, run = ["", "", *terminal.screen().lines]

@@ -126,10 +126,9 @@ def test_a_stop_is_told_with_how_to_continue(capsys: pytest.CaptureFixture[str])
         f"to continue: {again}",
         "log of Ray and other libraries: /x.log",
     ]
-    with contextlib.suppress(StoppedError):
-        reporter = Reporter(log_format="json", run="r")
-        with reporter.tagged(Tags("r", "finetune", "fold1")):
-            raise error
+    reporter = Reporter(log_format="json", run="r")
+    with contextlib.suppress(StoppedError), reporter.tagged(Tags("r", "finetune", "fold1")):
+        raise error
     reporter.stopped(error, again, "/x.log")
     (line,) = objects(capsys.readouterr().err)
     line.pop("time")
