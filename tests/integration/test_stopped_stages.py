@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import signal
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 from support.pipeline_runs import RUN_S, Reference, Root, finished
 from support.terminal import Terminal, on_a_terminal
@@ -116,4 +118,34 @@ def test_a_second_ctrl_c_leaves_no_ray_behind(reference: Reference, tmp_path: Pa
         time.sleep(0.2)
         terminal.press_ctrl_c()
         assert terminal.wait(10) == 130, terminal.text
+        assert terminal.family() == []
+
+
+def test_a_stop_while_ray_starts_leaves_nothing(reference: Reference, tmp_path: Path) -> None:
+    root = reference.root.copy_to(tmp_path / "root", "ingest", "backbone")
+    command = ("-m", "gmp_atl_dist.cli", *reference.command("stage", "warmup", root=root))
+    with on_a_terminal(*command) as terminal:
+        terminal.until(
+            lambda: any("gcs_server" in line for line in terminal.family()), "Ray's start", RUN_S
+        )
+        terminal.press_ctrl_c()
+        assert terminal.wait(GRACE_S) == 130, last_words(terminal, root)
+        assert "stopped by Ctrl-C: finished stages and parts are kept" in terminal.text
+        assert terminal.family() == []
+
+
+def test_a_stop_while_the_gang_restarts(reference: Reference, tmp_path: Path) -> None:
+    """What the old gang had not saved is lost already; the new one ends before it loads anything."""
+    root = reference.root.copy_to(tmp_path / "root", "ingest", "backbone")
+    command = ("-m", "gmp_atl_dist.cli", *reference.command("stage", "warmup", *LONG, root=root))
+    with on_a_terminal(*command) as terminal:
+        terminal.until(partial(reached, terminal, root, "warmup"), "warmup", RUN_S)
+        for process in psutil.Process(terminal.process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if any(word.startswith("ray::RayTrainWorker") for word in process.cmdline()):
+                    process.kill()
+                    break
+        terminal.send(signal.SIGTERM)
+        assert terminal.wait(GRACE_S) == 143, last_words(terminal, root)
+        assert "stopped by SIGTERM: warmup fold1: " in terminal.text
         assert terminal.family() == []
