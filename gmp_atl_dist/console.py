@@ -99,6 +99,13 @@ class Reporter:
         else:
             self._console.print(f"warning: {text}", markup=False)
 
+    def stopping(self, text: str) -> None:
+        """The run was asked to stop. May be called from any thread."""
+        if self._json:
+            self._object(self._out, "warning", self._tags, text)
+        else:
+            self._console.print(text, markup=False)
+
     def stopped(self, error: StoppedError, again: str, log: str = "") -> None:
         """The end of a run that was asked to stop: what is kept, how to continue, and the log file."""
         if self._json:

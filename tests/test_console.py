@@ -129,6 +129,10 @@ def test_a_stop_is_told_with_how_to_continue(capsys: pytest.CaptureFixture[str])
     reporter = Reporter(log_format="json", run="r")
     with contextlib.suppress(StoppedError), reporter.tagged(Tags("r", "finetune", "fold1")):
         raise error
+    reporter.stopping("stopping; press Ctrl-C again to end at once")
+    (line,) = objects(capsys.readouterr().out)
+    assert (line["level"], line["stage"]) == ("warning", "finetune")
+    assert line["message"] == "stopping; press Ctrl-C again to end at once"
     reporter.stopped(error, again, "/x.log")
     (line,) = objects(capsys.readouterr().err)
     line.pop("time")

@@ -47,7 +47,7 @@ def run_context(config: RunConfig) -> Iterator[Context]:
 
         def tell(text: str) -> None:
             log.take_over_dead_terminals()
-            reporter.warning(text)
+            reporter.stopping(text)
 
         try:
             with _stops_told(tell), open_context(config, reporter) as context:
