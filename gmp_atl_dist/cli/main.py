@@ -13,7 +13,7 @@ import typer
 from gmp_atl_dist import __version__, stopping
 from gmp_atl_dist.cli import codebooks, config, corpora, doctor, features, models, run, submit
 from gmp_atl_dist.cli.again import remember_command
-from gmp_atl_dist.errors import GmpAtlError
+from gmp_atl_dist.errors import GmpAtlError, StoppedError
 
 app = typer.Typer(
     help="Train speech-emotion recognition models by GMP-ATL, on a cluster or on one machine.",
@@ -60,6 +60,8 @@ def _main(argv: Sequence[str] | None) -> int:
     try:
         result = app(args=None if argv is None else list(argv), standalone_mode=False)
         code = result if isinstance(result, int) else 0
+    except StoppedError as e:
+        return e.exit_code  # the run has said what there is to say
     except GmpAtlError as e:
         print(f"error: {e}", file=sys.stderr)
         return e.exit_code

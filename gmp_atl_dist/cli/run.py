@@ -55,7 +55,7 @@ def run_context(config: RunConfig) -> Iterator[Context]:
         except StoppedError as e:
             # Nothing shall interrupt what is left to say.
             reporter.stopped(e, same_command(), _published(log, settings.root))
-            raise typer.Exit(e.exit_code) from e
+            raise
         except GmpAtlError as e:
             reporter.error(str(e), _published(log, settings.root))
             raise typer.Exit(e.exit_code) from e
