@@ -32,7 +32,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_CODES = tuple(128 + signum for signum in SIGNALS)
 _SAME_PRESS_S = 0.1
 """A terminal and a wrapper such as make may both pass on one press of Ctrl-C."""
-_SHOW_CURSOR = b"\x1b[?25h"
+_LAST_WORDS = b"\x1b[?25h\r\nended at once; finished stages, parts and checkpoints are kept\r\n"
+"""Begins by showing the cursor, which progress rows have hidden."""
 _END = b"\0"
 
 Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
@@ -197,7 +198,7 @@ def end_at_once(kill: Callable[[], object]) -> None:
     with suppress(OSError):
         # Not the standard streams: during a run they point to its log file.
         terminal = os.open("/dev/tty", os.O_WRONLY | os.O_NOCTTY)
-        os.write(terminal, _SHOW_CURSOR)
+        os.write(terminal, _LAST_WORDS)
     os._exit(128 + signal.SIGINT)
 
 

@@ -124,6 +124,7 @@ def test_a_second_ctrl_c_leaves_no_child_behind(work: str) -> None:
         assert terminal.wait(30) == 130
         assert terminal.family() == []
     assert "saved" not in terminal.text
+    assert "ended at once" in terminal.text
 
 
 def test_other_signals_after_the_first_end_nothing_early(work: str) -> None:
