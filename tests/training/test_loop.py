@@ -467,7 +467,7 @@ def test_who_watches_finetune_sees_the_accuracy_without_the_margin(
     """A margin that no logit survives: with it every training answer is wrong."""
     monkeypatch.setattr(ProgressFile, "is_due", True)
     config = FinetuneConfig.model_validate(
-        {**SHORT, "epochs": 2, "embedding_dim": 16, "am_margin": 3.0}
+        {**SHORT, "epochs": 2, "embedding_dim": 16, "am_margin": 0.99}
     )
     training = FOLD.training_speakers()
     recipe = FinetuneRecipe(config, tiny.corpus, tiny.backbone, training, ())
