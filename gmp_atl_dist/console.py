@@ -10,18 +10,18 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Literal, Protocol, TextIO
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console
 from rich.live import Live
-from rich.text import Text
 
+from gmp_atl_dist.board import Board, Row, WholeRun
 from gmp_atl_dist.errors import StoppedError
-from gmp_atl_dist.progress_rows import crop, duration, first_that_fits, stage_row
+from gmp_atl_dist.progress_rows import duration
 from gmp_atl_dist.tags import Tags
 
 _LINE_EVERY_S = 10.0
@@ -42,18 +42,6 @@ class Bar(Protocol):
         measures: Sequence[str] = (),
     ) -> None:
         """``note`` is the unit of the count; ``measures`` have the most important one first."""
-        ...
-
-
-class WholeRun(Protocol):
-    """Describes a run of many stages, for the rows that are shown as long as it lasts."""
-
-    def stage_line(self) -> str:
-        """What is under way, for a stage that shows no progress of its own; empty between stages."""
-        ...
-
-    def run_lines(self, stage_ends_in_s: float | None) -> Sequence[str]:
-        """Where the whole run stands, in several wordings, the longest first."""
         ...
 
 
@@ -78,7 +66,7 @@ class Reporter:
         self._terminal = not self._json and (self._out.isatty() if terminal is None else terminal)
         self._console = Console(highlight=False, emoji=False, soft_wrap=True, file=self._out)
         self._tags = Tags(run)
-        self._board: _Board | None = None
+        self._board: Board | None = None
 
     @property
     def is_terminal(self) -> bool:
@@ -148,7 +136,7 @@ class Reporter:
         if not self._terminal:
             yield
             return
-        with self._shown(_Board(run)):
+        with self._shown(Board(run)):
             yield
 
     @contextmanager
@@ -158,16 +146,16 @@ class Reporter:
         if not self._terminal:
             yield _PlainBar(self, tags, title)
             return
-        row = _Row(title)
+        row = Row(title)
         if self._board is None:
-            with self._shown(_Board()) as board, board.showing(row):
+            with self._shown(Board()) as board, board.showing(row):
                 yield row
         else:
             with self._board.showing(row):
                 yield row
 
     @contextmanager
-    def _shown(self, board: _Board) -> Iterator[_Board]:
+    def _shown(self, board: Board) -> Iterator[Board]:
         # Standard output and error stay as they are: what libraries print there is not ours.
         live = Live(
             board,
@@ -251,70 +239,3 @@ class _PlainBar:
             ends_in_s=ends_in_s,
             measures=measures,
         )
-
-
-class _Row:
-    """The row of a stage. It may be updated from any thread."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._text: Callable[[int], str] = lambda width: stage_row(width, title, 0, None)
-        self._ends_s: float | None = None
-
-    def update(
-        self,
-        done: int,
-        total: int,
-        note: str = "",
-        part: str = "",
-        *,
-        ends_in_s: float | None = None,
-        measures: Sequence[str] = (),
-    ) -> None:
-        self._ends_s = None if ends_in_s is None else time.monotonic() + ends_in_s
-        self._text = lambda width: stage_row(
-            width,
-            self._title,
-            done,
-            total,
-            ends_in_s=self.ends_in_s,
-            note=note,
-            measures=measures,
-        )
-
-    @property
-    def ends_in_s(self) -> float | None:
-        """It goes down between two updates."""
-        return None if self._ends_s is None else max(0.0, self._ends_s - time.monotonic())
-
-    def text(self, width: int) -> str:
-        return self._text(width)
-
-
-class _Board:
-    """The rows at the bottom of the terminal: those of stages, then that of the whole run."""
-
-    def __init__(self, run: WholeRun | None = None) -> None:
-        self._run = run
-        self._rows: tuple[_Row, ...] = ()
-
-    @contextmanager
-    def showing(self, row: _Row) -> Iterator[None]:
-        self._rows = (*self._rows, row)
-        try:
-            yield
-        finally:
-            self._rows = tuple(r for r in self._rows if r is not row)
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        # One column less: some terminals begin a new line after the last one.
-        width = max(1, options.max_width - 1)
-        rows = self._rows
-        lines = [row.text(width) for row in rows]
-        if self._run is not None:
-            if not rows and (stage := self._run.stage_line()):
-                lines.append(crop(stage, width))
-            ends_in_s = rows[-1].ends_in_s if rows else None
-            lines.append(first_that_fits(width, self._run.run_lines(ends_in_s)))
-        for line in lines:
-            yield Text(line, no_wrap=True, overflow="crop")

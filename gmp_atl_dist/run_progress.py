@@ -23,7 +23,7 @@ _FIRST, _LAST_SHARED = "ingest", "backbone"
 
 
 class RunProgress:
-    """Observes a run (``execution.RunObserver``), and describes it (``console.WholeRun``)."""
+    """Observes a run (``execution.RunObserver``), and describes it (``board.WholeRun``)."""
 
     def __init__(self, config: RunConfig, context: Context, clock: Clock = time.monotonic) -> None:
         self._config = config
