@@ -10,24 +10,39 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Literal, Protocol, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.live import Live
 
+from gmp_atl_dist.board import Board, Row, WholeRun
+from gmp_atl_dist.errors import StoppedError
+from gmp_atl_dist.progress_rows import duration
 from gmp_atl_dist.tags import Tags
 
 _LINE_EVERY_S = 10.0
+_REFRESH_HZ = 4.0
 
 
 class Bar(Protocol):
     """Shows the progress of a stage."""
 
-    def update(self, done: int, total: int, note: str = "", part: str = "") -> None: ...
+    def update(
+        self,
+        done: int,
+        total: int,
+        note: str = "",
+        part: str = "",
+        *,
+        ends_in_s: float | None = None,
+        measures: Sequence[str] = (),
+    ) -> None:
+        """``note`` is the unit of the count; ``measures`` have the most important one first."""
+        ...
 
 
 class Reporter:
@@ -51,6 +66,12 @@ class Reporter:
         self._terminal = not self._json and (self._out.isatty() if terminal is None else terminal)
         self._console = Console(highlight=False, emoji=False, soft_wrap=True, file=self._out)
         self._tags = Tags(run)
+        self._board: Board | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether rows are shown that change; otherwise there are lines alone."""
+        return self._terminal
 
     def line(self, text: str) -> None:
         """One line of plain text; nothing in it is markup."""
@@ -65,6 +86,31 @@ class Reporter:
             self._object(self._out, "warning", self._tags, text)
         else:
             self._console.print(f"warning: {text}", markup=False)
+
+    def stopping(self, text: str) -> None:
+        """The run was asked to stop. May be called from any thread."""
+        if self._json:
+            self._object(self._out, "warning", self._tags, text)
+        else:
+            self._console.print(text, markup=False)
+
+    def stopped(self, error: StoppedError, again: str, log: str = "") -> None:
+        """The end of a run that was asked to stop: what is kept, how to continue, and the log file."""
+        if self._json:
+            more: dict[str, str | int] = {"exit_code": error.exit_code, "continue": again}
+            self._object(
+                self._err,
+                "warning",
+                self._tags,
+                str(error),
+                **more,
+                **({"log": log} if log else {}),
+            )
+            return
+        print(error, file=self._err)
+        print(f"to continue: {again}", file=self._err)
+        if log:
+            print(log_line(log), file=self._err)
 
     def error(self, text: str, log: str = "") -> None:
         """What stopped the run; ``log`` is the path or URI of the run's log file, if there is one."""
@@ -85,37 +131,73 @@ class Reporter:
         self._tags = before
 
     @contextmanager
+    def whole_run(self, run: WholeRun) -> Iterator[None]:
+        """On a terminal, keep a row about the whole run below the one of the stage."""
+        if not self._terminal:
+            yield
+            return
+        with self._shown(Board(run)):
+            yield
+
+    @contextmanager
     def bar(self, tags: Tags, detail: str = "") -> Iterator[Bar]:
         """Show the progress of one stage, or of a part of it: a bar, or a line every ten seconds."""
         title = f"{tags.label} {detail}".rstrip()
         if not self._terminal:
             yield _PlainBar(self, tags, title)
             return
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-        )
+        row = Row(title)
+        if self._board is None:
+            with self._shown(Board()) as board, board.showing(row):
+                yield row
+        else:
+            with self._board.showing(row):
+                yield row
+
+    @contextmanager
+    def _shown(self, board: Board) -> Iterator[Board]:
         # Standard output and error stay as they are: what libraries print there is not ours.
-        with Progress(
-            *columns,
+        live = Live(
+            board,
             console=self._console,
+            refresh_per_second=_REFRESH_HZ,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
-        ) as progress:
-            yield _RichBar(progress, title)
+        )
+        with live:
+            self._board = board
+            try:
+                yield board
+            finally:
+                self._board = None
 
-    def progress(self, tags: Tags, title: str, done: int, total: int, note: str, part: str) -> None:
-        """Write the progress of a stage as a line."""
+    def progress(
+        self,
+        tags: Tags,
+        title: str,
+        done: int,
+        total: int,
+        note: str,
+        part: str,
+        *,
+        ends_in_s: float | None = None,
+        measures: Sequence[str] = (),
+    ) -> None:
+        """Write the progress of a stage as a line: count, expected end, measures."""
+        end = "" if ends_in_s is None else f"{duration(ends_in_s)} left"
+        words = ", ".join(filter(None, (note, end, *measures)))
         if self._json:
-            counts = {"part": part, "done": done, "total": total}
-            self._object(self._out, "info", tags, note, **counts)
+            counts: dict[str, str | int | float] = {"part": part, "done": done, "total": total}
+            if ends_in_s is not None:
+                counts["ends_in_s"] = round(ends_in_s)
+            self._object(self._out, "info", tags, words, **counts)
         else:
-            self.line(f"{title}: {done}/{total} {note}".rstrip())
+            self.line(f"{title}: {done}/{total} {words}".rstrip())
 
-    def _object(self, to: TextIO, level: str, tags: Tags, text: str, **more: str | int) -> None:
+    def _object(
+        self, to: TextIO, level: str, tags: Tags, text: str, **more: str | int | float
+    ) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"time": now, "level": level, **asdict(tags), "message": text, **more}
         print(json.dumps(line, ensure_ascii=False), file=to, flush=True)
@@ -133,18 +215,27 @@ class _PlainBar:
         self._title = title
         self._next_s = time.monotonic() + _LINE_EVERY_S
 
-    def update(self, done: int, total: int, note: str = "", part: str = "") -> None:
+    def update(
+        self,
+        done: int,
+        total: int,
+        note: str = "",
+        part: str = "",
+        *,
+        ends_in_s: float | None = None,
+        measures: Sequence[str] = (),
+    ) -> None:
         now_s = time.monotonic()
         if now_s < self._next_s:
             return
         self._next_s = now_s + _LINE_EVERY_S
-        self._reporter.progress(self._tags, self._title, done, total, note, part)
-
-
-class _RichBar:
-    def __init__(self, progress: Progress, title: str) -> None:
-        self._progress = progress
-        self._task = progress.add_task(title, total=None, note="")
-
-    def update(self, done: int, total: int, note: str = "", part: str = "") -> None:
-        self._progress.update(self._task, completed=done, total=total, note=note)
+        self._reporter.progress(
+            self._tags,
+            self._title,
+            done,
+            total,
+            note,
+            part,
+            ends_in_s=ends_in_s,
+            measures=measures,
+        )

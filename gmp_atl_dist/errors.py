@@ -75,6 +75,16 @@ class PreflightError(GmpAtlError):
 
 
 class StoppedError(GmpAtlError):
-    """The run was asked to stop, and did; nothing is lost."""
+    """The run was asked to stop, and did; what it had finished is kept.
 
-    exit_code = 143  # as of a process that ended by SIGTERM
+    The exit code is 128 plus the number of the signal: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
+    """
+
+    exit_code = 143
+
+    def __init__(self, message: str, exit_code: int = exit_code) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[type[GmpAtlError], tuple[str, int]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return (type(self), (self.message, self.exit_code))

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from gmp_atl_dist import pipeline
+from gmp_atl_dist import pipeline, stopping
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.corpora.folds import plan_folds
@@ -218,8 +218,11 @@ class _Runner:
     order: tuple[str, ...] = ()
 
     def __call__(self, stage: Stage) -> Handle:
+        stopping.check()
         with self.context.reporter.tagged(self.context.tags(stage)):
-            return self._ensure(stage)
+            artifact = self._ensure(stage)
+        stopping.check()
+        return artifact
 
     def _ensure(self, stage: Stage) -> Handle:
         key, reporter = stage.key, self.context.reporter

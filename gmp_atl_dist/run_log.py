@@ -53,6 +53,13 @@ class RunLog:
         """Hand each warning of this package to ``show``. It may be called from another thread."""
         self._show = show
 
+    def take_over_dead_terminals(self) -> None:
+        """Send our own lines to the log file, where the terminal that they went to has hung up."""
+        for stream in self._terminals:
+            with suppress(OSError, ValueError):
+                if not stream.isatty():
+                    os.dup2(self._fd, stream.fileno())
+
     @property
     def is_empty(self) -> bool:
         """Whether no library has printed anything so far."""
@@ -66,6 +73,7 @@ class RunLog:
         self._streams = (sys.stdout, sys.stderr)
         self.out = _own_stream(sys.stdout, _OUT_FD)
         self.err = _own_stream(sys.stderr, _ERR_FD)
+        self._terminals = [stream for stream in (self.out, self.err) if stream.isatty()]
         self._saved_fds = (os.dup(_OUT_FD), os.dup(_ERR_FD))
         os.dup2(self._fd, _OUT_FD)
         os.dup2(self._fd, _ERR_FD)

@@ -20,16 +20,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import psutil
 
+from gmp_atl_dist import stopping
+from gmp_atl_dist.cli.again import AGAIN
 from gmp_atl_dist.errors import GmpAtlError, WorkerError
 from gmp_atl_dist.ray_api.jobs import Job, Jobs
 
@@ -91,14 +93,40 @@ def run_job(script: Path, args: Sequence[str]) -> int:
         WorkerError: the head did not become ready, refused the job or died; the message has its output.
     """
     name = f"gmp-atl-{secrets.token_hex(4)}"
-    with private_head() as head:
+    with private_head(args=args) as head:
         command = shlex.join([head.python, str(script.resolve()), *args])
         # The client is in this process, and must not ask a proxy for the loopback interface.
         os.environ.update({key: head.env[key] for key in _NO_PROXY})
+        stopping.check()
         jobs = Jobs(head.url, head.token)
-        jobs.submit(name, command)
-        job = jobs.follow(name, _write, lambda: _check_alive(head))
-    return _exit_code(job)
+        with stopping.deferred("the job saves a checkpoint"):
+            jobs.submit(name, command)
+            with _stop_passed_on(jobs, name):
+                job = jobs.follow(name, _write, lambda: _check_alive(head))
+    signum = stopping.requested()
+    return _exit_code(job) if signum is None else 128 + signum
+
+
+@contextmanager
+def _stop_passed_on(jobs: Jobs, job: str) -> Iterator[None]:
+    """When this process is asked to stop, have Ray stop the job, which then ends by itself."""
+    over = threading.Event()
+
+    def pass_on() -> None:
+        while not over.wait(_POLL_S):
+            if stopping.requested() is not None:
+                # Without an answer, a second Ctrl-C is left.
+                with suppress(GmpAtlError):
+                    jobs.stop(job)
+                return
+
+    thread = threading.Thread(target=pass_on, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _exit_code(job: Job) -> int:
@@ -113,10 +141,10 @@ def _write(text: str) -> None:
 
 
 @contextmanager
-def private_head(num_cpus: int | None = None) -> Iterator[Head]:
+def private_head(num_cpus: int | None = None, args: Sequence[str] = ()) -> Iterator[Head]:
     """A Ray head that runs during the block. Afterwards it is stopped with all that it started.
 
-    ``num_cpus`` defaults to the cores of this machine.
+    ``num_cpus`` defaults to the cores of this machine. Jobs name ``args`` as the arguments to run again.
 
     Raises:
         WorkerError: it did not become ready or died; the message has its output.
@@ -125,18 +153,17 @@ def private_head(num_cpus: int | None = None) -> Iterator[Head]:
     folder = Path(tempfile.mkdtemp(prefix="gar-", dir="/tmp"))
     head: Head | None = None
     try:
-        head = _start(folder, os.cpu_count() or 1 if num_cpus is None else num_cpus)
+        head = _start(folder, os.cpu_count() or 1 if num_cpus is None else num_cpus, args)
         _wait_until_ready(head)
         yield head
     finally:
-        # A second Ctrl-C must not leave processes of Ray behind.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        _stop(head, folder)
-        shutil.rmtree(folder, ignore_errors=True)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        # Ctrl-C must not leave processes of Ray behind.
+        with stopping.deferred("ending Ray"):
+            _stop(head, folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(folder: Path, num_cpus: int) -> Head:
+def _start(folder: Path, num_cpus: int, args: Sequence[str]) -> Head:
     env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     no_proxy = ",".join(filter(None, ["127.0.0.1,localhost", env.get("no_proxy")]))
     env |= {
@@ -147,6 +174,9 @@ def _start(folder: Path, num_cpus: int) -> Head:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         # Each report of a training waits for the next poll, and polling one machine is cheap.
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+        # Stopping the job saves a checkpoint. Ray would kill it after 3 s.
+        "RAY_JOB_STOP_WAIT_TIME_S": "600",
+        AGAIN: shlex.join(["python", "-m", "ray_jobs.local", *args]),
         "PYTHONUNBUFFERED": "1",
         **dict.fromkeys(_NO_PROXY, no_proxy),
     }
@@ -242,16 +272,31 @@ def _free_ports(count: int) -> list[int]:
     raise WorkerError(f"fewer than {count} ports of {_PORTS} are free; stop what uses them")
 
 
-def _exit_on_signal(signum: int, frame: FrameType | None) -> None:
-    sys.exit(128 + signum)
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _kill_marked() -> None:
+    """SIGKILL the head of this process and all that it has started."""
+    folders = {mark for child in stopping.descendants() if (mark := _mark_of(child))}
+    for _ in range(2):
+        stopping.kill([p for p in psutil.process_iter() if _mark_of(p) in folders])
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def main(script: Path, args: Sequence[str]) -> int:
+    """Run ``script args`` as a job of a private Ray; the exit code is that of the job, or of a signal."""
+    try:
+        with stopping.stoppable(_tell, _kill_marked):
+            try:
+                return run_job(script, args)
+            except KeyboardInterrupt:
+                return 128 + (stopping.requested() or signal.SIGINT)
+    except GmpAtlError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return e.exit_code
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _exit_on_signal)
-    try:
-        sys.exit(run_job(Path(__file__).with_name("run_pipeline.py"), sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except GmpAtlError as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(e.exit_code)
+    sys.exit(main(Path(__file__).with_name("run_pipeline.py"), sys.argv[1:]))

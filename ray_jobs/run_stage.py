@@ -14,4 +14,5 @@ if importlib.util.find_spec("gmp_atl_dist") is None:
 from gmp_atl_dist.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(["stage", *sys.argv[1:]]))
+    sys.argv.insert(1, "stage")
+    sys.exit(main())

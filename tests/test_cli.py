@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -240,11 +241,21 @@ def test_run_status_verify(gmp_atl: Run, config: Path, tmp_path: Path) -> None:
         assert again_code == 0
     assert again.count("done before") == 10
     lines = again.splitlines()
-    assert lines[-3].startswith("WAR ")
-    assert lines[-2].startswith("UAR ")
-    assert "% (95 % interval " in lines[-2]
-    assert Path(lines[-1].removeprefix("report: file://")).is_file()
-    assert out.splitlines()[-3:] == lines[-3:]
+    end = lines.index(next(line for line in lines if line.startswith("WAR ")))
+    assert "; always the most frequent class " in lines[end]
+    assert re.fullmatch(
+        r"UAR \d+\.\d % \(95 % interval \d+\.\d to \d+\.\d; chance 25\.0 %\)", lines[end + 1]
+    )
+    report, model = lines[end + 2 :][:2]
+    assert Path(report.removeprefix("report: file://")).is_file()
+    assert Path(model.removeprefix("model of fold1: file://"), "model.safetensors").is_file()
+    assert lines[end + 4] == "next:"
+    assert [line.split()[:2] for line in lines[end + 5 :]] == [
+        ["gmp-atl", w] for w in ("predict", "model")
+    ]
+    assert "\n".join(lines[end:]) in out, "the first run ended in the same way"
+    export = lines[end + 6].replace("--to model", f"--to {tmp_path}/model")
+    assert gmp_atl(*shlex.split(export)[1:])[0] == 0, "what is said to be next works as it stands"
 
     code, out, _ = gmp_atl("status", "-c", config)
     assert code == 0

@@ -143,6 +143,14 @@ def test_list_of_stages_is_up_to_date():
     )
 
 
+@pytest.mark.slow
+def test_screens_are_up_to_date():
+    generator = _module(DOCS / "generate_screens.py")
+    assert generator.PAGE.read_text(encoding="utf-8") == generator.page(), (
+        f"run {generator.COMMAND}"
+    )
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_toml_blocks_are_configurations(page: Path):
     for fence in fences(page):

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import typer
 
-from gmp_atl_dist import __version__
+from gmp_atl_dist import __version__, stopping
 from gmp_atl_dist.cli import codebooks, config, corpora, doctor, features, models, run, submit
-from gmp_atl_dist.errors import GmpAtlError
+from gmp_atl_dist.cli.again import remember_command
+from gmp_atl_dist.errors import GmpAtlError, StoppedError
 
 app = typer.Typer(
     help="Train speech-emotion recognition models by GMP-ATL, on a cluster or on one machine.",
@@ -43,10 +44,24 @@ def version() -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code. A user's errors are printed as text, without a traceback."""
+    """Run a command and return its exit code. A user's errors are printed as text, without a traceback.
+
+    Without ``argv`` the command is that of this process. After a stop the process then ends here: threads
+    of Ray and torch that were interrupted may abort it when Python ends, with an exit code of their own.
+    """
+    code = _main(argv)
+    if argv is None and code in stopping.EXIT_CODES:
+        stopping.leave(code)
+    return code
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    remember_command(argv)
     try:
         result = app(args=None if argv is None else list(argv), standalone_mode=False)
         code = result if isinstance(result, int) else 0
+    except StoppedError as e:
+        return e.exit_code  # the run has said what there is to say
     except GmpAtlError as e:
         print(f"error: {e}", file=sys.stderr)
         return e.exit_code

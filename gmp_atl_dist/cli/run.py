@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,10 +12,18 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperArgument, TyperCommand
 
-from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_experiment
+from gmp_atl_dist import stopping
+from gmp_atl_dist.cli.again import same_command
+from gmp_atl_dist.cli.options import (
+    ConfigOption,
+    RootOption,
+    SetOption,
+    experiment_options,
+    load_experiment,
+)
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter, log_line
-from gmp_atl_dist.errors import GmpAtlError
+from gmp_atl_dist.errors import GmpAtlError, StoppedError
 from gmp_atl_dist.run_log import FOLDER, RunLog
 from gmp_atl_dist.tags import Tags
 
@@ -37,9 +44,18 @@ def run_context(config: RunConfig) -> Iterator[Context]:
             log_format=settings.log_format, run=settings.run_name, out=log.out, err=log.err
         )
         log.show_warnings(reporter.warning)
+
+        def tell(text: str) -> None:
+            log.take_over_dead_terminals()
+            reporter.stopping(text)
+
         try:
-            with open_context(config, reporter) as context:
+            with _stops_told(tell), open_context(config, reporter) as context:
                 yield context
+        except StoppedError as e:
+            # Nothing shall interrupt what is left to say.
+            reporter.stopped(e, same_command(), _published(log, settings.root))
+            raise
         except GmpAtlError as e:
             reporter.error(str(e), _published(log, settings.root))
             raise typer.Exit(e.exit_code) from e
@@ -50,6 +66,24 @@ def run_context(config: RunConfig) -> Iterator[Context]:
             raise
         if place := _published(log, settings.root):
             reporter.line(log_line(place))
+
+
+@contextmanager
+def _stops_told(tell: Callable[[str], object]) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP end the block by a :class:`StoppedError`."""
+    with stopping.stoppable(tell) as stop:
+        try:
+            yield
+        except StoppedError:
+            raise
+        except BaseException as e:
+            if stop.signum is None:
+                raise
+            # Whatever a library makes of an interrupt, the signal is why the run ends.
+            detail = "finished stages and parts are kept"
+            if not isinstance(e, KeyboardInterrupt | SystemExit):
+                detail += f"; on the way out: {type(e).__name__}: {e}"
+            raise stopping.stopped(stop.signum, detail) from e
 
 
 def _published(log: RunLog, root: str) -> str:
@@ -72,23 +106,16 @@ def _published(log: RunLog, root: str) -> str:
 
 def run(config: ConfigOption, set_: SetOption = None, root: RootOption = None) -> int:
     """Run every stage that is not done yet, up to the report."""
+    from gmp_atl_dist.cli.ending import Models, say_the_end
     from gmp_atl_dist.execution import run_pipeline
-    from gmp_atl_dist.stages.report import HTML_NAME, JSON_NAME
+    from gmp_atl_dist.run_progress import RunProgress
 
     experiment = load_experiment(config, set_, root)
     with run_context(experiment) as context:
-        report = run_pipeline(experiment, context)
-        pooled = json.loads(report.read_file(JSON_NAME))["pooled"]["outcome"]
-        address = f"{context.store.uri}/{report.key.prefix}/files/{HTML_NAME}"
-    reporter = Reporter(log_format=experiment.runtime.log_format, run=experiment.runtime.run_name)
-    scores, intervals = pooled["scores"], pooled["intervals"]
-    for name in ("war", "uar"):
-        low, high = intervals[name]
-        reporter.line(
-            f"{name.upper()} {100 * scores[name]:.1f} % "
-            f"({100 * intervals['confidence']:g} % interval {100 * low:.1f} to {100 * high:.1f})"
-        )
-    reporter.line(f"report: {address}")
+        progress, models = RunProgress(experiment, context), Models()
+        with context.reporter.whole_run(progress):
+            report = run_pipeline(experiment, context, (progress, models))
+        say_the_end(report, models, experiment_options(config, set_, root), context.reporter.line)
     return 0
 
 

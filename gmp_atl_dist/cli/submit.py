@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gmp_atl_dist.cli.again import AGAIN
 from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_experiment
 
 _INTERRUPTED = 130
@@ -71,6 +73,7 @@ def submit(
     again += [] if working_dir == Path(".") else ["--working-dir", str(working_dir)]
     again += ["--no-doctor"] if no_doctor else []
 
+    order = replace(order, env={**order.env, AGAIN: shlex.join(again)})
     jobs = Jobs(address)
     job = submit_or_attach(jobs, order, _say)
     _say(f"follow or resume: {shlex.join(again)}")

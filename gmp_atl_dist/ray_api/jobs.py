@@ -139,6 +139,15 @@ class Jobs:
                 raise JobExistsError(e.message) from e
             raise
 
+    def stop(self, job: str) -> None:
+        """Ask Ray to end the job: SIGTERM, and SIGKILL after the head's ``RAY_JOB_STOP_WAIT_TIME_S``.
+
+        Raises:
+            WorkerError: there is no such job, or the cluster does not answer.
+        """
+        with self._explained():
+            self._client.stop_job(job)
+
     def follow(
         self,
         job: str,

@@ -7,6 +7,7 @@ utterances' losses, divided by the sum of the class weights over the whole batch
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from gmp_atl_dist.config import FinetuneConfig
@@ -50,6 +51,8 @@ class FinetuneRecipe(Recipe):
         self._retrained = retrained
         self._emotions = read_emotions(corpus)
         check_emotions(self.utterances, self._emotions, self.name, training.fold.name)
+        counts = self.utterances.counts("emotion", self._emotions)
+        self.chance = max(counts) / sum(counts)
         balanced = config.class_weights == "balanced"
         self._weights = class_weights(self.utterances, self._emotions, "emotion", balanced)
 
@@ -87,7 +90,14 @@ class FinetuneRecipe(Recipe):
         )
         hits_B = (terms.logits_BK.argmax(dim=-1) == target_B) * batch.weight_B
         accuracy = (float(hits_B.sum()), float(batch.weight_B.sum()))
-        return Losses((total,), {self._accuracy_name: accuracy})
+        logits_BK = terms.logits_BK.detach()
+        if self._config.loss == AM_SOFTMAX:
+            # Without the margin, which training subtracts from the target's logit alone.
+            margin = self._config.am_scale * self._config.am_margin
+            logits_BK = logits_BK + margin * F.one_hot(target_B, logits_BK.shape[-1])
+        hits_B = (logits_BK.argmax(dim=-1) == target_B) * batch.weight_B
+        hits = (float(hits_B.sum()), float(batch.weight_B.sum()))
+        return Losses((total,), {self._accuracy_name: accuracy}, hits)
 
     def predict(self, forward: Forward, batch: Batch) -> tuple[list[int], list[int], int]:
         logits_BK = forward(batch.model_input, batch.num_samples_B)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 
+from gmp_atl_dist import stopping
 from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.run_log import mark_warnings
@@ -27,6 +29,7 @@ class RayConnection:
     def __init__(self, config: RuntimeConfig) -> None:
         self._config = config
         self._opened = False
+        self._is_ours = False
 
     def __enter__(self) -> RayConnection:
         return self
@@ -35,8 +38,14 @@ class RayConnection:
         if self._opened:
             import ray
 
-            ray.shutdown()
-            self._opened = False
+            with stopping.deferred():
+                # After a stop nobody shall wait for Ray's agents, which outlive it by a minute. They are
+                # listed before: orphans are no descendants any more.
+                hurry = self._is_ours and stopping.requested() is not None
+                left = stopping.descendants() if hurry else []
+                ray.shutdown()
+                self._opened = False
+                stopping.kill(left)
 
     def open(self) -> None:
         """Connect, unless this process is connected already.
@@ -51,26 +60,35 @@ class RayConnection:
         address = self._config.ray_address or os.environ.get("RAY_ADDRESS")
         logging.getLogger("ray").setLevel(logging.ERROR)
         environment = {"worker_process_setup_hook": _set_up_worker}
+        self._is_ours = not address
         try:
-            if address:
-                ray.init(address=address, logging_level=logging.ERROR, runtime_env=environment)
-            else:
-                # A report waits for the controller's next poll; by default it polls every 2 s.
-                os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _LOCAL_POLL_S)
-                # Without an address, Ray would join any cluster that runs on this machine.
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    logging_level=logging.ERROR,
-                    runtime_env=environment,
-                )
+            # A Ray that is started halfway could not be stopped.
+            with stopping.deferred():
+                self._init(address, environment)
         except (ConnectionError, RuntimeError) as e:
             raise WorkerError(
                 f"cannot reach Ray at {address or 'this machine'}: {e}; check runtime.ray_address "
                 f"or RAY_ADDRESS, and that the cluster is up"
             ) from e
         self._opened = True
+        stopping.check()
+
+    def _init(self, address: str | None, environment: dict[str, Callable[[], None]]) -> None:
+        import ray
+
+        if address:
+            ray.init(address=address, logging_level=logging.ERROR, runtime_env=environment)
+            return
+        # A report waits for the controller's next poll; by default it polls every 2 s.
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _LOCAL_POLL_S)
+        # Without an address, Ray would join any cluster that runs on this machine.
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            logging_level=logging.ERROR,
+            runtime_env=environment,
+        )
 
 
 def _set_up_worker() -> None:

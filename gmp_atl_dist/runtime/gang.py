@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ ArgumentT = TypeVar("ArgumentT")
 _RESIZE_EVERY_S = 60.0
 """How often Ray checks whether there is room for more workers. A restart for them costs seconds."""
 _NO_TAGS = Tags()
+_WAIT_S = 0.2
 _ROOM_TIMEOUT_S = "20"
 """For up to 20 s Ray still counts the resources of a lost node; by default it waits 60 s for them."""
 
@@ -32,13 +34,15 @@ def train(
     store: Store,
     config: TrainWorkersConfig,
     tags: Tags = _NO_TAGS,
+    while_waiting: Callable[[], object] = lambda: None,
 ) -> None:
     """Run ``loop(argument, gang)`` on a gang of workers until it returns on all of them.
 
     When a worker or its node dies, the whole gang starts ``loop`` again, which resumes from its own
     checkpoints. With ``[min, max]`` workers, the gang is as large as the cluster has room for at its
     start, and restarts when there is room for more (Ray Train's elastic scaling). ``tags`` are the tags
-    of the metrics.
+    of the metrics. ``while_waiting`` is called several times a second; what it raises gives up the gang,
+    which ends with the connection to Ray.
 
     Raises:
         GmpAtlError: raised by the loop, unchanged.
@@ -82,7 +86,7 @@ def train(
         ),
     )
     try:
-        trainer.fit()
+        _in_a_thread(trainer.fit, while_waiting)
     except TrainingFailedError as e:
         ours = unwrap_error(e)
         if ours is not None:
@@ -91,6 +95,29 @@ def train(
             f"training {name[:12]} kept failing ({last_line(e)}); its checkpoints are kept: run the "
             f"same command again to continue; runtime.train.max_failures = {config.max_failures}"
         ) from e
+
+
+def _in_a_thread(work: Callable[[], object], while_waiting: Callable[[], object]) -> None:
+    """Run ``work`` in a thread until it is done, and raise here what it raises.
+
+    In the main thread, Ray Train would install a handler for Ctrl-C that aborts the training and is never
+    taken away again.
+    """
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as e:
+            raised.append(e)
+
+    thread = threading.Thread(target=run, name="ray-train", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_WAIT_S)
+        while_waiting()
+    if raised:
+        raise raised[0]
 
 
 def _gang_loop(config: dict[str, object]) -> None:

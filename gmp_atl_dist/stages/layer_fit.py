@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from gmp_atl_dist import stopping
 from gmp_atl_dist.clustering.state import Fit, Request, State, state_from_bytes, state_to_bytes
 from gmp_atl_dist.config import ClusterConfig, Json, Scale, hashed
 from gmp_atl_dist.console import Bar
@@ -128,6 +129,7 @@ class LayerFit:
             for i, state in run_fits(fits, states, self._assign_frames(pool)):
                 states[i] = state
                 self._save(scale_fits[i][0], fits[i], state)
+                stopping.check()
                 self._show(bar, progress, states)
         return [self._seal(scale, fits, states, stability) for scale in self.scales]
 
@@ -223,7 +225,7 @@ class LayerFit:
             unit="iterations",
             metrics=metrics,
         )
-        bar.update(shown.done, shown.total, shown.note())
+        bar.update(shown.done, shown.total, shown.unit, measures=shown.measures())
         progress.write(shown)
 
     def _seal(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar, cast
 
-from gmp_atl_dist import runtime
+from gmp_atl_dist import runtime, stopping
 from gmp_atl_dist.config import StreamWorkersConfig, WorkersConfig
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.progress import PartsProgress
@@ -56,12 +56,20 @@ def map_parts(
         bar.update(before, len(tasks))
         context.connection.open()
         for result in _results(context, tags, missing, worker, argument, workers, reader):
+            stopping.check()
             written = [Receipt.model_validate(r) for r in json.loads(result.result)]
             out.remember(written)
             receipts += written
             progress.add(result)
             now = progress.snapshot()
-            bar.update(now.done, now.total, now.note(), part=result.name)
+            bar.update(
+                now.done,
+                now.total,
+                now.unit,
+                result.name,
+                ends_in_s=now.ends_in_s,
+                measures=now.measures(),
+            )
             progress_file.write(now)
     forget_progress(context.store, out.key)
     return receipts

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import threading
+import time
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
-from gmp_atl_dist import runtime
-from gmp_atl_dist.errors import StoppedError
+from gmp_atl_dist import runtime, stopping
 from gmp_atl_dist.stages.base import Context, Seal, Stage, sealed
 from gmp_atl_dist.stages.frontend import frontend_of
 from gmp_atl_dist.stages.progress import Pace
@@ -22,6 +19,8 @@ if TYPE_CHECKING:
     from gmp_atl_dist.training.recipe import Recipe
 
 _POLL_S = 1.0
+_PATIENCE_S = 300.0
+"""How long a gang that restarts, waits for room or hangs may take to save and stop."""
 
 
 class TrainedStage(Stage):
@@ -53,7 +52,8 @@ class TrainedStage(Stage):
         forget_progress(
             context.store, out.key
         )  # the pace of an earlier attempt is not that of this one
-        with _Watcher(context, self), _stop_on_sigterm(job) as requested:
+        leaving = _Leaving(self, context, job)
+        with stopping.deferred(), _Watcher(context, self, leaving):
             runtime.train(
                 run_training,
                 job,
@@ -61,43 +61,79 @@ class TrainedStage(Stage):
                 store=context.store,
                 config=workers,
                 tags=context.tags(self),
+                while_waiting=leaving.look,
             )
-        if requested.is_set() and "parts/curves.parquet" not in out.done():
-            raise StoppedError(
-                f"{self.label}: stopped on request, after saving a checkpoint; run the same command "
-                f"again to resume"
-            )
+        if "parts/curves.parquet" not in out.done():
+            leaving.check()
         job.checkpoints.forget()
         context.store.delete(f"{out.key.prefix}/candidates")
         forget_progress(context.store, out.key)
         return Seal()
 
 
-@contextmanager
-def _stop_on_sigterm(job: TrainJob) -> Iterator[threading.Event]:
-    """On SIGTERM, write the stop request. It goes through the store, since workers may be elsewhere."""
-    requested = threading.Event()
+class _Leaving:
+    """Has the gang save a checkpoint and stop, once the command is asked to stop.
 
-    def request_stop(*_: object) -> None:
-        requested.set()
-        job.checkpoints.request_stop()
+    The request goes through the store, because the workers may be on other machines.
+    """
 
-    if threading.current_thread() is not threading.main_thread():
-        yield requested  # only the main thread may handle signals
-        return
-    before = signal.signal(signal.SIGTERM, request_stop)
-    try:
-        yield requested
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def __init__(self, stage: Stage, context: Context, job: TrainJob) -> None:
+        self._stage = stage
+        self._context = context
+        self._job = job
+        self._asked_s: float | None = None
+        self._newest_before: int | None = None
+        self.progress: ProgressSnapshot | None = None
+        """The newest that this attempt has written; None before its first update."""
+
+    def look(self) -> None:
+        """To be called now and then while the gang works.
+
+        Raises:
+            StoppedError: a stop was requested, and there is nothing to wait for.
+        """
+        if stopping.requested() is None:
+            # After an update there is something to lose.
+            stopping.say_what_is_done("saving a checkpoint" if self.progress else "")
+            return
+        now_s = time.monotonic()
+        if self._asked_s is None:
+            self._asked_s = now_s
+            # The watcher's look may have been before the first update.
+            self.progress = read_progress(self._context.store, self._stage.key) or self.progress
+            self._newest_before = self._newest()
+            self._job.checkpoints.request_stop()
+            if self.progress is None:
+                self.check()
+        if now_s - self._asked_s > _PATIENCE_S:
+            self.check()
+
+    def check(self) -> None:
+        """Raise the error of the stop, if one was requested."""
+        signum = stopping.requested()
+        if signum is not None:
+            raise stopping.stopped(signum, f"{self._stage.label}: {self._saved()}")
+
+    def _saved(self) -> str:
+        newest = self._newest()
+        if newest is None:
+            return "no update was taken yet, so there is no checkpoint to save"
+        if newest == self._newest_before:
+            return f"nothing new to save; the newest checkpoint is of update {newest}"
+        total = "" if self.progress is None else f" of {self.progress.total}"
+        return f"saved a checkpoint after update {newest}{total}"
+
+    def _newest(self) -> int | None:
+        return next((record.step for record in self._job.checkpoints.sealed()), None)
 
 
 class _Watcher:
     """Shows the progress that rank 0 writes into the store, for ``gmp-atl status`` as well."""
 
-    def __init__(self, context: Context, stage: Stage) -> None:
+    def __init__(self, context: Context, stage: Stage, leaving: _Leaving) -> None:
         self._context = context
         self._stage = stage
+        self._leaving = leaving
         self._pace: Pace | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -113,11 +149,14 @@ class _Watcher:
         with self._context.reporter.bar(self._context.tags(self._stage)) as bar:
             while not self._stop.wait(_POLL_S):
                 snapshot = read_progress(self._context.store, self._stage.key)
+                self._leaving.progress = snapshot
                 if snapshot is not None:
-                    bar.update(snapshot.done, snapshot.total, self._with_end(snapshot).note())
-
-    def _with_end(self, snapshot: ProgressSnapshot) -> ProgressSnapshot:
-        """Adds the expected end, from the pace since this driver first saw the training."""
-        self._pace = self._pace or Pace(snapshot.done)
-        ends_in_s = self._pace.ends_in_s(snapshot.done, snapshot.total)
-        return snapshot.model_copy(update={"ends_in_s": ends_in_s})
+                    # From the pace since this driver first saw the training.
+                    self._pace = self._pace or Pace(snapshot.done)
+                    bar.update(
+                        snapshot.done,
+                        snapshot.total,
+                        snapshot.unit,
+                        ends_in_s=self._pace.ends_in_s(snapshot.done, snapshot.total),
+                        measures=snapshot.measures(),
+                    )

@@ -7,7 +7,7 @@ the driver of a training read it. It is no part of the artefact, and is removed 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,6 +18,11 @@ from gmp_atl_dist.store.filesystem import Store
 
 _WRITE_EVERY_S = 5.0
 _LONG_AGO_S = 60.0
+SMOOTHED_ACCURACY = "accuracy"
+"""Of the training batches, without a margin, smoothed; a fraction. It is shown, and stored nowhere else."""
+CHANCE = "chance"
+"""The accuracy of always naming the most frequent class of the training speakers."""
+_FIRST = ("selection_uar", "loss")
 
 
 class ProgressSnapshot(BaseModel):
@@ -39,23 +44,26 @@ class ProgressSnapshot(BaseModel):
     """Time of the write in Unix time, as the store reports it; not in the file."""
 
     def note(self) -> str:
-        """Everything except the count, which a bar shows itself."""
-        words: list[str] = [self.unit]
+        """Unit, expected end, and all measures: everything except the count."""
+        end = [] if self.ends_in_s is None else [f"ends in {_hms(self.ends_in_s)}"]
+        return ", ".join([self.unit, *end, *self.measures()])
+
+    def measures(self) -> list[str]:
+        """What was measured, the most important first, because a terminal has room for two or three."""
+        words = _metrics(self.metrics)
         if self.audio_s:
             total = (
                 "" if self.total_audio_s is None else f" of {_number(self.total_audio_s / 3600)} h"
             )
             words.append(f"{_number(self.audio_s / 3600)} h{total}")
-        if self.utterances_per_s is not None:
-            words.append(f"{_number(self.utterances_per_s)} utt/s")
         if self.audio_h_per_h is not None:
             words.append(f"{_number(self.audio_h_per_h)} h/h")
+        if self.utterances_per_s is not None:
+            words.append(f"{_number(self.utterances_per_s)} utt/s")
         if self.busy_share is not None:
             words.append(f"busy {100 * self.busy_share:.0f} %")
-        words += [f"{name} {value:g}" for name, value in sorted(self.metrics.items())]
-        if self.ends_in_s is not None:
-            words.append(f"ends in {_hms(self.ends_in_s)}")
-        return ", ".join(words)
+        words += [f"{name} {value:g}" for name, value in _others(self.metrics)]
+        return words
 
     def describe(self, now_s: float | None = None) -> str:
         """One line. ``now_s`` is the Unix time now: with it, an old snapshot says how old it is."""
@@ -63,6 +71,23 @@ class ProgressSnapshot(BaseModel):
         if now_s is None or self.written_s is None or now_s - self.written_s < _LONG_AGO_S:
             return line
         return f"{line}, last seen {_ago(now_s - self.written_s)} ago"
+
+
+def _metrics(metrics: Mapping[str, float]) -> list[str]:
+    """Accuracy with chance beside it, then what selects the epoch, then the loss."""
+    words: list[str] = []
+    if SMOOTHED_ACCURACY in metrics:
+        chance = f" (chance {100 * metrics[CHANCE]:.0f} %)" if CHANCE in metrics else ""
+        words.append(f"{SMOOTHED_ACCURACY} {100 * metrics[SMOOTHED_ACCURACY]:.0f} %{chance}")
+    return words + [f"{name} {metrics[name]:g}" for name in _FIRST if name in metrics]
+
+
+def _others(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
+    shown = {SMOOTHED_ACCURACY, CHANCE, *_FIRST}
+    # In words, the accuracy with the margin would only contradict the one without.
+    if SMOOTHED_ACCURACY in metrics:
+        shown.add("accuracy_with_margin")
+    return [(name, value) for name, value in sorted(metrics.items()) if name not in shown]
 
 
 class ProgressFile:

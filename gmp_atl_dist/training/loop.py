@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from gmp_atl_dist.config import TrainWorkersConfig, canonical_json
+from gmp_atl_dist.device import torch_device
 from gmp_atl_dist.errors import CheckpointError, WorkerError
 from gmp_atl_dist.records import CURVE_SCHEMA
 from gmp_atl_dist.runtime.work import Gang
@@ -23,7 +24,13 @@ from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.checkpoints import CheckpointRecord, Checkpoints
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.frontend import FrontendReader
-from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot
+from gmp_atl_dist.store.progress import (
+    CHANCE,
+    SMOOTHED_ACCURACY,
+    ProgressFile,
+    ProgressSnapshot,
+    forget_progress,
+)
 from gmp_atl_dist.store.readers import AudioReader
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
 from gmp_atl_dist.training.checkpoint import (
@@ -36,7 +43,7 @@ from gmp_atl_dist.training.checkpoint import (
     universal_form,
 )
 from gmp_atl_dist.training.engine import Engine
-from gmp_atl_dist.training.meter import Meter
+from gmp_atl_dist.training.meter import Meter, Smoothed
 from gmp_atl_dist.training.metrics_log import open_logs
 from gmp_atl_dist.training.recipe import Recipe
 from gmp_atl_dist.training.timing import Interval, TrainingPace
@@ -72,12 +79,14 @@ class TrainJob:
 def run_training(job: TrainJob, gang: Gang) -> None:
     """Train to the end, from the newest complete checkpoint. Rank 0 writes the artefact's files.
 
-    It returns early, after saving a checkpoint, when a stop is requested.
+    It returns early, after saving a checkpoint, when a stop is requested; at once, if that was before.
 
     Raises:
         WorkerError: too many losses are not finite; raised on every rank at the same update.
         CheckpointError: the checkpoint does not fit.
     """
+    if _stopped_before(job, gang):
+        return
     local = Path(tempfile.mkdtemp(prefix="gmp-atl-"))
     try:
         trainer = _Trainer(job, gang, local)
@@ -87,6 +96,18 @@ def run_training(job: TrainJob, gang: Gang) -> None:
             trainer.close()
     finally:
         shutil.rmtree(local, ignore_errors=True)
+
+
+def _stopped_before(job: TrainJob, gang: Gang) -> bool:
+    """Whether a stop was requested while the gang was (re)started; all ranks get the same answer."""
+    requested = False
+    if gang.rank == 0:
+        # An earlier gang's progress is not this one's: nothing is to be saved before the first update.
+        forget_progress(job.store, job.key)
+        requested = job.checkpoints.stop_requested()
+    flag = torch.tensor([float(requested)], device=torch_device())
+    dist.all_reduce(flag)
+    return bool(flag.item())
 
 
 class _Trainer:
@@ -122,6 +143,8 @@ class _Trainer:
         )
         self._out = ArtifactWriter(job.store, job.key)
         self._meter = Meter()
+        self._hits = Meter()
+        self._smoothed = Smoothed()
         self._state = TrainingState()
         self._engine = self._restored_engine(local)
         self._pace = TrainingPace(gang.world_size)
@@ -208,6 +231,7 @@ class _Trainer:
         rate = engine.set_learning_rate(step, self._total_steps)
         counts, stop = self._agree([recipe.counts(batch) for batch in batches])
         metrics: list[dict[str, tuple[float, float]]] = []
+        hits: list[tuple[float, float]] = []
         not_finite: list[str] = []
         skipped = engine.skipped_updates
         for batch in batches:
@@ -218,6 +242,7 @@ class _Trainer:
                 loss = loss + total * (factor / max(count, 1e-12))
             if not torch.isfinite(loss):
                 not_finite += [u.utterance_id for u in batch.utterances]
+            hits += [] if losses.hits is None else [losses.hits]
             metrics.append({**losses.metrics, "loss": (float(loss.detach()), 0.0)})
             self._pace.add(float((batch.num_samples_B * batch.weight_B.cpu()).sum()))
             # DeepSpeed takes the mean over ranks and passes; our terms are shares of one sum.
@@ -227,6 +252,8 @@ class _Trainer:
             return stop
         for of_batch in metrics:
             self._meter.add(of_batch)
+        for pair in hits:
+            self._hits.add({SMOOTHED_ACCURACY: pair})
         # Every rank has the same names, and only the first one counts the update.
         once = 1.0 if self._gang.rank == 0 else 0.0
         norm = once * engine.gradient_norm
@@ -301,13 +328,13 @@ class _Trainer:
             means = self._meter.means(self._engine.device)
             for name, value in means.items():
                 self._state.curve.append(CurvePoint(step=step, name=name, value=value))
-            self._logs.log(step, {**means, **self._pace_metrics()})
+            self._logs.log(step, {**means, **self._watched_accuracy(), **self._pace_metrics()})
         if is_point or self._progress.is_due:
             self._log_metrics(step)
         if self._gang.rank == 0 and self._progress.is_due:
             pace = self._pace_metrics()
             audio_h_per_h = pace.pop("audio_h_per_h")
-            metrics = self._newest() | pace
+            metrics = self._newest() | pace | self._smoothed_accuracy()
             self._progress.write(
                 ProgressSnapshot(
                     done=step,
@@ -316,6 +343,21 @@ class _Trainer:
                     metrics={name: float(f"{value:.4g}") for name, value in metrics.items()},
                 )
             )
+
+    def _watched_accuracy(self) -> dict[str, float]:
+        """The accuracy since the last point of the curve; every rank must call it at the same update."""
+        found = self._hits.sums(self._engine.device)
+        for total, count in found.values():
+            self._smoothed.add(total, count)
+        return {name: total / count for name, (total, count) in found.items() if count}
+
+    def _smoothed_accuracy(self) -> dict[str, float]:
+        if self._smoothed.mean is None:
+            return {}
+        chance = self._recipe.chance
+        return {SMOOTHED_ACCURACY: self._smoothed.mean} | (
+            {} if chance is None else {CHANCE: chance}
+        )
 
     def _log_metrics(self, step: int) -> None:
         """Set the cluster's gauges. Those of a training that hangs keep their last values."""

@@ -25,6 +25,8 @@ class Losses:
 
     sums: tuple[torch.Tensor, ...]
     metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
+    hits: tuple[float, float] | None = None
+    """(hits, attempts) of an accuracy for people who watch: shown smoothed, and in no artefact."""
 
 
 Forward = Callable[..., object]
@@ -44,6 +46,8 @@ class Recipe(ABC):
     selection: Sequence[IndexRow] = ()
     """The utterances on which each epoch is validated. If there are none, the last epoch is kept."""
     factors: tuple[float, ...] = (1.0,)
+    chance: float | None = None
+    """What the accuracy of :attr:`Losses.hits` is without any knowledge."""
 
     @abstractmethod
     def build(self) -> nn.Module:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.terminal import on_a_terminal
 
 from ray_jobs import local
 
@@ -36,9 +37,19 @@ sys.exit(int(sys.argv[2]))
 """
 
 WAITING_JOB = """
-import pathlib, signal, sys
+import pathlib, signal, sys, time
+
+def save(*_):
+    if not stubborn:
+        time.sleep(5)  # longer than Ray waits by default
+        pathlib.Path("saved").write_text("a checkpoint")
+        sys.exit(143)
+
+stubborn = "stubborn" in sys.argv
+signal.signal(signal.SIGTERM, save)
 pathlib.Path(sys.argv[1]).write_text("running")
-signal.pause()
+while True:
+    signal.pause()
 """
 
 
@@ -94,16 +105,16 @@ def test_a_job_runs_where_the_caller_is_and_leaves_nothing(
 
 
 LAUNCH = "import signal, sys; from pathlib import Path; from ray_jobs import local; "
-LAUNCH += "signal.signal(signal.SIGTERM, local._exit_on_signal); "
-# A shell's background jobs ignore it, and so do their children unless told.
+# A shell's background jobs ignore these, and so do their children unless told.
 LAUNCH += "signal.signal(signal.SIGINT, signal.default_int_handler); "
-LAUNCH += "local.run_job(Path('job.py'), ['started'])"
+LAUNCH += "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+LAUNCH += "sys.exit(local.main(Path('job.py'), sys.argv[1:]))"
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
     "signum",
-    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.nightly)],
+    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGHUP],
     ids=lambda s: s.name,
 )
 def test_a_launcher_that_is_told_to_stop_takes_its_ray_along(
@@ -112,7 +123,9 @@ def test_a_launcher_that_is_told_to_stop_takes_its_ray_along(
     (in_a_folder_with_a_space / "job.py").write_text(WAITING_JOB)
     before = {p.pid for p in marked()}
     launcher = subprocess.Popen(
-        [sys.executable, "-c", LAUNCH], env=os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        [sys.executable, "-c", LAUNCH, "started"],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 1800
     while not Path("started").exists() and time.monotonic() < deadline:
@@ -122,6 +135,28 @@ def test_a_launcher_that_is_told_to_stop_takes_its_ray_along(
 
     launcher.send_signal(signum)
 
-    assert launcher.wait(1800) == (143 if signum == signal.SIGTERM else -signal.SIGINT)
+    _, told = launcher.communicate(timeout=1800)
+    assert launcher.returncode == 128 + signum
+    assert b"stopping" in told
+    assert b": the job saves a checkpoint; press Ctrl-C again to end at once" in told
+    assert Path("saved").read_text() == "a checkpoint"
     assert {p.pid for p in marked()} <= before
     assert decoy.poll() is None
+
+
+@pytest.mark.faults
+def test_a_second_ctrl_c_does_not_wait_for_the_job(in_a_folder_with_a_space: Path) -> None:
+    (in_a_folder_with_a_space / "job.py").write_text(WAITING_JOB)
+    before = {p.pid for p in marked()}
+    started = in_a_folder_with_a_space / "started"
+    env = {"PYTHONPATH": str(REPOSITORY)}
+    launch = LAUNCH.replace("'job.py'", repr(str(in_a_folder_with_a_space / "job.py")))
+    with on_a_terminal("-c", launch, str(started), "stubborn", env=env) as terminal:
+        terminal.until(started.exists, "the job", 1800)
+        terminal.press_ctrl_c()
+        terminal.until(lambda: terminal.shown_at("stopping: the job saves"), "the line", 60)
+        time.sleep(1)
+        assert terminal.process.poll() is None
+        terminal.press_ctrl_c()
+        assert terminal.wait(30) == 130
+    assert {p.pid for p in marked()} <= before

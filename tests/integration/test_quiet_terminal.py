@@ -28,9 +28,18 @@ retrain.steps=4
 STAGE = rf"(?:{'|'.join(stage_names(RunConfig()))})(?: fold\d+)?"
 OURS = re.compile(
     rf"{STAGE}: \S.*"
-    rf"|{STAGE}(?: \S+)* +[━╸╺ ]+ *\d+/(?:\d+|\?).*"  # a progress bar
-    r"|(?:WAR|UAR) \d+\.\d % \(95 % interval \d+\.\d to \d+\.\d\)"
+    rf"|{STAGE}(?: \S+)* [━─]+ \d+/(?:\d+|\?).*"  # the row of a stage
+    rf"|{STAGE} running for .*"
+    r"|(?:stage \d+ of \d+, )?(?:fold \d+ of \d+, )?"  # the row of the whole run
+    r"(?:no estimate yet for the whole run|whole run ends in (?:about|more than) .*)"
+    r"|\d+ stages to run.*: .*"
+    r"|UAR \d+\.\d % \(95 % interval \d+\.\d to \d+\.\d; chance 25\.0 %\)"
+    r"|WAR \d+\.\d % \(95 % interval \d+\.\d to \d+\.\d; always the most frequent class \d+\.\d %\)"
+    r"|verdict: .*"
     r"|report: file://\S+"
+    r"|model of fold\d+: file://\S+"
+    r"|next:"
+    r"|gmp-atl (?:predict|model export|runs show) .*"
     r"|log of Ray and other libraries: \S+"
     r"|warning: .*"
 )

@@ -56,7 +56,7 @@ def test_one_line_says_it_all(clock: FakeClock) -> None:
     progress.add(result("t3", audio_s=600, rows=200, busy_s=9.7, alive_s=10))
 
     assert progress.snapshot().describe() == (
-        "4/10 parts, 0.67 h of 1.67 h, 35.0 utt/s, 60.0 h/h, busy 97 %, ends in 00:01:00"
+        "4/10 parts, ends in 00:01:00, 0.67 h of 1.67 h, 60.0 h/h, 35.0 utt/s, busy 97 %"
     )
 
 
@@ -66,7 +66,7 @@ def test_what_has_no_audio_has_no_rates(clock: FakeClock) -> None:
     assert progress.snapshot().describe() == "0/2 parts"
     clock.now_s += 10
     progress.add(result("a", rows=7))
-    assert progress.snapshot().describe() == "1/2 parts, busy 50 %, ends in 00:00:30"
+    assert progress.snapshot().describe() == "1/2 parts, ends in 00:00:30, busy 50 %"
     progress.add(result("b"))
     assert progress.snapshot().describe() == "2/2 parts, busy 50 %"
 
@@ -124,9 +124,12 @@ def test_an_even_pace_ends_when_it_says(done: int, more: int, elapsed_s: float) 
 
 
 def test_a_training_says_what_it_measures() -> None:
-    raw = b'{"done": 30, "total": 90, "metrics": {"loss": 1.25, "accuracy": 0.5}}'
-    snapshot = ProgressSnapshot.model_validate_json(raw)
-    assert snapshot.describe() == "30/90 updates, accuracy 0.5, loss 1.25"
+    metrics = {"accuracy_with_margin": 0.2, "loss": 1.25, "accuracy": 0.5, "selection_uar": 0.4}
+    snapshot = ProgressSnapshot(done=30, total=90, metrics=metrics)
+    words = "30/90 updates, accuracy 50 %, selection_uar 0.4, loss 1.25"
+    assert snapshot.describe() == words, "the margin would only contradict the accuracy"
+    snapshot = ProgressSnapshot(done=30, total=90, metrics=metrics | {"chance": 0.25, "x": 2})
+    assert snapshot.describe() == words.replace("50 %", "50 % (chance 25 %)") + ", x 2"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -32,9 +32,11 @@ from gmp_atl_dist.records import CURVE_SCHEMA
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.checkpoints import CheckpointFile, CheckpointRecord
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot, read_progress
 from gmp_atl_dist.store.readers import AudioReader, read_curves, read_emotions
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.loop import TrainJob
+from gmp_atl_dist.training.meter import Smoothed
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
 
 pytest_plugins = ["support.one_process"]
@@ -429,14 +431,70 @@ def test_asked_to_leave_it_saves_and_goes_on_later(
     monkeypatch.setattr("gmp_atl_dist.training.loop._STOP_POLL_S", 0.0)
     recipe, whole = warmup(tiny, dropout=0.1), plain(0.1)
     made = job(recipe, tmp_path / "left")
-    made.checkpoints.request_stop()
-    train_here(made, OneRank())
+
+    class Asked(OneRank):
+        """The stop is requested when it logs for the first time: it has started by then."""
+
+        def log_metrics(self, metrics: Mapping[str, float]) -> None:
+            made.checkpoints.request_stop()
+
+    train_here(made, Asked())
     assert ArtifactWriter(made.store, made.key).done() == {}, "it is not finished"
+    assert [record.step for record in made.checkpoints.sealed()] == [1]
 
     made.checkpoints.withdraw_stop()
     train_here(made, OneRank())
     assert resumed_at(made) == [1]
     assert sealed(made).read_file("model.safetensors") == whole.read_file("model.safetensors")
+
+
+def test_a_gang_that_starts_while_a_stop_is_requested_loads_nothing(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = warmup(tiny)
+    made = job(recipe, tmp_path)
+    ProgressFile(made.store, made.key).write(ProgressSnapshot(done=3, total=9))
+    made.checkpoints.request_stop()
+    monkeypatch.setattr(WarmupRecipe, "build", lambda _: pytest.fail("it built the model"))
+    train_here(made, OneRank())
+    assert made.checkpoints.sealed() == []
+    assert read_progress(made.store, made.key) is None, "of an earlier gang, whose updates are lost"
+
+
+def test_who_watches_finetune_sees_the_accuracy_without_the_margin(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A margin that no logit survives: with it every training answer is wrong."""
+    monkeypatch.setattr(ProgressFile, "is_due", True)
+    config = FinetuneConfig.model_validate(
+        {**SHORT, "epochs": 2, "embedding_dim": 16, "am_margin": 0.99}
+    )
+    training = FOLD.training_speakers()
+    recipe = FinetuneRecipe(config, tiny.corpus, tiny.backbone, training, ())
+    made = job(recipe, tmp_path)
+    train_here(made, OneRank())
+
+    snapshot = read_progress(made.store, made.key)
+    assert snapshot is not None
+    assert snapshot.metrics["accuracy_with_margin"] == 0.0
+    assert snapshot.metrics["accuracy"] > 0.0
+    assert snapshot.metrics["chance"] == pytest.approx(0.25)
+    assert snapshot.measures()[0].startswith("accuracy ")
+    assert snapshot.measures()[0].endswith(" % (chance 25 %)")
+    curves = read_curves(sealed(made))
+    assert "accuracy" not in curves, "stored curves stay as they are"
+
+
+def test_a_smoothed_mean_follows_and_forgets() -> None:
+    smoothed = Smoothed(points=2)
+    assert smoothed.mean is None
+    smoothed.add(4, 4)
+    assert smoothed.mean == 1.0
+    smoothed.add(0, 4)
+    assert smoothed.mean == pytest.approx(2 / 6)
+    for _ in range(40):
+        smoothed.add(0, 4)
+    assert smoothed.mean == pytest.approx(0.0, abs=1e-9)
 
 
 def test_gradient_checkpointing_computes_again_and_changes_nothing(

@@ -1,0 +1,140 @@
+"""How long a run will take, from what its stages took before: in earlier runs below the same root, and in
+earlier folds of this run.
+
+A stage of an earlier run has a rate: seconds for a second of audio, or for an update. What a stage of this
+run will work through follows from the configuration and the corpus. A stage without audio and updates, such
+as ``cluster``, is expected to take what it took before. Where nothing was measured there is no estimate,
+and the stage is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ
+from gmp_atl_dist.config import OptimConfig, RunConfig
+from gmp_atl_dist.errors import GmpAtlError
+from gmp_atl_dist.records import Fold
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.index import Utterances
+from gmp_atl_dist.store.runs import RunRecord, StageRun, read_run, run_names
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage works through. None where that is not known, or does not matter."""
+
+    audio_s: float | None = None
+    updates: float | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage of one fold, or one that all folds share (``fold`` is empty)."""
+
+    name: str
+    fold: str = ""
+    work: Work = Work()
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.fold}".rstrip()
+
+
+@dataclass
+class Rates:
+    """What stages took, by name. The newest measurement counts, and one of this run above all."""
+
+    earlier: Mapping[str, StageRun] = field(default_factory=dict)
+    here_s: dict[str, float] = field(default_factory=dict)
+    """Durations of whole stages in this run; another fold has about as much to do."""
+
+    def seconds(self, planned: Planned) -> float | None:
+        """About how long a stage takes; None where nothing was measured."""
+        if planned.name in self.here_s:
+            return self.here_s[planned.name]
+        run = self.earlier.get(planned.name)
+        if run is None or run.duration_s is None:
+            return None
+        for before, now in (
+            (run.audio_s, planned.work.audio_s),
+            (run.updates, planned.work.updates),
+        ):
+            if before and now is not None:
+                return run.duration_s * now / before
+        return run.duration_s
+
+
+def earlier_rates(store: Store, config: RunConfig) -> Rates:
+    """The newest finished stage of each name, in runs below this root with the same model."""
+    stages: dict[str, StageRun] = {}
+    for record in _records(store):
+        model = record.configuration.get("model")
+        source = model.get("source") if isinstance(model, dict) else None
+        if source != config.model.source:
+            continue
+        for stage in record.stages:
+            newest = stages.get(stage.name)
+            if stage.state != "done" or stage.duration_s is None:
+                continue
+            if newest is None or newest.started_s < stage.started_s:
+                stages[stage.name] = stage
+    return Rates(stages)
+
+
+def _records(store: Store) -> Iterable[RunRecord]:
+    for name in run_names(store):
+        try:
+            record = read_run(store, name)
+        except GmpAtlError:
+            continue  # a damaged record of another run is no reason not to run
+        if record is not None:
+            yield record
+
+
+def plan_of(
+    config: RunConfig, names: Sequence[tuple[str, bool]], corpus: Artifact, folds: Sequence[Fold]
+) -> list[Planned]:
+    """All stages in the order in which they run. ``names`` are (name, whether it is run per fold)."""
+    shared_first = [Planned(name) for name, per_fold in names if not per_fold and name != "report"]
+    plan = list(shared_first)
+    for fold in folds:
+        training_s, corpus_s = _hours(config, corpus, fold)
+        plan += [
+            Planned(name, fold.name, _work(config, name, training_s, corpus_s))
+            for name, per_fold in names
+            if per_fold
+        ]
+    return [*plan, Planned("report")]
+
+
+def _hours(config: RunConfig, corpus: Artifact, fold: Fold) -> tuple[float, float]:
+    """Seconds of audio of the training speakers, and of all whose audio is used."""
+    every = fold.transductive_speakers() if config.folds.protocol != "clean" else None
+    training = fold.training_speakers()
+    return _audio_s(corpus, training.speakers), _audio_s(corpus, (every or training).speakers)
+
+
+def _audio_s(corpus: Artifact, speakers: Sequence[str]) -> float:
+    return float(Utterances(corpus, speakers).num_samples.sum()) / SAMPLE_RATE_HZ
+
+
+def _work(config: RunConfig, name: str, training_s: float, corpus_s: float) -> Work:
+    trained: dict[str, tuple[OptimConfig, float]] = {
+        "warmup": (config.warmup, training_s),
+        "retrain": (config.retrain, corpus_s),
+        "finetune": (config.finetune, training_s),
+        "pretrain1": (config.pretrain.training(1), corpus_s),
+        "pretrain2": (config.pretrain.training(2), corpus_s),
+    }
+    if name in trained:
+        optim, audio_s = trained[name]
+        if optim.steps is not None:
+            return Work(optim.steps * min(optim.batch_s, audio_s), optim.steps)
+        passes = optim.epochs or 0
+        return Work(passes * audio_s, passes * max(1.0, audio_s // optim.batch_s))
+    if name.rstrip("12") in ("extract", "label", "mfcc"):
+        return Work(corpus_s)
+    return Work()

@@ -1,0 +1,147 @@
+"""Where a whole run stands: the stage and the fold of how many, and when all of it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from gmp_atl_dist import pipeline
+from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.console import Reporter
+from gmp_atl_dist.estimate import Planned, Rates, earlier_rates, plan_of
+from gmp_atl_dist.execution import planned_stages
+from gmp_atl_dist.progress_rows import about, duration, run_wordings
+from gmp_atl_dist.records import Fold
+from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage
+from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, find_artifact
+from gmp_atl_dist.store.checkpoints import Checkpoints
+
+Clock = Callable[[], float]
+
+_FIRST, _LAST_SHARED = "ingest", "backbone"
+"""When it is done, all stages of the run have a fingerprint, so that those done before are known."""
+
+
+class RunProgress:
+    """Observes a run (``execution.RunObserver``), and describes it (``board.WholeRun``)."""
+
+    def __init__(self, config: RunConfig, context: Context, clock: Clock = time.monotonic) -> None:
+        self._config = config
+        self._context = context
+        self._clock = clock
+        self._names = [(stage.name, bool(stage.fold_name)) for stage in planned_stages(config)]
+        self._rates: Rates = earlier_rates(context.store, config)
+        self._shared: dict[str, Artifact] = {}
+        """Artefacts that all folds share, by the name of their stage."""
+        self._folds: tuple[str, ...] = ()
+        self._left: list[Planned] = []
+        """Stages that are still to be run, the present one included. Empty until they are known."""
+        self._stage: Stage | None = None
+        self._started_s = 0.0
+        self._whole = True
+
+    def stage_found(self, stage: Stage, artifact: Artifact) -> None:
+        self._over(stage, artifact)
+
+    def stage_started(self, stage: Stage) -> None:
+        self._stage, self._started_s = stage, self._clock()
+        # What an earlier attempt had begun takes less than a whole stage.
+        store, key = self._context.store, stage.key
+        self._whole = not (
+            ArtifactWriter(store, key).done() or Checkpoints(store, key.fingerprint).sealed()
+        )
+        if not self._reporter.is_terminal:
+            self._reporter.line(self.run_lines(None)[0])
+
+    def stage_done(self, stage: Stage, artifact: Artifact) -> None:
+        if self._whole:
+            self._rates.here_s[stage.name] = self._clock() - self._started_s
+        self._stage = None
+        self._over(stage, artifact)
+
+    def stage_line(self) -> str:
+        if self._stage is None:
+            return ""
+        return f"{self._stage.label} running for {duration(self._clock() - self._started_s)}"
+
+    def run_lines(self, stage_ends_in_s: float | None) -> Sequence[str]:
+        stage, names = self._stage, [name for name, _ in self._names]
+        of_stages = of_folds = None
+        if stage is not None and stage.name in names:
+            of_stages = (names.index(stage.name) + 1, len(names))
+        if stage is not None and stage.fold_name in self._folds:
+            of_folds = (self._folds.index(stage.fold_name) + 1, len(self._folds))
+        seconds, unknown = self.left(stage_ends_in_s)
+        known = bool(self._left) and (seconds > 0 or not unknown)
+        return run_wordings(of_stages, of_folds, seconds if known else None, at_least=bool(unknown))
+
+    def left(self, stage_ends_in_s: float | None = None) -> tuple[float, list[str]]:
+        """Seconds to the end of the run, and the names of the stages that have no estimate.
+
+        ``stage_ends_in_s`` is the expected end of the present stage by its own pace.
+        """
+        seconds, unknown = 0.0, []
+        for planned in self._left:
+            now = self._stage is not None and planned.label == self._stage.label
+            expected_s = self._rates.seconds(planned)
+            if now and stage_ends_in_s is not None:
+                seconds += stage_ends_in_s
+            elif expected_s is None:
+                unknown.append(planned.name)
+            elif now:
+                seconds += max(0.0, expected_s - (self._clock() - self._started_s))
+            else:
+                seconds += expected_s
+        return seconds, list(dict.fromkeys(unknown))
+
+    @property
+    def _reporter(self) -> Reporter:
+        return self._context.reporter
+
+    def _over(self, stage: Stage, artifact: Artifact) -> None:
+        self._left = [planned for planned in self._left if planned.label != stage.label]
+        if not stage.fold_name:
+            self._shared[stage.name] = artifact
+        if stage.name == _LAST_SHARED and _FIRST in self._shared:
+            self._plan(self._shared[_FIRST])
+            self._announce()
+
+    def _plan(self, corpus: Artifact) -> None:
+        done: set[str] = set()
+
+        def look(stage: Stage) -> Handle:
+            if stage.name in self._shared:
+                # Its fingerprint would list the recordings again.
+                done.add(stage.label)
+                return self._shared[stage.name]
+            artifact = find_artifact(self._context.store, stage.key)
+            if artifact is not None:
+                done.add(stage.label)
+            return artifact or Pending(stage)
+
+        folds: list[Fold] = []
+
+        def noted(config: RunConfig, corpus: Artifact) -> Sequence[Fold]:
+            folds.extend(pipeline.configured_folds(config, corpus))
+            return folds
+
+        pipeline.method(self._config, self._context.source, look, noted)
+        self._folds = tuple(fold.name for fold in folds)
+        plan = plan_of(self._config, self._names, corpus, folds)
+        self._left = [planned for planned in plan if planned.label not in done]
+
+    def _announce(self) -> None:
+        if not self._left:
+            return
+        seconds, unknown = self.left()
+        folds = f" in {len(self._folds)} folds" if len(self._folds) > 1 else ""
+        count = f"{len(self._left)} stages to run{folds}"
+        if not unknown:
+            text = f"{count}: {about(seconds)}, by what stages took before below this root"
+        else:
+            known = f"more than {about(seconds).removeprefix('about ')}; " if seconds else ""
+            text = (
+                f"{count}: {known}no measured rate yet for {', '.join(unknown)}; each gets an estimate "
+                f"as soon as it shows its pace"
+            )
+        self._reporter.line(text)
