@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 320, 200
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 8, 34
+WIDTH, HEIGHT = 330, 200
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 8, 8, 34
 _TICKS_X, _TICKS_Y = 4, 5
 DASHES = ("", "6 2", "2 2", "8 2 2 2", "1 3", "10 3")
 """Patterns of lines beyond the colour, so that lines differ in print as well."""
@@ -70,11 +70,17 @@ def _round_step(rough: float) -> float:
 
 
 def _plain(step: float) -> Callable[[float], str]:
-    """Numbers with the decimals that ``step`` needs; powers of ten where these are many."""
+    """Numbers with the decimals that ``step`` needs; powers of ten where these are many.
+
+    The text must fit beside the axis.
+    """
 
     def form(value: float) -> str:
-        if value and (step < 1e-4 or abs(value) >= 1e6):
-            return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
+        if value and (step < 1e-3 or abs(value) >= 1e6):
+            digits, power = f"{value:.2e}".split("e")
+            return f"{float(digits):g}e{int(power)}"
+        if step < 1e-3:
+            return "0"
         for decimals in range(6):
             if abs(step - round(step, decimals)) < step * 1e-6:
                 return f"{value:,.{decimals}f}"

@@ -48,7 +48,8 @@ def _usage(
         chart.line(line, *line_style(name, names))
     perplexity = _range([b.usage.perplexity for _, b in books], ".1f" if k < 100 else ".0f")
     empty = _range([b.usage.empty for _, b in books], "d")
-    return Panel(f"{_name(layer, k, group)}: perplexity {perplexity}, empty {empty}", chart.svg())
+    note = f"perplexity {perplexity}, empty clusters {empty}"
+    return Panel(_name(layer, k, group), chart.svg(), note)
 
 
 def _shares(book: CodebookContent) -> list[tuple[float, float]]:

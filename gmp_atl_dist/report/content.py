@@ -176,7 +176,18 @@ class ReportContent(Content):
             raise ValueError(f"pooled: the verdict on these scores is {averaged.verdict.sentences}")
         for kind in ("speakers", "genders"):
             self._check_groups(kind, getattr(self.groups, kind))
+        if self.predictions.utterances:
+            self._check_predictions()
         return self
+
+    def _check_predictions(self) -> None:
+        true, predicted = self.predictions.true, self.predictions.predicted
+        try:
+            counts = metrics.confusion_matrix(true, predicted, len(self.classes))
+        except ValueError as e:
+            raise ValueError(f"predictions: {e}") from None
+        if not np.array_equal(counts, self.pooled.outcome.confusion):
+            raise ValueError("predictions: they are not those of the pooled confusion matrix")
 
     def _check_groups(self, kind: str, groups: Sequence[GroupContent]) -> None:
         """The matrices of the groups must add up to the pooled one."""

@@ -26,10 +26,11 @@ _X_TICKS = 4
 
 
 class Panel(NamedTuple):
-    """A chart and its title; the page writes the title."""
+    """A chart, its title, and a line about it; the page writes both."""
 
     title: str
     chart: Markup
+    note: str = ""
 
 
 def stage_panels(stage: str, lines: Lines, content: ReportContent) -> list[Panel]:
@@ -50,15 +51,19 @@ def line_style(fold: str, folds: Sequence[str]) -> tuple[str, str]:
 
 
 def smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """A centred moving average [N]; at the ends over the values that there are. Short lines are kept."""
+    """A moving average [N]. Short lines are kept.
+
+    It is centred, also at the beginning, where it covers fewer values: lines are steep there. At the
+    end it covers the values that there are, because lines are flat there, and a single value says little.
+    """
     if len(values) < _MIN_TO_SMOOTH:
         return values
     half = max(1, round(len(values) * _SMOOTH_SHARE / 2))
     sums = np.concatenate([[0.0], np.cumsum(values)])
     at = np.arange(len(values))
-    # Equally many on both sides, so that a rising line is not shifted at its ends.
-    reach = np.minimum(half, np.minimum(at, len(values) - 1 - at))
-    return (sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1)
+    reach = np.minimum(half, at)
+    stop = np.minimum(at + reach + 1, len(values))
+    return (sums[stop] - sums[at - reach]) / (stop - (at - reach))
 
 
 def thin(line: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.float64]:
@@ -83,7 +88,7 @@ def _chart(
     }
     every = [*shown.values(), *behind.values()] or [np.zeros((1, 2))]
     x, y = _axes(np.concatenate(every), quantity)
-    chart = Chart(x, y, "update", "" if quantity.percent else "value", f"{stage}: {quantity.title}")
+    chart = Chart(x, y, "update", quantity.axis, f"{stage}: {quantity.title}")
     for fold, line in behind.items():
         css, _ = line_style(fold, folds)
         chart.line(_pairs(line), f"{css} raw")

@@ -66,6 +66,11 @@ def fold_name(name: str) -> str:
     return f"fold {name}" if len(name) <= 2 else name
 
 
+def nowrap(text: str) -> str:
+    """Keep a number and its percent sign on one line."""
+    return text.replace(" %", "\u00a0%")
+
+
 FILTERS: dict[str, Callable[..., object]] = {
     "percent": percent,
     "bounds": bounds,
@@ -75,6 +80,7 @@ FILTERS: dict[str, Callable[..., object]] = {
     "duration": duration,
     "moment": moment,
     "fold": fold_name,
+    "nowrap": nowrap,
     "count": "{:,}".format,
     "decimal": lambda value: NOTHING if value is None else f"{value:.3f}",
     "tenth": lambda value: NOTHING if value is None else f"{value:.1f}",

@@ -28,6 +28,8 @@ _NAMES = {
     "training_accuracy": "accuracy",
     "selection_uar": "UAR for the choice of the epoch",
 }
+_AXES = {"accuracy": "accuracy", "uar": "UAR", "loss": "loss", "gradient": "norm", "rate": "rate"}
+"""Part of a metric's name -> name of the axis."""
 _OF_SCALE = re.compile(r"(accuracy|loss)_scale(\d+)")
 _FIRST = ("loss", "accuracy", "emotion_accuracy", "gender_accuracy")
 _LAST = ("gradient_norm", "learning_rate")
@@ -39,6 +41,7 @@ class Quantity:
 
     metric: str
     title: str
+    axis: str
     percent: bool
     chance: float | None = None
     chance_name: str = ""
@@ -73,6 +76,8 @@ def _quantity(
     content: ReportContent,
 ) -> Quantity:
     percent = "accuracy" in metric or "uar" in metric
+    axis = next((word for word in _AXES if word in metric), "value")
+    axis = _AXES.get(axis, axis)
     if match := _OF_SCALE.fullmatch(metric):
         kind, scale = match[1], int(match[2])
         name = f"{kind}: {_scale_name(books.get(scale, ()), scale)}"
@@ -80,10 +85,10 @@ def _quantity(
             name = f"{kind} on masked frames"
         chance = _scale_chance(kind, books.get(scale, ()), lines)
         label = "most frequent label" if kind == "accuracy" else "label frequencies alone"
-        return Quantity(metric, name, percent, chance, label)
+        return Quantity(metric, name, axis, percent, chance, label)
     title = _NAMES.get(metric, metric.replace("_", " "))
     if metric == "selection_uar":
-        return Quantity(metric, title, percent, 1 / len(content.classes), "chance")
+        return Quantity(metric, title, axis, percent, 1 / len(content.classes), "chance")
     genders = metric == "gender_accuracy"
     if genders or metric in ("emotion_accuracy", "accuracy_with_margin", "training_accuracy"):
         shares = [
@@ -92,8 +97,8 @@ def _quantity(
         known = [share for share in shares if share is not None]
         if known:
             name = "most frequent gender" if genders else "most frequent class"
-            return Quantity(metric, title, percent, sum(known) / len(known), name)
-    return Quantity(metric, title, percent)
+            return Quantity(metric, title, axis, percent, sum(known) / len(known), name)
+    return Quantity(metric, title, axis, percent)
 
 
 def _books_by_scale(folds: Sequence[FoldContent]) -> dict[int, list[CodebookContent]]:

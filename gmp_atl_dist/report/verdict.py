@@ -121,7 +121,8 @@ def _few(outcome: Outcome, classes: Sequence[str]) -> list[str]:
         )
     elif fewest < _FEW_OF_A_CLASS:
         sentences.append(
-            f"The test set has only {fewest} of {classes[smallest]!r}, so that recall is uncertain."
+            f"The smallest class of the test set is {classes[smallest]!r} with {fewest} "
+            f"{'utterance' if fewest == 1 else 'utterances'}, so its recall is uncertain."
         )
     if outcome.speaker_intervals is None:
         sentences.append(
