@@ -10,10 +10,10 @@ import pytest
 import soundfile as sf
 from playwright.sync_api import Browser
 from playwright.sync_api import Page as Tab
+from support.browser import chromium
+from support.report_case import HOSTILE, MANY_CLASSES, build, record
 
 from gmp_atl_dist.report.html import render_html
-from tests.support.browser import chromium
-from tests.support.report_case import HOSTILE, MANY_CLASSES, build, record
 
 WIDTHS = (1280, 400)
 SCHEMES = ("light", "dark")

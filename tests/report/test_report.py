@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import pytest
 from pydantic import ValidationError
+from support.report_case import BOOTSTRAP, CLASSES, HOSTILE, MANY_CLASSES, build, record
 
 from gmp_atl_dist.report.codebook_charts import usage_panels
 from gmp_atl_dist.report.codebook_content import CentroidMap, CodebookContent
@@ -21,7 +22,6 @@ from gmp_atl_dist.report.curves import stage_panels
 from gmp_atl_dist.report.groups import GroupsContent
 from gmp_atl_dist.report.html import render_html, render_json
 from gmp_atl_dist.report.protocol import Protocol, ProtocolName
-from tests.support.report_case import BOOTSTRAP, CLASSES, HOSTILE, MANY_CLASSES, build, record
 
 SECTIONS = [
     "verdict", "headline", "classes", "folds", "groups", "errors", "curves", "codebooks", "corpus",
