@@ -13,18 +13,18 @@ _KIB = 1024.0
 
 
 def percent(value: float | None) -> str:
-    return NOTHING if value is None else f"{100 * value:.1f} %"
+    return NOTHING if value is None else f"{100 * value:.1f}\u00a0%"
 
 
 def bounds(value: Bounds) -> str:
-    return f"{100 * value[0]:.1f} {NOTHING} {100 * value[1]:.1f} %"
+    return f"{100 * value[0]:.1f} {NOTHING} {100 * value[1]:.1f}\u00a0%"
 
 
 def spread(value: Spread) -> str:
     """The mean in percent, with the standard deviation if there are several folds."""
     if value.std is None:
         return percent(value.mean)
-    return f"{100 * value.mean:.1f} ± {100 * value.std:.1f} %"
+    return f"{100 * value.mean:.1f} ± {100 * value.std:.1f}\u00a0%"
 
 
 def names(value: Sequence[str]) -> str:

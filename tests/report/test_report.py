@@ -71,7 +71,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if "style" not in self.open:
-            self.shown += data
+            self.shown += data.replace("\u00a0", " ")
 
 
 def test_the_page_is_well_formed_and_has_every_section(page: str):
