@@ -188,6 +188,11 @@ class RuntimeConfig(Section):
     log_format: Literal["text", "json"] = Field(
         default="text", description="of the driver's lines; json: one object per line"
     )
+    report_audio: bool = Field(
+        default=False,
+        description="put the audio of the shown errors, cut to 5 s, into the report page of the run. "
+        "Leave it off where the licence of the corpus forbids copies",
+    )
     ray_address: str | None = Field(
         default=None,
         description="address of a Ray cluster; unset: RAY_ADDRESS, else a Ray of this run's own",

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from gmp_atl_dist import metrics
 from gmp_atl_dist.metrics import ClusterQuality, Usage
 from gmp_atl_dist.report.protocol import Content
+from gmp_atl_dist.report.spectrogram import Spectrogram
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -51,9 +52,10 @@ class CodebookContent(Content):
 
     ``group`` is the gender of a ``by_gender`` codebook, otherwise "all". The qualities compare the
     label of a frame with the emotion, the gender and the speaker of its utterance. ``fit`` is None
-    for an imported codebook; ``origin`` names its source.
+    for an imported codebook; ``origin`` names its source. Codebooks of one ``scale`` share their labels.
     """
 
+    scale: Count = 0
     layer: int
     k: int
     group: str = "all"
@@ -88,6 +90,7 @@ class CodebookContent(Content):
         layer: int,
         counts: Sequence[int],
         *,
+        scale: int = 0,
         group: str = "all",
         emotion: ClusterQuality | None = None,
         gender: ClusterQuality | None = None,
@@ -100,6 +103,7 @@ class CodebookContent(Content):
     ) -> CodebookContent:
         """A codebook with ``len(counts)`` labels. Its usage is computed from the counts."""
         return cls(
+            scale=scale,
             layer=layer,
             k=len(counts),
             group=group,
@@ -125,9 +129,10 @@ class TimelineScale(Content):
 
 
 class TimelineContent(Content):
-    """The labels of one example utterance over time."""
+    """The labels of one example utterance over time, and its spectrogram over the same frames."""
 
     utterance_id: str
     emotion: str
     gender: str
     scales: tuple[TimelineScale, ...]
+    spectrogram: Spectrogram | None = None

@@ -7,109 +7,36 @@ environment: the same run gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 from pydantic import Field, JsonValue, model_validator
 
 from gmp_atl_dist import metrics
-from gmp_atl_dist.metrics import Intervals, Scores, Spread
+from gmp_atl_dist.metrics import Spread
 from gmp_atl_dist.report.codebook_content import CodebookContent, Count, TimelineContent
+from gmp_atl_dist.report.groups import GroupContent, GroupsContent
+from gmp_atl_dist.report.outcome import TOLERANCE, Outcome
+from gmp_atl_dist.report.predictions import ErrorContent, PredictionsContent
 from gmp_atl_dist.report.protocol import Content, Protocol, SelectionRule
+from gmp_atl_dist.report.verdict import Verdict, verdict_of
 
 if TYPE_CHECKING:
     from gmp_atl_dist.config import Json
 else:
     Json = JsonValue  # pydantic cannot build a validator from a recursive alias of strings
 
-Matrix = tuple[tuple[Count, ...], ...]
 Point = tuple[int, float]
 """(step, value) of a learning curve."""
 Curves = dict[str, dict[str, tuple[Point, ...]]]
 """Stage -> metric -> points."""
 
+Lines = Mapping[str, Mapping[str, tuple[Point, ...]]]
+"""Metric -> fold -> points."""
+
 LARGEST_CLUSTER_SHARE = "largest_cluster_share"
 """A metric of pretraining: the accuracy of always predicting the most frequent label."""
-
-_MIN_SPEAKERS = 5
-"""Resampling fewer speakers is meaningless: IEMOCAP's two per fold have only three resamples."""
-
-_TOLERANCE = 1e-9
-
-
-class Outcome(Content):
-    """The scores of one set of predictions. ``confusion`` is (K, K) counts; rows are the truth.
-
-    ``intervals`` resample utterances, ``speaker_intervals`` whole speakers. The latter are None if
-    there are too few speakers.
-    """
-
-    scores: Scores
-    intervals: Intervals
-    speaker_intervals: Intervals | None = None
-    confusion: Matrix
-
-    @model_validator(mode="after")
-    def _agrees(self) -> Self:
-        try:
-            expected = metrics.scores_from_confusion(self.confusion)
-        except ValueError as e:
-            raise ValueError(f"confusion: {e}") from None
-        given = self.scores
-        if given.support != expected.support or not np.allclose(
-            [given.war, given.uar, given.macro_f1, given.weighted_f1, *given.recalls],
-            [
-                expected.war,
-                expected.uar,
-                expected.macro_f1,
-                expected.weighted_f1,
-                *expected.recalls,
-            ],
-            rtol=0,
-            atol=_TOLERANCE,
-        ):
-            raise ValueError(f"scores are not those of the confusion matrix, which are {expected}")
-        return self
-
-    @classmethod
-    def of(
-        cls,
-        true: ArrayLike,
-        predicted: ArrayLike,
-        num_classes: int,
-        *,
-        speakers: Sequence[str],
-        samples: int,
-        confidence: float,
-        seed: int,
-    ) -> Outcome:
-        """Score predictions: one class index and one speaker per utterance.
-
-        Raises:
-            ValueError: as :func:`gmp_atl_dist.metrics.bootstrap_interval`.
-        """
-        confusion = metrics.confusion_matrix(true, predicted, num_classes)
-        by_speaker = None
-        if len(set(speakers)) >= _MIN_SPEAKERS:
-            by_speaker = metrics.bootstrap_interval_by_group(
-                true,
-                predicted,
-                speakers,
-                num_classes,
-                samples=samples,
-                confidence=confidence,
-                seed=seed,
-            )
-        return cls(
-            scores=metrics.scores_from_confusion(confusion),
-            intervals=metrics.bootstrap_interval(
-                true, predicted, num_classes, samples=samples, confidence=confidence, seed=seed
-            ),
-            speaker_intervals=by_speaker,
-            confusion=tuple(tuple(row) for row in confusion.tolist()),
-        )
 
 
 class Selection(Content):
@@ -134,6 +61,8 @@ class FoldContent(Content):
     num_test: Count
     outcome: Outcome
     selection: Selection
+    train_per_class: dict[str, Count] = Field(default_factory=dict)
+    train_per_gender: dict[str, Count] = Field(default_factory=dict)
     curves: Curves = Field(default_factory=dict)
     codebooks: tuple[CodebookContent, ...] = ()
     timelines: tuple[TimelineContent, ...] = ()
@@ -150,17 +79,22 @@ class FoldContent(Content):
 
 
 class PooledContent(Content):
-    """The scores of all folds' predictions as one set, and the averages of the folds' scores."""
+    """The scores of all folds' predictions as one set, what they show, and the averages of the folds'
+    scores."""
 
     outcome: Outcome
+    verdict: Verdict
     war: Spread
     uar: Spread
 
     @classmethod
-    def of(cls, outcome: Outcome, folds: Sequence[Outcome]) -> PooledContent:
+    def of(
+        cls, outcome: Outcome, folds: Sequence[Outcome], classes: Sequence[str]
+    ) -> PooledContent:
         """``outcome`` belongs to all predictions together, ``folds`` to the single folds."""
         return cls(
             outcome=outcome,
+            verdict=verdict_of(outcome, classes),
             war=metrics.spread([fold.scores.war for fold in folds]),
             uar=metrics.spread([fold.scores.uar for fold in folds]),
         )
@@ -193,6 +127,13 @@ class ReportContent(Content):
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     folds: Annotated[tuple[FoldContent, ...], Field(min_length=1)]
     pooled: PooledContent
+    groups: GroupsContent = GroupsContent()
+    errors: tuple[ErrorContent, ...] = ()
+    """The most confident wrong predictions, most confident first."""
+    num_errors: Count = 0
+    """Of all test utterances, the shown ones included."""
+    predictions: PredictionsContent = PredictionsContent()
+    """Empty if there are too many for one page; ``predictions.csv`` beside the report has them all."""
     corpus: CorpusContent
     configuration: dict[str, Json]
     seeds: dict[str, int]
@@ -223,7 +164,7 @@ class ReportContent(Content):
             raise ValueError(
                 f"pooled: the confusion matrix is not the sum of those of the folds, {summed.tolist()}"
             )
-        averaged = PooledContent.of(self.pooled.outcome, outcomes)
+        averaged = PooledContent.of(self.pooled.outcome, outcomes, self.classes)
         if not (
             _almost_equal(averaged.war, self.pooled.war)
             and _almost_equal(averaged.uar, self.pooled.uar)
@@ -231,7 +172,30 @@ class ReportContent(Content):
             raise ValueError(
                 f"pooled: not the averages of the folds, {averaged.war} and {averaged.uar}"
             )
+        # The level alone: a later release may word the sentences in another way.
+        if averaged.verdict.level != self.pooled.verdict.level:
+            raise ValueError(f"pooled: the verdict on these scores is {averaged.verdict.level!r}")
+        for kind in ("speakers", "genders"):
+            self._check_groups(kind, getattr(self.groups, kind))
+        if self.predictions.utterances:
+            self._check_predictions()
         return self
+
+    def _check_predictions(self) -> None:
+        true, predicted = self.predictions.true, self.predictions.predicted
+        try:
+            counts = metrics.confusion_matrix(true, predicted, len(self.classes))
+        except ValueError as e:
+            raise ValueError(f"predictions: {e}") from None
+        if not np.array_equal(counts, self.pooled.outcome.confusion):
+            raise ValueError("predictions: they are not those of the pooled confusion matrix")
+
+    def _check_groups(self, kind: str, groups: Sequence[GroupContent]) -> None:
+        """The matrices of the groups must add up to the pooled one."""
+        if groups and not np.array_equal(
+            np.sum([group.confusion for group in groups], axis=0), self.pooled.outcome.confusion
+        ):
+            raise ValueError(f"groups.{kind}: their confusion matrices do not add up to the pooled")
 
     @property
     def curves_by_stage(self) -> dict[str, dict[str, dict[str, tuple[Point, ...]]]]:
@@ -248,6 +212,6 @@ def _almost_equal(a: Spread, b: Spread) -> bool:
     """Equal up to the last digits, which may be rounded differently on another machine."""
     return (
         (a.n, a.std is None) == (b.n, b.std is None)
-        and abs(a.mean - b.mean) <= _TOLERANCE
-        and abs((a.std or 0.0) - (b.std or 0.0)) <= _TOLERANCE
+        and abs(a.mean - b.mean) <= TOLERANCE
+        and abs((a.std or 0.0) - (b.std or 0.0)) <= TOLERANCE
     )

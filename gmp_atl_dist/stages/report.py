@@ -6,7 +6,8 @@ Everything is computed from the artefacts, so a report can be made again at any 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import ClassVar
@@ -26,25 +27,34 @@ from gmp_atl_dist.report.content import (
     ReportContent,
     Selection,
 )
+from gmp_atl_dist.report.groups import GroupsContent
 from gmp_atl_dist.report.protocol import Protocol, SelectionRule
+from gmp_atl_dist.report.tables import PredictionRow, predictions_csv
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
 from gmp_atl_dist.stages.finetune import selection_side
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.stages.pretrain import LARGEST_CLUSTER_NOTE
 from gmp_atl_dist.stages.report_codebooks import codebook_contents, timelines
+from gmp_atl_dist.stages.report_errors import (
+    FoldPredictions,
+    error_contents,
+    predictions_content,
+    predictions_of,
+)
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.codebooks import read_codebooks
 from gmp_atl_dist.store.readers import read_curves, read_emotions, read_utterances
 
 HTML_NAME = "report.html"
 JSON_NAME = "report.json"
+PREDICTIONS_NAME = "predictions.csv"
 _VERSIONS_OF = ("torch", "transformers", "ray", "deepspeed", "pyarrow", "numpy")
 
 
 @dataclass(frozen=True)
 class Report(Stage):
-    """Scores with intervals, figures and protocol: one HTML page, and the same as JSON."""
+    """Scores with intervals and verdict, figures, protocol, errors: one HTML page, and JSON."""
 
     config: RunConfig
     corpus: Artifact
@@ -52,7 +62,7 @@ class Report(Stage):
     folds: tuple[FoldArtifacts, ...]
 
     kind: ClassVar[str] = "report"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def science(self) -> dict[str, Json]:
         return {"configuration": self.config.science(), "folds": [f.fold.name for f in self.folds]}
@@ -70,21 +80,37 @@ class Report(Stage):
         content = self.content()
         out.put_file(JSON_NAME, render_json(content))
         out.put_file(HTML_NAME, render_html(content).encode())
+        found = predictions_of(self.folds)
+        out.put_file(PREDICTIONS_NAME, predictions_csv(_csv_rows(found), content.classes))
         return Seal()
 
     def content(self) -> ReportContent:
         """Everything that the report shows, from the sealed artefacts."""
         config = self.config
         utterances = read_utterances(self.corpus)
+        classes = read_emotions(self.corpus)
         folds = [self._fold(f, utterances) for f in self.folds]
-        predictions = [p for f in self.folds for p in read_predictions(f.artifact("evaluate"))]
+        found = predictions_of(self.folds)
+        predictions = [p for _, p in found]
+        corpus = corpus_content(config.corpus, self.corpus)
+        # Labels of test utterances exist only where clustering was allowed to use test audio.
+        leaky = config.folds.protocol != "clean"
         return ReportContent(
-            title=f"GMP-ATL on {config.corpus.adapter}",
+            title=f"GMP-ATL on {config.corpus.adapter}, {len(classes)} classes, "
+            f"{corpus.num_speakers} speakers",
             protocol=protocol_of(config),
-            classes=read_emotions(self.corpus),
+            classes=classes,
             folds=tuple(folds),
-            pooled=PooledContent.of(self._outcome(predictions), [f.outcome for f in folds]),
-            corpus=corpus_content(config.corpus, self.corpus),
+            pooled=PooledContent.of(
+                self._outcome(predictions), [f.outcome for f in folds], classes
+            ),
+            groups=_groups(predictions, classes, config.evaluate),
+            errors=error_contents(
+                found, classes, self.corpus, {f.fold.name: f for f in self.folds} if leaky else {}
+            ),
+            num_errors=sum(p.predicted != p.emotion for p in predictions),
+            predictions=predictions_content(found, classes),
+            corpus=corpus,
             configuration=config.model_dump(mode="json", exclude=config.not_science),
             seeds={
                 name: section.seed
@@ -102,16 +128,19 @@ class Report(Stage):
         fold = artifacts.fold
         labels, books = artifacts.artifact("label"), read_codebooks(artifacts.artifact("cluster"))
         predictions = read_predictions(artifacts.artifact("evaluate"))
+        train = fold.select(utterances, "train")
         return FoldContent(
             name=fold.name,
             train_speakers=fold.train_speakers,
             valid_speakers=fold.valid_speakers,
             test_speakers=fold.test_speakers,
-            num_train=len(fold.select(utterances, "train")),
+            num_train=len(train),
             num_valid=len(fold.select(utterances, "valid")),
             num_test=len(predictions),
             outcome=self._outcome(predictions),
             selection=self._selection(artifacts.artifact("finetune")),
+            train_per_class=_counts(read_emotions(self.corpus), [u.emotion for u in train]),
+            train_per_gender=_counts(GENDERS, [u.gender for u in train]),
             curves={name: _curves(model) for name, model in artifacts.trained().items()},
             codebooks=codebook_contents(self.corpus, labels, books),
             timelines=timelines(self.corpus, labels, books),
@@ -159,12 +188,38 @@ def corpus_content(config: CorpusConfig, corpus: Artifact) -> CorpusContent:
         num_utterances=len(utterances),
         hours=sum(u.num_samples for u in utterances) / SAMPLE_RATE_HZ / 3600,
         num_speakers=len({u.speaker for u in utterances}),
-        per_class={
-            name: sum(u.emotion == name for u in utterances) for name in read_emotions(corpus)
-        },
-        per_gender={name: sum(u.gender == name for u in utterances) for name in GENDERS},
+        per_class=_counts(read_emotions(corpus), [u.emotion for u in utterances]),
+        per_gender=_counts(GENDERS, [u.gender for u in utterances]),
         dropped=tuple(DroppedItem(item=p.item, reason=p.reason) for p in corpus.manifest.problems),
     )
+
+
+def _counts(names: Sequence[str], values: Sequence[str]) -> dict[str, int]:
+    """How often each name occurs."""
+    counted = Counter(values)
+    return {name: counted[name] for name in names}
+
+
+def _groups(
+    predictions: Sequence[Prediction], classes: Sequence[str], config: EvaluateConfig
+) -> GroupsContent:
+    return GroupsContent.of(
+        [classes.index(p.emotion) for p in predictions],
+        [classes.index(p.predicted) for p in predictions],
+        [p.speaker for p in predictions],
+        [p.gender for p in predictions],
+        len(classes),
+        samples=config.bootstrap_samples,
+        confidence=config.confidence,
+        seed=config.seed,
+    )
+
+
+def _csv_rows(found: FoldPredictions) -> Iterator[PredictionRow]:
+    for fold, p in found:
+        yield PredictionRow(
+            p.utterance_id, fold, p.speaker, p.gender, p.emotion, p.predicted, p.probabilities
+        )
 
 
 def protocol_of(config: RunConfig) -> Protocol:

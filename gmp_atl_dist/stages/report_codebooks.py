@@ -21,6 +21,8 @@ from gmp_atl_dist.report.codebook_content import (
     TimelineContent,
     TimelineScale,
 )
+from gmp_atl_dist.report.spectrogram import Spectrogram
+from gmp_atl_dist.stages.report_errors import read_samples
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import Codebook, books_by_scale
 from gmp_atl_dist.store.index import IndexRow, index_rows, read_index
@@ -58,6 +60,7 @@ def codebook_contents(
                 CodebookContent.of(
                     book.layer,
                     by_emotion.sum(axis=0).tolist(),
+                    scale=number,
                     group=book.group,
                     emotion=metrics.cluster_quality_from_joint(by_emotion),
                     gender=metrics.cluster_quality_from_joint(by_gender),
@@ -85,6 +88,9 @@ def timelines(
                 utterance_id=row.utterance_id,
                 emotion=about.emotion,
                 gender=about.gender,
+                spectrogram=Spectrogram.of(
+                    read_samples(corpus, about), min(row.num_frames, _MOST_TIMELINE_FRAMES)
+                ),
                 scales=tuple(
                     TimelineScale(
                         layer=scale[0].layer,

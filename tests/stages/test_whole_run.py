@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,15 +14,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import soundfile as sf
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 from support.one_process import context_of, no_ray, tiny_experiment
 
 from gmp_atl_dist import execution, pipeline
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.records import GENDERS
+from gmp_atl_dist.report.content import ReportContent
+from gmp_atl_dist.report.html import render_html
 from gmp_atl_dist.report.protocol import Protocol
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
+from gmp_atl_dist.stages.report_errors import read_samples
+from gmp_atl_dist.stages.report_page import run_page
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact, list_artifacts
 from gmp_atl_dist.store.features import feature_source_parts, read_features
 from gmp_atl_dist.store.labels import read_labels
@@ -27,6 +35,7 @@ from gmp_atl_dist.store.readers import (
     read_emotions,
     read_utterances,
 )
+from gmp_atl_dist.store.runs import RunRecord, StageRun
 
 if TYPE_CHECKING:
     from support.s3_server import S3Server
@@ -290,3 +299,109 @@ def test_the_report_can_be_made_anew(folder: Path, clean: Ran) -> None:
     key: ArtifactKey = clean.report.key
     clean.context.store.delete(key.prefix)
     assert run(folder).report.read_files() == files
+
+
+def test_the_report_has_a_verdict_groups_and_a_title_of_its_own(clean: Ran) -> None:
+    content = clean.json
+    verdict = content["pooled"]["verdict"]
+
+    assert verdict["level"] in ("none", "weak"), "two test speakers are never clear"
+    assert any("fewer than 5 speakers" in sentence for sentence in verdict["sentences"])
+    assert content["title"] == "GMP-ATL on iemocap, 4 classes, 10 speakers"
+    assert [g["name"] for g in content["groups"]["genders"]] == ["female", "male"]
+    speakers = {g["name"]: g for g in content["groups"]["speakers"]}
+    assert set(speakers) == {"Ses01F", "Ses01M"}
+    assert speakers["Ses01F"]["gender"] == "female"
+    page = clean.report.read_file("report.html").decode()
+    for sentence in verdict["sentences"]:
+        assert sentence.replace(" %", "\u00a0%").replace("'", "&#39;") in page
+
+
+def test_predictions_are_stored_as_a_table(clean: Ran) -> None:
+    content = clean.json
+    header, *lines = clean.report.read_file("predictions.csv").decode().splitlines()
+
+    assert header.startswith("utterance_id,fold,speaker,gender,emotion,predicted,p_")
+    assert len(lines) == content["folds"][0]["num_test"]
+    wrong = sum(line.split(",")[4] != line.split(",")[5] for line in lines)
+    assert content["num_errors"] == wrong
+    assert content["predictions"]["utterances"] == [line.split(",")[0] for line in lines]
+
+
+def test_errors_are_the_most_confident_first(clean: Ran) -> None:
+    errors = clean.json["errors"]
+
+    assert errors
+    assert all(e["true"] != e["predicted"] for e in errors)
+    assert [e["probability"] for e in errors] == sorted(
+        (e["probability"] for e in errors), reverse=True
+    )
+    assert all(e["spectrogram"]["bands"] == 32 for e in errors)
+    assert all(e["scales"] == [] for e in errors), "clustering did not use test audio"
+
+
+def test_errors_have_frame_labels_where_clustering_used_test_audio(transductive: Ran) -> None:
+    for error in transductive.json["errors"]:
+        assert len(error["scales"]) == 2
+        assert all(len(s["labels"]) == error["spectrogram"]["frames"] for s in error["scales"])
+
+
+def test_examples_have_a_spectrogram_of_the_labelled_frames(clean: Ran) -> None:
+    timelines = clean.json["folds"][0]["timelines"]
+
+    assert timelines
+    for example in timelines:
+        assert {len(s["labels"]) for s in example["scales"]} == {example["spectrogram"]["frames"]}
+
+
+def test_the_sealed_page_is_what_its_json_gives(clean: Ran) -> None:
+    content = ReportContent.model_validate_json(clean.report.read_file("report.json"))
+
+    assert render_html(content).encode() == clean.report.read_file("report.html")
+
+
+def record_of(report: Artifact, ingest: ArtifactKey) -> RunRecord:
+    stage = StageRun(
+        label="ingest",
+        name="ingest",
+        kind="ingest",
+        fingerprint=ingest.fingerprint,
+        state="done",
+        attempt=0,
+        started_s=1.7e9,
+        duration_s=3.0,
+    )
+    return RunRecord(
+        name="tiny-1",
+        config_name="tiny",
+        fingerprint="a" * 64,
+        corpus_name="Tiny",
+        configuration={},
+        stages=(stage,),
+        report=report.key.fingerprint,
+    )
+
+
+def test_only_the_page_of_a_run_has_audio_and_only_if_allowed(clean: Ran) -> None:
+    corpus = clean.made["ingest"]
+    record = record_of(clean.report, corpus.key)
+
+    silent = run_page(clean.report, record).decode()
+    page = run_page(clean.report, record, audio=True).decode()
+
+    assert "GMP-ATL on Tiny" in page
+    assert "<audio" not in clean.report.read_file("report.html").decode()
+    assert "<audio" not in silent
+    clips = re.findall(r'<audio [^>]*src="data:audio/flac;base64,([^"]*)"', page)
+    errors = clean.json["errors"]
+    assert len(clips) == len(errors)
+    (about,) = [u for u in read_utterances(corpus) if u.utterance_id == errors[0]["utterance_id"]]
+    played, rate = sf.read(io.BytesIO(base64.b64decode(clips[0])), dtype="int16")
+    assert rate == 16_000
+    assert np.array_equal(played, read_samples(corpus, about)[: 5 * 16_000])
+
+
+def test_a_run_whose_corpus_is_gone_has_a_page_without_audio(clean: Ran) -> None:
+    gone = record_of(clean.report, ArtifactKey("ingest", "b" * 64))
+
+    assert "<audio" not in run_page(clean.report, gone, audio=True).decode()

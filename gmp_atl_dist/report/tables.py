@@ -1,0 +1,143 @@
+"""Tables that readers take away: scores as CSV and LaTeX, predictions as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from gmp_atl_dist.report.content import ReportContent
+    from gmp_atl_dist.report.outcome import Outcome
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{c: f"\\{c}" for c in "&%$#_{}"},
+        "\n": " ",
+        "\r": " ",
+    }
+)
+
+
+class PredictionRow(NamedTuple):
+    """One row of ``predictions.csv``; ``probabilities`` follow the class list."""
+
+    utterance_id: str
+    fold: str
+    speaker: str
+    gender: str
+    emotion: str
+    predicted: str
+    probabilities: Sequence[float]
+
+
+def predictions_csv(rows: Iterable[PredictionRow], classes: Sequence[str]) -> bytes:
+    """UTF-8, one line per test utterance, a column ``p_CLASS`` per class."""
+    header = [*PredictionRow._fields[:-1], *(f"p_{name}" for name in classes)]
+    return _csv([header, *([*row[:-1], *(f"{p:.4f}" for p in row.probabilities)] for row in rows)])
+
+
+def stored_predictions_csv(content: ReportContent) -> bytes:
+    """The same table from ``report.json``."""
+    found, classes = content.predictions, content.classes
+    return predictions_csv(
+        (
+            PredictionRow(name, fold, speaker, gender, classes[true], classes[predicted], p)
+            for name, fold, speaker, gender, true, predicted, p in zip(
+                *(getattr(found, field) for field in type(found).model_fields), strict=True
+            )
+        ),
+        classes,
+    )
+
+
+def scores_csv(content: ReportContent) -> bytes:
+    """One line per score: of all test utterances, and of each fold, class, gender and speaker.
+
+    Values are fractions. ``low`` and ``high`` limit the bootstrap interval, where there is one.
+    """
+    header = ["scope", "name", "score", "value", "low", "high", "utterances"]
+    return _csv([header, *_score_rows(content)])
+
+
+def _score_rows(content: ReportContent) -> Iterator[list[object]]:
+    pooled = content.pooled.outcome
+    yield from _outcome_rows("all", "", pooled)
+    for fold in content.folds:
+        yield from _outcome_rows("fold", fold.name, fold.outcome)
+    for i, name in enumerate(content.classes):
+        scores = pooled.scores
+        yield ["class", name, "recall", f"{scores.recalls[i]:.6f}", "", "", scores.support[i]]
+    for scope, groups in (
+        ("gender", content.groups.genders),
+        ("speaker", content.groups.speakers),
+    ):
+        for group in groups:
+            for score in ("war", "uar"):
+                low, high = getattr(group.intervals, score) if group.intervals else ("", "")
+                value = f"{getattr(group, score):.6f}"
+                yield [scope, group.name, score, value, _six(low), _six(high), group.count]
+
+
+def _outcome_rows(scope: str, name: str, outcome: Outcome) -> Iterator[list[object]]:
+    scores, intervals = outcome.scores, outcome.intervals
+    for score in ("war", "uar"):
+        low, high = getattr(intervals, score)
+        value = f"{getattr(scores, score):.6f}"
+        yield [scope, name, score, value, _six(low), _six(high), scores.num_utterances]
+    for score in ("macro_f1", "weighted_f1"):
+        yield [scope, name, score, f"{getattr(scores, score):.6f}", "", "", scores.num_utterances]
+
+
+def _six(value: object) -> str:
+    return f"{value:.6f}" if isinstance(value, float) else ""
+
+
+def scores_latex(content: ReportContent) -> bytes:
+    """A ``tabular`` of WAR, UAR and F1 in percent, with intervals, for each fold and all together."""
+    level = f"{100 * content.pooled.outcome.intervals.confidence:g}"
+    lines = [
+        f"% {_comment(content.title)}; protocol: {content.protocol.name}",
+        rf"% Intervals: {level} percent, bootstrap over test utterances. "
+        rf"Chance (UAR): {100 / len(content.classes):.1f}",
+        r"\begin{tabular}{lrllr}",
+        r"\hline",
+        r"Test set & Utterances & WAR (\%) & UAR (\%) & Macro F1 (\%) \\",
+        r"\hline",
+    ]
+    if len(content.folds) > 1:
+        lines += [_latex_row(f"fold {f.name}", f.outcome) for f in content.folds] + [r"\hline"]
+    lines += [_latex_row("all", content.pooled.outcome), r"\hline", r"\end{tabular}", ""]
+    return "\n".join(lines).encode()
+
+
+def _latex_row(name: str, outcome: Outcome) -> str:
+    scores, intervals = outcome.scores, outcome.intervals
+    cells = [
+        name.translate(_LATEX),
+        str(scores.num_utterances),
+        *(
+            f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+            for value, (low, high) in (
+                (scores.war, intervals.war),
+                (scores.uar, intervals.uar),
+            )
+        ),
+        f"{100 * scores.macro_f1:.1f}",
+    ]
+    return " & ".join(cells) + r" \\"
+
+
+def _comment(text: str) -> str:
+    """Text for a LaTeX comment, which ends at the end of the line."""
+    return " ".join(text.split())
+
+
+def _csv(rows: Iterable[Iterable[object]]) -> bytes:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue().encode()

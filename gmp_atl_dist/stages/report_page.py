@@ -1,0 +1,63 @@
+"""The page of a run: the sealed report with what the sealed page must not have.
+
+The sealed page depends on the science alone. This one adds the run's name, machine, durations and memory,
+and, if ``runtime.report_audio`` allows it, the audio of the shown errors.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import soundfile as sf
+
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ
+from gmp_atl_dist.report.content import ReportContent
+from gmp_atl_dist.stages.report import JSON_NAME
+from gmp_atl_dist.stages.report_errors import SHOWN_S, read_samples
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact
+from gmp_atl_dist.store.readers import read_utterances
+from gmp_atl_dist.store.runs import RunRecord
+
+
+def run_page(report: Artifact, record: RunRecord, *, audio: bool = False) -> bytes:
+    """The page of ``record``, whose sealed report is ``report``, as UTF-8.
+
+    Args:
+        audio: put the recordings of the shown errors into the page, cut to some seconds.
+    """
+    from gmp_atl_dist.report.html import render_html
+
+    content = ReportContent.model_validate_json(report.read_file(JSON_NAME))
+    clips = _clips(content, report, record) if audio else {}
+    return render_html(content, record, clips=clips).encode()
+
+
+def _clips(content: ReportContent, report: Artifact, record: RunRecord) -> Mapping[str, bytes]:
+    """FLAC by utterance id; none if the corpus is not in the store any more."""
+    corpus = _corpus(content, report, record)
+    if corpus is None:
+        return {}
+    wanted = {error.utterance_id for error in content.errors}
+    return {
+        u.utterance_id: _flac(read_samples(corpus, u)[: int(SHOWN_S * SAMPLE_RATE_HZ)])
+        for u in read_utterances(corpus)
+        if u.utterance_id in wanted
+    }
+
+
+def _corpus(content: ReportContent, report: Artifact, record: RunRecord) -> Artifact | None:
+    for stage in record.stages:
+        if stage.kind != "ingest":
+            continue
+        found = find_artifact(report.store, ArtifactKey("ingest", stage.fingerprint))
+        # A run may have been repeated with other recordings; the audio must be that of this report.
+        if found is not None and found.identity == content.artefacts["ingest"]:
+            return found
+    return None
+
+
+def _flac(pcm16: object) -> bytes:
+    out = io.BytesIO()
+    sf.write(out, pcm16, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    return out.getvalue()

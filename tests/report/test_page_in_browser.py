@@ -1,0 +1,214 @@
+"""The page in a real browser: wide and narrow, light and dark, printed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import soundfile as sf
+from playwright.sync_api import Browser
+from playwright.sync_api import Page as Tab
+from support.browser import chromium
+from support.report_case import HOSTILE, MANY_CLASSES, build, record
+
+from gmp_atl_dist.report.html import render_html
+
+WIDTHS = (1280, 400)
+SCHEMES = ("light", "dark")
+A4_PRINTABLE_PX = 688
+"""182 mm at 96 pixels per inch."""
+
+OVERFLOWING = """() => [...document.querySelectorAll('body *')].filter(e => {
+    if (e.closest('.wide, svg') && !e.matches('svg.chart')) return false
+    const box = e.getBoundingClientRect()
+    return box.width && (box.right > innerWidth + 1 || box.left < -1)
+}).map(e => e.outerHTML.slice(0, 120))"""
+"""Elements beyond the window. Wide tables scroll in a box of their own."""
+
+CLIPPED = """() => [...document.querySelectorAll('svg.chart text')].filter(text => {
+    const a = text.getBoundingClientRect(), b = text.ownerSVGElement.getBoundingClientRect()
+    return a.left < b.left - 1 || a.right > b.right + 1 || a.top < b.top - 1 || a.bottom > b.bottom + 1
+}).map(text => text.ownerSVGElement.getAttribute('aria-label') + ': ' + text.textContent)"""
+
+OVERLAPPING = """() => [...document.querySelectorAll('svg.chart')].flatMap(svg => {
+    const texts = [...svg.querySelectorAll('.tick, .name')].map(t => [t, t.getBoundingClientRect()])
+    return texts.flatMap(([t, a], i) => texts.slice(i + 1).filter(([_, b]) =>
+        a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 2 && b.top < a.bottom - 2
+    ).map(([u]) => svg.getAttribute('aria-label') + ': ' + t.textContent + ' / ' + u.textContent))
+})"""
+
+LOW_CONTRAST = """() => {
+    const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true})
+    const rgba = colour => {
+        canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1)
+        return [...canvas.getImageData(0, 0, 1, 1).data]
+    }
+    const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(
+        v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4
+    ).reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0)
+    const behind = e => {
+        for (; e; e = e.parentElement) {
+            const colour = rgba(getComputedStyle(e).backgroundColor)
+            if (colour[3] == 255) return colour
+            if (colour[3]) throw Error('half transparent: ' + e.outerHTML.slice(0, 80))
+        }
+        throw Error('no background')
+    }
+    return [...document.querySelectorAll('body *')].filter(e =>
+        [...e.childNodes].some(n => n.nodeType == 3 && n.textContent.trim()) && e.getClientRects().length
+    ).map(e => {
+        const style = getComputedStyle(e)
+        const colour = e.ownerSVGElement ? style.fill : style.color
+        const [a, b] = [light(rgba(colour)), light(behind(e))].sort((x, y) => y - x)
+        return [(a + 0.05) / (b + 0.05), e.outerHTML.slice(0, 80)]
+    }).filter(([contrast]) => contrast < 4.5)
+}"""
+
+LINES_AND_PAPER = """svg => {
+    const shown = [...svg.querySelectorAll('path.line')].map(p => getComputedStyle(p).stroke)
+    return [shown, getComputedStyle(document.body).backgroundColor]
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight classes in five scripts, three folds."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(render_html(build(num_folds=3, classes=MANY_CLASSES)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def with_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sound = io.BytesIO()
+    sf.write(sound, [0.0] * 16_000, 16_000, format="FLAC")
+    path = tmp_path_factory.mktemp("run") / "report.html"
+    path.write_text(render_html(build(), record(), clips={HOSTILE: sound.getvalue()}))
+    return path
+
+
+def opened(browser: Browser, path: Path, width: int, scheme: str = "light") -> Tab:
+    context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,  # pyright: ignore[reportArgumentType]
+        accept_downloads=True,
+    )
+    tab = context.new_page()
+    complaints: list[str] = []
+    requests: list[str] = []
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto(path.as_uri())
+    assert complaints == [], "the policy of the page refuses something, or a picture is broken"
+    assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+    return tab
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_cut_and_every_text_can_be_read(
+    browser: Browser, sealed: Path, with_run: Path, width: int
+):
+    for path in (sealed, with_run):
+        for scheme in SCHEMES:
+            tab = opened(browser, path, width, scheme)
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            assert tab.evaluate(OVERFLOWING) == []
+            assert tab.evaluate(CLIPPED) == []
+            assert tab.evaluate(OVERLAPPING) == []
+            assert tab.evaluate(LOW_CONTRAST) == []
+            broken = "[...document.images].filter(i => !i.naturalWidth).length"
+            assert tab.evaluate(broken) == 0
+            tab.context.close()
+
+
+def test_charts_follow_the_dark_mode(browser: Browser, sealed: Path):
+    seen = []
+    for scheme in SCHEMES:
+        tab = opened(browser, sealed, 1280, scheme)
+        seen.append(tab.locator("svg.chart").first.evaluate(LINES_AND_PAPER))
+        tab.context.close()
+    (lines, paper), (dark_lines, dark_paper) = seen
+
+    assert len(set(lines)) == 3
+    assert len(set(dark_lines)) == 3
+    assert not set(lines) & set(dark_lines)
+    assert paper == "rgb(255, 255, 255)"
+    assert dark_paper != paper
+
+
+def test_eight_classes_have_eight_colours(browser: Browser, sealed: Path):
+    tab = opened(browser, sealed, 1280)
+    colours = tab.locator(".swatch.colour").evaluate_all(
+        "all => all.map(e => getComputedStyle(e).backgroundColor)"
+    )
+    tab.context.close()
+
+    assert len(colours) == len(set(colours)) == 8
+
+
+def test_links_of_the_contents_lead_to_sections(browser: Browser, sealed: Path):
+    tab = opened(browser, sealed, 400)
+    tab.locator("nav.contents a", has_text="Codebooks").click()
+    top = tab.locator("#codebooks").evaluate("e => e.getBoundingClientRect().top")
+    tab.context.close()
+
+    assert abs(top) < 60
+
+
+def test_files_can_be_downloaded_without_a_script(browser: Browser, sealed: Path, tmp_path: Path):
+    tab = opened(browser, sealed, 1280)
+    found: dict[str, bytes] = {}
+    for link in tab.locator(".downloads a").all():
+        with tab.expect_download() as waiting:
+            link.click()
+        target = tmp_path / waiting.value.suggested_filename
+        waiting.value.save_as(target)
+        found[target.name] = target.read_bytes()
+    tab.context.close()
+
+    assert list(found) == ["scores.csv", "scores.tex", "confusion.png", "predictions.csv"]
+    assert found["confusion.png"].startswith(b"\x89PNG")
+    predictions = found["predictions.csv"].decode().splitlines()
+    assert len(predictions) == 1 + 1085 + 1023 + 1151
+    assert predictions[0].endswith(",".join(f"p_{name}" for name in MANY_CLASSES))
+    scores = found["scores.csv"].decode().splitlines()
+    assert [line.split(",")[0] for line in scores].count("speaker") == 2 * 6
+    assert r"95 percent" in found["scores.tex"].decode()
+
+
+def test_audio_plays_from_the_page(browser: Browser, with_run: Path):
+    tab = opened(browser, with_run, 400)
+    seconds = tab.locator("audio").evaluate(
+        "a => new Promise(done => { a.onloadedmetadata = () => done(a.duration);"
+        " a.onerror = () => done(a.error.message); a.load() })"
+    )
+    tab.context.close()
+
+    assert seconds == pytest.approx(1.0, abs=0.05)
+
+
+def test_the_printed_page_is_light_and_fits_the_paper(browser: Browser, sealed: Path):
+    tab = opened(browser, sealed, A4_PRINTABLE_PX, "dark")
+    tab.emulate_media(media="print", color_scheme="dark")
+
+    assert tab.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
+    assert tab.evaluate(OVERFLOWING.replace(".wide, svg", "svg")) == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= A4_PRINTABLE_PX
+    assert tab.evaluate(CLIPPED) == []
+    assert tab.locator("nav.contents").is_hidden()
+    assert tab.pdf(format="A4").startswith(b"%PDF")
+    tab.context.close()
+
+
+def test_the_page_is_small(sealed: Path, with_run: Path):
+    for path in (sealed, with_run):
+        assert path.stat().st_size < 2_000_000
