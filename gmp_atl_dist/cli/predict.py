@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sys
-from collections.abc import Generator, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Sequence
+from contextlib import closing
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from gmp_atl_dist.cli.options import SetOption
 from gmp_atl_dist.cli.stops import StopRequest, Stops
-from gmp_atl_dist.console import Reporter
-from gmp_atl_dist.errors import ConfigError, CorpusError, GmpAtlError
-from gmp_atl_dist.tags import Tags
-
-if TYPE_CHECKING:
-    from gmp_atl_dist.prediction.files import PredictionFile
-    from gmp_atl_dist.prediction.results import RecordingPrediction
+from gmp_atl_dist.errors import ConfigError
 
 Device = Literal["cpu", "cuda"]
 
@@ -123,6 +115,7 @@ def _predict_here(
     device: Device | None,
     batch: int | None,
 ) -> int:
+    from gmp_atl_dist.cli.predict_show import show
     from gmp_atl_dist.prediction.sources import find_sources
     from gmp_atl_dist.prediction.windows import WindowPlan
 
@@ -162,67 +155,3 @@ def _threads(device: Device | None) -> int:
     from gmp_atl_dist.device import has_gpu
 
     return 1 if has_gpu() else threads
-
-
-def show(
-    results: Generator[RecordingPrediction],
-    emotions: Sequence[str],
-    out: Path | None,
-    stops: Stops,
-    *,
-    total: int,
-    longest: int,
-) -> int:
-    """Print or write results as they come, then notes, counts and bad recordings.
-
-    Raises:
-        CorpusError: recordings could not be predicted; names them. Everything else is done.
-    """
-    from gmp_atl_dist.cli.prediction_lines import Columns, PlainLines, Tally
-    from gmp_atl_dist.prediction.files import open_predictions
-
-    terminal = sys.stdout.isatty()
-    lines = Reporter()
-    asides = lines if terminal else Reporter(out=sys.stderr)
-    width = shutil.get_terminal_size().columns
-    layout = Columns(width, longest, emotions) if terminal else PlainLines()
-    tally = Tally()
-    opened = open_predictions(out, emotions) if out is not None else nullcontext()
-    with opened as file, asides.bar(Tags(stage="predict")) as bar:
-        try:
-            for line in layout.header() if file is None else ():
-                lines.line(line)
-            for result in results:
-                if file is not None:
-                    with stops.held():
-                        file.add(result)
-                else:
-                    for line in layout.lines(result):
-                        lines.line(line)
-                tally.add(result)
-                bar.update(tally.done, total)
-        except StopRequest as e:
-            raise e.error(_finished_part(file, out, tally.done, total)) from None
-        except GmpAtlError:
-            if file is not None:
-                file.keep_partial()
-            raise
-        if file is not None:
-            file.finish()
-    for line in tally.notes.lines():
-        asides.line(line)
-    if total > 1 or out is not None:
-        asides.line(tally.summary() + (f"; written to {out}" if out is not None else ""))
-    if problem := tally.problem():
-        raise CorpusError(problem)
-    return 0
-
-
-def _finished_part(file: PredictionFile | None, out: Path | None, done: int, total: int) -> str:
-    """What a person has after a stop."""
-    if file is None:
-        return f"{done} of {total} recordings were predicted"
-    partial = file.keep_partial()
-    if partial is None:
-        return f"no recording was predicted; {out} was not written"
-    return f"{file.written} of {total} recordings are in {partial}; {out} was not written"
