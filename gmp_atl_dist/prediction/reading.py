@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -75,7 +75,7 @@ def refuse_too_short(num_samples: int) -> None:
         )
 
 
-def read_ahead(sources: Iterable[Source | ReadRecording]) -> Iterator[ReadRecording]:
+def read_ahead(sources: Iterable[Source | ReadRecording]) -> Generator[ReadRecording]:
     """Every recording, in order. Later ones are decoded meanwhile, as far as memory is left for them.
 
     What was read already is passed on.

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.errors import ConfigError
@@ -53,7 +54,7 @@ class WindowPlan:
 
 
 def verdict_of(
-    windows: Sequence[tuple[int, int]], probabilities: Sequence[Sequence[float]]
+    windows: Sequence[tuple[int, int]], probabilities: npt.ArrayLike
 ) -> tuple[float, ...]:
     """K probabilities of the whole recording: the mean over time, in which every moment counts the same.
 

@@ -12,6 +12,7 @@ from gmp_atl_dist.models.hubert import build_random
 from gmp_atl_dist.models.source import model_to_files
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.layout import claim_layout
 
 EMOTIONS = ("calm", "cross", "glad")
 
@@ -32,7 +33,9 @@ def write_classifier(folder: Path) -> Path:
 
 def put_classifier(root: Path, size: str = "tiny") -> Artifact:
     """One as a finetune artefact of a root."""
-    out = ArtifactWriter(Store.open(str(root)), ArtifactKey.of("finetune", 1, {}, {}))
+    store = Store.open(str(root))
+    claim_layout(store)
+    out = ArtifactWriter(store, ArtifactKey.of("finetune", 1, {}, {}))
     for name, data in classifier_files(size).items():
         out.put_file(name, data)
     return out.seal(version=1, science={}, inputs={})
