@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
+from gmp_atl_dist.models.backbone import seeded
 from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.hubert import build_random
 from gmp_atl_dist.models.source import model_to_files
@@ -19,7 +20,8 @@ EMOTIONS = ("calm", "cross", "glad")
 
 def classifier_files(size: str = "tiny", seed: int = 0) -> dict[str, bytes]:
     """The files of a classifier of :data:`EMOTIONS`."""
-    made = EmotionModel.from_backbone(build_random(size, seed), EMOTIONS, embedding_dim=8)
+    with seeded(seed):  # the head's weights come from the global random state
+        made = EmotionModel.from_backbone(build_random(size, seed), EMOTIONS, embedding_dim=8)
     return model_to_files(made)
 
 
