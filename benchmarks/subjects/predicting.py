@@ -76,7 +76,9 @@ def _pipeline(model: str, batch: int) -> Callable[[Sequence[str]], Results]:
     import soundfile as sf
     from transformers import pipeline
 
-    classify: Any = pipeline("audio-classification", model=model, trust_remote_code=True, top_k=None)
+    classify: Any = pipeline(
+        "audio-classification", model=model, trust_remote_code=True, top_k=None
+    )
 
     def inputs(paths: Sequence[str]) -> Iterator[dict[str, object]]:
         # Given a path, the pipeline would start ffmpeg for each file, which takes longer.
