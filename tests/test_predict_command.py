@@ -22,6 +22,8 @@ from support.classifiers import EMOTIONS, write_classifier, write_noise
 
 from gmp_atl_dist import Predictor
 from gmp_atl_dist.cli.main import main
+from gmp_atl_dist.cli.predict_lines import Columns
+from gmp_atl_dist.prediction.results import EmotionSpan, RecordingPrediction
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -275,7 +277,7 @@ def test_a_real_terminal_and_ctrl_c(model: Path, folder: Path, tmp_path: Path) -
     assert terminal.process.wait(60) == 130
     lines = [line.strip("\r") for line in text.replace("\r", "\n").split("\n")]
     (header,) = (line for line in lines if line.startswith("recording"))
-    assert header.split() == ["recording", "emotion", "probability", "others"]
+    assert header.split() == ["recording", "emotion", "prob.", "others"]
     rows = [line for line in lines if re.match(r".*0\.wav +(calm|cross|glad) ", line)]
     assert len(rows) > 50
     assert all(len(row.rstrip()) <= 80 for row in rows)
@@ -284,3 +286,23 @@ def test_a_real_terminal_and_ctrl_c(model: Path, folder: Path, tmp_path: Path) -
         header.index("emotion")
     }
     assert re.search(r"error: interrupted: \d+ of 50000 recordings were predicted", text)
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+def test_columns_fit_every_width(width: int) -> None:
+    emotions = ("angry", "calm", "happy", "neutral", "sad", "surprised")
+    whole = EmotionSpan(0, 5.5, dict(zip(emotions, (0.5, 0.2, 0.1, 0.1, 0.06, 0.04), strict=True)))
+    name = "/data/nemo/audio/EB0/EB0_anger_10.flac"
+    columns = Columns(width, len(name), emotions)
+    lines = columns.header() + columns.lines(RecordingPrediction(name, whole, (whole,)))
+    lines += columns.lines(RecordingPrediction(name, error="cannot be read (Permission denied)"))
+
+    assert max(map(len, lines)) <= width
+    # The end of a long name and the verdict are always there.
+    assert all("anger_10.flac" in line for line in (lines[1], lines[3]))
+    assert all("angry" in line and "0.500" in line for line in lines[1:3])
+    assert "0.00-5.50 s" in lines[2]
+    if width >= 120:  # everything fits
+        assert name in lines[1] or width < 200
+        assert "surprised 0.04" in lines[1]
+        assert lines[3].endswith("cannot be read (Permission denied)")

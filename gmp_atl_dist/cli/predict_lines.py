@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from gmp_atl_dist.prediction.notes import NoteSummary
 from gmp_atl_dist.prediction.results import EmotionSpan, RecordingPrediction
 
-_SHORTEST_NAME = 12
+_SHORTEST_NAME = 16
 _SHOWN_BAD = 50
-_HEADINGS = ("recording", "emotion", "probability", "others")
+_HEADINGS = ("recording", "emotion", "prob.", "others")
 
 
 class Columns:
@@ -25,7 +25,10 @@ class Columns:
     def __init__(self, width: int, longest: int, emotions: Sequence[str]) -> None:
         self._width = width
         self._emotion = max(len(_HEADINGS[1]), *map(len, emotions))
-        self._name = max(_SHORTEST_NAME, min(longest, width // 2))
+        # The other emotions should fit, as long as a quarter of the terminal is left for the name.
+        others = sum(len(emotion) + 7 for emotion in emotions) - min(map(len, emotions)) - 9
+        free = width - self._emotion - len(_HEADINGS[2]) - 6 - others
+        self._name = max(_SHORTEST_NAME, min(longest, max(free, width // 4)))
 
     def header(self) -> list[str]:
         """The line above all others."""
@@ -48,7 +51,7 @@ class Columns:
         if len(name) > self._name:
             # The end of a path tells more than its beginning.
             name = "…" + name[1 - self._name :]
-        columns = f"{name:{self._name}}  {emotion:{self._emotion}}  {probability:11}  {others}"
+        columns = f"{name:{self._name}}  {emotion:{self._emotion}}  {probability:5}  {others}"
         line = columns.rstrip()
         return line if len(line) <= self._width else line[: self._width - 1] + "…"
 
