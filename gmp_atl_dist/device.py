@@ -18,12 +18,34 @@ if TYPE_CHECKING:
 Accelerator = Literal["cpu", "cuda"]
 
 
-@cache
+_chosen: list[Accelerator] = []
+"""What :func:`choose_accelerator` was told last."""
+
+
 def accelerator() -> Accelerator:
     """The kind of device that this process computes on."""
+    return _chosen[-1] if _chosen else _found()
+
+
+@cache
+def _found() -> Accelerator:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def choose_accelerator(kind: Accelerator) -> None:
+    """Compute on this kind of device from now on, in the whole process.
+
+    Raises:
+        ModelError: there is no GPU that this installation of PyTorch can use.
+    """
+    if kind == "cuda" and _found() == "cpu":
+        raise ModelError(
+            "device cuda: PyTorch sees no GPU here; use the device cpu, or install a PyTorch for CUDA on a "
+            "machine with a GPU"
+        )
+    _chosen[:] = [kind]
 
 
 def has_gpu() -> bool:

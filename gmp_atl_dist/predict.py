@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 
-from gmp_atl_dist.audio import SAMPLE_RATE_HZ, decode_pcm16, num_frames, pcm16_to_float
 from gmp_atl_dist.errors import CorpusError
-from gmp_atl_dist.inference.predictor import probabilities_of
-from gmp_atl_dist.models.stored import load_emotion_model
+from gmp_atl_dist.inference.classifier import Classifier, default_batch
+from gmp_atl_dist.prediction.reading import ReadRecording, read_ahead, read_wave
+from gmp_atl_dist.prediction.results import RecordingPrediction
+from gmp_atl_dist.prediction.sources import Source
+from gmp_atl_dist.prediction.stream import predict_stream
+from gmp_atl_dist.prediction.windows import WindowPlan
+
+Recording = str | os.PathLike[str] | np.ndarray
+"""A file in any common format, an ``s3://`` object, or a wave: float [num_samples] at 16 kHz, mono."""
 
 
 class Predictor:
@@ -19,80 +25,103 @@ class Predictor:
 
     Args:
         model: folder or URI of a ``finetune`` artefact's files, or of an exported classifier.
+        device: ``cpu`` or ``cuda``, for the whole process; None: a GPU if there is one.
+        batch: most clips of one forward pass; None: suits the device. No result depends on it.
+        threads: forward passes at the same time.
+
+    Attributes:
+        emotions: the classes, in order.
 
     Raises:
-        ModelError: ``model`` is not a fine-tuned model.
+        ModelError: ``model`` is not a fine-tuned model, or there is no such device.
     """
 
-    def __init__(self, model: str | os.PathLike[str]) -> None:
-        self._model = load_emotion_model(os.fspath(model))
-        self.emotions: tuple[str, ...] = tuple(self._model.config.emotions)
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        device: Literal["cpu", "cuda"] | None = None,
+        batch: int | None = None,
+        threads: int = 1,
+    ) -> None:
+        self._classifier = Classifier.load(model, device)
+        self._batch = batch or default_batch()
+        self._threads = threads
+        self.emotions: tuple[str, ...] = self._classifier.emotions
 
-    def predict(
-        self, recordings: Sequence[str | os.PathLike[str] | np.ndarray]
-    ) -> list[dict[str, float]]:
+    def predict(self, recordings: Sequence[Recording]) -> list[dict[str, float]]:
         """The probability of each emotion, for each recording, in the order given.
 
-        Args:
-            recordings: files in any common format, or waves: fp32 [num_samples] at 16 kHz, mono.
-
         Raises:
-            CorpusError: recordings cannot be used; names all of them, before any is predicted.
+            CorpusError: recordings cannot be used; names all of them. :meth:`stream` goes on instead.
         """
-        return [self.predict_wave(wave) for _, wave in read_waves(recordings)]
+        results = list(self.stream(recordings))
+        problems = [f"{result.file}: {result.error}" for result in results if result.error]
+        if problems:
+            raise CorpusError.of_all("recordings cannot be used:", problems)
+        return [result.verdict.probabilities for result in results if result.verdict]
 
     def predict_wave(self, wave: np.ndarray) -> dict[str, float]:
-        """The probability of each emotion for one wave: fp32 [num_samples] at 16 kHz, mono."""
-        probabilities = probabilities_of(self._model, [wave])[0]
-        return dict(zip(self.emotions, probabilities, strict=True))
+        """The probability of each emotion for one wave: float [num_samples] at 16 kHz, mono.
+
+        Raises:
+            CorpusError: it is too short, not mono, or not finite.
+        """
+        return self.predict([wave])[0]
+
+    def windows(
+        self, recording: Recording, *, window_s: float = 3.0, hop_s: float = 1.0
+    ) -> RecordingPrediction:
+        """Emotion over time, and one verdict for the whole recording (``prediction/windows.py``).
+
+        Raises:
+            CorpusError: the recording cannot be used.
+            ConfigError: the windows are too short, or leave gaps.
+        """
+        (result,) = self.stream([recording], window_s=window_s, hop_s=hop_s)
+        if result.error:
+            raise CorpusError(f"{result.file}: {result.error}")
+        return result
+
+    def stream(
+        self,
+        recordings: Iterable[Recording | Source],
+        *,
+        window_s: float | None = None,
+        hop_s: float | None = None,
+    ) -> Generator[RecordingPrediction]:
+        """One result per recording, in the order given, as they come. Memory does not grow with the list.
+
+        A recording that cannot be used has its reason in ``error``, and the rest goes on.
+
+        Args:
+            recordings: any iterable; it is read a few recordings ahead.
+            window_s: with it, each recording is predicted in windows of this length, whose probabilities
+                are in ``windows``.
+            hop_s: from one window to the next; None: a third of a window.
+
+        Raises:
+            ConfigError: the windows are too short, or leave gaps.
+            ArtifactError: the object store does not answer.
+        """
+        plan = None
+        if window_s is not None:
+            plan = WindowPlan(window_s, window_s / 3 if hop_s is None else hop_s)
+        return predict_stream(
+            self._classifier,
+            self.emotions,
+            read_ahead(_as_sources(recordings)),
+            batch=self._batch,
+            threads=self._threads,
+            plan=plan,
+        )
 
 
-def predict_files(model: str, paths: Iterable[Path]) -> Iterator[tuple[Path, dict[str, float]]]:
-    """(path, probability of each emotion) for each recording, in the order given.
-
-    Raises:
-        ModelError: ``model`` is not a fine-tuned model.
-        CorpusError: recordings cannot be read. Names all of them, before the first prediction.
-    """
-    files = list(paths)
-    waves = read_waves(files)
-    predictor = Predictor(model)
-    for path, (_, wave) in zip(files, waves, strict=True):
-        yield path, predictor.predict_wave(wave)
-
-
-def read_waves(
-    recordings: Sequence[str | os.PathLike[str] | np.ndarray],
-) -> list[tuple[str, np.ndarray]]:
-    """(name, fp32 [num_samples] at 16 kHz) of each recording.
-
-    Raises:
-        CorpusError: recordings cannot be used; names all of them.
-    """
-    waves: list[tuple[str, np.ndarray]] = []
-    problems: list[str] = []
+def _as_sources(recordings: Iterable[Recording | Source]) -> Iterator[Source | ReadRecording]:
     for number, recording in enumerate(recordings):
-        name = f"wave {number}" if isinstance(recording, np.ndarray) else os.fspath(recording)
-        try:
-            waves.append((name, _wave_of(recording)))
-        except OSError as e:
-            problems.append(f"{name}: cannot be read ({e.strerror})")
-        except CorpusError as e:
-            problems.append(f"{name}: {e.message}")
-    if problems:
-        raise CorpusError.of_all("recordings cannot be used:", problems)
-    return waves
-
-
-def _wave_of(recording: str | os.PathLike[str] | np.ndarray) -> np.ndarray:
-    if isinstance(recording, np.ndarray):
-        if recording.ndim != 1:
-            raise CorpusError(f"has shape {recording.shape}, expected [num_samples], mono")
-        if not np.isfinite(recording).all():
-            raise CorpusError("has samples that are not finite")
-        wave = np.asarray(recording, np.float32)
-    else:
-        wave = pcm16_to_float(decode_pcm16(Path(recording).read_bytes()))
-    if not num_frames(len(wave)):
-        raise CorpusError(f"is too short, {len(wave)} samples at {SAMPLE_RATE_HZ // 1000} kHz")
-    return wave
+        if isinstance(recording, np.ndarray):
+            yield read_wave(f"wave {number}", recording)
+        elif isinstance(recording, Source):
+            yield recording
+        else:
+            yield Source(os.fspath(recording).removeprefix("file://"))

@@ -18,9 +18,6 @@ from gmp_atl_dist import __version__, errors
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.corpora.synth import MARKER
 from gmp_atl_dist.execution import all_stage_names
-from gmp_atl_dist.models.emotion import EmotionModel
-from gmp_atl_dist.models.hubert import build_random
-from gmp_atl_dist.models.source import model_to_files
 from gmp_atl_dist.shipped import shipped_configs
 
 pytest_plugins = ["support.one_process"]
@@ -286,52 +283,6 @@ def test_verify_needs_to_know_where(gmp_atl: Run, tmp_path: Path) -> None:
     code, out, _ = gmp_atl("verify", "--root", tmp_path)
     assert code == 0
     assert out.startswith("0 artefacts")
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    emotions = ("calm", "cross")
-    made = EmotionModel.from_backbone(build_random("tiny", 0), emotions, embedding_dim=8)
-    for name, data in model_to_files(made).items():
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def test_predictions_of_files(gmp_atl: Run, model: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    wavs = [tmp_path / f"{i}.wav" for i in range(2)]
-    for wav in wavs:
-        sf.write(wav, 0.1 * rng.normal(size=(4_410, 2)), 22_050)
-    code, out, _ = gmp_atl("predict", model, *wavs)
-    assert code == 0
-    for wav, line in zip(wavs, out.splitlines(), strict=True):
-        path, _, words = line.partition(": ")
-        names, values = words.split()[::2], [float(v) for v in words.split()[1::2]]
-        assert path == str(wav)
-        assert names == ["calm", "cross"]
-        assert sum(values) == pytest.approx(1, abs=0.002)
-
-
-def test_broken_recordings_are_named_before_any_is_predicted(
-    gmp_atl: Run, model: Path, tmp_path: Path
-) -> None:
-    fine, garbage, absent = (tmp_path / f"{n}.wav" for n in ("fine", "garbage", "absent"))
-    sf.write(fine, np.zeros(16_000), 16_000)
-    garbage.write_bytes(b"no sound")
-    code, out, err = gmp_atl("predict", model, fine, garbage, absent)
-    assert (code, out) == (errors.CorpusError.exit_code, "")
-    assert f"{garbage}: the recording cannot be decoded" in err
-    assert f"{absent}: cannot be read (No such file or directory)" in err
-    assert str(fine) not in err
-
-
-def test_a_recording_too_short_for_a_frame(gmp_atl: Run, model: Path, tmp_path: Path) -> None:
-    sf.write(tmp_path / "blip.wav", np.zeros(100), 16_000)
-    code, out, err = gmp_atl("predict", model, tmp_path / "blip.wav")
-    assert (code, out) == (errors.CorpusError.exit_code, "")
-    assert "blip.wav" in err
 
 
 def test_a_folder_without_a_model(gmp_atl: Run, tmp_path: Path) -> None:

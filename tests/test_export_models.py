@@ -34,7 +34,7 @@ from gmp_atl_dist.models.padding import pad_waves
 from gmp_atl_dist.models.sizes import NAMED_SIZES
 from gmp_atl_dist.models.source import backbone_from_files, load_source, model_to_files
 from gmp_atl_dist.models.stored import emotion_model_from_files, load_emotion_model
-from gmp_atl_dist.predict import predict_files
+from gmp_atl_dist.predict import Predictor
 from gmp_atl_dist.report.protocol import Protocol
 from gmp_atl_dist.stages.backbone import Backbone
 from gmp_atl_dist.stages.base import Pending, sealed
@@ -311,8 +311,8 @@ def test_an_exported_model_comes_back(exports: Exports, tiny_corpus: Path) -> No
     assert again.config.normalize_waveform == stored.config.normalize_waveform
 
     wav = next(tiny_corpus.rglob("*.wav"))
-    (_, mine), (_, theirs) = (
-        next(predict_files(uri, [wav]))
+    mine, theirs = (
+        Predictor(uri).predict([wav])
         for uri in (
             f"{exports.config.runtime.root}/{exports.made.artifact('finetune').key.prefix}/files",
             str(exports.folder / "classifier"),

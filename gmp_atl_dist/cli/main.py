@@ -11,7 +11,17 @@ from collections.abc import Sequence
 import typer
 
 from gmp_atl_dist import __version__, stopping
-from gmp_atl_dist.cli import codebooks, config, corpora, doctor, features, models, run, submit
+from gmp_atl_dist.cli import (
+    codebooks,
+    config,
+    corpora,
+    doctor,
+    features,
+    models,
+    predict,
+    run,
+    submit,
+)
 from gmp_atl_dist.cli.again import remember_command
 from gmp_atl_dist.errors import GmpAtlError, StoppedError
 
@@ -24,7 +34,7 @@ app.command()(run.run)
 app.command(cls=run.StageCommand)(run.stage)
 app.command()(run.status)
 app.command()(run.verify)
-app.command()(run.predict)
+app.command()(predict.predict)
 app.command()(doctor.doctor)
 app.command()(submit.submit)
 app.add_typer(corpora.app, name="corpora")

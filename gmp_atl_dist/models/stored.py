@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -24,30 +24,39 @@ def emotion_model_from_files(files: Mapping[str, bytes], name: str = "model") ->
         ModelError: a file is missing, the files are not a model that ``finetune`` wrote, its pooling or
             loss is not installed here, or the weights are not those of the model.
     """
-    missing = [n for n in MODEL_FILES if n not in files]
+    _refuse_missing(files, name)
+    with tempfile.TemporaryDirectory(prefix="gmp-atl-") as folder:
+        for file in MODEL_FILES:
+            (Path(folder) / file).write_bytes(files[file])
+        return _load(folder, name)
+
+
+def _refuse_missing(present: Collection[str], name: str) -> None:
+    missing = [n for n in MODEL_FILES if n not in present]
     if missing:
         raise ModelError(
             f"{name} has no {' and no '.join(missing)}; give the files/ folder of a finetune artefact"
         )
-    with tempfile.TemporaryDirectory(prefix="gmp-atl-") as folder:
-        for file in MODEL_FILES:
-            (Path(folder) / file).write_bytes(files[file])
-        try:
-            with no_progress_bars():
-                loaded = EmotionModel.from_pretrained(
-                    folder, use_safetensors=True, output_loading_info=True
-                )
-        except ModelError as e:
-            raise ModelError(
-                f"{name} is not a model that finetune wrote, or not for this release: {e.message}"
-            ) from e
-        except ConfigError as e:
-            raise ModelError(f"{name}: its head cannot be built here: {e}") from e
-        except Exception as e:
-            raise ModelError(
-                f"{name} is not a model that finetune wrote ({type(e).__name__}: {e}); give the "
-                f"files/ folder of a finetune artefact"
-            ) from e
+
+
+def _load(folder: str, name: str) -> EmotionModel:
+    """The model of a folder that holds :data:`MODEL_FILES` and nothing else."""
+    try:
+        with no_progress_bars():
+            loaded = EmotionModel.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True
+            )
+    except ModelError as e:
+        raise ModelError(
+            f"{name} is not a model that finetune wrote, or not for this release: {e.message}"
+        ) from e
+    except ConfigError as e:
+        raise ModelError(f"{name}: its head cannot be built here: {e}") from e
+    except Exception as e:
+        raise ModelError(
+            f"{name} is not a model that finetune wrote ({type(e).__name__}: {e}); give the "
+            f"files/ folder of a finetune artefact"
+        ) from e
     model, info = cast("tuple[EmotionModel, dict[str, set[str]]]", loaded)
     # transformers would fill a missing weight with random values.
     wrong = sorted({*info["missing_keys"], *info["unexpected_keys"]})
@@ -64,4 +73,11 @@ def load_emotion_model(uri: str) -> EmotionModel:
     """The model in a folder or at a store URI."""
     store = Store.open(uri)
     present = {e.path for e in store.list()} & set(MODEL_FILES)
+    if store.uri.startswith("file://"):
+        _refuse_missing(present, uri)
+        # Links: a gigabyte of weights need not be copied to be read.
+        with tempfile.TemporaryDirectory(prefix="gmp-atl-") as folder:
+            for file in MODEL_FILES:
+                (Path(folder) / file).symlink_to(store.absolute(file))
+            return _load(folder, uri)
     return emotion_model_from_files({name: store.read(name) for name in present}, uri)

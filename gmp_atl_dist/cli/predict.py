@@ -1,0 +1,157 @@
+"""``gmp-atl predict``: emotions of recordings by a fine-tuned model, here or on Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from gmp_atl_dist.cli.options import SetOption
+from gmp_atl_dist.cli.stops import StopRequest, Stops
+from gmp_atl_dist.errors import ConfigError
+
+Device = Literal["cpu", "cuda"]
+
+_MOST_THREADS = 8
+_REFERENCE = "gmp_atl_dist.model_reference"
+
+
+def predict(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_MODEL",
+            help="name of a run below --root, or folder or URI of a fine-tuned model",
+        ),
+    ],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATHS...",
+            help="recordings: files, folders, globs, lists (.csv, .tsv, .txt), s3:// objects or prefixes",
+        ),
+    ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option(help="folder or s3:// URI of the runs; with --ray also of the results"),
+    ] = None,
+    fold: Annotated[
+        int | None, typer.Option(min=1, help="fold of the run whose model is used, from 1")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="write a file instead of lines: .csv, .json, .jsonl, .parquet"),
+    ] = None,
+    window: Annotated[
+        float | None, typer.Option(help="seconds; emotion over time in windows of this length")
+    ] = None,
+    hop: Annotated[
+        float | None, typer.Option(help="seconds from one window to the next; a third of a window")
+    ] = None,
+    device: Annotated[
+        Device | None, typer.Option(help="cpu or cuda; a GPU if there is one")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="most recordings or windows of a forward pass")
+    ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="predict a whole corpus on Ray, into the store")
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="with --ray: TOML file that names the corpus"),
+    ] = None,
+    set_: SetOption = None,
+) -> int:
+    """Predict the emotion of each recording. Exit code 3 if some recordings could not be used."""
+    if out is not None:
+        from gmp_atl_dist.prediction.files import check_output
+
+        check_output(out)
+    if ray:
+        from gmp_atl_dist.cli.predict_ray import predict_on_ray
+
+        if window is not None or hop is not None or device is not None or batch is not None:
+            raise ConfigError(
+                "--window, --hop, --device and --batch do not work with --ray; leave them out"
+            )
+        uri = resolved_model(model, root, fold)
+        return predict_on_ray(uri, paths or [], root, config, set_, out)
+    if config is not None or set_:
+        raise ConfigError("--config and --set work with --ray only; add --ray, or leave them out")
+    if not paths:
+        raise ConfigError(
+            "no recordings are named; give files, folders, globs, lists or s3:// URIs"
+        )
+    return _predict_here(model, paths, root, fold, out, window, hop, device, batch)
+
+
+def resolved_model(model: str, root: str | None, fold: int | None) -> str:
+    """The folder or URI of the model that a person named.
+
+    Raises:
+        ConfigError: there is no such run.
+        ArtifactError: the run has no model yet.
+    """
+    if find_spec(_REFERENCE) is not None:
+        return import_module(_REFERENCE).resolve_model(model, root=root, fold=fold).uri
+    return model
+
+
+def _predict_here(
+    model: str,
+    paths: Sequence[str],
+    root: str | None,
+    fold: int | None,
+    out: Path | None,
+    window: float | None,
+    hop: float | None,
+    device: Device | None,
+    batch: int | None,
+) -> int:
+    from gmp_atl_dist.cli.predict_show import show
+    from gmp_atl_dist.prediction.sources import find_sources
+    from gmp_atl_dist.prediction.windows import WindowPlan
+
+    if hop is not None and window is None:
+        raise ConfigError("--hop needs --window: the length of a window in seconds")
+    if window is not None:
+        WindowPlan(window, window / 3 if hop is None else hop)
+    with Stops() as stops:
+        try:
+            uri = resolved_model(model, root, fold)
+            sources = find_sources(paths)
+            threads = _threads(device)
+            # Loads torch, which reads the number of threads from the environment.
+            from gmp_atl_dist.predict import Predictor
+
+            predictor = Predictor(uri, device=device, batch=batch, threads=threads)
+        except StopRequest as e:
+            raise e.error("before any recording was predicted") from None
+        names = (source.name for source in sources)
+        with closing(predictor.stream(sources, window_s=window, hop_s=hop)) as results:
+            longest = max(map(len, names), default=0)
+            return show(
+                results, predictor.emotions, out, stops, total=len(sources), longest=longest
+            )
+
+
+def _threads(device: Device | None) -> int:
+    """Forward passes at the same time, each with an equal share of the cores."""
+    from gmp_atl_dist.device import pin_threads
+
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    cores = int(limit) if limit.isdigit() and int(limit) else len(os.sched_getaffinity(0))
+    threads = min(cores, _MOST_THREADS)
+    pin_threads(cores // threads)
+    if device == "cpu":
+        return threads
+    from gmp_atl_dist.device import has_gpu
+
+    return 1 if has_gpu() else threads

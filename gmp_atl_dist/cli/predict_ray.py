@@ -1,0 +1,107 @@
+"""``gmp-atl predict --ray``: a corpus of any size into the store, part by part, on Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gmp_atl_dist.cli.options import load_experiment
+from gmp_atl_dist.cli.predict_show import show
+from gmp_atl_dist.cli.run import run_context
+from gmp_atl_dist.cli.stops import Stops
+from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.console import Reporter
+from gmp_atl_dist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gmp_atl_dist.prediction.results import RecordingPrediction
+    from gmp_atl_dist.stages.ingest import Ingest
+    from gmp_atl_dist.store.artifact import Artifact
+    from gmp_atl_dist.store.filesystem import Store
+
+
+def predict_on_ray(
+    model_uri: str,
+    paths: Sequence[str],
+    root: str | None,
+    config: Path | None,
+    overrides: list[str] | None,
+    out: Path | None,
+) -> int:
+    """Ingest the corpus, run the stage ``predict``, and collect its parts into ``out`` if it is given.
+
+    Raises:
+        ConfigError: no corpus is named, or no root.
+        CorpusError: some recordings could not be used; names them. The others are predicted.
+    """
+    from gmp_atl_dist.stages.base import find_or_run
+    from gmp_atl_dist.stages.predict import Predict, emotions_of, finetuned_at
+    from gmp_atl_dist.store.layout import claim_layout
+
+    experiment = _experiment(paths, root, config, overrides)
+    with run_context(experiment) as context:
+        context.store.check_writable()
+        claim_layout(context.store)
+        finetuned = finetuned_at(model_uri)
+        emotions = emotions_of(finetuned)
+        corpus = find_or_run(_ingest(experiment, context.source, labelled=not paths), context)
+        predicted = find_or_run(Predict(corpus, finetuned, emotions), context)
+    Reporter().line(f"predictions: {predicted.store.uri}/{predicted.key.prefix}/parts")
+    total = sum(receipt.rows for receipt in predicted.manifest.receipts)
+    with Stops() as stops, closing(_collected(predicted, corpus, emotions)) as results:
+        total += len(corpus.manifest.problems)
+        return show(results, emotions, out, stops, total=total, longest=0, lines=False)
+
+
+def _experiment(
+    paths: Sequence[str], root: str | None, config: Path | None, overrides: list[str] | None
+) -> RunConfig:
+    if len(paths) > 1 or not (paths or config):
+        raise ConfigError(
+            "predict --ray takes one corpus: one folder or s3:// prefix of recordings, or --config with the "
+            "TOML file of a corpus"
+        )
+    if config is not None:
+        experiment = load_experiment(config, overrides, root)
+    elif overrides or root is None:
+        raise ConfigError("predict --ray without --config needs --root, and takes no --set")
+    else:
+        experiment = RunConfig()
+        runtime = experiment.runtime.model_copy(update={"root": root})
+        experiment = experiment.model_copy(update={"runtime": runtime})
+    if not paths:
+        return experiment
+    runtime = experiment.runtime.model_copy(update={"corpus": paths[0]})
+    return experiment.model_copy(update={"runtime": runtime})
+
+
+def _ingest(experiment: RunConfig, source: Store, *, labelled: bool) -> Ingest:
+    """A labelled corpus is read as ``run`` reads it, so both share one artefact."""
+    from gmp_atl_dist.corpora.unlabelled import UNLABELLED, unlabelled_reader
+    from gmp_atl_dist.prediction.sources import AUDIO_SUFFIXES
+    from gmp_atl_dist.stages.ingest import Ingest
+
+    if labelled:
+        return Ingest(experiment.corpus, source)
+    return Ingest(UNLABELLED, source, unlabelled_reader(AUDIO_SUFFIXES))
+
+
+def _collected(
+    predicted: Artifact, corpus: Artifact, emotions: Sequence[str]
+) -> Generator[RecordingPrediction]:
+    """The stored predictions, then the recordings that ``ingest`` left out. One part is in memory."""
+    from gmp_atl_dist.audio import SAMPLE_RATE_HZ
+    from gmp_atl_dist.prediction.results import EmotionSpan, RecordingPrediction
+    from gmp_atl_dist.stages.predict import read_prediction_part
+    from gmp_atl_dist.store.readers import read_part_utterances
+
+    for part in predicted.part_names:
+        lengths = {u.utterance_id: u.num_samples for u in read_part_utterances(corpus, part)}
+        for utterance_id, probabilities in read_prediction_part(predicted, part):
+            named = dict(zip(emotions, probabilities, strict=True))
+            whole = EmotionSpan(0.0, lengths[utterance_id] / SAMPLE_RATE_HZ, named)
+            yield RecordingPrediction(utterance_id, whole)
+    for problem in corpus.manifest.problems:
+        yield RecordingPrediction(problem.item, error=problem.reason)

@@ -1,0 +1,101 @@
+"""Notes on input that is unlike what models are trained on. They do not stop a prediction.
+
+A stored model does not tell what it was trained on, so the limits are fixed. Those of length follow
+``corpus.min_s`` and ``corpus.max_s``, outside of which no recording is trained on by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ
+from gmp_atl_dist.config.science import MAX_UTTERANCE_S
+
+SHORT_S = 0.5
+LONG_S = MAX_UTTERANCE_S
+QUIET_DBFS = -50.0
+SILENT_SHARE = 0.5
+CLIPPED_SHARE = 0.01
+
+NOTES = {
+    "short": f"shorter than {SHORT_S:g} s",
+    "long": f"longer than {LONG_S:g} s, and training is on shorter recordings; use --window",
+    "silent": "no signal: every sample is zero, so the prediction means nothing",
+    "partly_silent": f"more than {SILENT_SHARE:.0%} of the samples are exactly zero",
+    "quiet": f"mean level below {QUIET_DBFS:g} dBFS",
+    "clipped": f"more than {CLIPPED_SHARE:.0%} of the samples are at full scale",
+    "low_rate": f"sample rate below {SAMPLE_RATE_HZ} Hz, so high frequencies are missing",
+}
+"""What each code of a note means."""
+
+_FULL_SCALE = 32767
+_SHOWN = 3
+
+
+def notes_of(samples: np.ndarray, source_rate_hz: int | None, *, windowed: bool) -> tuple[str, ...]:
+    """Codes of :data:`NOTES` for one recording.
+
+    Args:
+        samples: [num_samples] at 16 kHz, int16 or float32 with full scale 1.
+        source_rate_hz: sample rate of the file; None if it is not known.
+        windowed: it is predicted in windows, so its length does not matter.
+    """
+    pcm16 = samples
+    if samples.dtype != np.int16:
+        pcm16 = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    seconds = len(pcm16) / SAMPLE_RATE_HZ
+    nonzero = np.count_nonzero(pcm16)
+    if not nonzero:
+        signal = "silent"
+    elif nonzero < (1 - SILENT_SHARE) * len(pcm16):
+        signal = "partly_silent"
+    elif level_dbfs(pcm16) < QUIET_DBFS:
+        signal = "quiet"
+    elif np.count_nonzero((pcm16 >= _FULL_SCALE) | (pcm16 <= -_FULL_SCALE)) > CLIPPED_SHARE * len(
+        pcm16
+    ):
+        signal = "clipped"
+    else:
+        signal = ""
+    found = {
+        "short": seconds < SHORT_S,
+        "long": seconds > LONG_S and not windowed,
+        signal: bool(signal),
+        "low_rate": source_rate_hz is not None and source_rate_hz < SAMPLE_RATE_HZ,
+    }
+    return tuple(code for code, is_so in found.items() if is_so)
+
+
+def level_dbfs(pcm16: np.ndarray) -> float:
+    """Root mean square of int16 samples in dB relative to full scale; minus infinity for zeros."""
+    samples = pcm16.astype(np.float32)
+    mean_square = float(np.dot(samples, samples)) / max(1, len(samples))
+    return float(10 * np.log10(mean_square / 2.0**30)) if mean_square else -np.inf
+
+
+class NoteSummary:
+    """Counts notes, and keeps the first few names of each. Its size does not grow with the recordings."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, name: str, codes: Sequence[str]) -> None:
+        """Note the codes of one recording."""
+        for code in codes:
+            self._counts[code] = self._counts.get(code, 0) + 1
+            names = self._names.setdefault(code, [])
+            if len(names) < _SHOWN:
+                names.append(name)
+
+    def lines(self) -> list[str]:
+        """One line for each note that occurred, in the order of :data:`NOTES`."""
+        return [self._line(code) for code in NOTES if code in self._counts]
+
+    def _line(self, code: str) -> str:
+        count, names = self._counts[code], self._names[code]
+        more = f" and {count - len(names)} more" if count > len(names) else ""
+        recordings = "1 recording" if count == 1 else f"{count} recordings"
+        return f"note: {code}: {recordings}: {NOTES[code]} ({', '.join(names)}{more})"

@@ -1,0 +1,114 @@
+"""Reads and decodes recordings in threads, ahead of the model and in order, within a limit of memory."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import soundfile as sf
+
+from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ, decode_pcm16
+from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist.prediction.sources import Source
+from gmp_atl_dist.store.filesystem import UnreadableError
+
+READ_THREADS = 4
+_AHEAD = 64
+"""Most recordings that are decoded and not yet predicted."""
+_AHEAD_BYTES = 64 << 20
+"""Their samples together; a single recording may be larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRecording:
+    """A recording in memory, or the reason why it is not.
+
+    Attributes:
+        samples: [num_samples] at 16 kHz mono: int16, or float32 in [-1, 1); None if there is an error.
+        source_rate_hz: sample rate of the file; None if it is not known.
+    """
+
+    name: str
+    samples: np.ndarray | None
+    source_rate_hz: int | None = None
+    error: str = ""
+
+
+def read_recording(source: Source) -> ReadRecording:
+    """Read and decode one recording. Whatever is wrong with the recording itself is in ``error``.
+
+    Raises:
+        ArtifactError: the object store does not answer.
+    """
+    try:
+        data = source.read()
+        pcm16 = decode_pcm16(data)
+        refuse_too_short(len(pcm16))
+    except (CorpusError, UnreadableError) as e:
+        return ReadRecording(source.name, None, error=e.message)
+    return ReadRecording(source.name, pcm16, sf.info(io.BytesIO(data)).samplerate)
+
+
+def read_wave(name: str, wave: np.ndarray) -> ReadRecording:
+    """A recording that is in memory already: float [num_samples] at 16 kHz, mono."""
+    try:
+        if wave.ndim != 1:
+            raise CorpusError(f"has shape {wave.shape}, expected [num_samples], mono")
+        if not np.isfinite(wave).all():
+            raise CorpusError("has samples that are not finite")
+        refuse_too_short(len(wave))
+    except CorpusError as e:
+        return ReadRecording(name, None, error=e.message)
+    return ReadRecording(name, np.ascontiguousarray(wave, np.float32))
+
+
+def refuse_too_short(num_samples: int) -> None:
+    """Raises CorpusError where there is not one frame."""
+    if num_samples < MIN_SAMPLES:
+        raise CorpusError(
+            f"is too short, {num_samples} samples at {SAMPLE_RATE_HZ // 1000} kHz; the model needs "
+            f"{MIN_SAMPLES}"
+        )
+
+
+def read_ahead(sources: Iterable[Source | ReadRecording]) -> Generator[ReadRecording]:
+    """Every recording, in order. Later ones are decoded meanwhile, as far as memory is left for them.
+
+    What was read already is passed on.
+
+    Raises:
+        ArtifactError: the object store does not answer.
+    """
+    pending: deque[Future[ReadRecording]] = deque()
+    waiting = iter(sources)
+    pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+    try:
+        while True:
+            while _has_room(pending) and (source := next(waiting, None)) is not None:
+                pending.append(pool.submit(_read, source))
+            if not pending:
+                return
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(source: Source | ReadRecording) -> ReadRecording:
+    return source if isinstance(source, ReadRecording) else read_recording(source)
+
+
+def _has_room(pending: deque[Future[ReadRecording]]) -> bool:
+    """What is not decoded yet has an unknown size, so there are few of those."""
+    if len(pending) >= _AHEAD:
+        return False
+    held, unknown = 0, 0
+    for future in pending:
+        if not future.done():
+            unknown += 1
+        elif future.exception() is None and (samples := future.result().samples) is not None:
+            held += samples.nbytes
+    return held < _AHEAD_BYTES and unknown < 2 * READ_THREADS

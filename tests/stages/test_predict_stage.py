@@ -1,0 +1,92 @@
+"""The stage ``predict``: every utterance, the probabilities of ``evaluate``, corpora without labels."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.classifiers import EMOTIONS, put_classifier, write_noise
+from support.one_process import FOLD, Tiny, finish, no_ray
+
+from gmp_atl_dist import Predictor, execution
+from gmp_atl_dist.cli.main import main
+from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.stages.evaluate import Evaluate, read_predictions
+from gmp_atl_dist.stages.predict import Predict, emotions_of, finetuned_at, read_prediction_part
+from gmp_atl_dist.store.artifact import list_artifacts
+from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.readers import audio_part_names, read_utterances
+
+pytest_plugins = ["support.one_process"]
+
+
+def test_every_utterance_has_the_probabilities_of_evaluate(tiny: Tiny, tmp_path: Path) -> None:
+    finetuned = put_classifier(tmp_path)
+    context = tiny.with_root(tmp_path)
+    assert emotions_of(finetuned) == EMOTIONS
+    stage = Predict(tiny.corpus, finetuned, EMOTIONS)
+    with no_ray():
+        predicted = finish(stage, context)
+        evaluated = finish(Evaluate(tiny.corpus, finetuned, FOLD), context)
+
+    assert predicted.part_names == audio_part_names(tiny.corpus)
+    assert len(predicted.part_names) > 1
+    assert json.loads(predicted.manifest.notes["emotions"]) == list(EMOTIONS)
+    found = dict(
+        row for part in predicted.part_names for row in read_prediction_part(predicted, part)
+    )
+    assert sorted(found) == [u.utterance_id for u in read_utterances(tiny.corpus)]
+    for prediction in read_predictions(evaluated):
+        ours = found[prediction.utterance_id]
+        np.testing.assert_allclose(ours, prediction.probabilities, atol=1e-4)
+
+
+def test_it_is_no_part_of_the_method() -> None:
+    assert "predict" not in execution.all_stage_names()
+
+
+def test_what_is_no_finetune_artefact(tiny: Tiny, tmp_path: Path) -> None:
+    finetuned = put_classifier(tmp_path)
+    uri = f"{tmp_path}/{finetuned.key.prefix}"
+    assert finetuned_at(uri).key == finetuned_at(f"{uri}/files").key == finetuned.key
+    stock = f"{tiny.backbone.store.uri}/{tiny.backbone.key.prefix}/files"
+    for wrong in (str(tmp_path), stock, f"{tmp_path}/artifacts/finetune/{'0' * 64}/files"):
+        with pytest.raises(ArtifactError, match=r"is not a complete finetune artefact, which pred"):
+            finetuned_at(wrong)
+
+
+def test_a_folder_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, root, table = tmp_path / "calls", tmp_path / "root", tmp_path / "out.csv"
+    names = ("a.wav", "below/b.wav", "below/c.flac")
+    for i, name in enumerate(names):
+        write_noise(folder / name, 0.5 + 0.2 * i, seed=i)
+    # Longer than any utterance of training.
+    write_noise(folder / "long.wav", 61)
+    (folder / "bad.wav").write_bytes(b"no sound")
+    (folder / "notes.txt").write_text("no audio")
+    finetuned = put_classifier(tmp_path / "models")
+    model = f"{tmp_path}/models/{finetuned.key.prefix}/files"
+    command = ["predict", model, str(folder), "--ray", "--root", str(root), "--out", str(table)]
+    with no_ray():
+        assert main(command) == 3
+        first = capsys.readouterr()
+        assert main(command) == 3
+        again = capsys.readouterr().out
+
+    assert "error: 1 of 5 recordings could not be predicted:\n  - bad.wav" in first.err
+    assert "predict: done before" in again
+    assert sorted(key.kind for key in list_artifacts(Store.open(str(root)))) == [
+        "ingest",
+        "predict",
+    ]
+    rows = {row["file"].partition(" ")[0]: row for row in csv.DictReader(table.open())}
+    assert sorted(rows) == sorted([*names, "long.wav", "bad.wav"])
+    assert "cannot be decoded" in rows["bad.wav"]["error"]
+    for name in (*names, "long.wav"):
+        (here,) = Predictor(model).predict([folder / name])
+        stored = [float(rows[name][f"p_{emotion}"]) for emotion in EMOTIONS]
+        np.testing.assert_allclose(stored, list(here.values()), atol=1e-5)
+    assert float(rows["long.wav"]["end_s"]) == 61
