@@ -11,7 +11,17 @@ from collections.abc import Sequence
 import typer
 
 from gmp_atl_dist import __version__
-from gmp_atl_dist.cli import codebooks, config, corpora, doctor, features, models, run, submit
+from gmp_atl_dist.cli import (
+    codebooks,
+    config,
+    corpora,
+    doctor,
+    features,
+    models,
+    run,
+    serve,
+    submit,
+)
 from gmp_atl_dist.errors import GmpAtlError
 
 app = typer.Typer(
@@ -24,6 +34,7 @@ app.command(cls=run.StageCommand)(run.stage)
 app.command()(run.status)
 app.command()(run.verify)
 app.command()(run.predict)
+app.command()(serve.serve)
 app.command()(doctor.doctor)
 app.command()(submit.submit)
 app.add_typer(corpora.app, name="corpora")
