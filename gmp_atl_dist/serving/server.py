@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Callable
 from types import FrameType
 
 from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.errors import ConfigError, ModelError, WorkerError
-from gmp_atl_dist.models.stored import MODEL_FILES
 from gmp_atl_dist.runtime import RayConnection
+from gmp_atl_dist.serving.before_start import check_model, free_port
 from gmp_atl_dist.serving.deployment import ServeOptions, application
-from gmp_atl_dist.store.filesystem import Store
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -87,10 +85,15 @@ def run_server(
         try:
             say(f"starting {options.label} on {address or 'this machine'}; this takes some 20 s")
             connection.open()
+            stop.install()  # Ray has put a handler of its own in place, which ends with code 15
             shown = _deploy(options, name, host, port, cluster=bool(address))
+            stop.install()
             stop.starting = False
         except _Stopped:
             say("stopped before it was ready")
+            return stop.exit_code
+        except SystemExit:
+            say("stopped before it was ready")  # Ray's handler, while Ray was starting
             return stop.exit_code
         say(f"ready: http://{shown}/ (API: http://{shown}/docs); Ctrl-C ends it")
         stop.wait()
@@ -98,35 +101,6 @@ def run_server(
         _remove(name)
     say("stopped")
     return stop.exit_code
-
-
-def check_model(uri: str) -> None:
-    """Raises ModelError if there are no files of a model, before anything is started."""
-    store = Store.open(uri)
-    present = {entry.path for entry in store.list()}
-    missing = [name for name in MODEL_FILES if name not in present]
-    if missing:
-        raise ModelError(
-            f"{uri} has no {' and no '.join(missing)}; give the files/ folder of a finetune artefact, or "
-            f"an exported classifier"
-        )
-
-
-def free_port(host: str, port: int) -> int:
-    """``port`` if nothing listens there, or a free one for 0.
-
-    Raises:
-        ConfigError: the port is in use, or the address is not of this machine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host.strip("[]"), port))
-            return int(probe.getsockname()[1])
-    except (OSError, OverflowError) as e:
-        reason = getattr(e, "strerror", None) or str(e)
-        raise ConfigError(f"--host {host} --port {port}: {reason}; give another port") from None
 
 
 def _deploy(options: ServeOptions, name: str, host: str, port: int, *, cluster: bool) -> str:
