@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from gmp_atl_dist.models.source import no_progress_bars
 from gmp_atl_dist.store.filesystem import Store
 
 MODEL_FILES = ("config.json", "model.safetensors")
+EXPORTED_TYPE = "gmp_atl"
+"""The model type of an exported classifier, which brings its own class for transformers."""
 
 
 def emotion_model_from_files(files: Mapping[str, bytes], name: str = "model") -> EmotionModel:
@@ -31,7 +34,8 @@ def emotion_model_from_files(files: Mapping[str, bytes], name: str = "model") ->
         )
     with tempfile.TemporaryDirectory(prefix="gmp-atl-") as folder:
         for file in MODEL_FILES:
-            (Path(folder) / file).write_bytes(files[file])
+            data = _own_config(files[file]) if file == "config.json" else files[file]
+            (Path(folder) / file).write_bytes(data)
         try:
             with no_progress_bars():
                 loaded = EmotionModel.from_pretrained(
@@ -58,6 +62,21 @@ def emotion_model_from_files(files: Mapping[str, bytes], name: str = "model") ->
             f"model was trained with, or train it again"
         )
     return model.eval()
+
+
+def _own_config(data: bytes) -> bytes:
+    """``config.json`` with our own model type, where it is that of an exported classifier.
+
+    The weights and all other keys are the same. transformers warns about a type that is not the class's.
+    """
+    try:
+        values = json.loads(data)
+    except ValueError:
+        return data  # transformers names what is wrong with it
+    if not isinstance(values, dict) or values.get("model_type") != EXPORTED_TYPE:
+        return data
+    own = {key: value for key, value in values.items() if key not in ("auto_map", "architectures")}
+    return json.dumps(own | {"model_type": EmotionModel.config_class.model_type}).encode()
 
 
 def load_emotion_model(uri: str) -> EmotionModel:

@@ -19,7 +19,7 @@ function shape(name, attributes) {
 export function drawProbabilities(answer) {
   const emotions = Object.keys(answer.probabilities);
   $("emotion").textContent = answer.emotion;
-  $("confidence").textContent = `${percent(answer.probabilities[answer.emotion])} of ${emotions.length} classes`;
+  $("confidence").textContent = `${percent(answer.probabilities[answer.emotion])} (chance ${percent(1 / emotions.length)})`;
   $("bars").replaceChildren();
   emotions.forEach((emotion, i) => {
     const fill = element("div", { class: `fill f${i % COLOURS}` });
