@@ -79,7 +79,9 @@ def _resolved(model: str, root: str | None, fold: int | None) -> tuple[str, str]
         )
     except ModuleNotFoundError:
         uri = model if "://" in model else str(Path(model).resolve())
-        return uri, uri.rstrip("/").removesuffix("/files").rpartition("/")[2]
+        from gmp_atl_dist.serving.deployment import label_of
+
+        return uri, label_of(uri)
     reference = resolve_model(model, root=root, fold=fold)
     return reference.uri, reference.label
 

@@ -7,9 +7,9 @@ Ray restarts a replica that dies. ``Front`` then sends its jobs again, because a
 from __future__ import annotations
 
 import asyncio
+import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 FRONT, MODEL = "Front", "Model"
 BATCH_JOBS = 16
 _BATCH_WAIT_S = 0.005
+MODEL_VARIABLE = "GMP_ATL_SERVE_MODEL"
+_ARGUMENTS = {"model", "label", "device", "replicas", "cpus", "gpus"}
 _MOST_TRIES = 5
 _RETRY_S = 0.5
 _START_AGAIN_S = 10
@@ -159,26 +161,37 @@ def application(options: ServeOptions) -> Application:
 def build(arguments: dict[str, Any]) -> Application:
     """The builder that a Serve configuration names in ``import_path``, as for a RayService.
 
-    ``arguments`` are the fields of :class:`ServeOptions` and :class:`Limits`. The token comes from the
-    environment of the cluster's processes.
+    ``arguments`` are the fields of :class:`ServeOptions` and :class:`Limits`. The token, and the model if it
+    is no argument, come from the environment of the cluster's processes.
 
     Raises:
-        ConfigError: an argument is not known, or there is no token.
+        ConfigError: an argument is not known, or there is no token or no model.
     """
     token_sha256 = token_digest(None)
     if token_sha256 is None:
         raise ConfigError(
             f"a server in a cluster needs a token; set {TOKEN_VARIABLE} in the environment of its pods"
         )
-    names = set(Limits.__dataclass_fields__)
-    limits = {name: value for name, value in arguments.items() if name in names}
-    others = {name: value for name, value in arguments.items() if name not in names}
-    unknown = sorted(set(others) - {"model", "label", "device", "replicas", "cpus", "gpus"})
-    if unknown or "model" not in others:
+    limit_names = set(Limits.__dataclass_fields__)
+    unknown = sorted(set(arguments) - limit_names - _ARGUMENTS)
+    if unknown:
         raise ConfigError(
-            f"arguments of the application: {', '.join(unknown) or 'model'} is "
-            f"{'not known' if unknown else 'missing'}"
+            f"arguments of the application: {', '.join(unknown)} is not known; known are "
+            f"{', '.join(sorted(limit_names | _ARGUMENTS))}"
         )
-    label = others.pop("label", None) or PurePosixPath(str(others["model"])).name
-    options = ServeOptions(label=label, token_sha256=token_sha256, **others)
-    return application(replace(options, limits=Limits(**limits)))
+    limits = Limits(**{name: value for name, value in arguments.items() if name in limit_names})
+    others = {name: value for name, value in arguments.items() if name in _ARGUMENTS}
+    model = str(others.pop("model", None) or os.environ.get(MODEL_VARIABLE, ""))
+    if not model:
+        raise ConfigError(
+            f"no model to serve; set {MODEL_VARIABLE} in the environment of the pods, or the argument model"
+        )
+    label = str(others.pop("label", None) or label_of(model))
+    return application(
+        ServeOptions(model=model, label=label, token_sha256=token_sha256, limits=limits, **others)
+    )
+
+
+def label_of(model: str) -> str:
+    """What clients see of a folder or URI: its last part, without the folder ``files`` of an artefact."""
+    return model.rstrip("/").removesuffix("/files").rpartition("/")[2] or "model"

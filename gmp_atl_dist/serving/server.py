@@ -4,53 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
+import time
 from collections.abc import Callable
-from types import FrameType
+
+from ray import serve
+from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from gmp_atl_dist.config import RuntimeConfig
-from gmp_atl_dist.errors import ConfigError, ModelError, WorkerError
+from gmp_atl_dist.errors import ConfigError, GmpAtlError, ModelError, WorkerError
 from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.serving.before_start import check_model, free_port
 from gmp_atl_dist.serving.deployment import ServeOptions, application
+from gmp_atl_dist.serving.stopping import Stop
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class _Stopped(BaseException):
-    """A signal came while the server was starting."""
-
-
-class Stop:
-    """The first SIGINT, SIGTERM or SIGHUP asks to stop; the second one ends the process at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self.starting = True
-        self._event = threading.Event()
-
-    def install(self) -> None:
-        for number in _SIGNALS:
-            signal.signal(number, self._receive)
-
-    def wait(self) -> None:
-        """Return when the server should end."""
-        # With a time limit, because a signal does not wake a wait without one in all Pythons.
-        while not self._event.wait(0.5):
-            pass
-
-    @property
-    def exit_code(self) -> int:
-        return 128 + (self.signal or signal.SIGTERM)
-
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.signal is not None:
-            os._exit(128 + number)
-        self.signal = number
-        self._event.set()
-        if self.starting:
-            raise _Stopped
+_POLL_S = 0.3
+_NOTICE_S = 60.0
+_FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 
 
 def run_server(
@@ -79,40 +49,35 @@ def run_server(
     address = ray_address or os.environ.get("RAY_ADDRESS")
     if not address:
         port = free_port(host, port)
-    stop = Stop()
+    stop = Stop(say)
     stop.install()
     with RayConnection(RuntimeConfig(ray_address=address)) as connection:
+        say(f"starting {options.label} on {address or 'this machine'}; this takes some 20 s")
         try:
-            say(f"starting {options.label} on {address or 'this machine'}; this takes some 20 s")
             connection.open()
-            stop.install()  # Ray has put a handler of its own in place, which ends with code 15
-            shown = _deploy(options, name, host, port, cluster=bool(address))
-            stop.install()
-            stop.starting = False
-        except _Stopped:
-            say("stopped before it was ready")
-            return stop.exit_code
         except SystemExit:
-            say("stopped before it was ready")  # Ray's handler, while Ray was starting
-            return stop.exit_code
-        say(f"ready: http://{shown}/ (API: http://{shown}/docs); Ctrl-C ends it")
-        stop.wait()
-        say("stopping; requests that were received are answered")
-        _remove(name)
+            return stop.exit_code  # by a handler that Ray has while it starts
+        stop.install()  # Ray has put its own in place, which ends with code 15
+        if not stop.asked:
+            _deploy(options, name, host, port, cluster=bool(address))
+            stop.install()
+            try:
+                if _wait_until_ready(name, stop, say):
+                    shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
+                    say(f"ready: http://{shown}:{port}/ (API: /docs); Ctrl-C ends it")
+                    while not stop.wait(_NOTICE_S):
+                        pass
+            finally:
+                # Serve itself ends with a Ray of this process, and stays in a cluster.
+                serve.delete(name)
     say("stopped")
     return stop.exit_code
 
 
-def _deploy(options: ServeOptions, name: str, host: str, port: int, *, cluster: bool) -> str:
-    """Deploy and wait until the model is loaded; returns host and port for people."""
-    from ray import serve
-    from ray.serve.config import HTTPOptions, ProxyLocation
-    from ray.serve.schema import LoggingConfig
-
+def _deploy(options: ServeOptions, name: str, host: str, port: int, *, cluster: bool) -> None:
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    where = ProxyLocation.EveryNode if cluster else ProxyLocation.HeadOnly
     serve.start(
-        proxy_location=where,
+        proxy_location=ProxyLocation.EveryNode if cluster else ProxyLocation.HeadOnly,
         http_options=HTTPOptions(host=host, port=port),
         logging_config=LoggingConfig(log_level="ERROR", enable_access_log=False),
     )
@@ -120,27 +85,48 @@ def _deploy(options: ServeOptions, name: str, host: str, port: int, *, cluster: 
         raise ConfigError(
             f"the cluster has an application {name!r} already; give --name, or delete it there"
         )
-    try:
-        serve.run(application(options), name=name, route_prefix="/", blocking=False)
-    except RuntimeError as e:
-        _remove(name)
-        raise _start_error(str(e)) from None
-    shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
-    return f"{shown}:{port}"
+    target = serve.RunTarget(application(options), name=name, route_prefix="/")
+    serve.run_many(
+        [target],
+        wait_for_ingress_deployment_creation=False,
+        wait_for_applications_running=False,
+    )
 
 
-def _start_error(text: str) -> ModelError | WorkerError:
-    """Our own error of the replica's, if it is one; Ray puts a traceback around it."""
+def _wait_until_ready(name: str, stop: Stop, say: Callable[[str], None]) -> bool:
+    """Wait until the model is loaded; False if a signal came before.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        WorkerError: the server does not start.
+    """
+    notice_s = time.monotonic() + _NOTICE_S
+    while not stop.wait(_POLL_S):
+        found = serve.status().applications.get(name)
+        if found is None:
+            continue
+        if found.status == ApplicationStatus.RUNNING:
+            return True
+        messages = [found.message, *(one.message for one in found.deployments.values())]
+        error = _start_error("\n".join(messages), failed=found.status in _FAILED)
+        if error is not None:
+            raise error
+        if time.monotonic() > notice_s:
+            notice_s += _NOTICE_S
+            waits = next((text for text in messages if text), "no reason given")
+            say(f"still starting: {waits.splitlines()[0]}")
+    return False
+
+
+def _start_error(text: str, *, failed: bool) -> GmpAtlError | None:
+    """Our own error of a replica, at its first try; Ray puts a traceback around it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for line in reversed(lines):
         _, mark, message = line.partition("ModelError: ")
         if mark:
             return ModelError(message)
-    return WorkerError(f"the server does not start: {' '.join(lines[-3:]) or 'no reason given'}")
-
-
-def _remove(name: str) -> None:
-    """Delete the application. Serve itself ends with a Ray of this process, and stays in a cluster."""
-    from ray import serve
-
-    serve.delete(name)
+    if failed:
+        return WorkerError(
+            f"the server does not start: {' '.join(lines[-3:]) or 'no reason given'}"
+        )
+    return None
