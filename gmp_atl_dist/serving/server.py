@@ -51,12 +51,13 @@ def run_server(
         port = free_port(host, port)
     stop = Stop(say)
     stop.install()
-    with RayConnection(RuntimeConfig(ray_address=address)) as connection:
+    with RayConnection(RuntimeConfig(ray_address=address), log_to_driver=False) as connection:
         say(f"starting {options.label} on {address or 'this machine'}; this takes some 20 s")
         try:
             connection.open()
-        except SystemExit:
-            return stop.exit_code  # by a handler that Ray has while it starts
+        except SystemExit:  # by a handler that Ray has while it starts
+            say("stopped before it was ready")
+            return stop.exit_code
         stop.install()  # Ray has put its own in place, which ends with code 15
         if not stop.asked:
             _deploy(options, name, host, port, cluster=bool(address))
@@ -64,6 +65,7 @@ def run_server(
             try:
                 if _wait_until_ready(name, stop, say):
                     shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
+                    say(f"logs: {connection.session_dir}/logs/serve")
                     say(f"ready: http://{shown}:{port}/ (API: /docs); Ctrl-C ends it")
                     while not stop.wait(_NOTICE_S):
                         pass
