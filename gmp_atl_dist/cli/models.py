@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from gmp_atl_dist.cli import push
 from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_experiment
 
 app = typer.Typer(help="Models: out of the store, for transformers alone.")
@@ -16,10 +17,7 @@ Format = Literal["transformers", "onnx"]
 Stage = Literal["retrain", "warmup", "backbone"]
 
 
-# Without it, an app of one command would take no command's name.
-@app.callback()
-def _app() -> None:
-    pass
+app.command("push")(push.push)
 
 
 @app.command("export")
