@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from ray.serve.schema import LoggingConfig
 
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.serving.app import build_app
+from gmp_atl_dist.serving.batching import Batcher
 from gmp_atl_dist.serving.clips import Job
 from gmp_atl_dist.serving.counters import Counters
 from gmp_atl_dist.serving.limits import Limits
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
 FRONT, MODEL = "Front", "Model"
-BATCH_JOBS = 16
-_BATCH_WAIT_S = 0.005
+BATCH_JOBS = 32
 MODEL_VARIABLE = "GMP_ATL_SERVE_MODEL"
 _ARGUMENTS = {"model", "label", "device", "replicas", "cpus", "gpus"}
 _MOST_TRIES = 5
@@ -71,15 +70,13 @@ class ModelReplica:
 
     def __init__(self, options: ServeOptions) -> None:
         self._run = ModelRunner(options.model, options.label, options.device, options.cpus)
-        # One thread: it computes while the event loop takes jobs and answers health checks.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._batcher = Batcher(self._run, BATCH_JOBS)
 
     async def facts(self) -> ModelFacts:
         return self._run.facts
 
-    @serve.batch(max_batch_size=BATCH_JOBS, batch_wait_timeout_s=_BATCH_WAIT_S)
-    async def compute(self, jobs: list[Job]) -> list[Computed]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, jobs)
+    async def compute(self, job: Job) -> Computed:
+        return await self._batcher(job)
 
 
 class ReplicaService:

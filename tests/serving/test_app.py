@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.errors import ConfigError, ModelError
 from gmp_atl_dist.predict import Predictor
 from gmp_atl_dist.serving.app import build_app
+from gmp_atl_dist.serving.batching import Batcher
 from gmp_atl_dist.serving.before_start import check_model, free_port
 from gmp_atl_dist.serving.clips import Job, jobs_of, plan_clips, windows_of
 from gmp_atl_dist.serving.gate import Gate
@@ -380,3 +382,37 @@ def test_a_batch_of_many_requests_is_exact(service: OneProcess) -> None:
     for job, one in zip(jobs, together, strict=True):
         np.testing.assert_allclose(one.probabilities, runner([job])[0].probabilities, atol=1e-5)
         assert (one.batch_jobs, one.batch_clips) == (4, 4)
+
+
+def test_the_next_batch_collects_while_one_is_computed() -> None:
+    free = threading.Event()
+    sizes: list[int] = []
+
+    def run(jobs: Sequence[Job]) -> list[Computed]:
+        free.wait(30)
+        sizes.append(len(jobs))
+        if any(not job.spans for job in jobs):
+            raise ValueError("a defect")
+        return [Computed([[float(job.spans[0][1])]], 0.0, len(jobs), 1, 1.0) for job in jobs]
+
+    def job(number: int) -> Job:
+        return Job(np.zeros(1, np.int16), ((0, number),) if number else ())
+
+    async def ask() -> None:
+        batcher = Batcher(run, max_jobs=4)
+        first = asyncio.create_task(batcher(job(1)))
+        while not batcher._worker:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(batcher(job(n))) for n in range(2, 9)]
+        await asyncio.sleep(0)
+        others[0].cancel()
+        free.set()
+        results = [await first, *[await one for one in others[1:]]]
+        assert [one.probabilities[0][0] for one in results] == [1, 3, 4, 5, 6, 7, 8]
+        assert sizes == [1, 3, 3], "nobody waits for the one that was given up"
+        with pytest.raises(ValueError, match="a defect"):
+            await batcher(job(0))
+        assert (await batcher(job(9))).batch_jobs == 1, "it goes on"
+
+    asyncio.run(ask())
