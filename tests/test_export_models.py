@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import soundfile as sf
 import torch
 import yaml
 from huggingface_hub import ModelCard
@@ -26,7 +28,7 @@ from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import ModelConfig, RunConfig
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.errors import ModelError
-from gmp_atl_dist.exchange.models import EXPORTED_NAMES, export_model
+from gmp_atl_dist.exchange.models import EXPORTED_NAMES, ONNX_NAMES, export_model
 from gmp_atl_dist.inference.predictor import probabilities_of
 from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.hubert import Hubert
@@ -66,6 +68,9 @@ try:
 except ImportError:
     pass
 
+# As on a machine with a CPU build of torch, where our documentation says to remove it.
+sys.modules["torchaudio"] = None
+
 import numpy as np, torch
 from transformers import (
     AutoFeatureExtractor, AutoModelForAudioClassification, HubertModel, Wav2Vec2FeatureExtractor, pipeline,
@@ -102,6 +107,12 @@ for name, folder in job["classifiers"].items():
         [[next(a["score"] for a in one if a["label"] == label) for label in order] for one in answers]
     )
     found[name + "/labels"] = np.array(order)
+    said = []
+    exec(job["snippets"][name], {"FOLDER": folder, "print": said.append})
+    ((answers,),) = [said]
+    found[name + "/snippet"] = np.array(
+        [next(a["score"] for a in answers if a["label"] == label) for label in order]
+    )
 for name, folder in job["backbones"].items():
     extractor = AutoFeatureExtractor.from_pretrained(folder)
     model, info = HubertModel.from_pretrained(folder, output_loading_info=True)
@@ -206,6 +217,19 @@ def ran(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
     return Exports(config, folder / "x.toml", corpus, backbone, made, folder / "out", waves, {}, "")
 
 
+def speech_48_khz() -> np.ndarray:
+    """Stereo: fp32 (samples, 2)."""
+    t = np.arange(2 * 48_000) / 48_000
+    left = 0.4 * np.sin(2 * np.pi * (150 + 40 * np.sin(5 * t)) * t) * np.sin(3 * t) ** 2
+    return np.stack([left, 0.5 * left], axis=1).astype(np.float32)
+
+
+def snippet_of(folder: Path) -> str:
+    """The code under "Use" of a model card."""
+    text = (folder / "README.md").read_text()
+    return text.partition("## Use")[2].partition("```python\n")[2].partition("```")[0]
+
+
 @pytest.fixture(scope="module")
 def exports(ran: Exports) -> Exports:
     out = ran.folder
@@ -218,7 +242,9 @@ def exports(ran: Exports) -> Exports:
     made = FoldArtifacts(ran.made.fold, {**ran.made.handles, "finetune": other})
     export_model(ran.config, ran.corpus, ran.backbone, made, out / "stable", what="classifier")
     np.savez(out / "waves.npz", *ran.waves)
+    sf.write(out / "speech.wav", speech_48_khz(), 48_000, subtype="PCM_16")
     job = {
+        "snippets": {name: snippet_of(out / name) for name in ("classifier", "stable")},
         "waves": str(out / "waves.npz"),
         "out": str(out / "found.npz"),
         "classifiers": {name: str(out / name) for name in ("classifier", "stable")},
@@ -282,6 +308,26 @@ def test_frames_are_ours(exports: Exports, stage: str) -> None:
 def test_nothing_is_complained_of(exports: Exports) -> None:
     for word in ("warn", "newly initialized", "not used", "unexpected", "not supported"):
         assert word not in exports.said.lower(), exports.said
+
+
+@pytest.mark.parametrize("name", ["classifier", "stable"])
+def test_the_cards_code_reads_any_rate_without_torchaudio(exports: Exports, name: str) -> None:
+    (answer,) = Predictor(exports.folder / name).predict([exports.folder / "speech.wav"])
+    np.testing.assert_allclose(exports.found[f"{name}/snippet"], list(answer.values()), atol=2e-3)
+
+
+def test_predict_on_an_exported_folder_complains_of_nothing(exports: Exports) -> None:
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    try:
+        for name in ("classifier", "stable"):
+            load_emotion_model(str(exports.folder / name))
+    finally:
+        logger.removeHandler(handler)
+    assert said == []
 
 
 def test_weights_are_the_artefacts_own_bytes(exports: Exports) -> None:
@@ -533,3 +579,34 @@ def test_another_type_of_model_is_refused_by_name(
     monkeypatch.setattr("gmp_atl_dist.exchange.models._read_checked", other)
     with pytest.raises(ModelError, match=r"of type 'wav2vec2'; gmp-atl model export writes 'hub"):
         export_model(ran.config, ran.corpus, ran.backbone, ran.made, tmp_path / "out", what=what)
+
+
+@pytest.mark.slow
+def test_the_command_writes_onnx_with_a_card_that_works(
+    ran: Exports,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "onnx"
+    common = ("model", "export", "-c", ran.toml, "--fold", "1", "--to", folder, "--format", "onnx")
+    code, out, err = run_cli(capsys, *common, "--what", "classifier")
+    assert (code, err) == (0, ""), "the exporter prints nothing"
+    assert f"onnxruntime.InferenceSession('{folder}/model.onnx')" in out
+    assert {p.name for p in folder.iterdir()} == ONNX_NAMES
+
+    text = (folder / "README.md").read_text()
+    assert yaml.safe_load(text.split("---")[1])["library_name"] == "onnx"
+    assert text.count("## Use") == 1
+    assert text.count("## Data") == 1
+    sf.write(tmp_path / "speech.wav", speech_48_khz(), 48_000, subtype="PCM_16")
+    monkeypatch.chdir(tmp_path)
+    said: list[dict[str, float]] = []
+    exec(snippet_of(folder).replace("FOLDER", str(folder)), {"print": said.append})
+    model = f"{ran.config.runtime.root}/{ran.made.artifact('finetune').key.prefix}/files"
+    (expected,) = Predictor(model).predict([tmp_path / "speech.wav"])
+    assert said[0] == pytest.approx(expected, abs=2e-3)
+
+    assert run_cli(capsys, *common, "--what", "classifier")[0] == 4, "it is not empty"
+    code, _, err = run_cli(capsys, *common, "--what", "backbone")
+    assert (code, "only the classifier is exported to ONNX" in err) == (2, True)

@@ -31,6 +31,7 @@ _PART_OF = ("app.kubernetes.io/part-of", "gmp-atl")
 _ALPHA = ("networkPolicy", "tlsOptions", "historyServerOptions")
 _DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 _DRAIN_MARGIN_S = 10
+_SERVE_TOKEN = "GMP_ATL_SERVE_TOKEN"
 _UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -126,6 +127,32 @@ def _queue_rules(metadata: Manifest, spec: Manifest, cluster: Manifest) -> Itera
                 yield f"Volcano: {group['groupName']}: minReplicas must equal maxReplicas"
 
 
+def service_rules(service: Manifest) -> Iterator[str]:
+    """The rules of KubeRay, and ours, that a RayService breaks."""
+    spec, cluster = service["spec"], service["spec"].get("rayClusterConfig") or {}
+    name = service["metadata"].get("name", "")
+    if len(name) > _MAX_NAME or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
+        yield f"name {name!r}: must be a DNS label of at most {_MAX_NAME} characters"
+    yield from _cluster_rules(cluster)
+    yield from _head_rules(cluster)
+    yield from _drain_rules(cluster)
+    config = yaml.safe_load(spec.get("serveConfigV2") or "{}")
+    port = (config.get("http_options") or {}).get("port", 8000)
+    if (config.get("http_options") or {}).get("host") != "0.0.0.0":
+        yield "serveConfigV2: http_options.host must be 0.0.0.0, or no other pod reaches it"
+    if not config.get("applications"):
+        yield "serveConfigV2: no application"
+    for group, holder in _groups(cluster).items():
+        container = holder["template"]["spec"]["containers"][0]
+        tokens = [e for e in container.get("env", ()) if e["name"] == _SERVE_TOKEN]
+        if not tokens or "secretKeyRef" not in (tokens[0].get("valueFrom") or {}):
+            yield f"{group}: {_SERVE_TOKEN} must come from a Secret"
+        probe = (container.get("readinessProbe") or {}).get("httpGet") or {}
+        named = {p.get("name"): p["containerPort"] for p in container.get("ports", ())}
+        if group != "head" and named.get(probe.get("port"), probe.get("port")) != port:
+            yield f"{group}: readinessProbe.httpGet must ask port {port}; KubeRay's own needs wget"
+
+
 def house_rules(manifests: Sequence[Manifest], *, tags: bool = False) -> Iterator[str]:
     """The rules that keep a run safe and able to resume, as far as they are broken."""
     for job in ray_jobs(manifests):
@@ -149,6 +176,15 @@ def house_rules(manifests: Sequence[Manifest], *, tags: bool = False) -> Iterato
 
 def _run_rules(spec: Manifest) -> Iterator[str]:
     cluster = spec.get("rayClusterSpec") or {}
+    yield from _head_rules(cluster)
+    if re.search(r"[&|;<>$`'\"\n]", spec.get("entrypoint", "")):
+        yield "entrypoint: must be one plain command, because KubeRay inserts it into a shell"
+    if spec.get("backoffLimit", 0) < 1:
+        yield "backoffLimit: must be at least 1, so that a run that lost its head is resumed"
+    yield from _drain_rules(cluster)
+
+
+def _head_rules(cluster: Manifest) -> Iterator[str]:
     if (cluster.get("authOptions") or {}).get("mode") != "token":
         yield "authOptions.mode must be token: the job API executes any job that it receives"
     head = cluster["headGroupSpec"]
@@ -156,10 +192,9 @@ def _run_rules(spec: Manifest) -> Iterator[str]:
         yield 'head: num-cpus must be "0", so that no task runs beside the driver'
     if head.get("serviceType", "ClusterIP") != "ClusterIP" or head.get("enableIngress"):
         yield "head: the dashboard can be reached from outside the cluster"
-    if re.search(r"[&|;<>$`'\"\n]", spec.get("entrypoint", "")):
-        yield "entrypoint: must be one plain command, because KubeRay inserts it into a shell"
-    if spec.get("backoffLimit", 0) < 1:
-        yield "backoffLimit: must be at least 1, so that a run that lost its head is resumed"
+
+
+def _drain_rules(cluster: Manifest) -> Iterator[str]:
     for name, group in _groups(cluster).items():
         pod = group["template"]["spec"]
         env = {e["name"]: e.get("value") for e in pod["containers"][0].get("env", ())}
@@ -247,6 +282,9 @@ def _pods(manifest: Manifest) -> Iterator[tuple[str, Mapping[str, str], Manifest
     """(location, labels, spec) of every pod. The autoscaler's container counts as a pod of its own."""
     if manifest["kind"] in ("Deployment", "StatefulSet", "Job"):
         yield _pod(f"{manifest['kind']}/{manifest['metadata']['name']}", manifest["spec"])
+    if manifest["kind"] == "RayService":
+        for name, group in _groups(manifest["spec"].get("rayClusterConfig") or {}).items():
+            yield _pod(f"RayService/ray/{name}", group)
     for job in ray_jobs([manifest]):
         spec, cluster = job["spec"], job["spec"].get("rayClusterSpec") or {}
         if spec.get("submitterPodTemplate"):
@@ -294,6 +332,9 @@ def _bytes(quantity: str) -> int:
 def broken_rules(manifests: Sequence[Manifest], *, tags: bool = False) -> list[str]:
     """A message for every broken rule."""
     refused = [problem for job in ray_jobs(manifests) for problem in operator_rules(job)]
+    for service in manifests:
+        if service["kind"] == "RayService":
+            refused += service_rules(service)
     return refused + list(house_rules(manifests, tags=tags))
 
 

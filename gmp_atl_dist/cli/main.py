@@ -20,6 +20,7 @@ from gmp_atl_dist.cli import (
     models,
     predict,
     run,
+    serve,
     submit,
 )
 from gmp_atl_dist.cli.again import remember_command
@@ -35,6 +36,7 @@ app.command(cls=run.StageCommand)(run.stage)
 app.command()(run.status)
 app.command()(run.verify)
 app.command()(predict.predict)
+app.command()(serve.serve)
 app.command()(doctor.doctor)
 app.command()(submit.submit)
 app.add_typer(corpora.app, name="corpora")

@@ -7,18 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
+from gmp_atl_dist.cli import push
 from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_experiment
 
 app = typer.Typer(help="Models: out of the store, for transformers alone.")
 
 What = Literal["classifier", "backbone"]
+Format = Literal["transformers", "onnx"]
 Stage = Literal["retrain", "warmup", "backbone"]
 
 
-# Without it, an app of one command would take no command's name.
-@app.callback()
-def _app() -> None:
-    pass
+app.command("push")(push.push)
 
 
 @app.command("export")
@@ -31,6 +30,9 @@ def export(
         Stage | None,
         typer.Option(help="whose backbone; retrain by default, backbone is the stock one"),
     ] = None,
+    format_: Annotated[
+        Format, typer.Option("--format", help="onnx needs the extra onnx; the classifier only")
+    ] = "transformers",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace a folder that this command wrote")
     ] = False,
@@ -57,10 +59,14 @@ def export(
         to,
         what=what,
         stage=stage or "retrain",
+        format=format_,
         overwrite=overwrite,
     )
     key = exported.artifact.key
     print(f"{key.kind} {key.fingerprint}: {what}, {exported.num_bytes / 1e6:.1f} MB in {to}")
+    if format_ == "onnx":
+        print(f"load it: onnxruntime.InferenceSession('{to}/model.onnx')")
+        return 0
     load = {
         "classifier": "AutoModelForAudioClassification.from_pretrained(FOLDER, trust_remote_code=True)",
         "backbone": "HubertModel.from_pretrained(FOLDER)",

@@ -27,6 +27,11 @@ _LOGITS = {
     "cross_entropy": "those of a linear layer",
 }
 
+_READ = (
+    'samples, rate = soundfile.read("speech.wav", dtype="float32", always_2d=True)\n'
+    "wave = soxr.resample(samples.mean(axis=1), rate, 16000)  # mono, 16 kHz\n"
+)
+
 
 def render_card(facts: CardFacts) -> str:
     """The text of ``README.md``. The same facts give the same bytes."""
@@ -43,6 +48,39 @@ def render_card(facts: CardFacts) -> str:
         _provenance(facts),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def render_onnx_card(facts: CardFacts, opset: int) -> str:
+    """The text of ``README.md`` beside ``model.onnx``."""
+    text = render_card(facts)
+    before, _, rest = text.partition("## Use\n\n")
+    _, mark, after = rest.partition("\n\n## ")
+    before = before.replace('library_name: "transformers"', 'library_name: "onnx"', 1)
+    return f"{before}{_onnx_use(facts, opset)}{mark}{after}"
+
+
+def _onnx_use(facts: CardFacts, opset: int) -> str:
+    return (
+        "## Use\n\n"
+        "```python\n"
+        "import json\n\n"
+        "import numpy as np\n"
+        "import onnxruntime\n"
+        "import soundfile\n"
+        "import soxr\n\n"
+        'session = onnxruntime.InferenceSession("FOLDER/model.onnx")\n'
+        f"{_READ}"
+        'inputs = {"wave": wave[None], "num_samples": np.array([len(wave)])}\n'
+        "logits, probabilities = session.run(None, inputs)\n"
+        'emotions = json.loads(session.get_modelmeta().custom_metadata_map["emotions"])\n'
+        "print(dict(zip(emotions, probabilities[0])))\n"
+        "```\n\n"
+        f"Classes: {', '.join(facts.emotions)}. The file has opset {opset}. It needs neither torch nor "
+        "transformers. Both axes of `wave` are dynamic. Clips of different lengths may be padded: "
+        "`num_samples` has the length of each clip, and what lies behind is not read. The waveform is "
+        f"normalised inside where the model needs it. Logits are {_LOGITS[facts.loss]}. The export compared "
+        "all of this with torch."
+    )
 
 
 def _header(facts: CardFacts) -> str:
@@ -88,10 +126,14 @@ def _use(facts: CardFacts) -> str:
         return (
             "## Use\n\n"
             "```python\n"
+            "import soundfile\n"
+            "import soxr\n"
             "from transformers import pipeline\n\n"
             'classify = pipeline("audio-classification", model=FOLDER, trust_remote_code=True)\n'
-            'classify({"raw": wave, "sampling_rate": 16000})  # float32, mono, in [-1, 1)\n'
+            f"{_READ}"
+            'print(classify({"raw": wave, "sampling_rate": 16000}, top_k=None))\n'
             "```\n\n"
+            "The pipeline itself resamples only with torchaudio. soxr does it here. "
             f"Classes: {', '.join(facts.emotions)}. `trust_remote_code` runs `modeling_gmp_atl.py` from "
             "this folder. That file imports torch and transformers only; read it first. Logits are "
             f"{_LOGITS[facts.loss]}. Batches may be padded "

@@ -16,24 +16,28 @@ from typing import Literal, cast
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import RunConfig
-from gmp_atl_dist.errors import ArtifactError, ModelError
+from gmp_atl_dist.errors import ArtifactError, ConfigError, ModelError
 from gmp_atl_dist.exchange.card_facts import CardFacts
 from gmp_atl_dist.exchange.folders import check_folder, write_folder
-from gmp_atl_dist.exchange.model_card import render_card
+from gmp_atl_dist.exchange.model_card import render_card, render_onnx_card
 from gmp_atl_dist.models.head_registry import LOSSES, POOLINGS
+from gmp_atl_dist.models.stored import EXPORTED_TYPE, emotion_model_from_files
 from gmp_atl_dist.stages.base import Pending
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.store.artifact import Artifact
 
 What = Literal["classifier", "backbone"]
 BackboneStage = Literal["retrain", "warmup", "backbone"]
+Format = Literal["transformers", "onnx"]
 
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
 _BACKBONE_TYPE = "hubert"
 """The format of an export is HuBERT's."""
 _CLASSIFIER_TYPE = "gmp_atl_emotion"
+ONNX_NAME = "model.onnx"
 _PREPROCESSOR, _CODE = "preprocessor_config.json", "modeling_gmp_atl.py"
 EXPORTED_NAMES = frozenset({_CONFIG, _WEIGHTS, _CARD, _PREPROCESSOR, _CODE})
+ONNX_NAMES = frozenset({ONNX_NAME, _CARD})
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,18 @@ def export_model(
     *,
     what: What,
     stage: BackboneStage = "retrain",
+    format: Format = "transformers",
     overwrite: bool = False,
 ) -> Exported:
     """Write the classifier of a fold, or the backbone that ``stage`` made, with a model card.
 
     Raises:
+        ConfigError: the extra ``onnx`` is not installed, or a backbone is to be exported to ONNX.
         ArtifactError: the stage is not done, its files are damaged, or the folder is not empty.
         ModelError: this version does not write such a model.
     """
+    if format == "onnx":
+        check_onnx(what)
     kind = "finetune" if what == "classifier" else stage
     handles = {"backbone": backbone, **made.handles}
     artifact = handles[kind]
@@ -70,6 +78,12 @@ def export_model(
             f"run with the same configuration"
         )
     values = _model_config(artifact)
+    facts = CardFacts.of(config, corpus, backbone, made, artifact, values)
+    if format == "onnx":
+        check_folder(folder, ONNX_NAMES, overwrite=overwrite)
+        written = _onnx_files(artifact, facts)
+        write_folder(folder, written)
+        return Exported(artifact, sum(map(len, written.values())))
     if what == "classifier":
         _refuse_plugins(values, f"{kind} {made.fold.name}")
     check_folder(folder, EXPORTED_NAMES, overwrite=overwrite)
@@ -80,10 +94,30 @@ def export_model(
     }
     if what == "classifier":
         written[_CODE] = (files("gmp_atl_dist.exchange") / _CODE).read_bytes()
-    facts = CardFacts.of(config, corpus, backbone, made, artifact, values)
     written[_CARD] = render_card(facts).encode()
     write_folder(folder, written)
     return Exported(artifact, sum(map(len, written.values())))
+
+
+def check_onnx(what: What) -> None:
+    """Raises ConfigError if ``what`` cannot be exported to ONNX here."""
+    from gmp_atl_dist.exchange.onnx_files import check_installed
+
+    if what != "classifier":
+        raise ConfigError(f"--format onnx --what {what}: only the classifier is exported to ONNX")
+    check_installed()
+
+
+def _onnx_files(artifact: Artifact, facts: CardFacts) -> dict[str, bytes]:
+    from gmp_atl_dist.exchange.onnx_files import OPSET, onnx_bytes
+
+    files = {name: _read_checked(artifact, name) for name in (_CONFIG, _WEIGHTS)}
+    model = emotion_model_from_files(files, artifact.key.prefix)
+    metadata = {"fingerprint": artifact.key.fingerprint, "title": facts.title}
+    return {
+        ONNX_NAME: onnx_bytes(model, metadata),
+        _CARD: render_onnx_card(facts, OPSET).encode(),
+    }
 
 
 def _refuse_plugins(values: Mapping[str, object], label: str) -> None:
@@ -122,7 +156,7 @@ def _classifier_config(values: dict[str, object]) -> dict[str, object]:
     return _hubert(values) | {
         "architectures": ["GmpAtlForAudioClassification"],
         # Not gmp_atl_emotion, which is a class of this package where it is installed.
-        "model_type": "gmp_atl",
+        "model_type": EXPORTED_TYPE,
         "auto_map": {
             "AutoConfig": f"{module}.GmpAtlConfig",
             "AutoModelForAudioClassification": f"{module}.GmpAtlForAudioClassification",

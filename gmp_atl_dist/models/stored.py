@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -12,7 +13,10 @@ from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.source import no_progress_bars
 from gmp_atl_dist.store.filesystem import Store
 
-MODEL_FILES = ("config.json", "model.safetensors")
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+MODEL_FILES = (_CONFIG, _WEIGHTS)
+EXPORTED_TYPE = "gmp_atl"
+"""The model type of an exported classifier, which brings its own class for transformers."""
 
 
 def emotion_model_from_files(files: Mapping[str, bytes], name: str = "model") -> EmotionModel:
@@ -26,8 +30,8 @@ def emotion_model_from_files(files: Mapping[str, bytes], name: str = "model") ->
     """
     _refuse_missing(files, name)
     with tempfile.TemporaryDirectory(prefix="gmp-atl-") as folder:
-        for file in MODEL_FILES:
-            (Path(folder) / file).write_bytes(files[file])
+        (Path(folder) / _CONFIG).write_bytes(_own_config(files[_CONFIG]))
+        (Path(folder) / _WEIGHTS).write_bytes(files[_WEIGHTS])
         return _load(folder, name)
 
 
@@ -69,15 +73,30 @@ def _load(folder: str, name: str) -> EmotionModel:
     return model.eval()
 
 
+def _own_config(data: bytes) -> bytes:
+    """``config.json`` with our own model type, where it is that of an exported classifier.
+
+    The weights and all other keys are the same. transformers warns about a type that is not the class's.
+    """
+    try:
+        values = json.loads(data)
+    except ValueError:
+        return data  # transformers names what is wrong with it
+    if not isinstance(values, dict) or values.get("model_type") != EXPORTED_TYPE:
+        return data
+    own = {key: value for key, value in values.items() if key not in ("auto_map", "architectures")}
+    return json.dumps(own | {"model_type": EmotionModel.config_class.model_type}).encode()
+
+
 def load_emotion_model(uri: str) -> EmotionModel:
     """The model in a folder or at a store URI."""
     store = Store.open(uri)
     present = {e.path for e in store.list()} & set(MODEL_FILES)
     if store.uri.startswith("file://"):
         _refuse_missing(present, uri)
-        # Links: a gigabyte of weights need not be copied to be read.
+        # A link: a gigabyte of weights need not be copied to be read.
         with tempfile.TemporaryDirectory(prefix="gmp-atl-") as folder:
-            for file in MODEL_FILES:
-                (Path(folder) / file).symlink_to(store.absolute(file))
+            (Path(folder) / _CONFIG).write_bytes(_own_config(store.read(_CONFIG)))
+            (Path(folder) / _WEIGHTS).symlink_to(store.absolute(_WEIGHTS))
             return _load(folder, uri)
     return emotion_model_from_files({name: store.read(name) for name in present}, uri)

@@ -24,10 +24,17 @@ class RayConnection:
 
     It goes to runtime.ray_address, else to RAY_ADDRESS, else to a Ray that is started on this machine.
     A Ray that was started here is stopped at the end. A cluster that was running before keeps running.
+
+    Args:
+        config: says where it goes.
+        log_to_driver: what workers print appears here too; else only in ``session_dir``.
     """
 
-    def __init__(self, config: RuntimeConfig) -> None:
+    def __init__(self, config: RuntimeConfig, *, log_to_driver: bool = True) -> None:
         self._config = config
+        self._log_to_driver = log_to_driver
+        self.session_dir = ""
+        """Folder of Ray's own files on the head, its logs among them; empty before ``open``."""
         self._opened = False
         self._is_ours = False
 
@@ -77,18 +84,25 @@ class RayConnection:
         import ray
 
         if address:
-            ray.init(address=address, logging_level=logging.ERROR, runtime_env=environment)
-            return
-        # A report waits for the controller's next poll; by default it polls every 2 s.
-        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _LOCAL_POLL_S)
-        # Without an address, Ray would join any cluster that runs on this machine.
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            logging_level=logging.ERROR,
-            runtime_env=environment,
-        )
+            context = ray.init(
+                address=address,
+                logging_level=logging.ERROR,
+                log_to_driver=self._log_to_driver,
+                runtime_env=environment,
+            )
+        else:
+            # A report waits for the controller's next poll; by default it polls every 2 s.
+            os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _LOCAL_POLL_S)
+            # Without an address, Ray would join any cluster that runs on this machine.
+            context = ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                logging_level=logging.ERROR,
+                log_to_driver=self._log_to_driver,
+                runtime_env=environment,
+            )
+        self.session_dir = str(context.address_info.get("session_dir") or "")
 
 
 def _set_up_worker() -> None:

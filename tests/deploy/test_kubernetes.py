@@ -19,6 +19,8 @@ from deploy.k8s.rules import broken_rules, operator_rules
 from gmp_atl_dist.config.file import load_config
 
 OVERLAYS = sorted(p.name for p in (REPOSITORY / "deploy/k8s/overlays").iterdir() if p.is_dir())
+RUNS = [name for name in OVERLAYS if name != "serve"]
+"""Those that train."""
 KUBERNETES = "1.32"
 
 pytest_plugins = ["support.manifests"]
@@ -48,7 +50,7 @@ def images(value: object) -> list[str]:
     return [image for below in value for image in images(below)] if isinstance(value, list) else []
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("name", RUNS)
 def test_an_overlay_is_what_kuberay_takes(
     checkout: Path, crds: tuple[ModuleType, str], name: str
 ) -> None:
@@ -70,7 +72,7 @@ def test_an_overlay_is_what_kubernetes_takes(checkout: Path, name: str) -> None:
     validator.validate(namespace, KUBERNETES, strict=True)
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("name", RUNS)
 def test_names_in_a_job_are_those_that_are_made(checkout: Path, name: str) -> None:
     manifests = overlay(checkout, name)
     made = {m["metadata"]["name"] for m in manifests if m["kind"] in ("ConfigMap", "Secret")}
@@ -83,7 +85,7 @@ def test_names_in_a_job_are_those_that_are_made(checkout: Path, name: str) -> No
     assert len([a for a in asked if a in made]) >= 3
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("name", RUNS)
 def test_what_a_run_asks_for_is_there(checkout: Path, name: str) -> None:
     """Every process finds a group that advertises its resource and has its cores and GPUs."""
     manifests = overlay(checkout, name)
