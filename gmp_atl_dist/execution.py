@@ -127,7 +127,9 @@ def run_pipeline(
     return sealed(pipeline.method(config, context.source, _Runner(context, tuple(observers))))
 
 
-def run_stage(config: RunConfig, context: Context, name: str) -> None:
+def run_stage(
+    config: RunConfig, context: Context, name: str, observers: Sequence[RunObserver] = ()
+) -> None:
     """Run the stage ``name`` for every fold. The stages before it must be done.
 
     Raises:
@@ -148,7 +150,7 @@ def run_stage(config: RunConfig, context: Context, name: str) -> None:
     context.store.check_writable()
     claim_layout(context.store)
     with suppress(_EndOfWalk):
-        pipeline.method(config, context.source, _Runner(context, only=name, order=order))
+        pipeline.method(config, context.source, _Runner(context, tuple(observers), name, order))
 
 
 def survey(config: RunConfig, context: Context) -> list[StageStatus]:

@@ -73,11 +73,16 @@ def _published(log: RunLog, root: str) -> str:
 def run(config: ConfigOption, set_: SetOption = None, root: RootOption = None) -> int:
     """Run every stage that is not done yet, up to the report."""
     from gmp_atl_dist.execution import run_pipeline
+    from gmp_atl_dist.run_names import named
+    from gmp_atl_dist.run_recorder import RunRecorder
     from gmp_atl_dist.stages.report import HTML_NAME, JSON_NAME
 
-    experiment = load_experiment(config, set_, root)
-    with run_context(experiment) as context:
-        report = run_pipeline(experiment, context)
+    experiment = named(load_experiment(config, set_, root), config)
+    with (
+        run_context(experiment) as context,
+        RunRecorder(experiment, context, config) as recorder,
+    ):
+        report = run_pipeline(experiment, context, [recorder])
         pooled = json.loads(report.read_file(JSON_NAME))["pooled"]["outcome"]
         address = f"{context.store.uri}/{report.key.prefix}/files/{HTML_NAME}"
     reporter = Reporter(log_format=experiment.runtime.log_format, run=experiment.runtime.run_name)
@@ -112,10 +117,15 @@ def stage(
 ) -> int:
     """Run one stage for every fold. The stages before it must be done."""
     from gmp_atl_dist.execution import run_stage
+    from gmp_atl_dist.run_names import named
+    from gmp_atl_dist.run_recorder import RunRecorder
 
-    experiment = load_experiment(config, set_, root)
-    with run_context(experiment) as context:
-        run_stage(experiment, context, name)
+    experiment = named(load_experiment(config, set_, root), config)
+    with (
+        run_context(experiment) as context,
+        RunRecorder(experiment, context, config) as recorder,
+    ):
+        run_stage(experiment, context, name, [recorder])
     return 0
 
 
