@@ -125,6 +125,7 @@ class _Trainer:
         self._state = TrainingState()
         self._engine = self._restored_engine(local)
         self._pace = TrainingPace(gang.world_size)
+        self._first_step = self._state.step
         self._save_interval = Interval(60 * job.workers.checkpoint_every_min, due_at_first=False)
         self._stop_poll = Interval(_STOP_POLL_S)
         self._preemption_poll = Interval(_PREEMPTION_POLL_S)
@@ -313,6 +314,9 @@ class _Trainer:
                     done=step,
                     total=self._total_steps,
                     audio_h_per_h=audio_h_per_h,
+                    ends_in_s=self._pace.ends_in_s(
+                        step - self._first_step, self._total_steps - step
+                    ),
                     metrics={name: float(f"{value:.4g}") for name, value in metrics.items()},
                 )
             )
