@@ -11,7 +11,18 @@ from collections.abc import Sequence
 import typer
 
 from gmp_atl_dist import __version__
-from gmp_atl_dist.cli import codebooks, config, corpora, doctor, features, models, run, submit
+from gmp_atl_dist.cli import (
+    codebooks,
+    config,
+    corpora,
+    doctor,
+    features,
+    models,
+    run,
+    runs,
+    status,
+    submit,
+)
 from gmp_atl_dist.errors import GmpAtlError
 
 app = typer.Typer(
@@ -21,11 +32,12 @@ app = typer.Typer(
 )
 app.command()(run.run)
 app.command(cls=run.StageCommand)(run.stage)
-app.command()(run.status)
+app.command()(status.status)
 app.command()(run.verify)
 app.command()(run.predict)
 app.command()(doctor.doctor)
 app.command()(submit.submit)
+app.add_typer(runs.app, name="runs")
 app.add_typer(corpora.app, name="corpora")
 app.add_typer(config.app, name="config")
 app.add_typer(features.app, name="features")

@@ -1,4 +1,4 @@
-"""Commands that run stages or look at a root: run, stage, status, verify, predict."""
+"""Commands that run stages or look at a root: run, stage, verify, predict."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from typer.core import TyperArgument, TyperCommand
 
 from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_experiment
@@ -126,20 +124,6 @@ def stage(
         RunRecorder(experiment, context, config) as recorder,
     ):
         run_stage(experiment, context, name, [recorder])
-    return 0
-
-
-def status(config: ConfigOption, set_: SetOption = None, root: RootOption = None) -> int:
-    """Show the state of every stage. Runs nothing."""
-    from gmp_atl_dist.execution import open_context, survey
-
-    experiment = load_experiment(config, set_, root)
-    with open_context(experiment, Reporter()) as context:
-        rows = survey(experiment, context)
-    table = Table("stage", "state", "artefact", "detail")
-    for row in rows:
-        table.add_row(row.label, row.state, row.fingerprint[:12], row.detail)
-    Console().print(table)
     return 0
 
 

@@ -24,6 +24,7 @@ from gmp_atl_dist.models.head_registry import LOSSES, POOLINGS
 from gmp_atl_dist.stages.base import Pending
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.runs import RunRecord
 
 What = Literal["classifier", "backbone"]
 BackboneStage = Literal["retrain", "warmup", "backbone"]
@@ -54,8 +55,11 @@ def export_model(
     what: What,
     stage: BackboneStage = "retrain",
     overwrite: bool = False,
+    run: RunRecord | None = None,
 ) -> Exported:
     """Write the classifier of a fold, or the backbone that ``stage`` made, with a model card.
+
+    The card names ``run`` and the corpus of its record.
 
     Raises:
         ArtifactError: the stage is not done, its files are damaged, or the folder is not empty.
@@ -80,7 +84,7 @@ def export_model(
     }
     if what == "classifier":
         written[_CODE] = (files("gmp_atl_dist.exchange") / _CODE).read_bytes()
-    facts = CardFacts.of(config, corpus, backbone, made, artifact, values)
+    facts = CardFacts.of(config, corpus, backbone, made, artifact, values, run)
     written[_CARD] = render_card(facts).encode()
     write_folder(folder, written)
     return Exported(artifact, sum(map(len, written.values())))

@@ -25,6 +25,7 @@ from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.frontend import FrontendReader
 from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot
 from gmp_atl_dist.store.readers import AudioReader
+from gmp_atl_dist.tags import NO_TAGS, Tags
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
 from gmp_atl_dist.training.checkpoint import (
     CurvePoint,
@@ -63,6 +64,8 @@ class TrainJob:
     key: ArtifactKey
     workers: TrainWorkersConfig
     frontend: Artifact | None = None
+    tags: Tags = NO_TAGS
+    """What logs of metrics call this training."""
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -132,7 +135,7 @@ class _Trainer:
         self._progress = ProgressFile(job.store, job.key, every_s=_PROGRESS_EVERY_S)
         self._preempted = False
         where = {"rank": gang.rank, "after_step": self._state.step}
-        self._logs = open_logs(job.store, job.key, job.workers, local, **where)
+        self._logs = open_logs(job.store, job.key, job.workers, local, tags=job.tags, **where)
 
     def _restored_engine(self, local: Path) -> Engine:
         """The engine, in the state of the newest complete checkpoint if there is one."""
