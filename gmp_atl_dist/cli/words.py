@@ -30,10 +30,12 @@ def how_long(seconds: float | None) -> str:
 
 
 def size(num_bytes: int | None) -> str:
-    """``12.3 MB`` or ``1.23 GB``; empty for None."""
+    """``12.3 kB``, ``12.3 MB`` or ``1.23 GB``; empty for None."""
     if num_bytes is None:
         return ""
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+    if num_bytes >= 1e9:
+        return f"{num_bytes / 1e9:.2f} GB"
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.1f} kB"
 
 
 def score(value: Score | None, *, interval: bool = True) -> str:
