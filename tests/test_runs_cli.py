@@ -52,7 +52,11 @@ class Ran:
 
     config: RunConfig
     root: Path
-    wav: Path
+    corpus: Path
+
+    @property
+    def wav(self) -> Path:
+        return next(self.corpus.rglob("*.wav"))
 
     @property
     def name(self) -> str:
@@ -80,14 +84,14 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     config = named(tiny_experiment(corpus, folder / "root", folds=two), "mine.toml")
     run_it(config, corpus)
     corpus.rename(folder / "moved")
-    return Ran(config, folder / "root", next((folder / "moved").rglob("*.wav")))
+    return Ran(config, folder / "root", folder / "moved")
 
 
 @pytest.fixture
 def copy(ran: Ran, tmp_path: Path) -> Ran:
     """Another root with the same, to be changed."""
     shutil.copytree(ran.root, tmp_path / "root")
-    return Ran(ran.config, tmp_path / "root", ran.wav)
+    return Ran(ran.config, tmp_path / "root", ran.corpus)
 
 
 def toml_of(config: RunConfig, path: Path) -> Path:
@@ -151,7 +155,7 @@ def test_status_of_a_root_without_a_record(gmp_atl: Run, copy: Ran, tmp_path: Pa
 def test_a_copy_of_the_corpus_finds_everything(gmp_atl: Run, copy: Ran, tmp_path: Path) -> None:
     """Its files have other times, and a run would read them again; a look need not."""
     shutil.rmtree(copy.root / "runs")
-    shutil.copytree(copy.wav.parents[3], tmp_path / "EmoTest", copy_function=shutil.copyfile)
+    shutil.copytree(copy.corpus, tmp_path / "EmoTest", copy_function=shutil.copyfile)
     assert any((tmp_path / "EmoTest").rglob("*.wav"))
     config = toml_of(copy.config, tmp_path / "mine.toml")
     words = ("--root", copy.root, "--set", f"runtime.corpus={tmp_path / 'EmoTest'}")
@@ -294,21 +298,30 @@ def test_a_model_that_is_not_trained_yet_is_told(copy: Ran) -> None:
         resolve_model(copy.name, root=str(copy.root))
 
 
-@pytest.fixture
-def two(copy: Ran) -> tuple[Ran, str]:
-    """The root with a second run, which differs from finetune on; ``other`` is its name."""
-    corpus = Path(copy.config.runtime.corpus)
-    copy.wav.parents[3].rename(corpus)
+@pytest.fixture(scope="module")
+def both(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, str]:
+    """A root with a second run, which differs from finetune on; and its name."""
+    root = tmp_path_factory.mktemp("both") / "root"
+    shutil.copytree(ran.root, root)
+    finetune = ran.config.finetune.model_copy(update={"epochs": 1})
+    runtime = ran.config.runtime.model_copy(update={"root": str(root), "run_name": "unnamed"})
+    config = ran.config.model_copy(update={"finetune": finetune, "runtime": runtime})
+    other = named(config, "b.toml")
+    corpus = Path(ran.config.runtime.corpus)
+    ran.corpus.rename(corpus)
     try:
-        science = {"finetune": copy.config.finetune.model_copy(update={"epochs": 1})}
-        runtime = copy.config.runtime.model_copy(
-            update={"root": str(copy.root), "run_name": "unnamed"}
-        )
-        other = named(copy.config.model_copy(update={**science, "runtime": runtime}), "b.toml")
         run_it(other, corpus)
     finally:
-        corpus.rename(copy.wav.parents[3])
-    return copy, other.runtime.run_name
+        corpus.rename(ran.corpus)
+    return Ran(ran.config, root, ran.corpus), other.runtime.run_name
+
+
+@pytest.fixture
+def two(both: tuple[Ran, str], tmp_path: Path) -> tuple[Ran, str]:
+    """A copy of it, to be changed."""
+    ran, other = both
+    shutil.copytree(ran.root, tmp_path / "two")
+    return Ran(ran.config, tmp_path / "two", ran.corpus), other
 
 
 def kinds(root: Path) -> dict[str, int]:
