@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -51,6 +52,21 @@ def choose_accelerator(kind: Accelerator) -> None:
 def has_gpu() -> bool:
     """This process computes on a GPU."""
     return accelerator() == "cuda"
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Names of the GPUs of this machine, as its driver lists them; empty without one.
+
+    torch is not imported, so a process that computes nothing can ask. It takes up to a second.
+    """
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    if listed.returncode:
+        return ()
+    return tuple(line.strip() for line in listed.stdout.splitlines() if line.strip())
 
 
 def on_gpu(tensor: torch.Tensor) -> bool:

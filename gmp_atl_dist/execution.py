@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from gmp_atl_dist import pipeline, stopping
 from gmp_atl_dist.config import RunConfig
@@ -19,7 +19,9 @@ from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.errors import ArtifactError, ConfigError
 from gmp_atl_dist.models.head_registry import check_head
+from gmp_atl_dist.outside_inputs import OutsideInputs
 from gmp_atl_dist.records import Fold
+from gmp_atl_dist.run_state import stage_state
 from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage, run_and_seal, sealed
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
@@ -31,10 +33,12 @@ from gmp_atl_dist.store.artifact import (
     Manifest,
     find_artifact,
 )
+from gmp_atl_dist.store.checkpoints import ROOT as CHECKPOINTS
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import one_of_each_group
 from gmp_atl_dist.store.layout import check_layout, claim_layout
-from gmp_atl_dist.store.progress import read_progress
+from gmp_atl_dist.store.progress import ProgressSnapshot, read_progress
+from gmp_atl_dist.store.runs import StageRun
 
 EVERY_STAGE = RunConfig.model_validate(
     {"model": {"source": "random:base"}, "pretrain": {"iterations": 2}}
@@ -127,7 +131,9 @@ def run_pipeline(
     return sealed(pipeline.method(config, context.source, _Runner(context, tuple(observers))))
 
 
-def run_stage(config: RunConfig, context: Context, name: str) -> None:
+def run_stage(
+    config: RunConfig, context: Context, name: str, observers: Sequence[RunObserver] = ()
+) -> None:
     """Run the stage ``name`` for every fold. The stages before it must be done.
 
     Raises:
@@ -148,13 +154,23 @@ def run_stage(config: RunConfig, context: Context, name: str) -> None:
     context.store.check_writable()
     claim_layout(context.store)
     with suppress(_EndOfWalk):
-        pipeline.method(config, context.source, _Runner(context, only=name, order=order))
+        pipeline.method(config, context.source, _Runner(context, tuple(observers), name, order))
 
 
-def survey(config: RunConfig, context: Context) -> list[StageStatus]:
-    """The state of every stage. Runs nothing."""
+def survey(
+    config: RunConfig, context: Context, inputs: OutsideInputs | None = None
+) -> list[StageStatus]:
+    """The state of every stage. Runs nothing.
+
+    ``inputs`` finds the artefacts of recordings and of the stock model, and knows the run's record. The
+    default knows none. Its ``notes`` then say what was not found by its files.
+
+    Raises:
+        GmpAtlError: the corpus or the stock model cannot be read, and the store does not tell what was
+            made of them.
+    """
     check_layout(context.store)
-    looker = _Looker(context)
+    looker = _Looker(context, inputs or OutsideInputs(context.store))
     with suppress(_EndOfWalk):
         pipeline.method(config, context.source, looker)
     return looker.statuses
@@ -168,20 +184,31 @@ class FoundFold(NamedTuple):
     artifacts: FoldArtifacts
 
 
-def find_fold(config: RunConfig, store: Store, source: Store, number: int) -> FoundFold:
+def find_fold(
+    config: RunConfig,
+    store: Store,
+    source: Store,
+    number: int | None,
+    inputs: OutsideInputs | None = None,
+) -> FoundFold:
     """What there is of fold ``number``, counted from 1. Runs nothing.
 
+    Args:
+        number: None: the only fold of the configuration.
+        inputs: as of :func:`survey`.
+
     Raises:
-        ConfigError: there is no such fold.
+        ConfigError: there is no such fold, or there are several and ``number`` is None.
         ArtifactError: the corpus or the backbone is not done.
     """
     check_layout(store)
+    find_key = inputs or OutsideInputs(store)
     reports: list[Report] = []
 
     def look(stage: Stage) -> Handle:
         if isinstance(stage, Report):
             reports.append(stage)
-        artifact = find_artifact(store, stage.key)
+        artifact = find_artifact(store, find_key(stage))
         if artifact is None and not stage.identity_is_fingerprint:
             raise ArtifactError(
                 f"{stage.label} is not done below {store.uri} for this configuration; run "
@@ -192,6 +219,8 @@ def find_fold(config: RunConfig, store: Store, source: Store, number: int) -> Fo
     def only(config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
         every = config.folds.model_copy(update={"run": ()})
         folds = plan_folds(one_of_each_group(corpus), every)
+        if number is None:
+            return _only_fold(plan_folds(one_of_each_group(corpus), config.folds))
         if not 1 <= number <= len(folds):
             raise ConfigError(
                 f"--fold {number}: there is no such fold; this corpus has 1 to {len(folds)}"
@@ -202,6 +231,13 @@ def find_fold(config: RunConfig, store: Store, source: Store, number: int) -> Fo
     (report,) = reports
     (artifacts,) = report.folds
     return FoundFold(report.corpus, report.backbone, artifacts)
+
+
+def _only_fold(folds: Sequence[Fold]) -> tuple[Fold, ...]:
+    if len(folds) != 1:
+        names = ", ".join(fold.name.removeprefix("fold") for fold in folds)
+        raise ConfigError(f"this experiment has several folds; give --fold, one of {names}")
+    return tuple(folds)
 
 
 class _EndOfWalk(Exception):
@@ -256,14 +292,27 @@ class _Runner:
         return Pending(stage)
 
 
+StageState: TypeAlias = Literal["waiting", "running", "stopped", "failed", "killed", "done"]
+
+
 @dataclass(frozen=True)
 class StageStatus:
-    """One line of ``gmp-atl status``."""
+    """One line of ``gmp-atl status``.
+
+    ``stopped`` is a stage that has begun and that nobody runs now. Only a run's record tells whether it was
+    stopped, has failed or was killed; the latter two have their own states.
+    """
 
     label: str
     fingerprint: str
-    state: str
+    state: StageState
     detail: str = ""
+    started_s: float | None = None
+    """Unix time; None if it is not known."""
+    duration_s: float | None = None
+    """Of the attempt that reached the stage; None while it runs, or if it is not known."""
+    ends_s: float | None = None
+    """Expected end in Unix time, of a stage that runs."""
 
 
 @dataclass
@@ -271,23 +320,64 @@ class _Looker:
     """Notes the state of each stage."""
 
     context: Context
+    inputs: OutsideInputs
     statuses: list[StageStatus] = field(default_factory=list)
 
     def __call__(self, stage: Stage) -> Handle:
-        artifact = find_artifact(self.context.store, stage.key)
+        store, key = self.context.store, self.inputs(stage)
+        artifact = find_artifact(store, key)
         if artifact is not None:
             detail = f"{sum(r.bytes for r in artifact.manifest.receipts) / 1e6:.1f} MB"
-            self._note(stage, "done", detail)
+            self._note(stage, key, "done", detail)
             return artifact
-        parts = ArtifactWriter(self.context.store, stage.key).done()
-        progress = read_progress(self.context.store, stage.key)
+        parts = ArtifactWriter(store, key).done()
+        progress = read_progress(store, key)
+        state = self._state(stage, key, progress, is_begun=bool(parts))
         detail = f"{len(parts)} parts" if parts else ""
+        ends_s = None
         if progress is not None:
-            detail = progress.describe(time.time())
-        self._note(stage, "started" if detail else "waiting", detail)
+            if state == "running" and progress.ends_in_s is not None:
+                ends_s = (progress.written_s or time.time()) + progress.ends_in_s
+            # Nobody works towards the end that was expected when it was written.
+            detail = progress.model_copy(update={"ends_in_s": None}).describe(time.time())
+        self._note(stage, key, state, detail, ends_s)
         if not stage.identity_is_fingerprint:
             raise _EndOfWalk
         return Pending(stage)
 
-    def _note(self, stage: Stage, state: str, detail: str) -> None:
-        self.statuses.append(StageStatus(stage.label, stage.key.fingerprint, state, detail))
+    def _state(
+        self, stage: Stage, key: ArtifactKey, progress: ProgressSnapshot | None, *, is_begun: bool
+    ) -> StageState:
+        """The state of a stage that is not sealed: by the record, or by what lies in the store."""
+        record, known = self.inputs.record, self._recorded(stage, key)
+        if record is not None and known is not None:
+            state = stage_state(record, known)
+            if state != "done":
+                return state
+        if progress is not None and progress.is_fresh(time.time()):
+            return "running"
+        if progress is not None or is_begun:
+            return "stopped"
+        has_checkpoint = self.context.store.has_any(f"{CHECKPOINTS}/{key.fingerprint}")
+        return "stopped" if has_checkpoint else "waiting"
+
+    def _recorded(self, stage: Stage, key: ArtifactKey) -> StageRun | None:
+        record = self.inputs.record
+        known = None if record is None else record.stage(stage.label)
+        return known if known is not None and known.fingerprint == key.fingerprint else None
+
+    def _note(
+        self,
+        stage: Stage,
+        key: ArtifactKey,
+        state: StageState,
+        detail: str,
+        ends_s: float | None = None,
+    ) -> None:
+        known = self._recorded(stage, key)
+        was_found = known is not None and known.state == "found"
+        times = {} if known is None or was_found else {"started_s": known.started_s}
+        times |= {} if known is None or was_found else {"duration_s": known.duration_s}
+        self.statuses.append(
+            StageStatus(stage.label, key.fingerprint, state, detail, ends_s=ends_s, **times)
+        )

@@ -31,6 +31,14 @@ _MARKED = re.compile(rf"{_MARK}(.*?)(?: \[repeated \d+x across cluster\].*)?$")
 _COLOUR_CODE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
+_entered: list[RunLog] = []
+
+
+def current_log() -> RunLog | None:
+    """The log file of this process now; None outside a run."""
+    return _entered[-1] if _entered else None
+
+
 class RunLog:
     """The log file of one run. As a context manager, it takes all output but ours."""
 
@@ -84,9 +92,11 @@ class RunLog:
         self._propagated = self._logger.propagate
         self._logger.addHandler(self._handler)
         self._logger.propagate = False
+        _entered.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        _entered.remove(self)
         self._logger.removeHandler(self._handler)
         self._logger.propagate = self._propagated
         for sieve in self._sieves:

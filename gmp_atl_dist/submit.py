@@ -11,9 +11,9 @@ from pathlib import Path
 
 from gmp_atl_dist import __version__
 from gmp_atl_dist.config import RunConfig, digest
-from gmp_atl_dist.doctor.findings import names_a_secret
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.ray_api.jobs import Job, JobExistsError, Jobs
+from gmp_atl_dist.redaction import names_a_secret
 from gmp_atl_dist.shipped import shipped_path
 
 EXCLUDES = (".git", ".venv", "/runs", "__pycache__")

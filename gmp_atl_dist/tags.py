@@ -17,3 +17,6 @@ class Tags:
     def label(self) -> str:
         """Stage and fold, as people see them."""
         return f"{self.stage} {self.fold}".rstrip()
+
+
+NO_TAGS = Tags()

@@ -60,7 +60,7 @@ def test_half_done(experiment: RunConfig, context: Context) -> None:
     rows = {s.label: s for s in execution.survey(experiment, context)}
     assert rows["warmup fold1"].detail.endswith(" MB")
     assert rows["warmup fold1"].fingerprint != rows["warmup fold2"].fingerprint
-    # What comes next is started by a progress file, or by a part.
+    # A progress file that was written just now is of a stage that runs; parts alone are not.
     retrain, label = rows["retrain fold1"], rows["extract fold2"]
     context.store.put(
         f"artifacts/cluster/{rows['cluster fold1'].fingerprint}/_progress.json",
@@ -75,11 +75,11 @@ def test_half_done(experiment: RunConfig, context: Context) -> None:
     rows = {s.label: s for s in execution.survey(experiment, context)}
 
     assert (rows["retrain fold1"].state, rows["retrain fold1"].detail) == (
-        "started",
+        "running",
         "3/9 updates, loss 1.5",
     )
     assert rows["cluster fold1"].detail == "1/2 parts, busy 50 %"
-    assert (rows["extract fold2"].state, rows["extract fold2"].detail) == ("started", "1 parts")
+    assert (rows["extract fold2"].state, rows["extract fold2"].detail) == ("stopped", "1 parts")
 
 
 class Writes:

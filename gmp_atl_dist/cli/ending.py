@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from gmp_atl_dist.errors import GmpAtlError
 from gmp_atl_dist.stages.base import Stage
 from gmp_atl_dist.stages.report import HTML_NAME, JSON_NAME
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.runs import read_run, run_names
+from gmp_atl_dist.store.runs import PAGE_NAME, RUNS
 
 _A_RECORDING = "recording.wav"
 
@@ -34,29 +33,29 @@ class Models:
             self.by_fold[stage.fold_name] = artifact
 
 
-def say_the_end(
-    report: Artifact, models: Models, options: Sequence[str], say: Callable[[str], object]
-) -> None:
-    """Say the end of a run. ``options`` are those that named its configuration."""
+def say_the_end(report: Artifact, models: Models, name: str, say: Callable[[str], object]) -> None:
+    """Say the end of the run ``name``."""
     for line in _scores(json.loads(report.read_file(JSON_NAME))):
         say(line)
-    say(f"report: {_files(report)}/{HTML_NAME}")
+    say(f"report: {_page(report, name)}")
     for fold, model in models.by_fold.items():
         say(f"model of {fold}: {_files(model)}")
-    name = _run_name(report)
     if not models.by_fold:
         return
-    fold, model = next(iter(models.by_fold.items()))
-    number = fold.removeprefix("fold") or "1"
-    root = shlex.quote(_shown(report.store))
-    what = f"{name} {_A_RECORDING} --root {root}" if name else f"{_place(model)} {_A_RECORDING}"
+    fold = "" if len(models.by_fold) == 1 else " --fold 1"
+    run = f"{name} --root {shlex.quote(_shown(report.store))}"
     say("next:")
-    say(f"  gmp-atl predict {what}")
-    say(
-        f"  gmp-atl model export {shlex.join(options)} --fold {number} --what classifier --to model"
-    )
-    if name:
-        say(f"  gmp-atl runs show {name} --root {root}")
+    say(f"  gmp-atl predict {run}{fold} {_A_RECORDING}")
+    say(f"  gmp-atl model export {run}{fold} --to model")
+    say(f"  gmp-atl runs show {run}")
+
+
+def _page(report: Artifact, name: str) -> str:
+    """The page of the run, or the sealed one where that could not be written."""
+    page = f"{RUNS}/{name}/{PAGE_NAME}"
+    if report.store.exists(page):
+        return f"{report.store.uri}/{page}"
+    return f"{_files(report)}/{HTML_NAME}"
 
 
 def _scores(content: Mapping[str, Any]) -> list[str]:
@@ -80,25 +79,8 @@ def _scores(content: Mapping[str, Any]) -> list[str]:
     return lines + [f"verdict: {text}" for text in pooled.get("verdict", {}).get("sentences", ())]
 
 
-def _run_name(report: Artifact) -> str:
-    """The name of the newest run that came to this report; empty where none has a record."""
-    named: list[tuple[float, str]] = []
-    for name in run_names(report.store):
-        try:
-            record = read_run(report.store, name)
-        except GmpAtlError:
-            continue
-        if record is not None and record.report == report.key.fingerprint:
-            named.append((max((a.started_s for a in record.attempts), default=0.0), name))
-    return max(named, default=(0.0, ""))[1]
-
-
 def _files(artifact: Artifact) -> str:
     return f"{artifact.store.uri}/{artifact.key.prefix}/files"
-
-
-def _place(artifact: Artifact) -> str:
-    return shlex.quote(f"{_shown(artifact.store)}/{artifact.key.prefix}/files")
 
 
 def _shown(store: Store) -> str:

@@ -20,7 +20,9 @@ from gmp_atl_dist.cli import (
     models,
     predict,
     run,
+    runs,
     serve,
+    status,
     submit,
 )
 from gmp_atl_dist.cli.again import remember_command
@@ -33,12 +35,13 @@ app = typer.Typer(
 )
 app.command()(run.run)
 app.command(cls=run.StageCommand)(run.stage)
-app.command()(run.status)
+app.command()(status.status)
 app.command()(run.verify)
 app.command()(predict.predict)
 app.command()(serve.serve)
 app.command()(doctor.doctor)
 app.command()(submit.submit)
+app.add_typer(runs.app, name="runs")
 app.add_typer(corpora.app, name="corpora")
 app.add_typer(config.app, name="config")
 app.add_typer(features.app, name="features")

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from gmp_atl_dist.cli import push
-from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_experiment
+from gmp_atl_dist.cli.chosen import OptionalConfigOption, RunArgument, choose_run
+from gmp_atl_dist.cli.options import RootOption, SetOption
 
 app = typer.Typer(help="Models: out of the store, for transformers alone.")
 
@@ -22,10 +23,16 @@ app.command("push")(push.push)
 
 @app.command("export")
 def export(
-    config: ConfigOption,
-    fold: Annotated[int, typer.Option(min=1, help="number of the fold, from 1")],
-    what: Annotated[What, typer.Option(help="the fine-tuned classifier, or a HuBERT")],
     to: Annotated[Path, typer.Option(help="folder to write; new or empty")],
+    run: RunArgument = None,
+    config: OptionalConfigOption = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(min=1, help="number of the fold, from 1; needed if there are several"),
+    ] = None,
+    what: Annotated[
+        What, typer.Option(help="the fine-tuned classifier, or a HuBERT")
+    ] = "classifier",
     stage: Annotated[
         Stage | None,
         typer.Option(help="whose backbone; retrain by default, backbone is the stock one"),
@@ -47,10 +54,12 @@ def export(
 
     if what == "classifier" and stage is not None:
         raise ConfigError(f"--stage {stage}: is whose backbone; it goes with --what backbone")
-    experiment = load_experiment(config, set_, root)
-    settings = experiment.runtime
-    store, source = Store.open(settings.root), Store.open(settings.corpus)
-    corpus, backbone, made = find_fold(experiment, store, source, fold)
+    chosen = choose_run(run, config, set_, root)
+    experiment, inputs = chosen.config, chosen.inputs()
+    source = Store.open(experiment.runtime.corpus)
+    corpus, backbone, made = find_fold(experiment, chosen.store, source, fold, inputs)
+    for note in inputs.notes:
+        print(f"note: {note}")
     exported = export_model(
         experiment,
         corpus,
@@ -61,6 +70,7 @@ def export(
         stage=stage or "retrain",
         format=format_,
         overwrite=overwrite,
+        run=chosen.record,
     )
     key = exported.artifact.key
     print(f"{key.kind} {key.fingerprint}: {what}, {exported.num_bytes / 1e6:.1f} MB in {to}")

@@ -33,11 +33,3 @@ def load_experiment(config: Path, overrides: list[str] | None, root: str | None)
     """
     rooted = [] if root is None else [f"runtime.root={json.dumps(root)}"]
     return load_config(config, [*(overrides or []), *rooted])
-
-
-def experiment_options(config: Path, overrides: list[str] | None, root: str | None) -> list[str]:
-    """The options that name an experiment, as they were typed."""
-    words = ["--config", str(config)]
-    for override in overrides or []:
-        words += ["--set", override]
-    return words + ([] if root is None else ["--root", root])

@@ -1,4 +1,4 @@
-"""Commands that run stages or look at a root: run, stage, status, verify."""
+"""Commands that run stages or check a root: run, stage, verify."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from typer.core import TyperArgument, TyperCommand
 
 from gmp_atl_dist import stopping
@@ -18,7 +16,6 @@ from gmp_atl_dist.cli.options import (
     ConfigOption,
     RootOption,
     SetOption,
-    experiment_options,
     load_experiment,
 )
 from gmp_atl_dist.config import RunConfig
@@ -108,14 +105,19 @@ def run(config: ConfigOption, set_: SetOption = None, root: RootOption = None) -
     """Run every stage that is not done yet, up to the report."""
     from gmp_atl_dist.cli.ending import Models, say_the_end
     from gmp_atl_dist.execution import run_pipeline
+    from gmp_atl_dist.run_names import named
     from gmp_atl_dist.run_progress import RunProgress
+    from gmp_atl_dist.run_recorder import RunRecorder
 
-    experiment = load_experiment(config, set_, root)
+    experiment = named(load_experiment(config, set_, root), config)
     with run_context(experiment) as context:
         progress, models = RunProgress(experiment, context), Models()
-        with context.reporter.whole_run(progress):
-            report = run_pipeline(experiment, context, (progress, models))
-        say_the_end(report, models, experiment_options(config, set_, root), context.reporter.line)
+        with (
+            RunRecorder(experiment, context, config) as recorder,
+            context.reporter.whole_run(progress),
+        ):
+            report = run_pipeline(experiment, context, (recorder, progress, models))
+        say_the_end(report, models, experiment.runtime.run_name, context.reporter.line)
     return 0
 
 
@@ -139,24 +141,15 @@ def stage(
 ) -> int:
     """Run one stage for every fold. The stages before it must be done."""
     from gmp_atl_dist.execution import run_stage
+    from gmp_atl_dist.run_names import named
+    from gmp_atl_dist.run_recorder import RunRecorder
 
-    experiment = load_experiment(config, set_, root)
-    with run_context(experiment) as context:
-        run_stage(experiment, context, name)
-    return 0
-
-
-def status(config: ConfigOption, set_: SetOption = None, root: RootOption = None) -> int:
-    """Show the state of every stage. Runs nothing."""
-    from gmp_atl_dist.execution import open_context, survey
-
-    experiment = load_experiment(config, set_, root)
-    with open_context(experiment, Reporter()) as context:
-        rows = survey(experiment, context)
-    table = Table("stage", "state", "artefact", "detail")
-    for row in rows:
-        table.add_row(row.label, row.state, row.fingerprint[:12], row.detail)
-    Console().print(table)
+    experiment = named(load_experiment(config, set_, root), config)
+    with (
+        run_context(experiment) as context,
+        RunRecorder(experiment, context, config) as recorder,
+    ):
+        run_stage(experiment, context, name, [recorder])
     return 0
 
 

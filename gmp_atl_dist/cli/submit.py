@@ -95,7 +95,7 @@ def submit(
 
 def _say(text: str) -> None:
     """Print what is not the job's output to standard error, without secrets."""
-    from gmp_atl_dist.doctor.findings import without_secrets
+    from gmp_atl_dist.redaction import without_secrets
 
     print(without_secrets(text), file=sys.stderr, flush=True)
 

@@ -183,7 +183,16 @@ class RuntimeConfig(Section):
     corpus: str = Field(default="corpus", description="folder or URI of the recordings")
     root: str = Field(default="runs", description="folder or URI of all artefacts")
     run_name: str = Field(
-        default="unnamed", min_length=1, description="the name of this run in metrics and log lines"
+        default="unnamed",
+        min_length=1,
+        description="the name of this run in records, metrics and log lines; unset: the name of the "
+        "configuration and 8 characters of its fingerprint",
+    )
+    corpus_name: str | None = Field(
+        default=None,
+        min_length=1,
+        description="what people call the corpus, in reports and model cards; unset: the title of a "
+        "known corpus, or the name of its folder",
     )
     log_format: Literal["text", "json"] = Field(
         default="text", description="of the driver's lines; json: one object per line"

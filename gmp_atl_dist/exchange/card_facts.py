@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -9,6 +10,7 @@ from typing import Self
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.corpora.names import corpus_name
 from gmp_atl_dist.models.head_registry import AM_SOFTMAX, ATTENTIVE
 from gmp_atl_dist.records import StoredUtterance
 from gmp_atl_dist.report.content import CorpusContent, Outcome
@@ -19,6 +21,7 @@ from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.stages.report import corpus_content, outcome_of, protocol_of
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import read_emotions, read_utterances
+from gmp_atl_dist.store.runs import RunRecord
 
 _VERSIONS_OF = ("torch", "transformers", "safetensors")
 
@@ -65,6 +68,10 @@ class CardFacts:
     loss: str
     fingerprints: Mapping[str, str]
     versions: Mapping[str, str]
+    corpus_name: str
+    """What people call the corpus."""
+    run_name: str = ""
+    """Empty if the run is not recorded."""
 
     @classmethod
     def of(
@@ -75,8 +82,13 @@ class CardFacts:
         made: FoldArtifacts,
         artifact: Artifact,
         model_config: Mapping[str, object],
+        run: RunRecord | None = None,
     ) -> Self:
-        """The facts about ``artifact``, which is one of ``made`` or the backbone."""
+        """The facts about ``artifact``, which is one of ``made`` or the backbone.
+
+        Args:
+            run: the record of the run that made it.
+        """
         stage, utterances = artifact.key.kind, read_utterances(corpus)
         emotions = read_emotions(corpus)
         transductive = stage == "retrain" and config.folds.protocol != "clean"
@@ -106,12 +118,18 @@ class CardFacts:
             loss=str(model_config.get("loss", AM_SOFTMAX)),
             fingerprints=_fingerprints(corpus, backbone, made, artifact),
             versions=packages,
+            corpus_name=corpus_name(config) if run is None else run.corpus_name,
+            run_name="" if run is None else run.name,
         )
 
     @property
     def title(self) -> str:
         fold = "" if self.stage == "backbone" else f"-{self.fold}"
-        return f"gmp-atl-{self.corpus.adapter}-{self.stage}{fold}"
+        # A name of the hub: letters, digits, '-', '_' and '.'; of any other script nothing would be left.
+        corpus = (
+            re.sub(r"[^A-Za-z0-9._]+", "-", self.corpus_name).strip("-.") or self.corpus.adapter
+        )
+        return f"gmp-atl-{corpus}-{self.stage}{fold}"
 
 
 def _base(config: RunConfig, backbone: Artifact) -> tuple[str | None, str]:

@@ -106,7 +106,7 @@ def _header(facts: CardFacts) -> str:
                     {
                         "task": {"type": "audio-classification"},
                         "dataset": {
-                            "name": f"{facts.corpus.adapter}, {facts.fold}, test speakers",
+                            "name": f"{facts.corpus_name}, {facts.fold}, test speakers",
                             "type": facts.corpus.adapter,
                         },
                         "metrics": [
@@ -163,7 +163,7 @@ def _data(facts: CardFacts) -> str:
     genders = ", ".join(f"{name} {count}" for name, count in corpus.per_gender.items())
     return (
         "## Data\n\n"
-        f"Corpus adapter `{corpus.adapter}`: {corpus.num_utterances} utterances of "
+        f"Corpus {facts.corpus_name} (adapter `{corpus.adapter}`): {corpus.num_utterances} utterances of "
         f"{corpus.num_speakers} speakers, {corpus.hours:.3g} h in total ({classes}; {genders}). "
         f"{len(corpus.dropped)} recordings were left out as unusable. The training set of the stage that "
         f"made this model has {facts.training_set.describe()}.\n\n"
@@ -256,8 +256,9 @@ def _limits(facts: CardFacts) -> str:
 def _provenance(facts: CardFacts) -> str:
     rows = [f"| `{name}` | `{value}` |" for name, value in facts.fingerprints.items()]
     used = ", ".join(f"{name} {number}" for name, number in facts.versions.items())
+    run = f"Run `{facts.run_name}`. " if facts.run_name else ""
     return (
         "## Provenance\n\n"
-        "sha256 fingerprints of this model and of all its inputs:\n\n"
+        f"{run}sha256 fingerprints of this model and of all its inputs:\n\n"
         "| artefact | fingerprint |\n|---|---|\n" + "\n".join(rows) + f"\n\nExported with {used}."
     )

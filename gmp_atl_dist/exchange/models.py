@@ -25,6 +25,7 @@ from gmp_atl_dist.models.stored import EXPORTED_TYPE, emotion_model_from_files
 from gmp_atl_dist.stages.base import Pending
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.runs import RunRecord
 
 What = Literal["classifier", "backbone"]
 BackboneStage = Literal["retrain", "warmup", "backbone"]
@@ -59,8 +60,11 @@ def export_model(
     stage: BackboneStage = "retrain",
     format: Format = "transformers",
     overwrite: bool = False,
+    run: RunRecord | None = None,
 ) -> Exported:
     """Write the classifier of a fold, or the backbone that ``stage`` made, with a model card.
+
+    The card names ``run`` and the corpus of its record.
 
     Raises:
         ConfigError: the extra ``onnx`` is not installed, or a backbone is to be exported to ONNX.
@@ -78,7 +82,7 @@ def export_model(
             f"run with the same configuration"
         )
     values = _model_config(artifact)
-    facts = CardFacts.of(config, corpus, backbone, made, artifact, values)
+    facts = CardFacts.of(config, corpus, backbone, made, artifact, values, run)
     if format == "onnx":
         check_folder(folder, ONNX_NAMES, overwrite=overwrite)
         written = _onnx_files(artifact, facts)

@@ -29,11 +29,12 @@ class Backbone(Stage):
     identity_is_fingerprint: ClassVar[bool] = False
 
     def science(self) -> dict[str, Json]:
-        science: dict[str, Json] = {"model": hashed(self.config)}
+        return self.settings() | {"listing": _listing(self.config.source)}
+
+    def settings(self) -> dict[str, Json]:
+        settings: dict[str, Json] = {"model": hashed(self.config)}
         version = SIZE_VERSIONS.get(self.config.source.removeprefix(RANDOM_SOURCE))
-        if version is not None:
-            science["size_version"] = version
-        return science | {"listing": _listing(self.config.source)}
+        return settings if version is None else settings | {"size_version": version}
 
     def inputs(self) -> Mapping[str, Artifact]:
         return {}

@@ -85,6 +85,10 @@ class Stage(ABC):
     def science(self) -> dict[str, Json]:
         """The part of the configuration that determines the result; see ``config/hashing.py``."""
 
+    def settings(self) -> dict[str, Json]:
+        """:meth:`science` without what follows files outside the store."""
+        return self.science()
+
     @abstractmethod
     def inputs(self) -> Mapping[str, Handle]:
         """The artefacts that it reads."""

@@ -70,7 +70,10 @@ class Ingest(Stage):
         return self.read(self.config, self.source)
 
     def science(self) -> dict[str, Json]:
-        return {"corpus": hashed(self.config), "listing": self.listing.stamp}
+        return self.settings() | {"listing": self.listing.stamp}
+
+    def settings(self) -> dict[str, Json]:
+        return {"corpus": hashed(self.config)}
 
     def inputs(self) -> Mapping[str, Artifact]:
         return {}

@@ -47,7 +47,7 @@ class TrainedStage(Stage):
         context.connection.open()
         start = sealed(self.inputs()[self.starts_from])
         frontend = frontend_of(context, self.label, recipe, start)
-        job = TrainJob(recipe, context.store, out.key, workers, frontend)
+        job = TrainJob(recipe, context.store, out.key, workers, frontend, context.tags(self))
         job.checkpoints.withdraw_stop()
         forget_progress(
             context.store, out.key

@@ -68,9 +68,13 @@ class ProgressSnapshot(BaseModel):
     def describe(self, now_s: float | None = None) -> str:
         """One line. ``now_s`` is the Unix time now: with it, an old snapshot says how old it is."""
         line = f"{self.done}/{self.total} {self.note()}"
-        if now_s is None or self.written_s is None or now_s - self.written_s < _LONG_AGO_S:
+        if now_s is None or self.written_s is None or self.is_fresh(now_s):
             return line
         return f"{line}, last seen {_ago(now_s - self.written_s)} ago"
+
+    def is_fresh(self, now_s: float) -> bool:
+        """Whether it was written lately, so that somebody works on the stage at Unix time ``now_s``."""
+        return self.written_s is not None and now_s - self.written_s < _LONG_AGO_S
 
 
 def _metrics(metrics: Mapping[str, float]) -> list[str]:

@@ -58,6 +58,8 @@ class Attempt(_Record):
     state: AttemptState = "running"
     message: str = ""
     """The error or the signal that ended it."""
+    pid: int = 0
+    """Process number of the driver on ``machine.host``; 0 if it is not known."""
     command: tuple[str, ...] = ()
     git_commit: str = ""
     """Of the working directory; with ``+`` at the end where files differ from it. Empty without git."""

@@ -22,23 +22,44 @@ from tensorboardX.proto.event_pb2 import (  # made when it is imported, out of p
 )
 from tensorboardX.summary import scalar
 
+from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.runs import check_run_name
+from gmp_atl_dist.tags import NO_TAGS, Tags
 
 _log = logging.getLogger(__name__)
 
 FLUSH_EVERY_S = 30.0
+_SHORT = 12
 
 
-def event_prefix(key: ArtifactKey) -> str:
-    """The folder of the event files of the training that makes ``key``. They are not part of the artefact."""
-    return f"logs/{key.kind}/{key.fingerprint}"
+def event_prefix(key: ArtifactKey, tags: Tags = NO_TAGS) -> str:
+    """The folder of the event files of the training that makes ``key``. They are not part of the artefact.
+
+    TensorBoard shows folders as names: ``NAME/finetune-fold1-1a2b3c4d5e6f`` below ``logs/``. A run
+    without a name that can be a folder has ``finetune/FINGERPRINT``.
+    """
+    try:
+        run = check_run_name(tags.run)
+    except ConfigError:
+        return f"logs/{key.kind}/{key.fingerprint}"
+    where = (tags.stage or key.kind, tags.fold, key.fingerprint[:_SHORT])
+    return f"logs/{run}/{'-'.join(word for word in where if word)}"
 
 
 class EventLog:
-    """Event files below ``logs/{kind}/{fingerprint}``. If the store refuses them, a warning is logged."""
+    """Event files below :func:`event_prefix`. If the store refuses them, a warning is logged."""
 
-    def __init__(self, store: Store, key: ArtifactKey, local: Path, *, after_step: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        key: ArtifactKey,
+        local: Path,
+        *,
+        after_step: int,
+        tags: Tags = NO_TAGS,
+    ) -> None:
         """``local`` is a folder of this machine; steps up to ``after_step`` were logged before."""
         self._store = store
         folder = local / "events"
@@ -46,7 +67,7 @@ class EventLog:
         # Names begin with the second, by which TensorBoard orders them; two may share one.
         self._writer = EventsWriter(str(folder / "events"), f".{uuid.uuid4().hex[:8]}")
         (self._path,) = folder.iterdir()
-        self._target = f"{event_prefix(key)}/{self._path.name}"
+        self._target = f"{event_prefix(key, tags)}/{self._path.name}"
         start = SessionLog(status=SessionLog.START)
         self._writer.write_event(
             Event(wall_time=time.time(), step=after_step + 1, session_log=start)

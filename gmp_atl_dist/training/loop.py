@@ -32,6 +32,7 @@ from gmp_atl_dist.store.progress import (
     forget_progress,
 )
 from gmp_atl_dist.store.readers import AudioReader
+from gmp_atl_dist.tags import NO_TAGS, Tags
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
 from gmp_atl_dist.training.checkpoint import (
     CurvePoint,
@@ -70,6 +71,8 @@ class TrainJob:
     key: ArtifactKey
     workers: TrainWorkersConfig
     frontend: Artifact | None = None
+    tags: Tags = NO_TAGS
+    """What logs of metrics call this training."""
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -148,13 +151,14 @@ class _Trainer:
         self._state = TrainingState()
         self._engine = self._restored_engine(local)
         self._pace = TrainingPace(gang.world_size)
+        self._first_step = self._state.step
         self._save_interval = Interval(60 * job.workers.checkpoint_every_min, due_at_first=False)
         self._stop_poll = Interval(_STOP_POLL_S)
         self._preemption_poll = Interval(_PREEMPTION_POLL_S)
         self._progress = ProgressFile(job.store, job.key, every_s=_PROGRESS_EVERY_S)
         self._preempted = False
         where = {"rank": gang.rank, "after_step": self._state.step}
-        self._logs = open_logs(job.store, job.key, job.workers, local, **where)
+        self._logs = open_logs(job.store, job.key, job.workers, local, tags=job.tags, **where)
 
     def _restored_engine(self, local: Path) -> Engine:
         """The engine, in the state of the newest complete checkpoint if there is one."""
@@ -340,6 +344,9 @@ class _Trainer:
                     done=step,
                     total=self._total_steps,
                     audio_h_per_h=audio_h_per_h,
+                    ends_in_s=self._pace.ends_in_s(
+                        step - self._first_step, self._total_steps - step
+                    ),
                     metrics={name: float(f"{value:.4g}") for name, value in metrics.items()},
                 )
             )

@@ -10,6 +10,7 @@ from typing import Protocol
 from gmp_atl_dist.config import TrainWorkersConfig
 from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.tags import NO_TAGS, Tags
 
 _log = logging.getLogger(__name__)
 
@@ -61,8 +62,9 @@ def open_logs(
     *,
     rank: int,
     after_step: int,
+    tags: Tags = NO_TAGS,
 ) -> MetricsLogs:
-    """The logs of this rank. Only rank 0 has any.
+    """The logs of this rank. Only rank 0 has any. ``tags`` are the run, stage and fold.
 
     Raises:
         ConfigError: MLflow is configured and not installed.
@@ -71,9 +73,9 @@ def open_logs(
         return MetricsLogs()
     from gmp_atl_dist.training.events import EventLog
 
-    logs: list[MetricsLog] = [EventLog(store, key, local, after_step=after_step)]
+    logs: list[MetricsLog] = [EventLog(store, key, local, after_step=after_step, tags=tags)]
     if workers.mlflow_uri is not None:
         from gmp_atl_dist.training.mlflow_log import MlflowLog
 
-        logs.append(MlflowLog(workers.mlflow_uri, workers.mlflow_experiment, key))
+        logs.append(MlflowLog(workers.mlflow_uri, workers.mlflow_experiment, key, tags))
     return MetricsLogs(logs)

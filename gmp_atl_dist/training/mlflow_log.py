@@ -17,6 +17,7 @@ from typing import Any
 
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.store.artifact import ArtifactKey
+from gmp_atl_dist.tags import NO_TAGS, Tags
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ def check_mlflow() -> None:
 class MlflowLog:
     """Metrics of one MLflow run. If the server does not answer, a warning is logged."""
 
-    def __init__(self, uri: str, experiment: str, key: ArtifactKey) -> None:
-        """Connects at the first :meth:`flush`.
+    def __init__(self, uri: str, experiment: str, key: ArtifactKey, tags: Tags = NO_TAGS) -> None:
+        """Connects at the first :meth:`flush`. ``tags`` name the MLflow run.
 
         Raises:
             ConfigError: mlflow is not installed.
@@ -47,6 +48,7 @@ class MlflowLog:
         self._uri = uri
         self._experiment = experiment
         self._key = key
+        self._tags = tags
         self._run: tuple[Any, str] | None = None  # the client, as mlflow types it, and the run's id
         self._waiting: list[tuple[str, float, int, int]] = []
         self._requests = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
@@ -91,6 +93,23 @@ class MlflowLog:
         else:
             self._refused = False
 
+    @property
+    def _name(self) -> str:
+        """``NAME finetune fold1``; of a run without a name ``finetune 1a2b3c4d5e6f``."""
+        if not self._tags.run:
+            return f"{self._key.kind} {self._key.fingerprint[:12]}"
+        return f"{self._tags.run} {self._tags.label}"
+
+    @property
+    def _mlflow_tags(self) -> dict[str, str]:
+        tags = {_FINGERPRINT_TAG: self._key.fingerprint}
+        names = {
+            "run": self._tags.run,
+            "stage": self._tags.stage or self._key.kind,
+            "fold": self._tags.fold,
+        }
+        return tags | {f"gmp_atl_dist.{name}": value for name, value in names.items() if value}
+
     def _connect(self) -> tuple[Any, str]:
         """The client, and the id of this training's run, which is created if it does not exist."""
         client = import_module("mlflow").MlflowClient(tracking_uri=self._uri)
@@ -108,9 +127,5 @@ class MlflowLog:
             run = runs[0]
             client.update_run(run.info.run_id, status="RUNNING")
         else:
-            run = client.create_run(
-                experiment_id,
-                run_name=f"{self._key.kind} {fingerprint[:12]}",
-                tags={_FINGERPRINT_TAG: fingerprint, "gmp_atl_dist.stage": self._key.kind},
-            )
+            run = client.create_run(experiment_id, run_name=self._name, tags=self._mlflow_tags)
         return client, run.info.run_id

@@ -50,6 +50,10 @@ class TrainingPace:
         """Count ``num_samples`` that this rank has trained on."""
         self._num_samples += num_samples
 
+    def ends_in_s(self, done: int, left: int) -> float | None:
+        """Seconds until ``left`` more updates, at the pace of the ``done`` ones; None if there is none."""
+        return (self._clock() - self._started_s) * left / done if done > 0 and left > 0 else None
+
     def metrics(self, stalled_s: float) -> dict[str, float]:
         """Rate and shares since the attempt started; ``stalled_s`` was spent on checkpoints."""
         elapsed_s = self._clock() - self._started_s

@@ -16,9 +16,10 @@ from gmp_atl_dist.config.file import load_config
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.doctor.checkup import Timeouts, checkup, examine
 from gmp_atl_dist.doctor.corpus import check_corpus
-from gmp_atl_dist.doctor.findings import Finding, is_fatal, names_a_secret
+from gmp_atl_dist.doctor.findings import Finding, is_fatal
 from gmp_atl_dist.doctor.machine import check_disk, check_libraries, check_ops, check_shared_memory
 from gmp_atl_dist.doctor.show import show
+from gmp_atl_dist.redaction import names_a_secret
 
 Doctor = Callable[..., tuple[int, str, str]]
 

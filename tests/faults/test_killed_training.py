@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,40 @@ def test_a_killed_driver_leaves_no_process(interrupted: Interrupted) -> None:
     interrupted.run.wait_until_gone()
 
     assert interrupted.run.family() == []
+
+
+def test_status_tells_that_a_driver_was_killed(
+    reference: Reference, interrupted: Interrupted, tmp_path: Path
+) -> None:
+    """By the store alone: without the configuration file, and on a copy without the corpus's path."""
+    root = str(interrupted.root.copy_to(tmp_path / "root").folder)
+    told = json.loads(finished("status", "--root", root, "--json", log=tmp_path / "status"))
+    assert told["state"] == "killed"
+    states = {row["label"]: row["state"] for row in told["stages"]}
+    assert states == {
+        **dict.fromkeys(("ingest", "backbone", "warmup fold1"), "done"),
+        **dict.fromkeys(("extract fold1", "cluster fold1", "label fold1"), "done"),
+        "retrain fold1": "killed",
+        **dict.fromkeys(("finetune fold1", "evaluate fold1", "report"), "waiting"),
+    }
+    (row,) = (row for row in told["stages"] if row["label"] == "retrain fold1")
+    assert row["started_s"] is not None
+    assert row["ends_s"] is None
+
+    shown = finished("runs", "show", told["run"], "--root", root, "--json", log=tmp_path / "show")
+    (attempt,) = json.loads(shown)["attempts"]
+    assert attempt["state"] == "running", "the driver could not write that it was killed"
+    assert attempt["ended_s"] is None
+    assert "run" in attempt["command"]
+    (listed,) = json.loads(finished("runs", "--root", root, "--json", log=tmp_path / "runs"))
+    assert listed["run_state"] == "killed"
+
+
+def test_the_record_has_the_memory_of_the_workers(reference: Reference, tmp_path: Path) -> None:
+    root = str(reference.root.folder)
+    listed = json.loads(finished("runs", "--root", root, "--json", log=tmp_path / "runs"))
+    stages = {stage["label"]: stage for stage in listed[0]["stages"]}
+    # Two workers that train, besides the driver and Ray's own processes.
+    assert stages["retrain fold1"]["peak_memory_bytes"] > 2 * stages["ingest"]["peak_memory_bytes"]
+    assert stages["retrain fold1"]["updates"] == RETRAIN_STEPS
+    assert (reference.root.folder / "runs" / listed[0]["name"] / "report.html").is_file()

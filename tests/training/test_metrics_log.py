@@ -27,6 +27,7 @@ from gmp_atl_dist.stages.warmup import Warmup
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import read_curves
+from gmp_atl_dist.tags import Tags
 from gmp_atl_dist.training import events, mlflow_log
 from gmp_atl_dist.training.events import EventLog, event_prefix
 from gmp_atl_dist.training.loop import TrainJob
@@ -273,3 +274,28 @@ def test_a_resumed_training_goes_on_in_its_mlflow_run(
     history = client.get_metric_history(run.info.run_id, "loss")
     assert [(m.step, m.value) for m in history] == [(1, 3.0), (2, 2.0), (3, 1.0)]
     assert run.info.status == "FINISHED"
+
+
+@needs_mlflow
+def test_an_mlflow_run_is_called_as_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = (tmp_path / "mlruns").as_uri()
+    log = MlflowLog(uri, "speech", KEY, Tags("demo-1a2b", "warmup", "fold2"))
+    log.log(1, {"loss": 3.0})
+    log.close()
+    client = import_module("mlflow").MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("speech")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_name == "demo-1a2b warmup fold2"
+    names = {f"gmp_atl_dist.{name}" for name in ("run", "stage", "fold", "fingerprint")}
+    assert {run.data.tags[name] for name in names} == {"demo-1a2b", "warmup", "fold2", "f" * 64}
+
+
+def test_event_files_lie_in_a_folder_with_the_names_of_run_stage_and_fold() -> None:
+    tags = Tags("demo-1a2b", "pretrain1", "fold2")
+    assert event_prefix(KEY, tags) == f"logs/demo-1a2b/pretrain1-fold2-{'f' * 12}"
+    assert event_prefix(KEY, Tags("demo", "warmup")) == f"logs/demo/warmup-{'f' * 12}"
+    for run in ("", "../up", "a/b"):
+        assert event_prefix(KEY, Tags(run, "warmup", "fold2")) == f"logs/warmup/{'f' * 64}"

@@ -1,0 +1,85 @@
+"""``gmp-atl status``: where every stage of a run stands."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gmp_atl_dist.cli.chosen import OptionalConfigOption, RunArgument, choose_run
+from gmp_atl_dist.cli.options import RootOption, SetOption
+from gmp_atl_dist.cli.words import how_long, when
+
+if TYPE_CHECKING:
+    from gmp_atl_dist.execution import StageStatus
+    from gmp_atl_dist.store.runs import RunRecord
+
+
+def status(
+    run: RunArgument = None,
+    config: OptionalConfigOption = None,
+    set_: SetOption = None,
+    root: RootOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+) -> int:
+    """Show the state of every stage, and whether the run works, was stopped or was killed. Runs nothing."""
+    from gmp_atl_dist.console import Reporter
+    from gmp_atl_dist.execution import open_context, survey
+    from gmp_atl_dist.run_state import run_state
+
+    chosen = choose_run(run, config, set_, root)
+    inputs = chosen.inputs()
+    with open_context(chosen.config, Reporter()) as context:
+        rows = survey(chosen.config, context, inputs)
+    record = chosen.record
+    if as_json:
+        state = None if record is None else run_state(record)
+        name = None if record is None else record.name
+        stages = [asdict(row) for row in rows]
+        print(json.dumps({"run": name, "state": state, "notes": inputs.notes, "stages": stages}))
+        return 0
+    console = Console()
+    for line in (_about_run(record, chosen.store.uri), *(f"note: {n}" for n in inputs.notes)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(_table(rows))
+    return 0
+
+
+def _about_run(record: RunRecord | None, root: str) -> str:
+    from gmp_atl_dist.run_state import duration_s, run_state
+
+    if record is None:
+        return (
+            f"no run of this configuration is recorded below {root}: states are those of the store"
+        )
+    state = run_state(record)
+    last = record.attempts[-1]
+    line = f"run {record.name}: {state}, started {when(record.attempts[0].started_s)}"
+    if len(record.attempts) > 1:
+        line += f", attempt {len(record.attempts)} since {when(last.started_s)}"
+    line += f", {how_long(duration_s(record))} in all"
+    if state in ("running", "killed"):
+        line += f", last seen {when(last.seen_s)} on {last.machine.host or 'an unknown host'}"
+    if last.message and state in ("failed", "stopped"):
+        line += f": {last.message.partition(chr(10))[0]}"
+    return line
+
+
+def _table(rows: list[StageStatus]) -> Table:
+    table = Table("stage", "state", "started", "took", "expected end", "artefact", "detail")
+    for row in rows:
+        table.add_row(
+            row.label,
+            row.state,
+            when(row.started_s),
+            how_long(row.duration_s),
+            when(row.ends_s),
+            row.fingerprint[:12],
+            Text(row.detail),
+        )
+    return table

@@ -1,0 +1,46 @@
+"""Times, sizes and shares as people read them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from gmp_atl_dist.store.runs import Score
+
+
+def when(unix_s: float | None) -> str:
+    """A time of this machine's clock: ``2026-11-26 14:05``; empty for None."""
+    if unix_s is None:
+        return ""
+    return f"{datetime.fromtimestamp(unix_s).astimezone():%Y-%m-%d %H:%M}"
+
+
+def how_long(seconds: float | None) -> str:
+    """``3 s``, ``2:05 min``, ``1:02:03 h``, ``2 d 01:30 h``; empty for None."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours == 0:
+        return f"{minutes}:{s:02d} min"
+    if hours < 24:
+        return f"{hours}:{minutes:02d}:{s:02d} h"
+    return f"{hours // 24} d {hours % 24:02d}:{minutes:02d} h"
+
+
+def size(num_bytes: int | None) -> str:
+    """``12.3 kB``, ``12.3 MB`` or ``1.23 GB``; empty for None."""
+    if num_bytes is None:
+        return ""
+    if num_bytes >= 1e9:
+        return f"{num_bytes / 1e9:.2f} GB"
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.1f} kB"
+
+
+def score(value: Score | None, *, interval: bool = True) -> str:
+    """``61.2 % (55.0 to 67.1)``; empty for None."""
+    if value is None:
+        return ""
+    words = f"{100 * value.value:.1f} %"
+    return f"{words} ({100 * value.low:.1f} to {100 * value.high:.1f})" if interval else words

@@ -1,0 +1,198 @@
+"""Removes a run and what no other run uses: artefacts, checkpoints, logs, the record.
+
+An artefact is kept if the record of another run names it, if the remaining stages of another run that is
+not done would find it, or if an artefact that is kept was made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+from gmp_atl_dist.console import Reporter
+from gmp_atl_dist.errors import ConfigError, GmpAtlError
+from gmp_atl_dist.execution import open_context, survey
+from gmp_atl_dist.outside_inputs import OutsideInputs
+from gmp_atl_dist.run_log import FOLDER as LOGS_OF_LIBRARIES
+from gmp_atl_dist.run_names import config_of, get_run
+from gmp_atl_dist.run_state import run_state
+from gmp_atl_dist.store.artifact import (
+    Artifact,
+    ArtifactKey,
+    find_artifact,
+    list_artifacts,
+)
+from gmp_atl_dist.store.checkpoints import RAY_RUNS
+from gmp_atl_dist.store.checkpoints import ROOT as CHECKPOINTS
+from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.runs import RUNS, RunRecord, read_run, run_names
+
+_THREADS = 16
+_LOGS = "logs"
+_SHORT = 12
+_BY_PRODUCTS = ("codebook", "frontend")
+"""Kinds that no stage is named after: made for the stages that read their inputs."""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What the removal of a run deletes.
+
+    Attributes:
+        artifacts: to be deleted, those that others are made from last.
+        kept: artefacts of the run that others use.
+        prefixes: every object or folder to be deleted, in order.
+        num_bytes: of all objects below ``prefixes``.
+        num_objects: their number.
+    """
+
+    name: str
+    artifacts: tuple[ArtifactKey, ...]
+    kept: tuple[ArtifactKey, ...]
+    prefixes: tuple[str, ...]
+    num_bytes: int
+    num_objects: int
+
+
+def plan_removal(store: Store, name: str) -> Removal:
+    """What ``remove`` would delete. Deletes nothing.
+
+    Raises:
+        ConfigError: there is no such run, or it is running.
+        ArtifactError: the record of this or of another run is damaged, so it is not known what is used.
+    """
+    record = get_run(store, name)
+    if run_state(record) == "running":
+        raise ConfigError(
+            f"run {name} is running (last seen on {record.attempts[-1].machine.host}); stop it first"
+        )
+    sealed = _all_artifacts(store)
+    mine = _with_inputs(_named_by(record), sealed)
+    used: set[ArtifactKey] = set()
+    for other in run_names(store):
+        found = None if other == name else read_run(store, other)
+        if found is not None:
+            used |= _named_by(found) | _planned_by(found, store)
+    # What nobody's record names may belong to a run of an older release; by-products do not count.
+    unnamed = {key for key in sealed if key not in mine and key.kind not in _BY_PRODUCTS}
+    used = _with_inputs(used | unnamed, sealed)
+    deleted = mine - used
+    deleted |= _by_products_of(deleted, used, sealed)
+    in_order = _consumers_first(deleted, sealed)
+    prefixes = [prefix for key in in_order for prefix in _prefixes_of(key)]
+    prefixes += _logs_of(deleted, store)
+    prefixes += _library_logs(record, store)
+    prefixes.append(f"{RUNS}/{name}")
+    entries = [entry for prefix in prefixes for entry in _entries(store, prefix)]
+    return Removal(
+        name=name,
+        artifacts=tuple(in_order),
+        kept=tuple(sorted(mine - deleted, key=lambda k: (k.kind, k.fingerprint))),
+        prefixes=tuple(prefixes),
+        num_bytes=sum(size for _, size in entries),
+        num_objects=len(entries),
+    )
+
+
+def remove(store: Store, removal: Removal) -> None:
+    """Delete it. If it is interrupted, it can be planned and done again: the record goes last."""
+    for key in removal.artifacts:
+        # Without its manifest, an artefact that is half deleted does not exist.
+        store.delete(key.manifest_path)
+    for prefix in removal.prefixes:
+        store.delete(prefix)
+
+
+def _all_artifacts(store: Store) -> dict[ArtifactKey, Artifact]:
+    keys = list_artifacts(store)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(lambda key: find_artifact(store, key), keys)
+        return {key: artifact for key, artifact in zip(keys, found, strict=True) if artifact}
+
+
+def _named_by(record: RunRecord) -> set[ArtifactKey]:
+    return {ArtifactKey(stage.kind, stage.fingerprint) for stage in record.stages}
+
+
+def _planned_by(record: RunRecord, store: Store) -> set[ArtifactKey]:
+    """The artefacts that the rest of a run would find, if it is not done and can be planned here."""
+    if run_state(record) == "done":
+        return set()
+    with suppress(GmpAtlError):
+        config = config_of(record, store.uri)
+        with open_context(config, Reporter(terminal=False)) as context:
+            rows = survey(config, context, OutsideInputs(store, record))
+        fingerprints = {row.fingerprint for row in rows}
+        return {key for key in list_artifacts(store) if key.fingerprint in fingerprints}
+    return set()
+
+
+def _with_inputs(
+    keys: Iterable[ArtifactKey], sealed: dict[ArtifactKey, Artifact]
+) -> set[ArtifactKey]:
+    """The keys, and those of everything that they were made from. Manifests name inputs by identity."""
+    by_identity: dict[str, list[ArtifactKey]] = {}
+    for key, artifact in sealed.items():
+        by_identity.setdefault(artifact.identity, []).append(key)
+    found: set[ArtifactKey] = set()
+    waiting = list(keys)
+    while waiting:
+        key = waiting.pop()
+        if key in found:
+            continue
+        found.add(key)
+        artifact = sealed.get(key)
+        for identity in () if artifact is None else artifact.manifest.inputs.values():
+            waiting += by_identity.get(identity, ())
+    return found
+
+
+def _by_products_of(
+    deleted: set[ArtifactKey], used: set[ArtifactKey], sealed: dict[ArtifactKey, Artifact]
+) -> set[ArtifactKey]:
+    """By-products that were made from something that is deleted. Imported codebooks have no inputs."""
+    identities = {sealed[key].identity for key in deleted if key in sealed}
+    return {
+        key
+        for key, artifact in sealed.items()
+        if key.kind in _BY_PRODUCTS
+        and key not in used
+        and identities & set(artifact.manifest.inputs.values())
+    }
+
+
+def _consumers_first(
+    keys: set[ArtifactKey], sealed: dict[ArtifactKey, Artifact]
+) -> list[ArtifactKey]:
+    """In an order in which no artefact is left whose inputs are gone."""
+    depth = {key: len(_with_inputs([key], sealed)) for key in keys}
+    return sorted(keys, key=lambda key: (-depth[key], key.kind, key.fingerprint))
+
+
+def _prefixes_of(key: ArtifactKey) -> Iterator[str]:
+    yield key.prefix
+    yield f"{CHECKPOINTS}/{key.fingerprint}"
+    yield f"{RAY_RUNS}/{key.fingerprint}"
+
+
+def _logs_of(keys: set[ArtifactKey], store: Store) -> list[str]:
+    """Folders of event files: they end with a fingerprint, or with its first 12 characters."""
+    endings = tuple(key.fingerprint for key in keys)
+    short = tuple(f"-{fingerprint[:_SHORT]}" for fingerprint in endings)
+    folders = {entry.path.rpartition("/")[0] for entry in store.list(_LOGS)}
+    return sorted(folder for folder in folders if folder.endswith((*endings, *short)))
+
+
+def _library_logs(record: RunRecord, store: Store) -> list[str]:
+    """The files of what Ray and other libraries printed, as far as they lie below the root."""
+    names = {attempt.log.rpartition("/")[2] for attempt in record.attempts if attempt.log}
+    return [e.path for e in store.list(LOGS_OF_LIBRARIES) if e.path.rpartition("/")[2] in names]
+
+
+def _entries(store: Store, prefix: str) -> list[tuple[str, int]]:
+    """(path, bytes) of the object ``prefix``, or of every object below it."""
+    if prefix.startswith(f"{LOGS_OF_LIBRARIES}/"):
+        return [(e.path, e.size) for e in store.list(LOGS_OF_LIBRARIES) if e.path == prefix]
+    return [(e.path, e.size) for e in store.list(prefix)]
