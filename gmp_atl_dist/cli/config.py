@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 import typer
 
@@ -31,7 +32,16 @@ def check(config: ConfigOption, set_: SetOption = None) -> int:
 
 
 @app.command("schema")
-def schema() -> int:
-    """Print the JSON schema of a configuration."""
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="print the reference of all keys as Markdown")
+    ] = False,
+) -> int:
+    """Print the JSON schema of a configuration, or a reference of all keys."""
+    if markdown:
+        from gmp_atl_dist.config.reference import reference
+
+        print(reference(), end="")
+        return 0
     print(json.dumps(RunConfig.model_json_schema(), indent=2))
     return 0
