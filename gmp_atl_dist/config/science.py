@@ -30,7 +30,28 @@ class CorpusConfig(Section):
         default=False, description="leave out utterances of emotions outside the class list"
     )
     table: str = Field(
-        default="manifest.csv", description="table adapter: CSV or Parquet in the corpus"
+        default="manifest.csv",
+        description="table adapter: CSV, TSV or Parquet file; relative to the corpus, or an absolute "
+        "path or URI",
+    )
+    delimiter: Annotated[
+        Literal["auto", "comma", "semicolon", "tab"], Added("0.3.0", left_out_at="auto")
+    ] = Field(
+        default="auto",
+        description="table adapter: what separates the columns of a text table; auto: what the "
+        "header shows",
+    )
+    audio_root: Annotated[str, Added("0.3.0", left_out_at="")] = Field(
+        default="",
+        description="folder or URI in which the corpus lay when the table was written. Absolute "
+        "paths below it mean the same files below runtime.corpus",
+    )
+    channel: Annotated[Literal["mean", "first", "loudest"], Added("0.3.0", left_out_at="mean")] = (
+        Field(
+            default="mean",
+            description="what is used of recordings with several channels: their mean, the first one, "
+            "or the one with the most energy",
+        )
     )
     columns: dict[str, str] = Field(
         default_factory=dict, description="table adapter: our column = theirs, e.g. id = 'utt_id'"
