@@ -114,7 +114,7 @@ def _segment_reasons(u: Utterance) -> list[str]:
 def _path_inside(path: str) -> str | None:
     """``path`` in canonical form (no ``./`` or ``//``); None if it leaves the corpus root."""
     pure = PurePosixPath(path)
-    if pure.is_absolute() or not pure.parts or ".." in pure.parts:
+    if pure.is_absolute() or "://" in path or not pure.parts or ".." in pure.parts:
         return None
     return str(pure)
 
