@@ -137,7 +137,9 @@ def test_a_table_outside_the_folder_of_the_audio(root: Path, tmp_path: Path) -> 
     assert len(read(root, text, table=str(table)).utterances) == 2
     checked = CorpusConfig(adapter="table", table=table.as_uri())
     assert len(read_corpus(checked, Store.open(str(root))).utterances) == 2
-    with pytest.raises(ConfigError, match=r"name a file below runtime\.corpus, or an absolute path"):
+    with pytest.raises(
+        ConfigError, match=r"name a file below runtime\.corpus, or an absolute path"
+    ):
         read_corpus(CorpusConfig(adapter="table", table="../labels.tsv"), Store.open(str(root)))
 
 
