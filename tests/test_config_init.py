@@ -18,7 +18,7 @@ from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.starter import machine as machine_module
 from gmp_atl_dist.starter.find_corpus import find_corpus
-from gmp_atl_dist.starter.machine import Machine, measured_rate
+from gmp_atl_dist.starter.machine import MachineFacts, measured_rate
 from gmp_atl_dist.starter.plan import deal, make_plan
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -45,7 +45,7 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Rates without measuring: for what does not concern the measurement."""
     given = dict(FAST)
     monkeypatch.setattr(machine_module, "measured_rate", lambda source, cores: given[source])
-    monkeypatch.setattr(machine_module, "this_machine", lambda: Machine(2, 8.0, 0))
+    monkeypatch.setattr(machine_module, "this_machine", lambda: MachineFacts(2, 8.0, 0))
     return given
 
 
@@ -150,11 +150,11 @@ def test_the_model_follows_from_rate_and_time(tmp_path: Path) -> None:
             asked.append(source)
             return FAST[source] / slower
 
-        return make_plan(found, Machine(2, 16.0, 0), hours, rate)
+        return make_plan(found, MachineFacts(2, 16.0, 0), hours, rate)
 
     assert plan(1.0).model.source == "facebook/hubert-base-ls960"
     asked.clear()
-    for machine in (Machine(2, 8.0, 0), Machine(2, 80.0, 0, hub=False)):
+    for machine in (MachineFacts(2, 8.0, 0), MachineFacts(2, 80.0, 0, hub=False)):
         assert make_plan(found, machine, 1.0, lambda s, c: 100.0).model.source == "random:small"
     slow = plan(1.0, slower=10_000)
     assert slow.model.source == "random:tiny"

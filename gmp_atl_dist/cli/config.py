@@ -76,7 +76,7 @@ def init(
     found = find_corpus(corpus)
     if len(found.speakers) < 2:
         raise CorpusError(
-            f"--corpus {corpus}: has one speaker only ({found.speakers[0]}); one to train on and one "
+            f"--corpus {corpus}: has one speaker only ({', '.join(found.speakers)}); one to train on and one "
             f"to test on are needed"
         )
     machine = this_machine()

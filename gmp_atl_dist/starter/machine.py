@@ -21,7 +21,7 @@ _HUB_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineFacts:
     """What a run can use. ``memory_gib`` is the machine's, not a GPU's.
 
     ``load`` is the number of processes that computed in the last minute, before anything was measured.
@@ -35,9 +35,9 @@ class Machine:
     hub: bool = True
 
 
-def this_machine() -> Machine:
+def this_machine() -> MachineFacts:
     """The cores and GPUs that this process may use."""
-    return Machine(
+    return MachineFacts(
         cores=len(os.sched_getaffinity(0)),
         memory_gib=psutil.virtual_memory().total / 2**30,
         gpus=device.gpu_count(),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gmp_atl_dist.starter.find_corpus import FoundCorpus
-from gmp_atl_dist.starter.machine import Machine
+from gmp_atl_dist.starter.machine import MachineFacts
 
 _SHARE_OF_TRAINING = 0.7
 """Of the time; the rest is for starting workers, ingest, clustering, evaluation and the report."""
@@ -64,7 +64,7 @@ class Plan:
 
 def make_plan(
     found: FoundCorpus,
-    machine: Machine,
+    machine: MachineFacts,
     hours: float,
     rate_of: Callable[[str, int], float],
 ) -> Plan:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gmp_atl_dist.config.toml_text import toml_value
 from gmp_atl_dist.records import UNKNOWN_GENDER
 from gmp_atl_dist.starter.find_corpus import FoundCorpus
-from gmp_atl_dist.starter.machine import Machine
+from gmp_atl_dist.starter.machine import MachineFacts
 from gmp_atl_dist.starter.plan import Plan
 
 
@@ -21,7 +21,7 @@ class Line:
     why: str
 
 
-def summary(found: FoundCorpus, machine: Machine, plan: Plan, hours: float) -> list[str]:
+def summary(found: FoundCorpus, machine: MachineFacts, plan: Plan, hours: float) -> list[str]:
     """What was found and chosen, a sentence each."""
     listing = found.listing
     genders = sorted({u.gender for u in listing.utterances})
@@ -38,7 +38,7 @@ def summary(found: FoundCorpus, machine: Machine, plan: Plan, hours: float) -> l
         f"Corpus: {kind}, {len(listing.utterances)} utterances of {len(found.speakers)} speakers, "
         f"about {found.total_s / 60:.0f} min, {told}.",
         f"Emotions: {', '.join(listing.emotions)}.",
-        f"Machine: {machine.cores} cores, {machine.memory_gib:.0f} GiB{gpus}.",
+        f"MachineFacts: {machine.cores} cores, {machine.memory_gib:.0f} GiB{gpus}.",
         f"Measured: seconds of audio trained per second: {rates}.",
         *([busy] if machine.load > machine.cores / 2 else []),
         *([] if machine.hub else [offline]),
@@ -49,7 +49,9 @@ def summary(found: FoundCorpus, machine: Machine, plan: Plan, hours: float) -> l
     ]
 
 
-def configuration(found: FoundCorpus, machine: Machine, plan: Plan, hours: float, root: str) -> str:
+def configuration(
+    found: FoundCorpus, machine: MachineFacts, plan: Plan, hours: float, root: str
+) -> str:
     """The TOML document."""
     parts = [
         "# Written by gmp-atl config init. Every key that is not here keeps its default; "
@@ -66,7 +68,7 @@ def configuration(found: FoundCorpus, machine: Machine, plan: Plan, hours: float
 
 
 def _sections(
-    found: FoundCorpus, machine: Machine, plan: Plan, root: str
+    found: FoundCorpus, machine: MachineFacts, plan: Plan, root: str
 ) -> list[tuple[str, list[Line]]]:
     without_gender = any(u.gender == UNKNOWN_GENDER for u in found.listing.utterances)
     model = plan.model
@@ -160,7 +162,7 @@ def _training(plan: Plan) -> Sequence[Line]:
     ]
 
 
-def _workers(machine: Machine) -> list[tuple[str, list[Line]]]:
+def _workers(machine: MachineFacts) -> list[tuple[str, list[Line]]]:
     if not machine.gpus:
         why = "Cores of the one process."
         names = ("runtime.extract", "runtime.train")
