@@ -174,3 +174,10 @@ def faiss_on_gpus(index: faiss.Index, gpus: int) -> faiss.Index:
             f"on workers with that many, or set the stage's gpus to 0"
         )
     return faiss.index_cpu_to_gpus_list(index, gpus=list(range(gpus)))
+
+
+def gpu_count() -> int:
+    """Number of GPUs that this process can see."""
+    import torch
+
+    return torch.cuda.device_count() if has_gpu() else 0

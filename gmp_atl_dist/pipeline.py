@@ -10,9 +10,11 @@ to learn their names and order. A new stage is one module in ``stages/`` and one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from gmp_atl_dist.config import ClusterConfig, ExtractConfig, LabelConfig, RunConfig
+from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.stages.backbone import Backbone, check_layers
@@ -49,7 +51,8 @@ def method(
     config: RunConfig, source: Store, ensure: Ensure, folds: ChooseFolds = configured_folds
 ) -> Handle:
     """The method, from recordings to the report."""
-    corpus = sealed(ensure(Ingest(config.corpus, source)))
+    read = partial(read_corpus, gender_needed=config.needs_gender)
+    corpus = sealed(ensure(Ingest(config.corpus, source, read)))
     backbone = sealed(ensure(Backbone(config.model)))
     check_layers(backbone, config.extract.layers)
     if config.pretrain.iterations == 2:

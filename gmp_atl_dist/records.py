@@ -16,6 +16,8 @@ from gmp_atl_dist.errors import CorpusError
 Gender = Literal["female", "male"]
 GENDERS: tuple[Gender, ...] = ("female", "male")
 """Class order of the gender head; label ids of ``by_gender`` codebooks follow it as well."""
+UNKNOWN_GENDER: Literal["unknown"] = "unknown"
+"""Of speakers whose gender a corpus does not tell. Runs that use gender refuse it."""
 EVERYBODY = "all"
 """The group of a codebook for both genders."""
 
@@ -44,7 +46,7 @@ class Utterance:
     utterance_id: str
     path: str
     speaker: str
-    gender: Gender
+    gender: Gender | Literal["unknown"]
     emotion: str
     session: str = ""
     split: str = ""
@@ -62,7 +64,7 @@ class StoredUtterance:
 
     utterance_id: str
     speaker: str
-    gender: Gender
+    gender: Gender | Literal["unknown"]
     emotion: str
     session: str
     split: str

@@ -106,8 +106,8 @@ def test_unknown_keys_and_wrong_values_are_named_at_once(gmp_atl: Run, config: P
     config.write_text("[warmup]\nepoch = 3\nlr = -1\n[cluster]\nkk = 3\n")
     code, _, err = gmp_atl("config", "check", "-c", config)
     assert code == 2
-    assert f"{config}: warmup.epoch: unknown key; known here: batch_s" in err
-    assert f"{config}: warmup.lr: " in err
+    assert f"{config}: warmup.epoch: unknown key; did you mean epochs? known here: batch_s" in err
+    assert f"{config}: warmup.lr = -1: " in err
     assert f"{config}: cluster.kk: unknown key" in err
 
 
@@ -117,8 +117,8 @@ def test_unknown_keys_and_wrong_values_are_named_at_once(gmp_atl: Run, config: P
         ("warmup.lr", "is not of the form a.b=c"),
         ("=3", "is not of the form a.b=c"),
         ("warmup.lr.x=3", "'lr' is a value, not a section"),
-        ("warmup.lr=fast", "warmup.lr: Input should be a valid number"),
-        ("nowhere.lr=3", "nowhere: unknown key; known here: cluster, corpus"),
+        ("warmup.lr=fast", "warmup.lr = 'fast': expected a number above 0"),
+        ("nowhere.lr=3", "nowhere: unknown section; known here: cluster, corpus"),
         ("extract.layers=[2]", "cluster.scales[1].layer: 3 is not in extract.layers [2]"),
         ("finetune.select=valid", None),
     ],

@@ -151,17 +151,26 @@ def test_workers_are_a_number_or_the_fewest_and_the_most() -> None:
 @pytest.mark.parametrize(
     ("workers", "message"),
     [
-        ([8, 2], "the fewest are more than the most; give [fewest, most] (found [8, 2])"),
-        (0, "give a number above 0, or [fewest, most], e.g. [1, 4] (found 0)"),
-        ([0, 2], "give a number above 0, or [fewest, most], e.g. [1, 4] (found [0, 2])"),
-        ([1, 2, 3], "give a number above 0, or [fewest, most], e.g. [1, 4] (found [1, 2, 3])"),
-        ("many", "give a number above 0, or [fewest, most], e.g. [1, 4] (found 'many')"),
+        ([8, 2], " = [8, 2]: the fewest are more than the most; give [fewest, most]"),
+        (0, " = 0: expected a whole number of at least 1, or [fewest, most], e.g. [1, 4]"),
+        (
+            [0, 2],
+            " = [0, 2]: expected a whole number of at least 1, or [fewest, most], e.g. [1, 4]",
+        ),
+        (
+            [1, 2, 3],
+            " = [1, 2, 3]: expected a whole number of at least 1, or [fewest, most], e.g. [1, 4]",
+        ),
+        (
+            "many",
+            " = 'many': expected a whole number of at least 1, or [fewest, most], e.g. [1, 4]",
+        ),
     ],
 )
 def test_workers_that_cannot_be_are_named(workers: Json, message: str) -> None:
     with pytest.raises(ConfigError) as e:
         parse_config({"runtime": {"extract": {"workers": workers}}}, "x.toml")
-    assert e.value.message.endswith(f"\n  - x.toml: runtime.extract.workers: {message}")
+    assert e.value.message.endswith(f"\n  - x.toml: runtime.extract.workers{message}")
 
 
 @pytest.mark.parametrize("kind", [WorkerError, *GmpAtlError.__subclasses__()])

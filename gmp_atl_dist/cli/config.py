@@ -1,16 +1,21 @@
-"""``gmp-atl config``: list the shipped configurations, check one, print the schema."""
+"""``gmp-atl config``: list the shipped configurations, write or check one, print the schema."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from gmp_atl_dist.cli.options import ConfigOption, SetOption, load_experiment
 from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.shipped import shipped_configs, summary_of
 
-app = typer.Typer(help="Configurations: list the shipped ones, check one, print the schema.")
+app = typer.Typer(
+    help="Configurations: list the shipped ones, write or check one, print the schema."
+)
 
 
 @app.command("list")
@@ -31,7 +36,58 @@ def check(config: ConfigOption, set_: SetOption = None) -> int:
 
 
 @app.command("schema")
-def schema() -> int:
-    """Print the JSON schema of a configuration."""
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="print the reference of all keys as Markdown")
+    ] = False,
+) -> int:
+    """Print the JSON schema of a configuration, or a reference of all keys."""
+    if markdown:
+        from gmp_atl_dist.config.reference import reference
+
+        print(reference(), end="")
+        return 0
     print(json.dumps(RunConfig.model_json_schema(), indent=2))
+    return 0
+
+
+@app.command("init")
+def init(
+    corpus: Annotated[str, typer.Option(help="folder, table or s3:// URI of the recordings")],
+    hours: Annotated[float, typer.Option(min=0.01, help="time that a run may take")] = 1.0,
+    out: Annotated[Path, typer.Option(help="file to write")] = Path("experiment.toml"),
+    root: Annotated[str | None, typer.Option(help="runtime.root; default: runs/NAME")] = None,
+    force: Annotated[bool, typer.Option("--force", help="overwrite the file")] = False,
+) -> int:
+    """Write a configuration for a corpus, for this machine and for a time, with comments.
+
+    Trains models of random weights for some seconds to measure how fast this machine is.
+    """
+    from gmp_atl_dist.config.file import load_config
+    from gmp_atl_dist.corpora.base import read_corpus
+    from gmp_atl_dist.starter.find_corpus import find_corpus
+    from gmp_atl_dist.starter.machine import measured_rate, this_machine
+    from gmp_atl_dist.starter.plan import make_plan
+    from gmp_atl_dist.starter.write import configuration, summary
+    from gmp_atl_dist.store.filesystem import Store
+
+    if out.exists() and not force:
+        raise ConfigError(f"--out {out}: is there already; give another name, or --force")
+    found = find_corpus(corpus)
+    if len(found.speakers) < 2:
+        raise CorpusError(
+            f"--corpus {corpus}: has one speaker only ({', '.join(found.speakers)}); one to train on and one "
+            f"to test on are needed"
+        )
+    machine = this_machine()
+    plan = make_plan(found, machine, hours, measured_rate)
+    text = configuration(found, machine, plan, hours, root or f"runs/{out.stem}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    checked = load_config(out)
+    read_corpus(
+        checked.corpus, Store.open(checked.runtime.corpus), gender_needed=checked.needs_gender
+    )
+    print("\n".join(summary(found, machine, plan, hours)))
+    print(f"Written: {out}. Next: gmp-atl run --config {out}")
     return 0

@@ -27,16 +27,23 @@ def list_() -> int:
 def check(config: ConfigOption, set_: SetOption = None) -> int:
     """List a corpus and its folds without reading audio; every bad item at once."""
     from gmp_atl_dist.corpora.base import read_corpus
+    from gmp_atl_dist.records import GENDERS, UNKNOWN_GENDER
     from gmp_atl_dist.store.filesystem import Store
 
     experiment = load_experiment(config, set_, None)
-    listing = read_corpus(experiment.corpus, Store.open(experiment.runtime.corpus))
-    table = Table("emotion", "female", "male", "speakers")
+    listing = read_corpus(
+        experiment.corpus,
+        Store.open(experiment.runtime.corpus),
+        gender_needed=experiment.needs_gender,
+    )
+    untold = any(u.gender == UNKNOWN_GENDER for u in listing.utterances)
+    genders = (*GENDERS, UNKNOWN_GENDER) if untold else GENDERS
+    table = Table("emotion", *genders, "speakers")
     for emotion in listing.emotions:
         mine = [u for u in listing.utterances if u.emotion == emotion]
         table.add_row(
             emotion,
-            *(str(sum(u.gender == g for u in mine)) for g in ("female", "male")),
+            *(str(sum(u.gender == g for u in mine)) for g in genders),
             str(len({u.speaker for u in mine})),
         )
     Console().print(table)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from gmp_atl_dist.config import RunConfig, Scale
+from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.config.problems import mistyped, problems_of
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.shipped import shipped_configs, shipped_path
 
@@ -27,58 +29,69 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
     name = os.fspath(path)
     file = shipped_path(path) or Path(path)
     try:
-        raw: dict[str, object] = tomllib.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
     except OSError as e:
         raise ConfigError(
             f"{name}: cannot be read ({e.strerror}); give an existing TOML file, or the name of a "
             f"shipped configuration: {', '.join(shipped_configs())}"
         ) from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{name}: is not TOML: {e}") from e
-    for override in overrides:
-        _apply_override(raw, override)
-    return parse_config(raw, name)
-
-
-def parse_config(raw: Mapping[str, object], name: str) -> RunConfig:
-    """Check a parsed document; ``name`` is what errors call it."""
+    except UnicodeDecodeError as e:
+        raise ConfigError(
+            f"{name}: is not TOML: byte {e.start} is not UTF-8; save the file as UTF-8 text"
+        ) from e
     try:
-        return RunConfig.model_validate(raw)
+        raw: dict[str, object] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        raise ConfigError(f"{name}: is not TOML: {e}{_line_of(str(e), text)}") from e
+    given: dict[str, str] = {}
+    for override in overrides:
+        given[_apply_override(raw, override)] = f"--set {override}"
+    return parse_config(raw, name, given)
+
+
+def parse_config(
+    raw: Mapping[str, object], name: str, overridden: Mapping[str, str] | None = None
+) -> RunConfig:
+    """Check a parsed document.
+
+    Args:
+        raw: the document.
+        name: what errors call it.
+        overridden: keys that the command line set, each with the option that errors name instead.
+
+    Raises:
+        ConfigError: names all wrong keys at once.
+    """
+    problems = mistyped(raw, RunConfig, name, overridden)
+    try:
+        config = RunConfig.model_validate(raw)
     except ValidationError as e:
-        raise ConfigError.of_all(f"{name} is not usable:", _problems(e, name)) from None
+        found = problems_of(e, raw, RunConfig, name, overridden)
+        problems = list(dict.fromkeys([*problems, *found]))
+    else:
+        if not problems:
+            return config
+    raise ConfigError.of_all(f"{name} is not usable:", problems)
 
 
-def _problems(error: ValidationError, name: str) -> list[str]:
-    problems: list[str] = []
-    for item in error.errors(include_url=False, include_context=False):
-        key = ""
-        for step in item["loc"]:
-            key += f"[{step}]" if isinstance(step, int) else f".{step}" if key else str(step)
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = f"unknown key; {_known_keys(item['loc'])}"
-        elif key and not isinstance(item["input"], Mapping):
-            message = f"{message} (found {item['input']!r})"
-        problems.append(": ".join(part for part in (name, key, message) if part))
-    return problems
+def _line_of(message: str, text: str) -> str:
+    """The line that the parser could not read, and what is most often wrong with such a line."""
+    found = re.search(r"at line (\d+)", message)
+    if found is None:
+        odd = (
+            f", perhaps in line {number}\n  {line.strip()}"
+            for number, line in enumerate(text.splitlines(), 1)
+            if line.count("'") % 2 or line.count('"') % 2
+        )
+        return f"; a quotation mark or bracket is not closed{next(odd, '')}"
+    line = text.splitlines()[int(found[1]) - 1].strip()
+    value = line.partition("=")[2].strip()
+    plain = re.fullmatch(r"[A-Za-z/~.][^\"'\[\]{}#]*", value)
+    return f"\n  {line}" + (f'\ntext needs quotation marks: "{value}"' if plain else "")
 
 
-def _known_keys(loc: tuple[int | str, ...]) -> str:
-    """The keys that stand where ``loc`` names an unknown one."""
-    model: type[BaseModel] = RunConfig
-    for step in loc[:-1]:
-        if isinstance(step, int):
-            model = Scale
-            continue
-        field = model.model_fields.get(step)
-        if field is None:
-            break
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
-    return f"known here: {', '.join(sorted(model.model_fields))}"
-
-
-def _apply_override(raw: dict[str, object], override: str) -> None:
+def _apply_override(raw: dict[str, object], override: str) -> str:
+    """Set one key, and return its name."""
     key, equals, text = override.partition("=")
     steps = key.strip().split(".")
     if not equals or not all(steps):
@@ -90,6 +103,7 @@ def _apply_override(raw: dict[str, object], override: str) -> None:
             raise ConfigError(f"--set {override}: {step!r} is a value, not a section")
         table = below
     table[steps[-1]] = _parse_value(text.strip())
+    return ".".join(steps)
 
 
 def _parse_value(text: str) -> object:

@@ -91,6 +91,14 @@ class RunConfig(Section):
             )
 
     @property
+    def needs_gender(self) -> bool:
+        """Whether a run uses the speakers' gender. Without, a corpus need not tell it."""
+        cluster = self.cluster
+        return (
+            self.warmup.gender_weight > 0 or cluster.gender != "none" or cluster.balance == "gender"
+        )
+
+    @property
     def not_science(self) -> set[str]:
         """Sections that are not hashed. Without pretraining, nothing that is configured for it is."""
         return {"runtime"} if self.pretrain.iterations else {"runtime", "pretrain"}

@@ -63,9 +63,11 @@ class WorkersConfig(ProcessConfig):
     def _one_or_two(cls, raw: object) -> object:
         """A union's own errors would be one for each of its members."""
         given = list(raw) if isinstance(raw, list | tuple) else [raw, raw]
-        numbers = [n for n in given if isinstance(n, int) and n > 0]
+        numbers = [n for n in given if type(n) is int and n > 0]
         if len(given) != 2 or len(numbers) != 2:
-            raise ValueError("give a number above 0, or [fewest, most], e.g. [1, 4]")
+            raise ValueError(
+                "expected a whole number of at least 1, or [fewest, most], e.g. [1, 4]"
+            )
         if numbers[0] > numbers[1]:
             raise ValueError("the fewest are more than the most; give [fewest, most]")
         return raw
@@ -166,8 +168,7 @@ class TrainWorkersConfig(WorkersConfig):
 
     @model_validator(mode="after")
     def _no_credentials(self) -> Self:
-        """Configurations are printed and shared. Of the section, so that the value is not "
-        "quoted."""
+        """Configurations are printed and shared. Of the section, so that the value is not quoted."""
         if self.mlflow_uri is not None and "@" in urlsplit(self.mlflow_uri).netloc:
             raise ValueError(
                 "mlflow_uri: holds a user or a password; leave them out and set "
@@ -177,8 +178,7 @@ class TrainWorkersConfig(WorkersConfig):
 
 
 class RuntimeConfig(Section):
-    """Where and on what a run computes. Nothing here changes a result, so nothing here is "
-    "hashed."""
+    """Where and on what a run computes. Nothing here changes a result, so nothing here is hashed."""
 
     corpus: str = Field(default="corpus", description="folder or URI of the recordings")
     root: str = Field(default="runs", description="folder or URI of all artefacts")
@@ -195,7 +195,7 @@ class RuntimeConfig(Section):
         "known corpus, or the name of its folder",
     )
     log_format: Literal["text", "json"] = Field(
-        default="text", description="of the driver's lines; json: one object per line"
+        default="text", description="format of the driver's lines; json: one object per line"
     )
     report_audio: bool = Field(
         default=False,

@@ -30,7 +30,28 @@ class CorpusConfig(Section):
         default=False, description="leave out utterances of emotions outside the class list"
     )
     table: str = Field(
-        default="manifest.csv", description="table adapter: CSV or Parquet in the corpus"
+        default="manifest.csv",
+        description="table adapter: CSV, TSV or Parquet file; relative to the corpus, or an absolute "
+        "path or URI",
+    )
+    delimiter: Annotated[
+        Literal["auto", "comma", "semicolon", "tab"], Added("0.3.0", left_out_at="auto")
+    ] = Field(
+        default="auto",
+        description="table adapter: what separates the columns of a text table; auto: what the "
+        "header shows",
+    )
+    audio_root: Annotated[str, Added("0.3.0", left_out_at="")] = Field(
+        default="",
+        description="folder or URI in which the corpus lay when the table was written. Absolute "
+        "paths below it mean the same files below runtime.corpus",
+    )
+    channel: Annotated[Literal["mean", "first", "loudest"], Added("0.3.0", left_out_at="mean")] = (
+        Field(
+            default="mean",
+            description="what is used of recordings with several channels: their mean, the first one, "
+            "or the one with the most energy",
+        )
     )
     columns: dict[str, str] = Field(
         default_factory=dict, description="table adapter: our column = theirs, e.g. id = 'utt_id'"
@@ -41,8 +62,12 @@ class CorpusConfig(Section):
         "report; "
         "above it the run stops. 0: the first bad item stops the run",
     )
-    min_s: PositiveFloat = Field(default=0.1, description="shorter utterances are bad")
-    max_s: PositiveFloat = Field(default=MAX_UTTERANCE_S, description="longer utterances are bad")
+    min_s: PositiveFloat = Field(
+        default=0.1, description="seconds; a shorter utterance is a bad item"
+    )
+    max_s: PositiveFloat = Field(
+        default=MAX_UTTERANCE_S, description="seconds; a longer utterance is a bad item"
+    )
     part_audio_s: PositiveFloat = Field(
         default=600.0, description="seconds of audio in one part of the store"
     )
@@ -83,7 +108,7 @@ class ModelConfig(Section):
     revision: str = Field(
         default="dba3bb02fda4248b6e082697eee756de8fe8aa8a", description="pinned commit of a hub id"
     )
-    seed: int = Field(default=0, description="of random weights")
+    seed: int = Field(default=0, description="random seed of the weights of random:SIZE")
     normalize_waveform: Literal["auto", "yes", "no"] = Field(
         default="auto",
         description="zero mean and unit variance; auto: where the convolutions use layer norm",
@@ -114,8 +139,13 @@ class OptimConfig(Section):
         default=0.1,
         description="share of the updates in which the learning rate rises; then it falls linearly",
     )
-    betas: tuple[Fraction, Fraction] = Field(default=(0.9, 0.98), description="of AdamW")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="of AdamW")
+    betas: tuple[Fraction, Fraction] = Field(
+        default=(0.9, 0.98),
+        description="decay rates of AdamW's running means: of the gradient, and of its square",
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        default=0.01, description="weight decay of AdamW; 0: none"
+    )
     clip_norm: PositiveFloat = Field(
         default=10.0, description="largest norm of the gradient; larger ones are scaled down to it"
     )
@@ -127,13 +157,14 @@ class OptimConfig(Section):
     )
     freeze_conv: bool = Field(default=True, description="leave the convolutional encoder as it was")
     dropout: Fraction = Field(
-        default=0.1, description="of hidden states, attention and projections"
+        default=0.1, description="dropout of hidden states, attention and projections"
     )
     max_utterance_s: Annotated[float, Field(ge=0.1)] = Field(
         default=15.6, description="longer utterances are cropped to this length, in seconds"
     )
     seed: int = Field(
-        default=0, description="of the order of utterances, crops, masks, dropout and new heads"
+        default=0,
+        description="random seed of the order of utterances, crops, masks, dropout and new heads",
     )
 
     @model_validator(mode="before")
@@ -193,7 +224,8 @@ class ExtractConfig(Section):
         default=5.0, description="context on either side of the part of a window that is kept"
     )
     compression: Literal["none", "zstd"] = Field(
-        default="none", description="of the stored features; zstd saves some 8 %, and costs time"
+        default="none",
+        description="compression of the stored features; zstd saves some 8 %, and costs time",
     )
 
     @model_validator(mode="after")
@@ -214,8 +246,12 @@ class Scale(Section):
     layer: Annotated[int, Field(ge=0)] = Field(
         description="one of extract.layers; 0 stands for the MFCCs that pretraining starts from"
     )
-    k: Annotated[int, Field(ge=2)] = Field(description="number of clusters")
-    seed: int | None = Field(default=None, description="of this scale; none: cluster.seed")
+    k: Annotated[int, Field(ge=2)] = Field(
+        description="number of clusters, which is the number of pseudo-labels"
+    )
+    seed: int | None = Field(
+        default=None, description="random seed of this scale; unset: cluster.seed"
+    )
     codebook: str | None = Field(
         default=None,
         min_length=6,
@@ -239,7 +275,7 @@ class ClusterConfig(Section):
     scales: tuple[Scale, ...] = Field(
         default=(Scale(layer=6, k=50), Scale(layer=9, k=50), Scale(layer=12, k=50)),
         min_length=1,
-        description="one set of pseudo-labels each",
+        description="layers that are clustered and numbers of clusters; one set of pseudo-labels each",
     )
     gender: Literal["multitask", "by_gender", "none"] = Field(
         default="multitask",
@@ -291,7 +327,9 @@ class ClusterConfig(Section):
         "0: no "
         "comparison",
     )
-    seed: int = Field(default=0, description="of the sample and of the initialization")
+    seed: int = Field(
+        default=0, description="random seed of the sample of frames and of the initialization"
+    )
 
 
 class LabelConfig(Section):
@@ -430,8 +468,10 @@ class FinetuneConfig(OptimConfig):
 class EvaluateConfig(Section):
     """Scores of the test speakers, with bootstrap intervals."""
 
-    bootstrap_samples: PositiveInt = Field(default=2000, description="resamples per interval")
-    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.95, description="of the intervals"
+    bootstrap_samples: PositiveInt = Field(
+        default=2000, description="bootstrap resamples per interval; more make its ends more exact"
     )
-    seed: int = Field(default=0, description="of the resampling")
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.95, description="confidence level of the intervals; 0.95: 95 % intervals"
+    )
+    seed: int = Field(default=0, description="random seed of the resampling")

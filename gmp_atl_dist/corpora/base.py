@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from gmp_atl_dist.config import CorpusConfig
+from gmp_atl_dist.corpora.audio_paths import below_corpus, is_absolute
 from gmp_atl_dist.corpora.checks import (
+    WITHOUT_GENDER,
     check_utterance,
     refuse_too_many_bad,
     spelling,
@@ -108,27 +110,34 @@ def find_adapter(name: str) -> Corpus:
     return adapter
 
 
-def read_corpus(config: CorpusConfig, source: Store) -> CorpusListing:
+def read_corpus(
+    config: CorpusConfig, source: Store, *, gender_needed: bool = True
+) -> CorpusListing:
     """List the corpus at ``source`` and check every utterance.
 
     An utterance is bad if its audio file is missing or empty, its path leaves the corpus, its id is
     empty or duplicate, its gender or emotion is unknown, it has no speaker, or its segment ends
-    before it begins.
+    before it begins. Without ``gender_needed``, an unknown gender is no fault.
 
     Raises:
-        ConfigError: the adapter, the class list or the table's columns are wrong.
+        ConfigError: the adapter, the class list or the table's columns are wrong, or the corpus tells
+            no gender and it is needed.
         CorpusError: more than ``max_bad_fraction`` of the items are bad, or no utterance is left.
     """
     adapter = find_adapter(config.adapter)
     listed, problems = adapter.list(source, config)
     merge = {spelling(old): spelling(new) for old, new in config.merge.items()}
-    merged = [_merged(u, merge) for u in listed]
+    if gender_needed and listed and not any(u.gender for u in listed):
+        raise ConfigError(
+            f"{source.uri}: tells no gender of any of its {len(listed)} utterances. {WITHOUT_GENDER}"
+        )
+    merged = [_merged(_located(u, source, config), merge) for u in listed]
     emotions = _class_list(config, adapter.default_emotions, merge, merged)
     known = {spelling(emotion): emotion for emotion in emotions}
     wanted = [u for u in merged if u.emotion in known or not config.ignore_other_emotions]
     files = {entry.path: entry for entry in source.list()} if wanted else {}
     num_unread = len({p.item for p in problems})
-    kept, unusable = _check_all(wanted, known, files)
+    kept, unusable = _check_all(wanted, known, files, gender_needed)
     problems += unusable
     num_listed = num_unread + len(wanted)
     # Not counted by names, because copies with the same id, or without one, have equal names.
@@ -155,14 +164,17 @@ def read_corpus(config: CorpusConfig, source: Store) -> CorpusListing:
 
 
 def _check_all(
-    utterances: Iterable[Utterance], known: Mapping[str, str], files: Mapping[str, Entry]
+    utterances: Iterable[Utterance],
+    known: Mapping[str, str],
+    files: Mapping[str, Entry],
+    gender_needed: bool,
 ) -> tuple[list[Utterance], list[Problem]]:
     """The good utterances, and the problems of the others."""
     kept: list[Utterance] = []
     problems: list[Problem] = []
     seen: set[str] = set()
     for u in utterances:
-        checked, reasons = check_utterance(u, known, files, seen)
+        checked, reasons = check_utterance(u, known, files, seen, gender_needed=gender_needed)
         seen.add(u.utterance_id)
         if reasons:
             item = f"utterance {u.utterance_id!r}"
@@ -170,6 +182,14 @@ def _check_all(
         else:
             kept.append(checked)
     return kept, problems
+
+
+def _located(utterance: Utterance, source: Store, config: CorpusConfig) -> Utterance:
+    """With an absolute path made relative to the corpus, where it lies below it."""
+    if not is_absolute(utterance.path):
+        return utterance
+    path = below_corpus(utterance.path, source.uri, config.audio_root)
+    return utterance if path is None else replace(utterance, path=path)
 
 
 def _merged(utterance: Utterance, merge: dict[str, str]) -> Utterance:

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from gmp_atl_dist.config import canonical_json
 from gmp_atl_dist.errors import CorpusError
-from gmp_atl_dist.records import Gender, Problem, Utterance
+from gmp_atl_dist.records import UNKNOWN_GENDER, Gender, Problem, Utterance
 from gmp_atl_dist.store.filesystem import Entry
 
 _GENDER_SPELLINGS: dict[str, Gender] = {
@@ -28,6 +28,13 @@ _GENDER_SPELLINGS: dict[str, Gender] = {
 }
 
 
+WITHOUT_GENDER = (
+    "If it has that column under another name, set corpus.columns.gender. To train without gender, set "
+    "warmup.gender_weight = 0 and cluster.gender = 'none'"
+)
+"""What to do about a corpus that tells no gender."""
+
+
 def spelling(text: str) -> str:
     """The canonical spelling of an emotion: lower case, without surrounding blanks."""
     return text.strip().casefold()
@@ -39,7 +46,12 @@ def parse_gender(text: str) -> Gender | None:
 
 
 def check_utterance(
-    u: Utterance, known: Mapping[str, str], files: Mapping[str, Entry], seen: AbstractSet[str]
+    u: Utterance,
+    known: Mapping[str, str],
+    files: Mapping[str, Entry],
+    seen: AbstractSet[str],
+    *,
+    gender_needed: bool = True,
 ) -> tuple[Utterance, list[str]]:
     """The utterance with canonical path, gender and emotion, and the reasons why it is bad.
 
@@ -48,6 +60,7 @@ def check_utterance(
         known: the classes by their :func:`spelling`.
         files: the files of the corpus, by path.
         seen: ids of earlier utterances.
+        gender_needed: an unknown gender makes an utterance bad; otherwise it is stored as unknown.
     """
     reasons: list[str] = []
     if not u.utterance_id.strip():
@@ -56,7 +69,7 @@ def check_utterance(
         reasons.append("its id occurs more than once; make ids unique")
     if not u.speaker.strip():
         reasons.append("has no speaker; folds need one")
-    gender = parse_gender(u.gender)
+    gender = parse_gender(u.gender) or (None if gender_needed else UNKNOWN_GENDER)
     if gender is None:
         reasons.append(f"gender {u.gender!r} is not known; use female or male")
     if u.emotion not in known:
@@ -69,7 +82,10 @@ def check_utterance(
     path = u.path if u.path in files else _path_inside(u.path)
     entry = None if path is None else files.get(path)
     if path is None:
-        reasons.append(f"audio path {u.path!r} leaves the corpus; give a path relative to its root")
+        reasons.append(
+            f"audio path {u.path!r} leaves the corpus; give a path relative to its root, "
+            f"or name the folder that it begins with in corpus.audio_root"
+        )
     elif entry is None:
         reasons.append(f"audio file {path!r} is missing; copy it there or correct the path")
     elif entry.size == 0:
@@ -98,7 +114,7 @@ def _segment_reasons(u: Utterance) -> list[str]:
 def _path_inside(path: str) -> str | None:
     """``path`` in canonical form (no ``./`` or ``//``); None if it leaves the corpus root."""
     pure = PurePosixPath(path)
-    if pure.is_absolute() or not pure.parts or ".." in pure.parts:
+    if pure.is_absolute() or "://" in path or not pure.parts or ".." in pure.parts:
         return None
     return str(pure)
 

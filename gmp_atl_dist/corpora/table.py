@@ -1,8 +1,10 @@
-"""A corpus with a table: one CSV or Parquet file with one row per utterance.
+"""A corpus with a table: one text or Parquet file with one row per utterance.
 
-``corpus.table`` names the file, relative to the corpus root (``runtime.corpus``). Columns:
+``corpus.table`` names the file, relative to the corpus root (``runtime.corpus``), or by an absolute path
+or URI. A text file has commas, semicolons or tabs between its columns (``delimited.py``). Columns:
 
-  ``id, path, speaker, gender, emotion``   required; ``path`` is the audio file, relative to the root
+  ``id, path, speaker, emotion``           required; ``path`` is the audio file, relative to the root
+  ``gender``                               required by runs that use gender
   ``session, split, start_s, end_s``       optional; ``split`` is train, valid or test; the two times
                                            select a segment of a longer recording
 
@@ -22,22 +24,25 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from gmp_atl_dist.config import CorpusConfig
+from gmp_atl_dist.corpora.audio_paths import is_absolute
 from gmp_atl_dist.corpora.base import Listed
-from gmp_atl_dist.corpora.checks import parse_gender, spelling
+from gmp_atl_dist.corpora.checks import WITHOUT_GENDER, spelling
+from gmp_atl_dist.corpora.delimited import column_names, find_delimiter, read_columns
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
-from gmp_atl_dist.records import Problem, Split, Utterance
+from gmp_atl_dist.records import Gender, Problem, Split, Utterance
 from gmp_atl_dist.store.filesystem import Store
 
-NEEDED = ("id", "path", "speaker", "gender", "emotion")
-OPTIONAL = ("session", "split", "start_s", "end_s")
+NEEDED = ("id", "path", "speaker", "emotion")
+OPTIONAL = ("gender", "session", "split", "start_s", "end_s")
+
+_TEXT = ("csv", "tsv", "txt")
 
 # Number of rows that are Python objects at the same time. A million rows would take a gigabyte.
 _ROWS_AT_ONCE = 1 << 14
@@ -54,7 +59,7 @@ _SPLITS: dict[str, Split] = {
 
 @dataclass(frozen=True)
 class Table:
-    """Adapter of a CSV or Parquet table."""
+    """Adapter of a table as text or Parquet."""
 
     name: ClassVar[str] = "table"
     default_emotions: ClassVar[tuple[str, ...]] = ()
@@ -82,19 +87,24 @@ class Table:
 def _read_table(source: Store, config: CorpusConfig) -> pa.Table:
     """The table with our column names and all values as text."""
     suffix = config.table.rpartition(".")[2].lower()
-    if suffix not in ("csv", "parquet"):
+    if suffix not in (*_TEXT, "parquet"):
         raise ConfigError(
-            f"corpus.table: {config.table!r} is neither .csv nor .parquet; convert it"
+            f"corpus.table: {config.table!r} is neither .csv, .tsv, .txt nor .parquet; convert it"
         )
+    outside = is_absolute(config.table)
+    where = config.table if outside else f"{source.uri}/{config.table}"
     try:
-        data = source.read(config.table)
+        data = _read_outside(config.table) if outside else source.read(config.table)
     except ArtifactError as e:
-        raise ConfigError(f"corpus.table: {e}; name a file below runtime.corpus") from e
+        raise ConfigError(
+            f"corpus.table: {e}; name a file below runtime.corpus, or an absolute path or URI"
+        ) from e
     try:
-        if suffix == "csv":
-            columns = pacsv.open_csv(io.BytesIO(data)).schema.names
-            ours = _mapped_columns(config, columns)
-            table = _read_csv(data, ours)
+        if suffix in _TEXT:
+            needed = {config.columns.get(name, name) for name in NEEDED}
+            delimiter = find_delimiter(data, needed, config.delimiter, where)
+            ours = _mapped_columns(config, column_names(data, delimiter))
+            table = read_columns(data, delimiter, set(ours.values()), where)
         else:
             columns = pq.read_schema(io.BytesIO(data)).names
             ours = _mapped_columns(config, columns)
@@ -102,9 +112,14 @@ def _read_table(source: Store, config: CorpusConfig) -> pa.Table:
         return pa.table({name: _texts(table.column(column)) for name, column in ours.items()})
     except pa.ArrowException as e:
         raise CorpusError(
-            f"{source.uri}/{config.table}: cannot be read ({e}); write it again as UTF-8 "
-            f"comma-separated values with one header line, or as Parquet"
+            f"{where}: cannot be read ({e}); write it again as UTF-8 comma-separated values with one "
+            f"header line, or as Parquet"
         ) from e
+
+
+def _read_outside(table: str) -> bytes:
+    folder, _, name = table.rpartition("/")
+    return Store.open(folder or "/").read(name)
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, str]]:
@@ -136,21 +151,12 @@ def _mapped_columns(config: CorpusConfig, present: list[str]) -> dict[str, str]:
                 f"corpus.columns.{name} = '<a column of the table>'"
             )
     if problems:
+        if "gender" not in mapped and "gender" not in config.columns:
+            problems.append(f"column 'gender' is missing as well. {WITHOUT_GENDER}")
         raise ConfigError.of_all(
             f"{config.table} has the columns {', '.join(present)}, which are not valid:", problems
         )
     return mapped
-
-
-def _read_csv(data: bytes, ours: dict[str, str]) -> pa.Table:
-    columns = sorted(set(ours.values()))
-    return pacsv.read_csv(
-        io.BytesIO(data),
-        parse_options=pacsv.ParseOptions(newlines_in_values=True),
-        convert_options=pacsv.ConvertOptions(
-            include_columns=columns, column_types=dict.fromkeys(columns, pa.string())
-        ),
-    )
 
 
 def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -160,9 +166,6 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _parse(row: dict[str, str]) -> Utterance | list[str]:
     """The utterance of a row, or all reasons why the row is bad."""
     reasons: list[str] = []
-    gender = parse_gender(row["gender"])
-    if gender is None:
-        reasons.append(f"gender {row['gender']!r} is not known; use female or male")
     if not row["emotion"]:
         reasons.append("has no emotion; fill it in or remove the row")
     split = spelling(row["split"])
@@ -172,15 +175,17 @@ def _parse(row: dict[str, str]) -> Utterance | list[str]:
     for name in ("start_s", "end_s"):
         times[name] = _seconds(row[name])
         if row[name] and times[name] is None:
-            reasons.append(f"{name} {row[name]!r} is not a number of seconds")
-    if reasons or gender is None:
+            point = "; write a decimal point" if _seconds(row[name].replace(",", ".")) else ""
+            reasons.append(f"{name} {row[name]!r} is not a number of seconds{point}")
+    if reasons:
         return reasons
     # Equal strings of many rows are stored once.
     return Utterance(
         utterance_id=row["id"],
         path=sys.intern(row["path"]),
         speaker=sys.intern(row["speaker"]),
-        gender=gender,
+        # As it stands: whether a gender is needed, and known, is checked for all corpora alike.
+        gender=cast(Gender, sys.intern(row["gender"])),
         emotion=sys.intern(spelling(row["emotion"])),
         session=sys.intern(row["session"]),
         split=_SPLITS[split] if split else "",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.corpora.audio_paths import below_corpus, is_absolute
 from gmp_atl_dist.corpora.base import find_adapter
 from gmp_atl_dist.doctor.deadline import BackgroundCall
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
@@ -33,8 +34,9 @@ def check_corpus(config: RunConfig, timeout_s: float, labels_s: float) -> Iterat
         listing = BackgroundCall(lambda: adapter.list(source, config.corpus))
         utterances, problems = listing.result(labels_s)
         sample = sorted({0, len(utterances) // 2, len(utterances) - 1}) if utterances else []
-        paths = [utterances[i].path for i in sample]
-        missing = [path for path in paths if not source.exists(path)]
+        given = [utterances[i].path for i in sample]
+        paths = [_below(path, source, config) or path for path in given]
+        missing = [path for path in paths if is_absolute(path) or not source.exists(path)]
     except TimeoutError:
         value = f"reading its labels took more than {labels_s:g} s"
         yield warning(
@@ -59,6 +61,12 @@ def check_corpus(config: RunConfig, timeout_s: float, labels_s: float) -> Iterat
     if problems:
         value = f"{len(problems)} labels cannot be read; the first: {problems[0]}"
         yield warning(_CHECK, item, value, "gmp-atl corpora check names all of them")
+
+
+def _below(path: str, source: Store, config: RunConfig) -> str | None:
+    if not is_absolute(path):
+        return path
+    return below_corpus(path, source.uri, config.corpus.audio_root)
 
 
 def _refused(item: str, uri: str, error: ConfigError | CorpusError | ArtifactError) -> Finding:

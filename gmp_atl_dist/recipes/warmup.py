@@ -41,6 +41,10 @@ class WarmupRecipe(Recipe):
             check_emotions(self.utterances, self._emotions, self.name, training.fold.name)
         balanced = config.class_weights == "balanced"
         self._emotion_weights = class_weights(self.utterances, self._emotions, "emotion", balanced)
+        counts = self.utterances.counts("gender", GENDERS)
+        # Utterances without a gender are there only if gender has no weight.
+        self._has_gender = sum(counts) == len(self.utterances)
+        balanced = balanced and self._has_gender
         self._gender_weights = class_weights(self.utterances, GENDERS, "gender", balanced)
 
     def build(self) -> nn.Module:
@@ -79,6 +83,8 @@ class WarmupRecipe(Recipe):
                 logits_BK, target_B, class_weight_K.to(device), batch.weight_B
             )
             sums.append(loss)
+            if name == "gender" and not self._has_gender:
+                continue
             hits_B = (logits_BK.argmax(dim=-1) == target_B) * batch.weight_B
             metrics[f"{name}_accuracy"] = (float(hits_B.sum()), float(batch.weight_B.sum()))
         return Losses(tuple(sums), metrics)
@@ -93,5 +99,5 @@ class WarmupRecipe(Recipe):
 
     def _targets(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         emotion_B = [self._emotions.index(u.emotion) for u in batch.utterances]
-        gender_B = [GENDERS.index(u.gender) for u in batch.utterances]
-        return torch.tensor(emotion_B), torch.tensor(gender_B)
+        gender_B = [u.gender == GENDERS[1] for u in batch.utterances]
+        return torch.tensor(emotion_B), torch.tensor(gender_B, dtype=torch.int64)

@@ -241,6 +241,7 @@ class _Decoder:
             end_s=utterance.end_s,
             min_s=config.min_s,
             max_s=config.max_s,
+            channel=config.channel,
         )
         stored = StoredUtterance(
             utterance_id=utterance.utterance_id,

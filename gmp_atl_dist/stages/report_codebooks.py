@@ -49,7 +49,8 @@ def codebook_contents(
         for scale, ids in enumerate(row.ids):
             counts_N = np.bincount(ids, minlength=ends[scale])
             emotion_CN[scale][emotions.index(about.emotion)] += counts_N
-            gender_CN[scale][GENDERS.index(about.gender)] += counts_N  # pyright: ignore[reportArgumentType]
+            if about.gender in GENDERS:
+                gender_CN[scale][GENDERS.index(about.gender)] += counts_N
             speaker_CN[scale][speakers[about.speaker]] += counts_N
     contents: list[CodebookContent] = []
     for number, scale in enumerate(books_by_scale(books)):
@@ -63,7 +64,9 @@ def codebook_contents(
                     scale=number,
                     group=book.group,
                     emotion=metrics.cluster_quality_from_joint(by_emotion),
-                    gender=metrics.cluster_quality_from_joint(by_gender),
+                    gender=metrics.cluster_quality_from_joint(by_gender)
+                    if by_gender.any()
+                    else None,
                     speaker=metrics.cluster_quality_from_joint(speaker_CN[number][:, own]),
                     metric=book.metric,
                     origin=book.origin,

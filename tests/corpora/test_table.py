@@ -84,7 +84,7 @@ def test_all_bad_rows_are_named_at_once(root: Path) -> None:
     with pytest.raises(CorpusError) as caught:
         read(root, HEADER + "\n".join(rows) + "\n")
     for expected in (
-        "row 2 (id 'u2'): gender 'robot' is not known",
+        "utterance 'u2': gender 'robot' is not known",
         "row 3 (id 'u3'): has no emotion",
         "row 4 (id 'u4'): split 'holdout' is not known; known are train, valid",
         "row 5 (id 'u5'): start_s '0:30' is not a number",
@@ -119,7 +119,7 @@ def test_missing_columns_are_listed_with_the_remedy(root: Path) -> None:
     for expected in (
         "has the columns utt, path, speaker, sex, emotion",
         "column 'id' for 'id' is missing; map it with corpus.columns.id =",
-        "column 'gender' for 'gender' is missing",
+        "column 'gender' is missing as well. If it has that column under another name, set ",
         "column 'set' for 'split' is missing",
         "corpus.columns.ident: is not a known column",
     ):
@@ -147,7 +147,7 @@ def test_damaged_tables_are_refused(root: Path, table: bytes) -> None:
 def test_a_table_that_is_not_there_or_of_another_kind(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"corpus\.table: .*labels\.csv"):
         read(root, table="labels.csv")
-    with pytest.raises(ConfigError, match=r"'labels\.xlsx' is neither .csv nor .parquet"):
+    with pytest.raises(ConfigError, match=r"'labels\.xlsx' is neither .csv, .tsv, .txt nor"):
         read(root, table="labels.xlsx")
 
 

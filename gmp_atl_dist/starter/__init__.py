@@ -1,0 +1,1 @@
+"""A first configuration for a corpus and a machine: ``gmp-atl config init``."""

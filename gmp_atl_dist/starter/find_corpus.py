@@ -1,0 +1,199 @@
+"""What a folder or a table holds: the adapter that reads it, its columns, and what it says about speech."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import pyarrow.parquet as pq
+import soundfile as sf
+
+from gmp_atl_dist.config import CorpusConfig
+from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
+from gmp_atl_dist.corpora.delimited import column_names, find_delimiter
+from gmp_atl_dist.corpora.table import NEEDED
+from gmp_atl_dist.errors import ConfigError, CorpusError
+from gmp_atl_dist.store.filesystem import Entry, Store, UnreadableError, normalize_uri
+
+_TABLES = (".csv", ".tsv", ".txt", ".parquet")
+_AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+_IEMOCAP = re.compile(r"Session\d/dialog/EmoEvaluation/[^/]+\.txt")
+_MOST_HEADERS = 40
+"""Recordings whose length is read. Their mean stands for the rest."""
+
+SPELLINGS: Mapping[str, tuple[str, ...]] = {
+    "id": ("utt_id", "utterance_id", "utterance", "utt", "file_id", "name", "key"),
+    "path": (
+        *("file", "filename", "file_name", "filepath", "file_path"),
+        *("wav", "wav_path", "audio", "audio_path", "audio_file"),
+    ),
+    "speaker": ("speaker_id", "spk", "spk_id", "actor", "actor_id", "talker"),
+    "emotion": ("label", "emotion_label", "emo", "class", "category"),
+    "gender": ("sex",),
+    "session": ("session_id",),
+    "split": ("set", "subset", "partition"),
+    "start_s": (),
+    "end_s": (),
+}
+"""Names that our columns often have, in lower case."""
+
+
+@dataclass(frozen=True)
+class FoundCorpus:
+    """A corpus, and what was found out about it.
+
+    Attributes:
+        folder: what ``runtime.corpus`` is to be.
+        config: the section ``[corpus]`` that reads it.
+        listing: its utterances.
+        mean_s: mean length of an utterance in seconds, from some of them.
+    """
+
+    folder: str
+    config: CorpusConfig
+    listing: CorpusListing
+    mean_s: float
+
+    @property
+    def total_s(self) -> float:
+        return self.mean_s * len(self.listing.utterances)
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        return tuple(sorted({u.speaker for u in self.listing.utterances}))
+
+
+def find_corpus(path: str) -> FoundCorpus:
+    """Look at a folder, a table or a URI of either.
+
+    Raises:
+        ConfigError: there is nothing to read; says what was found and what is missing.
+        CorpusError: labels or recordings cannot be used.
+    """
+    folder, _, last = path.rstrip("/").rpartition("/")
+    name = last if PurePosixPath(last).suffix.lower() in _TABLES else ""
+    folder = (folder or ".") if name else path
+    source = Store.open(folder)
+    entries = source.list()
+    if not entries:
+        raise ConfigError(f"--corpus {path}: there is no file; name a folder with recordings")
+    tables = [name] if name else [e.path for e in entries if _is_table(e.path)]
+    if not name and any(_IEMOCAP.fullmatch(entry.path) for entry in entries):
+        config = CorpusConfig(adapter="iemocap")
+    else:
+        config = _table(path, source, tables, entries)
+    # Every fault is counted; how many are allowed is decided below.
+    lenient = config.model_copy(update={"max_bad_fraction": 1.0})
+    listing = read_corpus(lenient, source, gender_needed=False)
+    if len({u.emotion for u in listing.utterances}) < 2:
+        raise CorpusError(
+            f"--corpus {path}: all utterances have one emotion; label at least two emotions"
+        )
+    bad = listing.num_bad / listing.num_listed
+    if bad > config.max_bad_fraction:
+        config = config.model_copy(update={"max_bad_fraction": min(1.0, round(bad + 0.005, 2))})
+    location = folder if "://" in folder else normalize_uri(folder).removeprefix("file://")
+    return FoundCorpus(location, config, listing, _mean_s(source, listing))
+
+
+def _is_table(path: str) -> bool:
+    return "/" not in path and PurePosixPath(path).suffix.lower() in _TABLES
+
+
+def _table(
+    path: str, source: Store, tables: Sequence[str], entries: Sequence[Entry]
+) -> CorpusConfig:
+    """The one table whose columns are those of a corpus."""
+    usable: list[CorpusConfig] = []
+    missing: list[str] = []
+    for table in tables:
+        names = _columns(source, table)
+        columns = {ours: theirs for ours in SPELLINGS if (theirs := _match(ours, names))}
+        if "path" in columns:
+            columns.setdefault("id", columns["path"])
+        lacks = [ours for ours in NEEDED if ours not in columns]
+        if lacks:
+            has = ", ".join(names[:12])
+            missing.append(f"{table}: lacks {', '.join(lacks)}; it has the columns {has}")
+            continue
+        renamed = {ours: theirs for ours, theirs in columns.items() if ours != theirs}
+        usable.append(CorpusConfig(adapter="table", table=table, columns=renamed))
+    if len(usable) == 1:
+        return usable[0]
+    if usable:
+        names = ", ".join(config.table for config in usable)
+        raise ConfigError(
+            f"--corpus {path}: holds several tables: {names}; name one of them, as in --corpus "
+            f"{path.rstrip('/')}/{usable[0].table}"
+        )
+    if missing:
+        raise ConfigError.of_all(
+            f"--corpus {path}: no table has the columns path, speaker and emotion; rename its columns, "
+            f"or add them:",
+            missing,
+        )
+    raise _no_table(path, entries)
+
+
+def _no_table(path: str, entries: Iterable[Entry]) -> ConfigError:
+    audio = [e.path for e in entries if PurePosixPath(e.path).suffix.lower() in _AUDIO]
+    if not audio:
+        return ConfigError(
+            f"--corpus {path}: holds neither recordings nor a table, and is not IEMOCAP; name the "
+            f"folder with Session1 to Session5, or one with recordings and a table"
+        )
+    first = PurePosixPath(audio[0])
+    folders = [*first.parts[:-1]]
+    guess = " and ".join(repr(step) for step in folders[:2])
+    hint = f" The folders {guess} may be speaker and emotion." if len(folders) >= 2 else ""
+    return ConfigError(
+        f"--corpus {path}: holds {len(audio)} recordings and no table, so speaker, emotion and gender "
+        f"are missing.{hint} Write {path.rstrip('/')}/manifest.csv with one row per recording:\n"
+        f"  id,path,speaker,gender,emotion\n"
+        f"  {first.stem},{first},{folders[0] if folders else 'SPEAKER'},female or male,"
+        f"{folders[1] if len(folders) > 1 else 'EMOTION'}\n"
+        f"gender may be left out; the run then does without it"
+    )
+
+
+def _columns(source: Store, table: str) -> list[str]:
+    data = source.read(table)
+    if table.lower().endswith(".parquet"):
+        return pq.read_schema(io.BytesIO(data)).names
+    return column_names(data, _mark(data, table))
+
+
+def _mark(data: bytes, table: str) -> str:
+    """The delimiter by which the header has the most columns that are known under some name."""
+    header = data.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8", "replace")
+    known = {name for ours, others in SPELLINGS.items() for name in (ours, *others)}
+    found = {word for mark in ",;\t" for word in header.strip().split(mark)}
+    needed = {word for word in found if word.strip('" ').lower() in known}
+    return find_delimiter(data, needed, "auto", table)
+
+
+def _match(ours: str, names: Sequence[str]) -> str | None:
+    """The column that is ours: by its own name, or by one that it often has."""
+    lower = {name.strip().lower(): name for name in reversed(names)}
+    return next((lower[n] for n in (ours, *SPELLINGS[ours]) if n in lower), None)
+
+
+def _mean_s(source: Store, listing: CorpusListing) -> float:
+    utterances = listing.utterances
+    step = max(1, len(utterances) // _MOST_HEADERS)
+    lengths: list[float] = []
+    for u in utterances[::step]:
+        if u.start_s is not None and u.end_s is not None:
+            lengths.append(u.end_s - u.start_s)
+            continue
+        try:
+            with sf.SoundFile(io.BytesIO(source.read(u.path))) as recording:
+                lengths.append(recording.frames / recording.samplerate - (u.start_s or 0.0))
+        except (sf.SoundFileError, UnreadableError):
+            continue  # a bad recording; ingest names it
+    if not lengths:
+        raise CorpusError(f"{source.uri}: none of the recordings that were tried can be decoded")
+    return sum(lengths) / len(lengths)
