@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +17,6 @@ from gmp_atl_dist.errors import ConfigError
 Device = Literal["cpu", "cuda"]
 
 _MOST_THREADS = 8
-_REFERENCE = "gmp_atl_dist.model_reference"
 
 
 def predict(
@@ -96,12 +93,12 @@ def resolved_model(model: str, root: str | None, fold: int | None) -> str:
     """The folder or URI of the model that a person named.
 
     Raises:
-        ConfigError: there is no such run.
+        ConfigError: there is no such model or run.
         ArtifactError: the run has no model yet.
     """
-    if find_spec(_REFERENCE) is not None:
-        return import_module(_REFERENCE).resolve_model(model, root=root, fold=fold).uri
-    return model
+    from gmp_atl_dist.model_reference import resolve_model
+
+    return resolve_model(model, root=root, fold=fold).uri
 
 
 def _predict_here(

@@ -73,17 +73,13 @@ def serve(
 
 def _resolved(model: str, root: str | None, fold: int | None) -> tuple[str, str]:
     """URI and name of a model that is given as a folder, a URI or a run's name."""
-    try:
-        from gmp_atl_dist.model_reference import (  # pyright: ignore[reportMissingImports]
-            resolve_model,
-        )
-    except ModuleNotFoundError:
-        uri = model if "://" in model else str(Path(model).resolve())
-        from gmp_atl_dist.serving.deployment import label_of
+    from gmp_atl_dist.model_reference import resolve_model
+    from gmp_atl_dist.serving.deployment import label_of
 
-        return uri, label_of(uri)
-    reference = resolve_model(model, root=root, fold=fold)
-    return reference.uri, reference.label
+    found = resolve_model(model, root=root, fold=fold)
+    # Replicas work in another folder.
+    uri = found.uri if "://" in found.uri else str(Path(found.uri).resolve())
+    return uri, label_of(uri) if found.record is None else found.label
 
 
 def _say(text: str) -> None:

@@ -29,10 +29,15 @@ def emotion_model_from_files(files: Mapping[str, bytes], name: str = "model") ->
             loss is not installed here, or the weights are not those of the model.
     """
     _refuse_missing(files, name)
+<<<<<<< HEAD
     with tempfile.TemporaryDirectory(prefix="gmp-atl-") as folder:
         (Path(folder) / _CONFIG).write_bytes(_own_config(files[_CONFIG]))
         (Path(folder) / _WEIGHTS).write_bytes(files[_WEIGHTS])
         return _load(folder, name)
+=======
+    config_json, weights = (files[file] for file in MODEL_FILES)
+    return _load(config_json, weights, name)
+>>>>>>> i15-predict
 
 
 def _refuse_missing(present: Collection[str], name: str) -> None:
@@ -43,24 +48,31 @@ def _refuse_missing(present: Collection[str], name: str) -> None:
         )
 
 
-def _load(folder: str, name: str) -> EmotionModel:
-    """The model of a folder that holds :data:`MODEL_FILES` and nothing else."""
-    try:
-        with no_progress_bars():
-            loaded = EmotionModel.from_pretrained(
-                folder, use_safetensors=True, output_loading_info=True
-            )
-    except ModelError as e:
-        raise ModelError(
-            f"{name} is not a model that finetune wrote, or not for this release: {e.message}"
-        ) from e
-    except ConfigError as e:
-        raise ModelError(f"{name}: its head cannot be built here: {e}") from e
-    except Exception as e:
-        raise ModelError(
-            f"{name} is not a model that finetune wrote ({type(e).__name__}: {e}); give the "
-            f"files/ folder of a finetune artefact"
-        ) from e
+def _load(config_json: bytes, weights: bytes | Path, name: str) -> EmotionModel:
+    """``weights`` are the bytes of ``model.safetensors``, or its path, which saves a copy of a gigabyte."""
+    with tempfile.TemporaryDirectory(prefix="gmp-atl-") as folder:
+        config_file, weights_file = (Path(folder) / file for file in MODEL_FILES)
+        config_file.write_bytes(config_json)
+        if isinstance(weights, Path):
+            weights_file.symlink_to(weights)
+        else:
+            weights_file.write_bytes(weights)
+        try:
+            with no_progress_bars():
+                loaded = EmotionModel.from_pretrained(
+                    folder, use_safetensors=True, output_loading_info=True
+                )
+        except ModelError as e:
+            raise ModelError(
+                f"{name} is not a model that finetune wrote, or not for this release: {e.message}"
+            ) from e
+        except ConfigError as e:
+            raise ModelError(f"{name}: its head cannot be built here: {e}") from e
+        except Exception as e:
+            raise ModelError(
+                f"{name} is not a model that finetune wrote ({type(e).__name__}: {e}); give the "
+                f"files/ folder of a finetune artefact"
+            ) from e
     model, info = cast("tuple[EmotionModel, dict[str, set[str]]]", loaded)
     # transformers would fill a missing weight with random values.
     wrong = sorted({*info["missing_keys"], *info["unexpected_keys"]})
@@ -94,9 +106,14 @@ def load_emotion_model(uri: str) -> EmotionModel:
     present = {e.path for e in store.list()} & set(MODEL_FILES)
     if store.uri.startswith("file://"):
         _refuse_missing(present, uri)
+<<<<<<< HEAD
         # A link: a gigabyte of weights need not be copied to be read.
         with tempfile.TemporaryDirectory(prefix="gmp-atl-") as folder:
             (Path(folder) / _CONFIG).write_bytes(_own_config(store.read(_CONFIG)))
             (Path(folder) / _WEIGHTS).symlink_to(store.absolute(_WEIGHTS))
             return _load(folder, uri)
+=======
+        config_file, weights_file = MODEL_FILES
+        return _load(store.read(config_file), Path(store.absolute(weights_file)), uri)
+>>>>>>> i15-predict
     return emotion_model_from_files({name: store.read(name) for name in present}, uri)
