@@ -13,8 +13,7 @@ from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.source import no_progress_bars
 from gmp_atl_dist.store.filesystem import Store
 
-_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
-MODEL_FILES = (_CONFIG, _WEIGHTS)
+MODEL_FILES = ("config.json", "model.safetensors")
 EXPORTED_TYPE = "gmp_atl"
 """The model type of an exported classifier, which brings its own class for transformers."""
 
@@ -29,15 +28,8 @@ def emotion_model_from_files(files: Mapping[str, bytes], name: str = "model") ->
             loss is not installed here, or the weights are not those of the model.
     """
     _refuse_missing(files, name)
-<<<<<<< HEAD
-    with tempfile.TemporaryDirectory(prefix="gmp-atl-") as folder:
-        (Path(folder) / _CONFIG).write_bytes(_own_config(files[_CONFIG]))
-        (Path(folder) / _WEIGHTS).write_bytes(files[_WEIGHTS])
-        return _load(folder, name)
-=======
     config_json, weights = (files[file] for file in MODEL_FILES)
     return _load(config_json, weights, name)
->>>>>>> i15-predict
 
 
 def _refuse_missing(present: Collection[str], name: str) -> None:
@@ -52,7 +44,7 @@ def _load(config_json: bytes, weights: bytes | Path, name: str) -> EmotionModel:
     """``weights`` are the bytes of ``model.safetensors``, or its path, which saves a copy of a gigabyte."""
     with tempfile.TemporaryDirectory(prefix="gmp-atl-") as folder:
         config_file, weights_file = (Path(folder) / file for file in MODEL_FILES)
-        config_file.write_bytes(config_json)
+        config_file.write_bytes(_own_config(config_json))
         if isinstance(weights, Path):
             weights_file.symlink_to(weights)
         else:
@@ -106,14 +98,6 @@ def load_emotion_model(uri: str) -> EmotionModel:
     present = {e.path for e in store.list()} & set(MODEL_FILES)
     if store.uri.startswith("file://"):
         _refuse_missing(present, uri)
-<<<<<<< HEAD
-        # A link: a gigabyte of weights need not be copied to be read.
-        with tempfile.TemporaryDirectory(prefix="gmp-atl-") as folder:
-            (Path(folder) / _CONFIG).write_bytes(_own_config(store.read(_CONFIG)))
-            (Path(folder) / _WEIGHTS).symlink_to(store.absolute(_WEIGHTS))
-            return _load(folder, uri)
-=======
         config_file, weights_file = MODEL_FILES
         return _load(store.read(config_file), Path(store.absolute(weights_file)), uri)
->>>>>>> i15-predict
     return emotion_model_from_files({name: store.read(name) for name in present}, uri)
