@@ -104,7 +104,8 @@ def test_the_record_has_the_memory_of_the_workers(reference: Reference, tmp_path
     root = str(reference.root.folder)
     listed = json.loads(finished("runs", "--root", root, "--json", log=tmp_path / "runs"))
     stages = {stage["label"]: stage for stage in listed[0]["stages"]}
-    # Two workers that train, besides the driver and Ray's own processes.
-    assert stages["retrain fold1"]["peak_memory_bytes"] > 2 * stages["ingest"]["peak_memory_bytes"]
+    # Two workers that train hold some 0.7 GB each; the driver alone has less than one of them.
+    peak = stages["retrain fold1"]["peak_memory_bytes"]
+    assert peak > max(1 << 30, stages["backbone"]["peak_memory_bytes"])
     assert stages["retrain fold1"]["updates"] == RETRAIN_STEPS
     assert (reference.root.folder / "runs" / listed[0]["name"] / "report.html").is_file()
