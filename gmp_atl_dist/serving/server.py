@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
@@ -53,15 +54,9 @@ def run_server(
     stop.install()
     with RayConnection(RuntimeConfig(ray_address=address), log_to_driver=False) as connection:
         say(f"starting {options.label} on {address or 'this machine'}; this takes some 20 s")
-        try:
-            connection.open()
-        except SystemExit:  # by a handler that Ray has while it starts
-            say("stopped before it was ready")
-            return stop.exit_code
-        stop.install()  # Ray has put its own in place, which ends with code 15
+        _open(connection, stop)
         if not stop.asked:
             _deploy(options, name, host, port, cluster=bool(address))
-            stop.install()
             try:
                 if _wait_until_ready(name, stop, say):
                     shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
@@ -74,6 +69,16 @@ def run_server(
                 serve.delete(name)
     say("stopped")
     return stop.exit_code
+
+
+def _open(connection: RayConnection, stop: Stop) -> None:
+    """Connect, in a thread: in the main one Ray would put a handler of its own in place of ours.
+
+    Its handler exits from wherever Ray is, and a signal in the middle of the start is lost.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="ray-init") as pool:
+        pool.submit(connection.open).result()
+    stop.install()
 
 
 def _deploy(options: ServeOptions, name: str, host: str, port: int, *, cluster: bool) -> None:
