@@ -72,18 +72,21 @@ def serve(
 
 
 def _resolved(model: str, root: str | None, fold: int | None) -> tuple[str, str]:
-    """URI and name of a model that is given as a folder, a URI or a run's name."""
+    """URI and name of a model that is given as a folder, a URI or a run's name.
+
+    Clients see the name. That of a folder or URI is its last part, because the whole would show a path.
+    """
+    from gmp_atl_dist.serving.deployment import label_of
+
     try:
         from gmp_atl_dist.model_reference import (  # pyright: ignore[reportMissingImports]
             resolve_model,
         )
     except ModuleNotFoundError:
         uri = model if "://" in model else str(Path(model).resolve())
-        from gmp_atl_dist.serving.deployment import label_of
-
         return uri, label_of(uri)
-    reference = resolve_model(model, root=root, fold=fold)
-    return reference.uri, reference.label
+    found = resolve_model(model, root=root, fold=fold)
+    return found.uri, label_of(found.uri) if found.record is None else found.label
 
 
 def _say(text: str) -> None:
