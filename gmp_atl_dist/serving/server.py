@@ -52,9 +52,16 @@ def run_server(
         port = free_port(host, port)
     stop = Stop(say)
     stop.install()
-    with RayConnection(RuntimeConfig(ray_address=address), log_to_driver=False) as connection:
+    settings = RuntimeConfig(ray_address=address)
+    with (
+        # Its thread lives as long as Ray: Linux ends Ray's processes with the thread that started them.
+        ThreadPoolExecutor(1, thread_name_prefix="ray-init") as starter,
+        RayConnection(settings, log_to_driver=False) as connection,
+    ):
         say(f"starting {options.label} on {address or 'this machine'}; this takes some 20 s")
-        _open(connection, stop)
+        # Not in this thread: Ray would put a handler in place of ours, which exits from wherever Ray is, and a
+        # signal in the middle of its start would be lost.
+        starter.submit(connection.open).result()
         if not stop.asked:
             _deploy(options, name, host, port, cluster=bool(address))
             try:
@@ -69,16 +76,6 @@ def run_server(
                 serve.delete(name)
     say("stopped")
     return stop.exit_code
-
-
-def _open(connection: RayConnection, stop: Stop) -> None:
-    """Connect, in a thread: in the main one Ray would put a handler of its own in place of ours.
-
-    Its handler exits from wherever Ray is, and a signal in the middle of the start is lost.
-    """
-    with ThreadPoolExecutor(1, thread_name_prefix="ray-init") as pool:
-        pool.submit(connection.open).result()
-    stop.install()
 
 
 def _deploy(options: ServeOptions, name: str, host: str, port: int, *, cluster: bool) -> None:
