@@ -59,8 +59,8 @@ def run_server(
         RayConnection(settings, log_to_driver=False) as connection,
     ):
         say(f"starting {options.label} on {address or 'this machine'}; this takes some 20 s")
-        # Not in this thread: Ray would put a handler in place of ours, which exits from wherever Ray is, and a
-        # signal in the middle of its start would be lost.
+        # Not in this thread: Ray would put a handler in place of ours, which exits from wherever Ray is,
+        # and a signal in the middle of its start would be lost.
         starter.submit(connection.open).result()
         if not stop.asked:
             _deploy(options, name, host, port, cluster=bool(address))
