@@ -72,7 +72,10 @@ def serve(
 
 
 def _resolved(model: str, root: str | None, fold: int | None) -> tuple[str, str]:
-    """URI and name of a model that is given as a folder, a URI or a run's name."""
+    """URI and name of a model that is given as a folder, a URI or a run's name.
+
+    Clients see the name. That of a folder or URI is its last part, because the whole would show a path.
+    """
     from gmp_atl_dist.model_reference import resolve_model
     from gmp_atl_dist.serving.deployment import label_of
 

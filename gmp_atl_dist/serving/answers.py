@@ -55,7 +55,7 @@ class WindowAnswer(BaseModel):
     probabilities: dict[str, float]
 
 
-class Prediction(BaseModel):
+class PredictionAnswer(BaseModel):
     """The emotion of a recording, and of its windows where they were asked for."""
 
     emotion: str = Field(description="the most probable class")
@@ -80,12 +80,12 @@ def prediction_of(
     probabilities: Sequence[Sequence[float]],
     timing: Timing,
     waveform: list[tuple[float, float]] | None,
-) -> Prediction:
+) -> PredictionAnswer:
     """The answer from the probabilities of ``plan.spans``, in order."""
     rows = list(probabilities)
     windows = rows if plan.whole is None else rows[1:]
     whole = np.mean(rows, axis=0).tolist() if plan.whole is None else rows[0]
-    return Prediction(
+    return PredictionAnswer(
         emotion=_best(facts, whole),
         probabilities=dict(zip(facts.emotions, whole, strict=True)),
         computed_from="windows" if plan.whole is None else "recording",

@@ -21,12 +21,12 @@ from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.serving.answers import (
     ErrorAnswer,
     ModelAnswer,
-    Prediction,
+    PredictionAnswer,
     Timing,
     prediction_of,
     waveform_of,
 )
-from gmp_atl_dist.serving.clips import Job, jobs_of, plan_clips
+from gmp_atl_dist.serving.clips import ClipJob, jobs_of, plan_clips
 from gmp_atl_dist.serving.counters import Counters
 from gmp_atl_dist.serving.decoding import Decoder
 from gmp_atl_dist.serving.gate import Gate
@@ -61,7 +61,7 @@ class ModelService(Protocol):
         """Returns when the model answers."""
         ...
 
-    async def compute(self, job: Job) -> Computed:
+    async def compute(self, job: ClipJob) -> Computed:
         """Raises Refusal with 503 if there is no room or no replica."""
         ...
 
@@ -78,7 +78,7 @@ class _Server:
 
     async def predict(
         self, request: Request, window_s: float | None, hop_s: float | None, points: int
-    ) -> Prediction:
+    ) -> PredictionAnswer:
         with self.gate.admit(announced_bytes(request, self.limits)):
             data = await read_recording(request, self.limits)
             try:
@@ -91,7 +91,7 @@ class _Server:
 
     async def _predict(
         self, data: bytes, window_s: float | None, hop_s: float | None, points: int
-    ) -> Prediction:
+    ) -> PredictionAnswer:
         started_s = time.perf_counter()
         pcm16 = await self.decode(data)
         decoded_s = time.perf_counter()
@@ -183,7 +183,7 @@ def _add_endpoints(app: FastAPI, server: _Server) -> None:
         waveform: Annotated[
             int, Query(ge=0, le=_MOST_POINTS, description="points of the waveform in the answer")
         ] = 0,
-    ) -> Prediction:
+    ) -> PredictionAnswer:
         """The emotion of a recording: wav, flac, ogg, mp3 or opus, as the body or as a form's file."""
         return await server.predict(request, window, hop, waveform)
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from gmp_atl_dist.serving.clips import Job
+from gmp_atl_dist.serving.clips import ClipJob
 from gmp_atl_dist.serving.runner import Computed
 
 
@@ -22,14 +22,14 @@ class Batcher:
         max_jobs: most jobs of a batch.
     """
 
-    def __init__(self, run: Callable[[Sequence[Job]], list[Computed]], max_jobs: int) -> None:
+    def __init__(self, run: Callable[[Sequence[ClipJob]], list[Computed]], max_jobs: int) -> None:
         self._run = run
         self._max_jobs = max_jobs
-        self._waiting: list[tuple[Job, asyncio.Future[Computed]]] = []
+        self._waiting: list[tuple[ClipJob, asyncio.Future[Computed]]] = []
         self._worker: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
-    async def __call__(self, job: Job) -> Computed:
+    async def __call__(self, job: ClipJob) -> Computed:
         """The result of a job; an error of its batch is raised for each of its jobs."""
         future: asyncio.Future[Computed] = asyncio.get_running_loop().create_future()
         self._waiting.append((job, future))

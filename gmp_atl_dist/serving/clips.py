@@ -19,7 +19,7 @@ _DEFAULT_WINDOW_S = 10.0
 
 
 @dataclass(frozen=True)
-class Job:
+class ClipJob:
     """Clips of one recording that are computed together: int16 samples (N,), and spans within them."""
 
     pcm16: npt.NDArray[np.int16]
@@ -82,7 +82,7 @@ def windows_of(num_samples: int, window: int, hop: int) -> tuple[Span, ...]:
     return tuple((start, start + window) for start in starts)
 
 
-def jobs_of(pcm16: npt.NDArray[np.int16], spans: Sequence[Span]) -> Iterator[Job]:
+def jobs_of(pcm16: npt.NDArray[np.int16], spans: Sequence[Span]) -> Iterator[ClipJob]:
     """The clips in order, in jobs of at most 30 s of clips, so that long recordings let others pass."""
     rest = list(spans)
     while rest:
@@ -90,6 +90,6 @@ def jobs_of(pcm16: npt.NDArray[np.int16], spans: Sequence[Span]) -> Iterator[Job
         while rest and sum(e - s for s, e in [*taken, rest[0]]) <= _LONGEST_CLIP:
             taken.append(rest.pop(0))
         first, last = min(s for s, _ in taken), max(e for _, e in taken)
-        yield Job(
+        yield ClipJob(
             np.ascontiguousarray(pcm16[first:last]), tuple((s - first, e - first) for s, e in taken)
         )

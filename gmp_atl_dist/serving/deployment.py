@@ -20,7 +20,7 @@ from ray.serve.schema import LoggingConfig
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.serving.app import build_app
 from gmp_atl_dist.serving.batching import Batcher
-from gmp_atl_dist.serving.clips import Job
+from gmp_atl_dist.serving.clips import ClipJob
 from gmp_atl_dist.serving.counters import Counters
 from gmp_atl_dist.serving.limits import Limits
 from gmp_atl_dist.serving.refusals import overloaded
@@ -75,7 +75,7 @@ class ModelReplica:
     async def facts(self) -> ModelFacts:
         return self._run.facts
 
-    async def compute(self, job: Job) -> Computed:
+    async def compute(self, job: ClipJob) -> Computed:
         return await self._batcher(job)
 
 
@@ -95,7 +95,7 @@ class ReplicaService:
     async def check(self) -> None:
         await self._call("facts")
 
-    async def compute(self, job: Job) -> Computed:
+    async def compute(self, job: ClipJob) -> Computed:
         return await self._call("compute", job)
 
     async def _call(self, method: str, *arguments: object) -> Any:

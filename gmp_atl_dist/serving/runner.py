@@ -17,7 +17,7 @@ from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.inference.cost import cost_batches
 from gmp_atl_dist.inference.predictor import probabilities_of
 from gmp_atl_dist.models.stored import load_emotion_model
-from gmp_atl_dist.serving.clips import Job
+from gmp_atl_dist.serving.clips import ClipJob
 
 Device = Literal["auto", "cpu", "cuda"]
 _BATCH_SAMPLES = 60 * SAMPLE_RATE_HZ
@@ -72,7 +72,7 @@ class ModelRunner:
             version=__version__,
         )
 
-    def __call__(self, jobs: Sequence[Job]) -> list[Computed]:
+    def __call__(self, jobs: Sequence[ClipJob]) -> list[Computed]:
         """One result per job, in order. A clip's result does not depend on the other clips."""
         started_s = time.perf_counter()
         clips = [

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
@@ -51,17 +52,18 @@ def run_server(
         port = free_port(host, port)
     stop = Stop(say)
     stop.install()
-    with RayConnection(RuntimeConfig(ray_address=address), log_to_driver=False) as connection:
+    settings = RuntimeConfig(ray_address=address)
+    with (
+        # Its thread lives as long as Ray: Linux ends Ray's processes with the thread that started them.
+        ThreadPoolExecutor(1, thread_name_prefix="ray-init") as starter,
+        RayConnection(settings, log_to_driver=False) as connection,
+    ):
         say(f"starting {options.label} on {address or 'this machine'}; this takes some 20 s")
-        try:
-            connection.open()
-        except SystemExit:  # by a handler that Ray has while it starts
-            say("stopped before it was ready")
-            return stop.exit_code
-        stop.install()  # Ray has put its own in place, which ends with code 15
+        # Not in this thread: Ray would put a handler in place of ours, which exits from wherever Ray is,
+        # and a signal in the middle of its start would be lost.
+        starter.submit(connection.open).result()
         if not stop.asked:
             _deploy(options, name, host, port, cluster=bool(address))
-            stop.install()
             try:
                 if _wait_until_ready(name, stop, say):
                     shown = f"[{host}]" if ":" in host and not host.startswith("[") else host

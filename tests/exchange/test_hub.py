@@ -42,7 +42,7 @@ class Hub(BaseHTTPRequestHandler):
             self._answer({"error": f"no, {TOKEN} may not"}, 403)
         elif self.path == "/api/repos/create":
             type(self).created.update(json.loads(body))
-            self._answer({"url": "http://hub.example/me/emotions"})
+            self._answer({"url": f"http://{self.headers['Host']}/me/emotions"})
         elif self.path.endswith("/preupload/main"):
             files = [
                 {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
@@ -54,7 +54,8 @@ class Hub(BaseHTTPRequestHandler):
                 if line["key"] == "file":
                     value = line["value"]
                     type(self).received[value["path"]] = base64.b64decode(value["content"])
-            self._answer({"commitUrl": "http://hub.example/c/1", "commitOid": "a" * 40})
+            url = f"http://{self.headers['Host']}/me/emotions/commit/{'a' * 40}"
+            self._answer({"commitUrl": url, "commitOid": "a" * 40})
         else:
             self._answer({})
 
@@ -135,7 +136,7 @@ def test_yes_uploads_all_files_in_one_commit(
 ) -> None:
     assert main(["model", "push", str(folder), "me/emotions", "--private", "--yes"]) == 0
     said = capsys.readouterr()
-    assert "uploaded: http://hub.example/c/1" in said.out
+    assert "uploaded: http://127.0.0.1:" in said.out
     assert hub.received == {p.name: p.read_bytes() for p in folder.iterdir()}
     assert (hub.created["name"], hub.created["organization"]) == ("emotions", "me")
     assert hub.created.get("private") is True or hub.created.get("visibility") == "private"

@@ -21,7 +21,7 @@ from gmp_atl_dist.predict import Predictor
 from gmp_atl_dist.serving.app import build_app
 from gmp_atl_dist.serving.batching import Batcher
 from gmp_atl_dist.serving.before_start import check_model, free_port
-from gmp_atl_dist.serving.clips import Job, jobs_of, plan_clips, windows_of
+from gmp_atl_dist.serving.clips import ClipJob, jobs_of, plan_clips, windows_of
 from gmp_atl_dist.serving.gate import Gate
 from gmp_atl_dist.serving.guard import digest_of
 from gmp_atl_dist.serving.limits import Limits
@@ -48,7 +48,7 @@ class OneProcess:
     async def check(self) -> None:
         await asyncio.sleep(0)
 
-    async def compute(self, job: Job) -> Computed:
+    async def compute(self, job: ClipJob) -> Computed:
         await asyncio.sleep(self.delay_s)
         if self.fails:
             raise RuntimeError("a secret path")
@@ -375,7 +375,7 @@ def test_clips_cover_a_recording_and_jobs_are_small() -> None:
 def test_a_batch_of_many_requests_is_exact(service: OneProcess) -> None:
     runner = service._runner
     jobs = [
-        Job(np.rint(32767 * tone(s)).astype(np.int16), ((0, round(s * RATE)),))
+        ClipJob(np.rint(32767 * tone(s)).astype(np.int16), ((0, round(s * RATE)),))
         for s in (0.5, 2.0, 0.03, 1.1)
     ]
     together = runner(jobs)
@@ -388,15 +388,15 @@ def test_the_next_batch_collects_while_one_is_computed() -> None:
     free = threading.Event()
     sizes: list[int] = []
 
-    def run(jobs: Sequence[Job]) -> list[Computed]:
+    def run(jobs: Sequence[ClipJob]) -> list[Computed]:
         free.wait(30)
         sizes.append(len(jobs))
         if any(not job.spans for job in jobs):
             raise ValueError("a defect")
         return [Computed([[float(job.spans[0][1])]], 0.0, len(jobs), 1, 1.0) for job in jobs]
 
-    def job(number: int) -> Job:
-        return Job(np.zeros(1, np.int16), ((0, number),) if number else ())
+    def job(number: int) -> ClipJob:
+        return ClipJob(np.zeros(1, np.int16), ((0, number),) if number else ())
 
     async def ask() -> None:
         batcher = Batcher(run, max_jobs=4)
