@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
 
 Accelerator = Literal["cpu", "cuda"]
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+"""What a person may ask for; auto: a GPU where there is one."""
 
 
 _chosen: list[Accelerator] = []
@@ -47,6 +49,17 @@ def choose_accelerator(kind: Accelerator) -> None:
             "machine with a GPU"
         )
     _chosen[:] = [kind]
+
+
+def choose_device(choice: DeviceChoice) -> None:
+    """As :func:`choose_accelerator`; auto leaves the choice to this module."""
+    if choice != "auto":
+        choose_accelerator(choice)
+
+
+def wants_gpu(choice: DeviceChoice) -> bool:
+    """Whether work with this choice takes a GPU, if this machine is like the one that it runs on."""
+    return choice == "cuda" or (choice == "auto" and has_gpu())
 
 
 def has_gpu() -> bool:

@@ -23,7 +23,7 @@ from gmp_atl_dist.store.runs import RunRecord, StageRun, read_run, run_names
 
 
 @dataclass(frozen=True)
-class Work:
+class ExpectedWork:
     """What a stage works through. None where that is not known, or does not matter."""
 
     audio_s: float | None = None
@@ -36,7 +36,7 @@ class Planned:
 
     name: str
     fold: str = ""
-    work: Work = Work()
+    work: ExpectedWork = ExpectedWork()
 
     @property
     def label(self) -> str:
@@ -121,7 +121,7 @@ def _audio_s(corpus: Artifact, speakers: Sequence[str]) -> float:
     return float(Utterances(corpus, speakers).num_samples.sum()) / SAMPLE_RATE_HZ
 
 
-def _work(config: RunConfig, name: str, training_s: float, corpus_s: float) -> Work:
+def _work(config: RunConfig, name: str, training_s: float, corpus_s: float) -> ExpectedWork:
     trained: dict[str, tuple[OptimConfig, float]] = {
         "warmup": (config.warmup, training_s),
         "retrain": (config.retrain, corpus_s),
@@ -132,9 +132,9 @@ def _work(config: RunConfig, name: str, training_s: float, corpus_s: float) -> W
     if name in trained:
         optim, audio_s = trained[name]
         if optim.steps is not None:
-            return Work(optim.steps * min(optim.batch_s, audio_s), optim.steps)
+            return ExpectedWork(optim.steps * min(optim.batch_s, audio_s), optim.steps)
         passes = optim.epochs or 0
-        return Work(passes * audio_s, passes * max(1.0, audio_s // optim.batch_s))
+        return ExpectedWork(passes * audio_s, passes * max(1.0, audio_s // optim.batch_s))
     if name.rstrip("12") in ("extract", "label", "mfcc"):
-        return Work(corpus_s)
-    return Work()
+        return ExpectedWork(corpus_s)
+    return ExpectedWork()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 
+from gmp_atl_dist.device import Accelerator
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.inference.classifier import Classifier, default_batch
 from gmp_atl_dist.prediction.reading import ReadRecording, read_ahead, read_wave
@@ -40,7 +40,7 @@ class Predictor:
         self,
         model: str | os.PathLike[str],
         *,
-        device: Literal["cpu", "cuda"] | None = None,
+        device: Accelerator | None = None,
         batch: int | None = None,
         threads: int = 1,
     ) -> None:

@@ -78,7 +78,7 @@ def test_version_and_help(gmp_atl: Run) -> None:
         ["run", "--config"],
         ["stage", "-c", "x.toml"],
         ["run", "-c", "x.toml", "--colour", "red"],
-        ["predict", "model"],
+        ["predict"],
         ["corpora", "synth", "--out", "x", "--seed", "many"],
         ["features", "import", "x.npy", "--root", "r"],
         ["features", "export", "abc", "--layer", "9", "--root", "r"],
@@ -243,14 +243,17 @@ def test_run_status_verify(gmp_atl: Run, config: Path, tmp_path: Path) -> None:
     assert re.fullmatch(
         r"UAR \d+\.\d % \(95 % interval \d+\.\d to \d+\.\d; chance 25\.0 %\)", lines[end + 1]
     )
+    verdicts = [line for line in lines if line.startswith("verdict: ")]
+    assert verdicts, "a run says what its scores show"
+    end += len(verdicts)
     report, model = lines[end + 2 :][:2]
     assert Path(report.removeprefix("report: file://")).is_file()
     assert Path(model.removeprefix("model of fold1: file://"), "model.safetensors").is_file()
     assert lines[end + 4] == "next:"
     assert [line.split()[:2] for line in lines[end + 5 :]] == [
-        ["gmp-atl", w] for w in ("predict", "model")
+        ["gmp-atl", w] for w in ("predict", "model", "runs")
     ]
-    assert "\n".join(lines[end:]) in out, "the first run ended in the same way"
+    assert "\n".join(lines[end - len(verdicts) :]) in out, "the first run ended in the same way"
     export = lines[end + 6].replace("--to model", f"--to {tmp_path}/model")
     assert gmp_atl(*shlex.split(export)[1:])[0] == 0, "what is said to be next works as it stands"
 

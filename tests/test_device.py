@@ -30,9 +30,9 @@ def pinned_back() -> Iterator[None]:
 def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: request.param == "cuda")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    device.accelerator.cache_clear()
+    device._found.cache_clear()
     yield request.param
-    device.accelerator.cache_clear()
+    device._found.cache_clear()
 
 
 def test_everything_follows_from_the_accelerator(machine: str) -> None:
@@ -43,7 +43,7 @@ def test_everything_follows_from_the_accelerator(machine: str) -> None:
 
 
 def test_a_cpu_computes_in_fp32() -> None:
-    device.accelerator.cache_clear()
+    device._found.cache_clear()
     if torch.cuda.is_available():
         pytest.skip("a GPU is here")
     with device.autocast():

@@ -197,7 +197,7 @@ def test_an_output_that_cannot_be_written(
 
 @pytest.mark.parametrize(
     ("number", "code", "said"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "stopped by SIGTERM")],
+    [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")],
 )
 def test_a_stop_keeps_what_is_finished_and_says_so(
     gmp_atl: Run, model: Path, folder: Path, tmp_path: Path, number: int, code: int, said: str
@@ -221,7 +221,9 @@ def test_a_stop_keeps_what_is_finished_and_says_so(
 
     assert found == code
     partial = tmp_path / "out.partial.csv"
-    words = rf"error: {said}: (\d+) of 50000 recordings are in {partial}; {output} was not written"
+    words = (
+        rf"stopped by {said}: (\d+) of 50000 recordings are in {partial}; {output} was not written"
+    )
     match = re.search(words, err)
     assert match, err
     rows = list(csv.DictReader(partial.open()))
@@ -285,7 +287,7 @@ def test_a_real_terminal_and_ctrl_c(model: Path, folder: Path, tmp_path: Path) -
     assert {row.index(re.findall("|".join(EMOTIONS), row)[0]) for row in rows} == {
         header.index("emotion")
     }
-    assert re.search(r"error: interrupted: \d+ of 50000 recordings were predicted", text)
+    assert re.search(r"stopped by Ctrl-C: \d+ of 50000 recordings were predicted", text)
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 200])

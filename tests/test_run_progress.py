@@ -8,7 +8,7 @@ import pytest
 from support.one_process import context_of, tiny_experiment
 
 from gmp_atl_dist.config import RunConfig
-from gmp_atl_dist.estimate import Planned, Rates, Work, earlier_rates
+from gmp_atl_dist.estimate import ExpectedWork, Planned, Rates, earlier_rates
 from gmp_atl_dist.execution import run_pipeline
 from gmp_atl_dist.run_progress import RunProgress
 from gmp_atl_dist.stages.base import Context, Stage
@@ -55,12 +55,12 @@ def test_a_rate_is_applied_to_the_work_at_hand() -> None:
             "cluster": measured("cluster", 7),
         }
     )
-    assert rates.seconds(Planned("extract", "fold1", Work(audio_s=250))) == 25
-    assert rates.seconds(Planned("retrain", "fold1", Work(updates=300))) == 600
+    assert rates.seconds(Planned("extract", "fold1", ExpectedWork(audio_s=250))) == 25
+    assert rates.seconds(Planned("retrain", "fold1", ExpectedWork(updates=300))) == 600
     assert rates.seconds(Planned("cluster", "fold1")) == 7
     assert rates.seconds(Planned("label", "fold1")) is None
     rates.here_s["extract"] = 40
-    assert rates.seconds(Planned("extract", "fold2", Work(audio_s=250))) == 40
+    assert rates.seconds(Planned("extract", "fold2", ExpectedWork(audio_s=250))) == 40
 
 
 def test_rates_are_of_the_newest_run_with_the_same_model(tmp_path: Path) -> None:

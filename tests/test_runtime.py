@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -221,8 +222,13 @@ def test_which_address_is_used(
     import ray
 
     calls: list[object] = []
+
+    def init(*, address: str, **_: object) -> SimpleNamespace:
+        calls.append(address)
+        return SimpleNamespace(address_info={})
+
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda **keys: calls.append(keys["address"]))
+    monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: calls.append("shutdown"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if environment is not None:

@@ -6,15 +6,14 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from gmp_atl_dist.cli.options import SetOption
-from gmp_atl_dist.cli.stops import StopRequest, Stops
+from gmp_atl_dist.cli.stops import stoppable_results, stopped_with
+from gmp_atl_dist.device import Accelerator
 from gmp_atl_dist.errors import ConfigError
-
-Device = Literal["cpu", "cuda"]
 
 _MOST_THREADS = 8
 
@@ -52,7 +51,7 @@ def predict(
         float | None, typer.Option(help="seconds from one window to the next; a third of a window")
     ] = None,
     device: Annotated[
-        Device | None, typer.Option(help="cpu or cuda; a GPU if there is one")
+        Accelerator | None, typer.Option(help="cpu or cuda; a GPU if there is one")
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="most recordings or windows of a forward pass")
@@ -109,7 +108,7 @@ def _predict_here(
     out: Path | None,
     window: float | None,
     hop: float | None,
-    device: Device | None,
+    device: Accelerator | None,
     batch: int | None,
 ) -> int:
     from gmp_atl_dist.cli.predict_show import show
@@ -120,7 +119,7 @@ def _predict_here(
         raise ConfigError("--hop needs --window: the length of a window in seconds")
     if window is not None:
         WindowPlan(window, window / 3 if hop is None else hop)
-    with Stops() as stops:
+    with stoppable_results():
         try:
             uri = resolved_model(model, root, fold)
             sources = find_sources(paths)
@@ -129,17 +128,15 @@ def _predict_here(
             from gmp_atl_dist.predict import Predictor
 
             predictor = Predictor(uri, device=device, batch=batch, threads=threads)
-        except StopRequest as e:
-            raise e.error("before any recording was predicted") from None
+        except KeyboardInterrupt:
+            raise stopped_with("before any recording was predicted") from None
         names = (source.name for source in sources)
         with closing(predictor.stream(sources, window_s=window, hop_s=hop)) as results:
             longest = max(map(len, names), default=0)
-            return show(
-                results, predictor.emotions, out, stops, total=len(sources), longest=longest
-            )
+            return show(results, predictor.emotions, out, total=len(sources), longest=longest)
 
 
-def _threads(device: Device | None) -> int:
+def _threads(device: Accelerator | None) -> int:
     """Forward passes at the same time, each with an equal share of the cores."""
     from gmp_atl_dist.device import pin_threads
 

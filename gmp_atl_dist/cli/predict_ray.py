@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gmp_atl_dist.cli.options import load_experiment
 from gmp_atl_dist.cli.predict_show import show
 from gmp_atl_dist.cli.run import run_context
-from gmp_atl_dist.cli.stops import Stops
+from gmp_atl_dist.cli.stops import stoppable_results
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import ConfigError
@@ -50,9 +50,9 @@ def predict_on_ray(
         predicted = find_or_run(Predict(corpus, finetuned, emotions), context)
     Reporter().line(f"predictions: {predicted.store.uri}/{predicted.key.prefix}/parts")
     total = sum(receipt.rows for receipt in predicted.manifest.receipts)
-    with Stops() as stops, closing(_collected(predicted, corpus, emotions)) as results:
+    with stoppable_results(), closing(_collected(predicted, corpus, emotions)) as results:
         total += len(corpus.manifest.problems)
-        return show(results, emotions, out, stops, total=total, longest=0, lines=False)
+        return show(results, emotions, out, total=total, longest=0, lines=False)
 
 
 def _experiment(

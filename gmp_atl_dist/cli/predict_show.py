@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gmp_atl_dist.cli.predict_lines import Columns, PlainLines, Tally
-from gmp_atl_dist.cli.stops import StopRequest, Stops
+from gmp_atl_dist.cli.stops import stopped_with, whole_row
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import CorpusError, GmpAtlError
 from gmp_atl_dist.tags import Tags
@@ -24,7 +24,6 @@ def show(
     results: Generator[RecordingPrediction],
     emotions: Sequence[str],
     out: Path | None,
-    stops: Stops,
     *,
     total: int,
     longest: int,
@@ -55,15 +54,15 @@ def show(
                 printer.line(line)
             for result in results:
                 if file is not None:
-                    with stops.held():
+                    with whole_row():
                         file.add(result)
                 elif lines:
                     for line in layout.lines(result):
                         printer.line(line)
                 tally.add(result)
                 bar.update(tally.done, total)
-        except StopRequest as e:
-            raise e.error(_finished_part(file, out, tally.done, total)) from None
+        except KeyboardInterrupt:
+            raise stopped_with(_finished_part(file, out, tally.done, total)) from None
         except GmpAtlError:
             if file is not None:
                 file.keep_partial()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+
+from gmp_atl_dist.device import DeviceChoice, wants_gpu
 
 
 def serve(
@@ -26,9 +28,7 @@ def serve(
     cpus: Annotated[
         int | None, typer.Option(min=1, help="cores of each; by default an equal share of all")
     ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU where there is one")
-    ] = "auto",
+    device: Annotated[DeviceChoice, typer.Option(help="auto: a GPU where there is one")] = "auto",
     token_file: Annotated[
         Path | None,
         typer.Option(help="file with the token; else GMP_ATL_SERVE_TOKEN in the environment"),
@@ -51,12 +51,10 @@ def serve(
     check_exposure(host, token_sha256)
     uri, label = _resolved(model, root, fold)
 
-    from gmp_atl_dist.device import has_gpu
     from gmp_atl_dist.serving.deployment import ServeOptions
     from gmp_atl_dist.serving.server import run_server
 
     share = max(1, (os.cpu_count() or 1) // replicas)
-    gpu = device == "cuda" or (device == "auto" and has_gpu())
     options = ServeOptions(
         model=uri,
         label=label,
@@ -64,7 +62,7 @@ def serve(
         device=device,
         replicas=replicas,
         cpus=cpus or share,
-        gpus=1.0 if gpu else 0.0,
+        gpus=1.0 if wants_gpu(device) else 0.0,
         limits=limits,
     )
     # Not as a result: after 130, the command line would speak of stages and parts.

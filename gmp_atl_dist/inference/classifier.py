@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +18,13 @@ from torch import Tensor, nn
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.config.science import MAX_UTTERANCE_S
-from gmp_atl_dist.device import choose_accelerator, free_cached_memory, has_gpu, torch_device
+from gmp_atl_dist.device import (
+    Accelerator,
+    choose_accelerator,
+    free_cached_memory,
+    has_gpu,
+    torch_device,
+)
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.stored import load_emotion_model
@@ -57,9 +62,7 @@ class Classifier:
         )
 
     @classmethod
-    def load(
-        cls, model: str | os.PathLike[str], device: Literal["cpu", "cuda"] | None = None
-    ) -> Classifier:
+    def load(cls, model: str | os.PathLike[str], device: Accelerator | None = None) -> Classifier:
         """The model at a folder or URI. ``device`` is one for the whole process; None: a GPU if there is one.
 
         Raises:

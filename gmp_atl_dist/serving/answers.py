@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, Field
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
-from gmp_atl_dist.serving.clips import Plan
+from gmp_atl_dist.serving.clips import ClipPlan
 from gmp_atl_dist.serving.runner import ModelFacts
 
 
@@ -75,7 +75,7 @@ class PredictionAnswer(BaseModel):
 
 def prediction_of(
     facts: ModelFacts,
-    plan: Plan,
+    plan: ClipPlan,
     num_samples: int,
     probabilities: Sequence[Sequence[float]],
     timing: Timing,

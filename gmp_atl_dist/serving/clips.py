@@ -27,7 +27,7 @@ class ClipJob:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ClipPlan:
     """``whole`` is None where the recording is too long for one clip: then windows stand for it."""
 
     whole: Span | None
@@ -38,7 +38,7 @@ class Plan:
         return (*([] if self.whole is None else [self.whole]), *self.windows)
 
 
-def plan_clips(num_samples: int, window_s: float | None, hop_s: float | None) -> Plan:
+def plan_clips(num_samples: int, window_s: float | None, hop_s: float | None) -> ClipPlan:
     """The clips of a recording.
 
     A recording of at most 30 s is one clip. With ``window_s`` there are windows as well, each ``hop_s``
@@ -52,7 +52,7 @@ def plan_clips(num_samples: int, window_s: float | None, hop_s: float | None) ->
         raise Refusal(400, "bad_window", f"hop {hop_s:g} needs a window; give window=3 as well")
     whole = (0, num_samples) if num_samples <= _LONGEST_CLIP else None
     if window_s is None and whole is not None:
-        return Plan(whole, ())
+        return ClipPlan(whole, ())
     window_s = _DEFAULT_WINDOW_S if window_s is None else window_s
     hop_s = window_s / 2 if hop_s is None else hop_s
     window, hop = round(window_s * SAMPLE_RATE_HZ), round(hop_s * SAMPLE_RATE_HZ)
@@ -69,7 +69,7 @@ def plan_clips(num_samples: int, window_s: float | None, hop_s: float | None) ->
             "bad_window",
             f"hop {hop_s:g} s cuts this recording into more than {MOST_CLIPS} windows; give a longer one",
         )
-    return Plan(whole, windows_of(num_samples, window, hop))
+    return ClipPlan(whole, windows_of(num_samples, window, hop))
 
 
 def windows_of(num_samples: int, window: int, hop: int) -> tuple[Span, ...]:

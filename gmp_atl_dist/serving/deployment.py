@@ -17,6 +17,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.schema import LoggingConfig
 
+from gmp_atl_dist.device import DeviceChoice
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.serving.app import build_app
 from gmp_atl_dist.serving.batching import Batcher
@@ -24,7 +25,7 @@ from gmp_atl_dist.serving.clips import ClipJob
 from gmp_atl_dist.serving.counters import Counters
 from gmp_atl_dist.serving.limits import Limits
 from gmp_atl_dist.serving.refusals import overloaded
-from gmp_atl_dist.serving.runner import Computed, Device, ModelFacts, ModelRunner
+from gmp_atl_dist.serving.runner import Computed, ModelFacts, ModelRunner
 from gmp_atl_dist.serving.token import TOKEN_VARIABLE, token_digest
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ServeOptions:
     model: str
     label: str
     token_sha256: str | None = None
-    device: Device = "auto"
+    device: DeviceChoice = "auto"
     replicas: int = 1
     cpus: int = 1
     gpus: float = 0.0

@@ -5,21 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
 from torch import nn
 
 from gmp_atl_dist import __version__
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ, pcm16_to_float
-from gmp_atl_dist.device import has_gpu, pin_threads, torch_device
-from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.device import DeviceChoice, choose_device, pin_threads, torch_device
 from gmp_atl_dist.inference.cost import cost_batches
 from gmp_atl_dist.inference.predictor import probabilities_of
 from gmp_atl_dist.models.stored import load_emotion_model
 from gmp_atl_dist.serving.clips import ClipJob
 
-Device = Literal["auto", "cpu", "cuda"]
 _BATCH_SAMPLES = 60 * SAMPLE_RATE_HZ
 
 
@@ -58,12 +54,13 @@ class ModelRunner:
         ModelError: it is not a fine-tuned model, or there is no GPU and ``device`` is cuda.
     """
 
-    def __init__(self, uri: str, label: str, device: Device = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, uri: str, label: str, device: DeviceChoice = "auto", threads: int = 1
+    ) -> None:
         pin_threads(threads)
-        if device == "cuda" and not has_gpu():
-            raise ModelError("--device cuda: PyTorch sees no GPU here; give --device cpu")
+        choose_device(device)
         self._model = load_emotion_model(uri)
-        nn.Module.to(self._model, torch.device("cpu") if device == "cpu" else torch_device())
+        nn.Module.to(self._model, torch_device())
         self.facts = ModelFacts(
             label=label,
             emotions=tuple(self._model.config.emotions),

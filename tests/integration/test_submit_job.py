@@ -88,7 +88,7 @@ def test_a_local_job_that_ends_well_is_0(
     head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """On the head of this module; ``test_local_ray.py`` has jobs that fail, on heads of their own."""
-    monkeypatch.setattr(local, "private_head", lambda: nullcontext(head))
+    monkeypatch.setattr(local, "private_head", lambda **_: nullcontext(head))
     for name in ("NO_PROXY", "no_proxy"):  # which run_job sets in this process
         monkeypatch.setenv(name, head.env[name])
     script = tmp_path / "job.py"
