@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from gmp_atl_dist.errors import ConfigError, ModelError
-from gmp_atl_dist.models.emotion import EmotionModel
+from gmp_atl_dist.models.emotion import EmotionConfig, EmotionModel
 from gmp_atl_dist.models.source import no_progress_bars
 from gmp_atl_dist.store.filesystem import Store
 
@@ -89,7 +89,7 @@ def _own_config(data: bytes) -> bytes:
     if not isinstance(values, dict) or values.get("model_type") != EXPORTED_TYPE:
         return data
     own = {key: value for key, value in values.items() if key not in ("auto_map", "architectures")}
-    return json.dumps(own | {"model_type": EmotionModel.config_class.model_type}).encode()
+    return json.dumps(own | {"model_type": EmotionConfig.model_type}).encode()
 
 
 def load_emotion_model(uri: str) -> EmotionModel:

@@ -102,7 +102,8 @@ class RayConnection:
                 log_to_driver=self._log_to_driver,
                 runtime_env=environment,
             )
-        self.session_dir = str(context.address_info.get("session_dir") or "")
+        facts: dict[str, object] = getattr(context, "address_info", {})  # not of Ray Client
+        self.session_dir = str(facts.get("session_dir") or "")
 
 
 def _set_up_worker() -> None:

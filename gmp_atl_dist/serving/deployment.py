@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import FastAPI
 from ray import serve
@@ -89,9 +89,10 @@ class ReplicaService:
         self._facts: ModelFacts | None = None
 
     async def facts(self) -> ModelFacts:
-        if self._facts is None:
-            self._facts = await self._call("facts")
-        return self._facts
+        facts = self._facts
+        if facts is None:
+            facts = self._facts = cast("ModelFacts", await self._call("facts"))
+        return facts
 
     async def check(self) -> None:
         await self._call("facts")

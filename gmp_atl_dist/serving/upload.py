@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -92,7 +92,7 @@ async def _from_form(request: Request, limits: Limits) -> bytes:
         await form.close()
 
 
-async def _limited(request: Request, limits: Limits, most: int) -> AsyncIterator[bytes]:
+async def _limited(request: Request, limits: Limits, most: int) -> AsyncGenerator[bytes, None]:
     received = 0
     async for piece in request.stream():
         received += len(piece)

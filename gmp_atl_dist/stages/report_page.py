@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 
+import numpy as np
 import soundfile as sf
+from numpy.typing import NDArray
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.report.content import ReportContent
@@ -57,7 +59,7 @@ def _corpus(content: ReportContent, report: Artifact, record: RunRecord) -> Arti
     return None
 
 
-def _flac(pcm16: object) -> bytes:
+def _flac(pcm16: NDArray[np.int16]) -> bytes:
     out = io.BytesIO()
     sf.write(out, pcm16, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
     return out.getvalue()

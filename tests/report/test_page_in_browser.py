@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile as sf
 from playwright.sync_api import Browser
@@ -89,7 +90,7 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def with_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sound = io.BytesIO()
-    sf.write(sound, [0.0] * 16_000, 16_000, format="FLAC")
+    sf.write(sound, np.zeros(16_000), 16_000, format="FLAC")
     path = tmp_path_factory.mktemp("run") / "report.html"
     path.write_text(render_html(build(), record(), clips={HOSTILE: sound.getvalue()}))
     return path

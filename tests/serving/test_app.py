@@ -241,7 +241,7 @@ def test_the_token_guards_all_but_the_pages(
             assert client.get(path).status_code == 200, path
         for path in ("/v1/model", "/metrics", "/anything"):
             for given in ("", "Bearer", f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer \xff"):
-                headers = {"Authorization": given.encode("latin-1")} if given else {}
+                headers = [(b"Authorization", given.encode("latin-1"))] if given else []
                 response = client.get(path, headers=headers)
                 assert (response.status_code, error_code(response)) == (401, "no_token")
                 assert response.headers["www-authenticate"] == "Bearer"
