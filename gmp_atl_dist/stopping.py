@@ -39,6 +39,8 @@ _END = b"\0"
 Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
 
 _current: Stopping | None = None
+_install = signal.signal
+"""The function of Python, also within :func:`deferred`."""
 
 
 class Stopping:
@@ -172,6 +174,20 @@ def check() -> None:
     """
     if _current is not None and _current.signum is not None and not _current.deferred:
         raise KeyboardInterrupt
+
+
+def take_signals_again() -> None:
+    """Own the signals again after ``ray.init``, which goes around Python.
+
+    Ray installs a handler of Abseil's in C. At SIGTERM that one prints a stack and sets an alarm, which
+    aborts the process 3 s later (exit code 134), however far the stop has come.
+    """
+    if _current is None or threading.current_thread() is not threading.main_thread():
+        return
+    for signum in SIGNALS:
+        _install(signum, _current.handle)
+    if _current.signum is not None:
+        signal.alarm(0)
 
 
 def say_what_is_done(doing: str) -> None:

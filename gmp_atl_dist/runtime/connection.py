@@ -72,6 +72,7 @@ class RayConnection:
             # A Ray that is started halfway could not be stopped.
             with stopping.deferred():
                 self._init(address, environment)
+                stopping.take_signals_again()
         except (ConnectionError, RuntimeError) as e:
             raise WorkerError(
                 f"cannot reach Ray at {address or 'this machine'}: {e}; check runtime.ray_address "

@@ -62,6 +62,7 @@ def run_server(
         # Not in this thread: Ray would put a handler in place of ours, which exits from wherever Ray is,
         # and a signal in the middle of its start would be lost.
         starter.submit(connection.open).result()
+        stop.install()
         if not stop.asked:
             _deploy(options, name, host, port, cluster=bool(address))
             try:

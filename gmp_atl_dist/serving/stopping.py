@@ -27,8 +27,14 @@ class Stop:
         self._signal: int = signal.SIGTERM
 
     def install(self) -> None:
+        """Own the signals. Call it again after Ray's start.
+
+        Ray installs a handler in C, which aborts the process 3 s after SIGTERM.
+        """
         for number in _SIGNALS:
             signal.signal(number, self._receive)
+        if self.asked:
+            signal.alarm(0)
 
     @property
     def asked(self) -> bool:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gmp_atl_dist.training.recipe import Recipe
 
 _POLL_S = 1.0
+_SAVING = "saving a checkpoint"
+_SAVING_IF_ANY = "saving a checkpoint, if an update was taken"
 _PATIENCE_S = 300.0
 """How long a gang that restarts, waits for room or hangs may take to save and stop."""
 
@@ -53,7 +55,7 @@ class TrainedStage(Stage):
             context.store, out.key
         )  # the pace of an earlier attempt is not that of this one
         leaving = _Leaving(self, context, job)
-        with stopping.deferred(), _Watcher(context, self, leaving):
+        with stopping.deferred(_SAVING_IF_ANY), _Watcher(context, self, leaving):
             runtime.train(
                 run_training,
                 job,
@@ -94,7 +96,7 @@ class _Leaving:
         """
         if stopping.requested() is None:
             # After an update there is something to lose.
-            stopping.say_what_is_done("saving a checkpoint" if self.progress else "")
+            stopping.say_what_is_done(_SAVING if self.progress else _SAVING_IF_ANY)
             return
         now_s = time.monotonic()
         if self._asked_s is None:
