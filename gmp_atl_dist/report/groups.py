@@ -10,6 +10,7 @@ from pydantic import model_validator
 
 from gmp_atl_dist import metrics
 from gmp_atl_dist.metrics import Intervals
+from gmp_atl_dist.records import UNKNOWN_GENDER
 from gmp_atl_dist.report.codebook_content import Count
 from gmp_atl_dist.report.outcome import Matrix
 from gmp_atl_dist.report.protocol import Content
@@ -119,5 +120,7 @@ class GroupsContent(Content):
             genders=tuple(
                 GroupContent.of(name, *rows(genders, name), num_classes, bootstrap=bootstrap)
                 for name in sorted(set(genders))
+                # A table of one row that says "unknown" says nothing.
+                if set(genders) != {UNKNOWN_GENDER}
             ),
         )

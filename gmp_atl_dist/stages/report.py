@@ -15,7 +15,7 @@ from typing import ClassVar
 from gmp_atl_dist import __version__
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import CorpusConfig, EvaluateConfig, Json, RunConfig
-from gmp_atl_dist.records import GENDERS, Split, StoredUtterance
+from gmp_atl_dist.records import GENDERS, UNKNOWN_GENDER, Split, StoredUtterance
 from gmp_atl_dist.report.content import (
     LARGEST_CLUSTER_SHARE,
     CorpusContent,
@@ -140,7 +140,7 @@ class Report(Stage):
             outcome=self._outcome(predictions),
             selection=self._selection(artifacts.artifact("finetune")),
             train_per_class=_counts(read_emotions(self.corpus), [u.emotion for u in train]),
-            train_per_gender=_counts(GENDERS, [u.gender for u in train]),
+            train_per_gender=_per_gender(train),
             curves={name: _curves(model) for name, model in artifacts.trained().items()},
             codebooks=codebook_contents(self.corpus, labels, books),
             timelines=timelines(self.corpus, labels, books),
@@ -189,9 +189,16 @@ def corpus_content(config: CorpusConfig, corpus: Artifact) -> CorpusContent:
         hours=sum(u.num_samples for u in utterances) / SAMPLE_RATE_HZ / 3600,
         num_speakers=len({u.speaker for u in utterances}),
         per_class=_counts(read_emotions(corpus), [u.emotion for u in utterances]),
-        per_gender=_counts(GENDERS, [u.gender for u in utterances]),
+        per_gender=_per_gender(utterances),
         dropped=tuple(DroppedItem(item=p.item, reason=p.reason) for p in corpus.manifest.problems),
     )
+
+
+def _per_gender(utterances: Sequence[StoredUtterance]) -> dict[str, int]:
+    """Utterances of each gender; those without one are counted where there are some."""
+    genders = [u.gender for u in utterances]
+    names = (*GENDERS, UNKNOWN_GENDER) if UNKNOWN_GENDER in genders else GENDERS
+    return _counts(names, genders)
 
 
 def _counts(names: Sequence[str], values: Sequence[str]) -> dict[str, int]:
