@@ -6,13 +6,18 @@ cluster, a bucket, and the name of a configuration.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -62,7 +67,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("ray_jobs", "configs"):
         shutil.copytree(REPOSITORY / name, made / name, symlinks=False)
     write_corpus(made.parent / "my-corpus")
-    shutil.copy(made.parent / "my-corpus" / "ben-sad-0.wav", made / "recording.wav")
+    recordings = made.parent / "my-corpus"
+    shutil.copy(recordings / "ben-sad-0.wav", made / "interview.wav")
+    (made / "recordings").mkdir()
+    shutil.copy(recordings / "ben-happy-0.wav", made / "recordings")
     return made
 
 
@@ -76,15 +84,9 @@ def head(s3_server: S3Server) -> Iterator[Head]:
             yield started
 
 
-def typed(script: str, folder: Path, replaced: dict[str, str], home: Path) -> str:
-    """Run a block of commands in a shell that stops at the first error, and return what it printed.
-
-    The shell has nothing of the cluster but the token in the home of its user.
-    """
-    for old, new in {"/data/my-corpus": str(folder.parent / "my-corpus"), **replaced}.items():
-        script = script.replace(old, new)
+def environment(home: Path) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if name not in TOKENS}
-    env |= {
+    return env | {
         "PATH": os.pathsep.join([str(BINARIES), env["PATH"]]),
         "PYTHONPATH": str(REPOSITORY),
         "HOME": str(home),
@@ -92,15 +94,53 @@ def typed(script: str, folder: Path, replaced: dict[str, str], home: Path) -> st
         "HF_HUB_OFFLINE": "1",
         "NO_PROXY": "127.0.0.1,localhost",
     }
+
+
+def typed(script: str, folder: Path, replaced: dict[str, str], home: Path) -> str:
+    """Run a block of commands in a shell that stops at the first error, and return what it printed.
+
+    The shell has nothing of the cluster but the token in the home of its user.
+    """
+    for old, new in {"/data/my-corpus": str(folder.parent / "my-corpus"), **replaced}.items():
+        script = script.replace(old, new)
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
-        env=env,
+        env=environment(home),
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
+
+
+def only_run(root: Path) -> str:
+    """The name of the run below a root."""
+    (record,) = root.glob("runs/*/run.json")
+    return record.parent.name
+
+
+def serves_until_ctrl_c(command: str, folder: Path, home: Path) -> None:
+    """The server of a command is ready at the address that the README names, and ends with Ctrl-C."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [*shlex.split(command, comments=True), "--port", str(port)]
+    env = environment(home)
+    with subprocess.Popen(words, cwd=folder, env=env, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        lines: list[str] = []
+        for line in server.stderr:
+            lines.append(line)
+            if line.startswith("ready: "):
+                break
+        try:
+            assert f"ready: http://127.0.0.1:{port}/" in lines[-1], lines
+            with urlopen(f"http://127.0.0.1:{port}/healthz", timeout=60) as answer:
+                assert json.load(answer) == {"status": "ok"}
+        finally:
+            server.send_signal(signal.SIGINT)
+        assert server.wait(120) == 130
 
 
 @pytest.fixture
@@ -112,7 +152,7 @@ def home(folder: Path, head: Head) -> Path:
 
 
 def test_every_command_of_the_readme_is_in_a_block_that_is_tested() -> None:
-    holds = ("make demo", "config init", "gmp-atl submit", "model export")
+    holds = ("make demo", "config init", "gmp-atl submit", "gmp-atl runs")
     assert len(blocks("README.md")) == len(holds), "a new block needs a test here"
     for text in holds:
         block("README.md", text)
@@ -134,7 +174,12 @@ def test_own_data_then_a_cluster_then_a_model(
     assert head.token not in said
     assert Store.open(f"s3://{s3_server.bucket}/runs").list()
 
-    assert "happy" in typed(block("README.md", "model export"), folder, {}, home)
+    script, serve = block("README.md", "gmp-atl runs").split("gmp-atl serve", 1)
+    said = typed(script, folder, {"RUN": only_run(folder / "runs" / "my")}, home)
+    assert "chance" in said
+    assert "happy" in (folder / "emotions.csv").read_text()
+    assert "interview.wav" in said
+    serves_until_ctrl_c(f"gmp-atl serve{serve}", folder, home)
 
     # The page on clusters: a configuration in configs/, and Ray's own command with the same result.
     shutil.copy(folder / "my.toml", folder / "configs" / "my.toml")
