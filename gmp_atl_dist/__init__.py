@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gmp_atl_dist.errors import GmpAtlError
     from gmp_atl_dist.execution import StageStatus, open_context, run_pipeline, run_stage, survey
     from gmp_atl_dist.predict import Predictor
+    from gmp_atl_dist.runs.models import resolve_model
 
 __version__ = "0.2.0"
 
@@ -32,6 +33,7 @@ __all__ = [
     "metrics",
     "open_context",
     "read_corpus",
+    "resolve_model",
     "run_pipeline",
     "run_stage",
     "survey",
@@ -47,6 +49,7 @@ _HOMES = {
     "load_config": "config.file",
     "open_context": "execution",
     "read_corpus": "corpora.base",
+    "resolve_model": "runs.models",
     "run_pipeline": "execution",
     "run_stage": "execution",
     "survey": "execution",

@@ -21,7 +21,6 @@ from gmp_atl_dist.errors import ArtifactError, ConfigError
 from gmp_atl_dist.models.head_registry import check_head
 from gmp_atl_dist.outside_inputs import OutsideInputs
 from gmp_atl_dist.records import Fold
-from gmp_atl_dist.run_state import stage_state
 from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage, run_and_seal, sealed
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
@@ -38,6 +37,7 @@ from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import one_of_each_group
 from gmp_atl_dist.store.layout import check_layout, claim_layout
 from gmp_atl_dist.store.progress import ProgressSnapshot, read_progress
+from gmp_atl_dist.store.run_state import stage_state
 from gmp_atl_dist.store.runs import StageRun
 
 EVERY_STAGE = RunConfig.model_validate(

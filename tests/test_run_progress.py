@@ -8,9 +8,9 @@ import pytest
 from support.one_process import context_of, tiny_experiment
 
 from gmp_atl_dist.config import RunConfig
-from gmp_atl_dist.estimate import ExpectedWork, Planned, Rates, earlier_rates
 from gmp_atl_dist.execution import run_pipeline
-from gmp_atl_dist.run_progress import RunProgress
+from gmp_atl_dist.runs.estimate import ExpectedWork, Planned, Rates, earlier_rates
+from gmp_atl_dist.runs.progress import RunProgress
 from gmp_atl_dist.stages.base import Context, Stage
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store

@@ -16,12 +16,12 @@ from gmp_atl_dist import execution
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.names import corpus_name
 from gmp_atl_dist.errors import ArtifactError, StoppedError, WorkerError
-from gmp_atl_dist.run_facts import git_commit
-from gmp_atl_dist.run_names import named
-from gmp_atl_dist.run_recorder import RunRecorder
-from gmp_atl_dist.run_state import attempt_state, duration_s, run_state, stage_state
+from gmp_atl_dist.runs.facts import git_commit
+from gmp_atl_dist.runs.names import named
+from gmp_atl_dist.runs.recorder import RunRecorder
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.layout import claim_layout
+from gmp_atl_dist.store.run_state import attempt_state, duration_s, run_state, stage_state
 from gmp_atl_dist.store.runs import Attempt, Machine, RunRecord, StageRun, read_run, run_names
 
 pytest_plugins = ["support.one_process"]

@@ -17,10 +17,10 @@ from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.errors import ArtifactError, ConfigError
-from gmp_atl_dist.model_reference import resolve_model
 from gmp_atl_dist.predict import Predictor
-from gmp_atl_dist.run_names import named
-from gmp_atl_dist.run_recorder import RunRecorder
+from gmp_atl_dist.runs.models import resolve_model
+from gmp_atl_dist.runs.names import named
+from gmp_atl_dist.runs.recorder import RunRecorder
 from gmp_atl_dist.store.artifact import ArtifactKey, find_artifact, list_artifacts
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.progress import ProgressSnapshot

@@ -54,7 +54,7 @@ def choose_run(
         ConfigError: there is no such run, there are several, or the arguments contradict each other.
         ArtifactError: the root cannot be used, or the record is damaged.
     """
-    from gmp_atl_dist.run_names import config_of, find_record, get_run, known_runs
+    from gmp_atl_dist.runs.names import config_of, find_record, get_run, known_runs
     from gmp_atl_dist.store.layout import open_root
     from gmp_atl_dist.store.runs import run_names
 

@@ -95,7 +95,7 @@ def resolved_model(model: str, root: str | None, fold: int | None) -> str:
         ConfigError: there is no such model or run.
         ArtifactError: the run has no model yet.
     """
-    from gmp_atl_dist.model_reference import resolve_model
+    from gmp_atl_dist.runs.models import resolve_model
 
     return resolve_model(model, root=root, fold=fold).uri
 

@@ -105,9 +105,9 @@ def run(config: ConfigOption, set_: SetOption = None, root: RootOption = None) -
     """Run every stage that is not done yet, up to the report."""
     from gmp_atl_dist.cli.ending import Models, say_the_end
     from gmp_atl_dist.execution import run_pipeline
-    from gmp_atl_dist.run_names import named
-    from gmp_atl_dist.run_progress import RunProgress
-    from gmp_atl_dist.run_recorder import RunRecorder
+    from gmp_atl_dist.runs.names import named
+    from gmp_atl_dist.runs.progress import RunProgress
+    from gmp_atl_dist.runs.recorder import RunRecorder
 
     experiment = named(load_experiment(config, set_, root), config)
     with run_context(experiment) as context:
@@ -141,8 +141,8 @@ def stage(
 ) -> int:
     """Run one stage for every fold. The stages before it must be done."""
     from gmp_atl_dist.execution import run_stage
-    from gmp_atl_dist.run_names import named
-    from gmp_atl_dist.run_recorder import RunRecorder
+    from gmp_atl_dist.runs.names import named
+    from gmp_atl_dist.runs.recorder import RunRecorder
 
     experiment = named(load_experiment(config, set_, root), config)
     with (

@@ -14,7 +14,7 @@ from rich.text import Text
 from gmp_atl_dist.cli.words import how_long, score, size, when
 
 if TYPE_CHECKING:
-    from gmp_atl_dist.run_removal import Removal
+    from gmp_atl_dist.runs.removal import Removal
     from gmp_atl_dist.store.runs import Attempt, RunRecord
 
 app = typer.Typer(help="Runs below a root: list them with their scores, show one, remove one.")
@@ -27,9 +27,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="for machines")]
 @app.callback(invoke_without_command=True)
 def list_(context: typer.Context, root: RootOption = None, as_json: JsonOption = False) -> int:
     """List the runs below a root: name, state, start, duration, stages done, scores."""
-    from gmp_atl_dist.run_names import read_runs, started_s
-    from gmp_atl_dist.run_state import duration_s, run_state, stage_state
+    from gmp_atl_dist.runs.names import read_runs, started_s
     from gmp_atl_dist.store.layout import open_root
+    from gmp_atl_dist.store.run_state import duration_s, run_state, stage_state
 
     if context.invoked_subcommand is not None:
         context.obj = root
@@ -40,7 +40,7 @@ def list_(context: typer.Context, root: RootOption = None, as_json: JsonOption =
         print(json.dumps([_as_json(record) for record in records]))
         return 0
     if not records:
-        from gmp_atl_dist.run_names import known_runs
+        from gmp_atl_dist.runs.names import known_runs
 
         print(f"{store.uri}: {known_runs(store)}")
         return 0
@@ -66,7 +66,7 @@ def show(
     context: typer.Context, name: NameArgument, root: RootOption = None, as_json: JsonOption = False
 ) -> int:
     """Show all that is recorded of a run: attempts, machine, stages, scores."""
-    from gmp_atl_dist.run_names import get_run
+    from gmp_atl_dist.runs.names import get_run
     from gmp_atl_dist.store.layout import open_root
 
     store = open_root(_root(root or context.obj))
@@ -94,7 +94,7 @@ def rm(
     as_json: JsonOption = False,
 ) -> int:
     """Delete a run's record, and its artefacts, checkpoints and logs that no other run uses."""
-    from gmp_atl_dist.run_removal import plan_removal, remove
+    from gmp_atl_dist.runs.removal import plan_removal, remove
     from gmp_atl_dist.store.layout import open_root
 
     store = open_root(_root(root or context.obj))
@@ -125,14 +125,14 @@ def _root(root: str | None) -> str:
 
 
 def _as_json(record: RunRecord) -> dict[str, object]:
-    from gmp_atl_dist.run_state import duration_s, run_state
+    from gmp_atl_dist.store.run_state import duration_s, run_state
 
     seen = {"run_state": run_state(record), "duration_s": duration_s(record)}
     return {**record.model_dump(mode="json"), **seen}
 
 
 def _facts(record: RunRecord, root: str) -> Iterator[str]:
-    from gmp_atl_dist.run_state import duration_s, run_state
+    from gmp_atl_dist.store.run_state import duration_s, run_state
     from gmp_atl_dist.store.runs import PAGE_NAME, RUNS
 
     state = run_state(record)
@@ -155,7 +155,7 @@ def _chance(chance: float) -> str:
 
 
 def _about_attempt(number: int, attempt: Attempt) -> Iterator[str]:
-    from gmp_atl_dist.run_state import attempt_state
+    from gmp_atl_dist.store.run_state import attempt_state
 
     machine = attempt.machine
     ended_s = attempt.seen_s if attempt.ended_s is None else attempt.ended_s
@@ -182,7 +182,7 @@ def _about_attempt(number: int, attempt: Attempt) -> Iterator[str]:
 
 
 def _stages(record: RunRecord) -> Table:
-    from gmp_atl_dist.run_state import stage_state
+    from gmp_atl_dist.store.run_state import stage_state
 
     table = Table(
         "stage", "state", "started", "took", "audio", "updates", "most memory", "artefact"

@@ -74,7 +74,7 @@ def _resolved(model: str, root: str | None, fold: int | None) -> tuple[str, str]
 
     Clients see the name. That of a folder or URI is its last part, because the whole would show a path.
     """
-    from gmp_atl_dist.model_reference import resolve_model
+    from gmp_atl_dist.runs.models import resolve_model
     from gmp_atl_dist.serving.deployment import label_of
 
     found = resolve_model(model, root=root, fold=fold)

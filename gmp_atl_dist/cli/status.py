@@ -30,7 +30,7 @@ def status(
     """Show the state of every stage, and whether the run works, was stopped or was killed. Runs nothing."""
     from gmp_atl_dist.console import Reporter
     from gmp_atl_dist.execution import open_context, survey
-    from gmp_atl_dist.run_state import run_state
+    from gmp_atl_dist.store.run_state import run_state
 
     chosen = choose_run(run, config, set_, root)
     inputs = chosen.inputs()
@@ -51,7 +51,7 @@ def status(
 
 
 def _about_run(record: RunRecord | None, root: str) -> str:
-    from gmp_atl_dist.run_state import duration_s, run_state
+    from gmp_atl_dist.store.run_state import duration_s, run_state
 
     if record is None:
         return (

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from gmp_atl_dist import pipeline
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
-from gmp_atl_dist.estimate import Planned, Rates, earlier_rates, plan_of
 from gmp_atl_dist.execution import planned_stages
 from gmp_atl_dist.progress_rows import about, duration, run_wordings
 from gmp_atl_dist.records import Fold
+from gmp_atl_dist.runs.estimate import Planned, Rates, earlier_rates, plan_of
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, find_artifact
 from gmp_atl_dist.store.checkpoints import Checkpoints

@@ -16,8 +16,7 @@ from gmp_atl_dist.errors import ConfigError, GmpAtlError
 from gmp_atl_dist.execution import open_context, survey
 from gmp_atl_dist.outside_inputs import OutsideInputs
 from gmp_atl_dist.run_log import FOLDER as LOGS_OF_LIBRARIES
-from gmp_atl_dist.run_names import config_of, get_run
-from gmp_atl_dist.run_state import run_state
+from gmp_atl_dist.runs.names import config_of, get_run
 from gmp_atl_dist.store.artifact import (
     Artifact,
     ArtifactKey,
@@ -27,6 +26,7 @@ from gmp_atl_dist.store.artifact import (
 from gmp_atl_dist.store.checkpoints import RAY_RUNS
 from gmp_atl_dist.store.checkpoints import ROOT as CHECKPOINTS
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.run_state import run_state
 from gmp_atl_dist.store.runs import RUNS, RunRecord, read_run, run_names
 
 _THREADS = 16

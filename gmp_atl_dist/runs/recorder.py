@@ -20,21 +20,21 @@ from gmp_atl_dist.config import RunConfig, digest
 from gmp_atl_dist.corpora.names import corpus_name
 from gmp_atl_dist.errors import ArtifactError, GmpAtlError, StoppedError
 from gmp_atl_dist.redaction import without_secrets
-from gmp_atl_dist.run_facts import (
+from gmp_atl_dist.run_log import FOLDER, current_log
+from gmp_atl_dist.runs.facts import (
     git_commit,
     memory_of_family,
     this_command,
     this_machine,
     versions,
 )
-from gmp_atl_dist.run_log import FOLDER, current_log
-from gmp_atl_dist.run_names import config_name, public_configuration
-from gmp_atl_dist.run_state import SEEN_EVERY_S
-from gmp_atl_dist.run_work import Work, done_before, work_of
+from gmp_atl_dist.runs.names import config_name, public_configuration
+from gmp_atl_dist.runs.work import Work, done_before, work_of
 from gmp_atl_dist.stages.base import Context, Stage
 from gmp_atl_dist.stages.report import JSON_NAME, Report
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.layout import LAYOUT_VERSION, read_layout
+from gmp_atl_dist.store.run_state import SEEN_EVERY_S
 from gmp_atl_dist.store.runs import (
     PAGE_NAME,
     RUNS,
@@ -60,7 +60,7 @@ class RunRecorder:
     A thread writes the record when a stage begins or ends, and every 15 s, so that others can tell a run
     that works from one that was killed. It also samples the memory of the driver and of all processes
     below it every 2 s. Workers on a cluster that was running before are not below it and not counted; see
-    :func:`gmp_atl_dist.run_facts.memory_of_family`.
+    :func:`gmp_atl_dist.runs.facts.memory_of_family`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RunRecorder:
         every_s: float = SEEN_EVERY_S,
         sample_every_s: float = _SAMPLE_EVERY_S,
     ) -> None:
-        """``config.runtime.run_name`` is the run's name; see ``run_names.named``. ``file`` is its file."""
+        """``config.runtime.run_name`` is the run's name; see ``runs.names.named``. ``file`` is its file."""
         self._context = context
         self._store = context.store
         self._every_s, self._sample_every_s = every_s, sample_every_s

@@ -1,0 +1,1 @@
+"""Runs as objects: their names, records, progress and removal, and the models that they made."""
