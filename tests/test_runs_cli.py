@@ -253,6 +253,17 @@ def test_a_model_is_exported_without_corpus_and_configuration(
     assert Predictor(tmp_path / "model").predict([ran.wav])[0]
 
 
+def test_a_push_takes_the_name_of_a_run(gmp_atl: Run, ran: Ran, tmp_path: Path) -> None:
+    code, out, _ = gmp_atl("model", "push", ran.name, "me/x", "--root", ran.root, "--fold", "2")
+    assert code == 0
+    assert out.startswith("gmp-atl-IEMOCAP-finetune-fold2\nto me/x (public)")
+    assert "model.safetensors" in out
+    assert out.endswith("nothing was sent; --yes uploads it\n")
+    code, _, err = gmp_atl("model", "push", tmp_path, "me/x", "--fold", "2")
+    assert code == 2
+    assert "--root and --fold go with the name of a run" in err
+
+
 def test_a_model_is_found_by_what_people_call_it(ran: Ran, tmp_path: Path) -> None:
     root = str(ran.root)
     with pytest.raises(ConfigError, match="has several folds; give --fold, one of 1, 2"):
