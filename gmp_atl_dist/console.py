@@ -45,6 +45,12 @@ class Bar(Protocol):
         ...
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # rich would end the process with 1; the command line has a code of its own for it.
+        raise BrokenPipeError
+
+
 class Reporter:
     """Writes lines and progress to ``out``, and errors to ``err``."""
 
@@ -64,7 +70,7 @@ class Reporter:
         self._out = sys.stdout if out is None else out
         self._err = sys.stderr if err is None else err
         self._terminal = not self._json and (self._out.isatty() if terminal is None else terminal)
-        self._console = Console(highlight=False, emoji=False, soft_wrap=True, file=self._out)
+        self._console = _Console(highlight=False, emoji=False, soft_wrap=True, file=self._out)
         self._tags = Tags(run)
         self._board: Board | None = None
 

@@ -327,7 +327,7 @@ class _Looker:
         store, key = self.context.store, self.inputs(stage)
         artifact = find_artifact(store, key)
         if artifact is not None:
-            detail = f"{sum(r.bytes for r in artifact.manifest.receipts) / 1e6:.1f} MB"
+            detail = _size(sum(r.bytes for r in artifact.manifest.receipts))
             self._note(stage, key, "done", detail)
             return artifact
         parts = ArtifactWriter(store, key).done()
@@ -381,3 +381,7 @@ class _Looker:
         self.statuses.append(
             StageStatus(stage.label, key.fingerprint, state, detail, ends_s=ends_s, **times)
         )
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.1f} kB"

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -383,3 +385,11 @@ def test_every_kind_of_error_has_its_own_exit_code() -> None:
     kinds = [errors.GmpAtlError, *errors.GmpAtlError.__subclasses__()]
     assert len({kind.exit_code for kind in kinds}) == len(kinds)
     assert 0 not in {kind.exit_code for kind in kinds}
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    """``gmp-atl ... | head -1``: the exit code of a closed pipe, and not a word."""
+    words = shlex.join([sys.executable, "-m", "gmp_atl_dist.cli", "config", "schema", "--markdown"])
+    script = f"{words} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("141", "")

@@ -5,6 +5,7 @@ Each command imports heavy libraries itself, so that ``config check`` starts qui
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -49,6 +50,7 @@ app.add_typer(codebooks.app, name="codebook")
 app.add_typer(models.app, name="model")
 
 _INTERRUPTED = 130
+_BROKEN_PIPE = 141
 
 
 @app.command()
@@ -75,6 +77,7 @@ def _main(argv: Sequence[str] | None) -> int:
     try:
         result = app(args=None if argv is None else list(argv), standalone_mode=False)
         code = result if isinstance(result, int) else 0
+        sys.stdout.flush()
     except StoppedError as e:
         return e.exit_code  # the run has said what there is to say
     except GmpAtlError as e:
@@ -84,6 +87,10 @@ def _main(argv: Sequence[str] | None) -> int:
         code = e.exit_code
     except typer.Abort:
         code = _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has enough, such as head. Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
     except Exception as e:
         message = getattr(e, "format_message", None)  # an error of click, which typer may vendor
         if message is None:

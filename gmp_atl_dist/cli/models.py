@@ -78,8 +78,8 @@ def export(
         print(f"load it: onnxruntime.InferenceSession('{to}/model.onnx')")
         return 0
     load = {
-        "classifier": "AutoModelForAudioClassification.from_pretrained(FOLDER, trust_remote_code=True)",
-        "backbone": "HubertModel.from_pretrained(FOLDER)",
+        "classifier": f"AutoModelForAudioClassification.from_pretrained('{to}', trust_remote_code=True)",
+        "backbone": f"HubertModel.from_pretrained('{to}')",
     }
     print(f"load it: transformers.{load[what]}")
     return 0

@@ -104,4 +104,10 @@ def _collected(
             whole = EmotionSpan(0.0, lengths[utterance_id] / SAMPLE_RATE_HZ, named)
             yield RecordingPrediction(utterance_id, whole)
     for problem in corpus.manifest.problems:
-        yield RecordingPrediction(problem.item, error=problem.reason)
+        yield RecordingPrediction(_file_of(problem.item), error=problem.reason)
+
+
+def _file_of(item: str) -> str:
+    """The id of a bad item, which is named as ``ID (PATH)``; without labels both are the same."""
+    half = item[: (len(item) - len(" ()")) // 2]
+    return half if item == f"{half} ({half})" else item

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from gmp_atl_dist.cli.tables import print_table
 from gmp_atl_dist.cli.words import how_long, score, size, when
 
 if TYPE_CHECKING:
@@ -19,6 +18,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Runs below a root: list them with their scores, show one, remove one.")
 
+_RUN_HEADINGS = ("name", "state", "started", "took", "stages done", "UAR", "WAR", "corpus")
+_STAGE_HEADINGS = (
+    "stage",
+    "state",
+    "started",
+    "took",
+    "audio",
+    "updates",
+    "most memory",
+    "artefact",
+)
 RootOption = Annotated[str | None, typer.Option(help="folder or s3:// URI of all artefacts")]
 NameArgument = Annotated[str, typer.Argument(help="name of the run")]
 JsonOption = Annotated[bool, typer.Option("--json", help="for machines")]
@@ -40,24 +50,31 @@ def list_(context: typer.Context, root: RootOption = None, as_json: JsonOption =
         print(json.dumps([_as_json(record) for record in records]))
         return 0
     if not records:
+        from gmp_atl_dist.errors import ArtifactError
         from gmp_atl_dist.runs.names import known_runs
+        from gmp_atl_dist.store.layout import read_layout
+
+        if read_layout(store) is None:
+            raise ArtifactError(f"{store.uri} is empty or does not exist; give --root of a run")
 
         print(f"{store.uri}: {known_runs(store)}")
         return 0
-    table = Table("name", "state", "started", "took", "stages done", "UAR", "WAR", "corpus")
+    rows: list[tuple[str, ...]] = []
     for record in records:
         done = sum(stage_state(record, stage) == "done" for stage in record.stages)
-        table.add_row(
-            record.name,
-            run_state(record),
-            when(started_s(record)),
-            how_long(duration_s(record)),
-            f"{done} of {len(record.stages)} reached",
-            score(record.scores.get("uar")),
-            score(record.scores.get("war"), interval=False),
-            Text(record.corpus_name),
+        rows.append(
+            (
+                record.name,
+                run_state(record),
+                when(started_s(record)),
+                how_long(duration_s(record)),
+                f"{done} of {len(record.stages)} reached",
+                score(record.scores.get("uar")),
+                score(record.scores.get("war"), interval=False),
+                record.corpus_name,
+            )
         )
-    Console().print(table)
+    print_table(_RUN_HEADINGS, rows)
     return 0
 
 
@@ -80,7 +97,7 @@ def show(
     for number, attempt in enumerate(record.attempts, 1):
         for line in _about_attempt(number, attempt):
             console.print(line, markup=False)
-    Console().print(_stages(record))
+    print_table(_STAGE_HEADINGS, list(_stages(record)))
     return 0
 
 
@@ -181,15 +198,12 @@ def _about_attempt(number: int, attempt: Attempt) -> Iterator[str]:
             yield f"  {what}: {value}"
 
 
-def _stages(record: RunRecord) -> Table:
+def _stages(record: RunRecord) -> Iterator[tuple[str, ...]]:
     from gmp_atl_dist.store.run_state import stage_state
 
-    table = Table(
-        "stage", "state", "started", "took", "audio", "updates", "most memory", "artefact"
-    )
     for stage in record.stages:
         state = stage_state(record, stage)
-        table.add_row(
+        yield (
             stage.label,
             "found" if stage.state == "found" else state,
             when(stage.started_s),
@@ -199,7 +213,6 @@ def _stages(record: RunRecord) -> Table:
             size(stage.peak_memory_bytes),
             stage.fingerprint[:12],
         )
-    return table
 
 
 def _about_removal(removal: Removal, root: str) -> Iterator[str]:

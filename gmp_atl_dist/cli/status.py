@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from gmp_atl_dist.cli.chosen import OptionalConfigOption, RunArgument, choose_run
 from gmp_atl_dist.cli.options import RootOption, SetOption
+from gmp_atl_dist.cli.tables import print_table
 from gmp_atl_dist.cli.words import how_long, when
 
 if TYPE_CHECKING:
     from gmp_atl_dist.execution import StageStatus
     from gmp_atl_dist.store.runs import RunRecord
+
+_HEADINGS = ("stage", "state", "started", "took", "expected end", "artefact", "detail")
 
 
 def status(
@@ -46,7 +48,7 @@ def status(
     console = Console()
     for line in (_about_run(record, chosen.store.uri), *(f"note: {n}" for n in inputs.notes)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(_table(rows))
+    print_table(_HEADINGS, list(_rows(rows)))
     return 0
 
 
@@ -70,16 +72,14 @@ def _about_run(record: RunRecord | None, root: str) -> str:
     return line
 
 
-def _table(rows: list[StageStatus]) -> Table:
-    table = Table("stage", "state", "started", "took", "expected end", "artefact", "detail")
+def _rows(rows: list[StageStatus]) -> Iterator[tuple[str, ...]]:
     for row in rows:
-        table.add_row(
+        yield (
             row.label,
             row.state,
             when(row.started_s),
             how_long(row.duration_s),
             when(row.ends_s),
             row.fingerprint[:12],
-            Text(row.detail),
+            row.detail,
         )
-    return table

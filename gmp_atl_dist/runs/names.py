@@ -102,9 +102,7 @@ def known_runs(store: Store, name: str = "") -> str:
     """The names of the runs below a root, with the nearest to ``name``, for messages."""
     names = run_names(store)
     if not names:
-        return (
-            "no run is recorded there: gmp-atl run records each one, since the release after 0.2.0"
-        )
+        return "no run is recorded there: gmp-atl run records each one since release 0.3"
     near = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -135,7 +135,8 @@ class RunProgress:
             return
         seconds, unknown = self.left()
         folds = f" in {len(self._folds)} folds" if len(self._folds) > 1 else ""
-        count = f"{len(self._left)} stages to run{folds}"
+        stages = "1 stage" if len(self._left) == 1 else f"{len(self._left)} stages"
+        count = f"{stages} to run{folds}"
         if not unknown:
             text = f"{count}: {about(seconds)}, by what stages took before below this root"
         else:

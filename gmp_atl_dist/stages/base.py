@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -154,4 +155,7 @@ def find_or_run(stage: Stage, context: Context) -> Artifact:
         context.reporter.line(f"{stage.label}: done before, {short}")
         return artifact
     context.reporter.line(f"{stage.label}: running, {short}")
-    return run_and_seal(stage, context)
+    started_s = time.monotonic()
+    artifact = run_and_seal(stage, context)
+    context.reporter.line(f"{stage.label}: done in {time.monotonic() - started_s:.1f} s")
+    return artifact

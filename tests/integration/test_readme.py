@@ -67,6 +67,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("ray_jobs", "configs"):
         shutil.copytree(REPOSITORY / name, made / name, symlinks=False)
     write_corpus(made.parent / "my-corpus")
+    # Ray uploads the working directory without what git ignores, runs/ above all.
+    shutil.copy(REPOSITORY / ".gitignore", made)
     recordings = made.parent / "my-corpus"
     shutil.copy(recordings / "ben-sad-0.wav", made / "interview.wav")
     (made / "recordings").mkdir()
@@ -180,6 +182,8 @@ def test_own_data_then_a_cluster_then_a_model(
     assert "happy" in (folder / "emotions.csv").read_text()
     assert "interview.wav" in said
     serves_until_ctrl_c(f"gmp-atl serve{serve}", folder, home)
+
+    shutil.rmtree(folder / "emotion")  # a large file, which Ray would upload
 
     # The page on clusters: a configuration in configs/, and Ray's own command with the same result.
     shutil.copy(folder / "my.toml", folder / "configs" / "my.toml")
