@@ -14,7 +14,9 @@ SCRIPT = f"from gmp_atl_dist.cli.tables import print_table; print_table({HEADING
 
 
 def test_a_pipe_gets_the_whole_table() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
+    )
     first = next(line for line in done.stdout.splitlines() if ROWS[0][0] in line)
     assert all(cell in first for cell in ROWS[0])
 

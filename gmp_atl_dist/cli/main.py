@@ -87,9 +87,12 @@ def _main(argv: Sequence[str] | None) -> int:
         code = e.exit_code
     except typer.Abort:
         code = _INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as e:
+        # typer makes SystemExit(1) of a closed pipe.
+        if isinstance(e, SystemExit) and not isinstance(e.__context__, BrokenPipeError):
+            raise
         # Whoever read the output has enough, such as head. Python would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
         return _BROKEN_PIPE
     except Exception as e:
         message = getattr(e, "format_message", None)  # an error of click, which typer may vendor
