@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from gmp_atl_dist import __version__
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
+from gmp_atl_dist.prediction.notes import notes_of
 from gmp_atl_dist.serving.answers import (
     ErrorAnswer,
     ModelAnswer,
@@ -93,7 +94,8 @@ class _Server:
         self, data: bytes, window_s: float | None, hop_s: float | None, points: int
     ) -> PredictionAnswer:
         started_s = time.perf_counter()
-        pcm16 = await self.decode(data)
+        decoded = await self.decode(data)
+        pcm16 = decoded.pcm16
         decoded_s = time.perf_counter()
         plan = plan_clips(len(pcm16), window_s, hop_s)
         facts = await self.service.facts()
@@ -112,7 +114,8 @@ class _Server:
         self.counters.answered(ended_s - started_s, audio_s, computed)
         rows = [row for one in computed for row in one.probabilities]
         waveform = waveform_of(pcm16, points) if points else None
-        return prediction_of(facts, plan, len(pcm16), rows, timing, waveform)
+        notes = notes_of(pcm16, decoded.source_rate_hz, windowed=plan.whole is None)
+        return prediction_of(facts, plan, len(pcm16), notes, rows, timing, waveform)
 
 
 def build_app(
