@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.prediction.notes import NOTES
 from gmp_atl_dist.serving.clips import ClipPlan
+from gmp_atl_dist.serving.refusals import STATUS_OF
 from gmp_atl_dist.serving.runner import ModelFacts
 
 
@@ -24,6 +25,17 @@ class ErrorAnswer(BaseModel):
     """Any answer that is not a success."""
 
     error: ErrorDetail
+
+
+def errors_of(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """What the description says of answers with these codes."""
+    by_status: dict[int | str, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(STATUS_OF[code], []).append(code)
+    return {
+        status: {"model": ErrorAnswer, "description": f"Codes: {', '.join(found)}"}
+        for status, found in sorted(by_status.items())
+    }
 
 
 class ModelAnswer(BaseModel):

@@ -27,7 +27,7 @@ from gmp_atl_dist.serving.clips import ClipJob, jobs_of, plan_clips, windows_of
 from gmp_atl_dist.serving.gate import Gate
 from gmp_atl_dist.serving.guard import digest_of
 from gmp_atl_dist.serving.limits import Limits
-from gmp_atl_dist.serving.refusals import Refusal
+from gmp_atl_dist.serving.refusals import STATUS_OF, Refusal
 from gmp_atl_dist.serving.runner import Computed, ModelRunner
 from gmp_atl_dist.serving.token import TOKEN_VARIABLE, check_exposure, token_digest
 
@@ -154,6 +154,8 @@ def test_a_long_recording_is_answered_from_windows(client: TestClient) -> None:
         (wav(tone(1)), "?window=abc", {}, 400, "bad_parameter"),
         (wav(tone(1)), "?window=-1", {}, 400, "bad_parameter"),
         (wav(tone(1)), "?window=nan", {}, 400, "bad_parameter"),
+        (wav(tone(1)), "?windw=1", {}, 400, "bad_parameter"),
+        (wav(np.stack([tone(1), -tone(1)], axis=1)), "", {}, 422, "unusable_recording"),
         (wav(tone(1)), "?window=31", {}, 400, "bad_window"),
         (wav(tone(1)), "?hop=1", {}, 400, "bad_window"),
         (wav(tone(1)), "?window=0.1&hop=0.0001", {}, 400, "bad_window"),
@@ -173,6 +175,40 @@ def test_what_cannot_be_used_is_named(
 ) -> None:
     response = post(client, data, query, **headers)
     assert (response.status_code, error_code(response)) == (status, code)
+
+
+def test_advice_is_what_a_client_can_do(client: TestClient) -> None:
+    cancelling = post(client, wav(np.stack([tone(1), -tone(1)], axis=1))).text
+    assert "give one channel of it" in cancelling
+    assert "corpus." not in cancelling
+    assert "'windw' (did you mean 'window'?)" in post(client, wav(tone(1)), "?windw=1&hop=1").text
+    assert "it takes none" in client.get("/v1/model?x=1").text
+    assert client.get("/healthz?cache=no").status_code == 200
+    assert client.get("/?from=a-mail").status_code == 200
+
+
+def test_every_code_is_listed_in_the_description_and_in_the_documentation(
+    client: TestClient,
+) -> None:
+    root = Path(__file__).resolve().parents[2]
+    sources = "".join(p.read_text() for p in (root / "gmp_atl_dist/serving").glob("*.py"))
+    raised = {(c, int(s)) for s, c in re.findall(r'Refusal\(\s*(\d{3}),\s*"(\w+)"', sources)}
+    assert raised == set(STATUS_OF.items())
+
+    rows = re.findall(r"^\| (\d{3}) \| (.*) \|$", (root / "docs/serving.md").read_text(), re.M)
+    listed = {(c, int(status)) for status, codes in rows for c in re.findall(r"`([a-z_]+)`", codes)}
+    assert listed == set(STATUS_OF.items())
+
+    api = client.get("/openapi.json").json()
+    answers = api["paths"]["/v1/predict"]["post"]["responses"]
+    shown = {
+        (code, int(status))
+        for status, answer in answers.items()
+        if status != "200"
+        for code in answer["description"].removeprefix("Codes: ").split(", ")
+    }
+    elsewhere = {item for item in STATUS_OF.items() if item[0] in api["info"]["description"]}
+    assert shown | elsewhere == set(STATUS_OF.items())
 
 
 def test_a_file_of_many_channels_is_refused_before_it_is_decoded(client: TestClient) -> None:

@@ -79,3 +79,10 @@ def test_the_page_warns_and_shows_no_result_of_an_earlier_file(page: Page, url: 
     expect(page.locator("#status")).to_contain_text("no recording that libsndfile reads")
     expect(page.locator("#result")).to_be_hidden()
     assert complaints == []
+
+
+def test_the_description_shows_codes(page: Page, url: str) -> None:
+    page.goto(f"{url}/docs")
+    row = page.locator("#endpoints tr", has_text="413")
+    expect(row.locator("code")).to_have_text(["too_large", "too_long", "too_many_samples"])
+    expect(page.locator("#description")).to_contain_text("wrong_method")
