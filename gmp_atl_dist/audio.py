@@ -45,6 +45,10 @@ _RIFF_SIZE_UNKNOWN = 0x7FFF0000
 _RIFF_SIZE_SLOP = 8
 
 
+class ChannelsCancelError(CorpusError):
+    """The channels of a recording cancel in their mean. Who can choose another channel adds how."""
+
+
 class _Forward(sf.SoundFile):
     """Reads from front to back alone.
 
@@ -89,8 +93,8 @@ def decode_pcm16(
 
     Raises:
         CorpusError: the bytes cannot be decoded, are cut short, empty, too short or long, or not
-            finite, its channels cancel in their mean, or the segment is not inside the recording. The
-            message does not name the utterance; the caller adds it.
+            finite, its channels cancel in their mean (:class:`ChannelsCancelError`), or the segment is
+            not inside the recording. The message does not name the utterance; the caller adds it.
     """
     _refuse_cut_riff(data)
     try:
@@ -159,9 +163,9 @@ def _mono(samples: npt.NDArray[np.float64], channel: Channel) -> npt.NDArray[np.
     loudest = float(power_C.max())
     if power < loudest * _CANCELLED:
         below = f"{10 * math.log10(loudest / power):.0f} dB below" if power else "silent beside"
-        raise CorpusError(
-            f"its {len(power_C)} channels cancel when they are mixed: the mean is {below} the louder "
-            f"channel; set corpus.channel = 'first' or 'loudest', or replace the file"
+        raise ChannelsCancelError(
+            f"its {len(power_C)} channels cancel when mixed to mono: the mean is {below} the louder "
+            f"channel; give one channel of it"
         )
     return mean
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, Field
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
+from gmp_atl_dist.prediction.notes import NOTES
 from gmp_atl_dist.serving.clips import ClipPlan
+from gmp_atl_dist.serving.refusals import STATUS_OF
 from gmp_atl_dist.serving.runner import ModelFacts
 
 
@@ -23,6 +25,17 @@ class ErrorAnswer(BaseModel):
     """Any answer that is not a success."""
 
     error: ErrorDetail
+
+
+def errors_of(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """What the description says of answers with these codes."""
+    by_status: dict[int | str, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(STATUS_OF[code], []).append(code)
+    return {
+        status: {"model": ErrorAnswer, "description": f"Codes: {', '.join(found)}"}
+        for status, found in sorted(by_status.items())
+    }
 
 
 class ModelAnswer(BaseModel):
@@ -48,6 +61,13 @@ class Timing(BaseModel):
     real_time_factor: float = Field(description="total time divided by the recording's length")
 
 
+class NoteAnswer(BaseModel):
+    """Says that a recording is unlike what models are trained on."""
+
+    code: str = Field(description=f"one of {', '.join(NOTES)}")
+    message: str = Field(description="what the code means")
+
+
 class WindowAnswer(BaseModel):
     start_s: float
     end_s: float
@@ -63,6 +83,10 @@ class PredictionAnswer(BaseModel):
     computed_from: Literal["recording", "windows"] = Field(
         description="windows: the mean over all windows of a recording of more than 30 s"
     )
+    notes: list[NoteAnswer] = Field(
+        description="the recording is unlike training data, for example silent; empty if there is nothing "
+        "to say. Read them before you use the emotion"
+    )
     duration_s: float
     windows: list[WindowAnswer]
     waveform: list[tuple[float, float]] | None = Field(
@@ -77,11 +101,12 @@ def prediction_of(
     facts: ModelFacts,
     plan: ClipPlan,
     num_samples: int,
+    notes: Sequence[str],
     probabilities: Sequence[Sequence[float]],
     timing: Timing,
     waveform: list[tuple[float, float]] | None,
 ) -> PredictionAnswer:
-    """The answer from the probabilities of ``plan.spans``, in order."""
+    """The answer from the codes of notes, and the probabilities of ``plan.spans`` in order."""
     rows = list(probabilities)
     windows = rows if plan.whole is None else rows[1:]
     whole = np.mean(rows, axis=0).tolist() if plan.whole is None else rows[0]
@@ -89,6 +114,7 @@ def prediction_of(
         emotion=_best(facts, whole),
         probabilities=dict(zip(facts.emotions, whole, strict=True)),
         computed_from="windows" if plan.whole is None else "recording",
+        notes=[NoteAnswer(code=code, message=NOTES[code]) for code in notes],
         duration_s=num_samples / SAMPLE_RATE_HZ,
         windows=[
             WindowAnswer(

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,11 +18,12 @@ from starlette.exceptions import HTTPException
 
 from gmp_atl_dist import __version__
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
+from gmp_atl_dist.prediction.notes import notes_of
 from gmp_atl_dist.serving.answers import (
-    ErrorAnswer,
     ModelAnswer,
     PredictionAnswer,
     Timing,
+    errors_of,
     prediction_of,
     waveform_of,
 )
@@ -32,7 +33,9 @@ from gmp_atl_dist.serving.decoding import Decoder
 from gmp_atl_dist.serving.gate import Gate
 from gmp_atl_dist.serving.guard import STATIC, Guard
 from gmp_atl_dist.serving.limits import Limits
+from gmp_atl_dist.serving.parameters import only
 from gmp_atl_dist.serving.refusals import (
+    STATUS_OF,
     Refusal,
     not_found,
     overloaded,
@@ -49,6 +52,7 @@ _TYPES = {
     "css": "text/css; charset=utf-8",
 }
 _PAGES = {"/": "page.html", "/docs": "docs.html"}
+_OF_NO_ENDPOINT = ("not_found", "wrong_method")
 _STATIC_NAMES = ("page.css", "page.js", "drawing.js", "recording.js", "recorder.js", "docs.js")
 
 
@@ -93,7 +97,8 @@ class _Server:
         self, data: bytes, window_s: float | None, hop_s: float | None, points: int
     ) -> PredictionAnswer:
         started_s = time.perf_counter()
-        pcm16 = await self.decode(data)
+        decoded = await self.decode(data)
+        pcm16 = decoded.pcm16
         decoded_s = time.perf_counter()
         plan = plan_clips(len(pcm16), window_s, hop_s)
         facts = await self.service.facts()
@@ -112,7 +117,8 @@ class _Server:
         self.counters.answered(ended_s - started_s, audio_s, computed)
         rows = [row for one in computed for row in one.probabilities]
         waveform = waveform_of(pcm16, points) if points else None
-        return prediction_of(facts, plan, len(pcm16), rows, timing, waveform)
+        notes = notes_of(pcm16, decoded.source_rate_hz, windowed=plan.whole is None)
+        return prediction_of(facts, plan, len(pcm16), notes, rows, timing, waveform)
 
 
 def build_app(
@@ -134,6 +140,8 @@ def build_app(
     app = FastAPI(
         title="gmp-atl serve",
         summary="Speech emotion from recordings, by a model that gmp_atl_dist trained",
+        description="An error has a status and a code. An unknown path is 404 with the code not_found, "
+        "a method that a path does not take is 405 with wrong_method.",
         version=__version__,
         docs_url=None,
         redoc_url=None,
@@ -147,16 +155,15 @@ def build_app(
 
 
 def _add_endpoints(app: FastAPI, server: _Server) -> None:
-    errors: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorAnswer} for status in (400, 401, 408, 413, 415, 422, 500, 503)
-    }
     # The guard has checked it; this is for the description.
-    token = [Depends(HTTPBearer(auto_error=False))]
+    token = Depends(HTTPBearer(auto_error=False))
+    always = ("wrong_host", "internal_error")
+    with_token = (*always, "bad_parameter", "no_token")
 
     @app.post(
         "/v1/predict",
-        responses=errors,
-        dependencies=token,
+        responses=errors_of(*(code for code in STATUS_OF if code not in _OF_NO_ENDPOINT)),
+        dependencies=[token, Depends(only("window", "hop", "waveform"))],
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -187,7 +194,11 @@ def _add_endpoints(app: FastAPI, server: _Server) -> None:
         """The emotion of a recording: wav, flac, ogg, mp3 or opus, as the body or as a form's file."""
         return await server.predict(request, window, hop, waveform)
 
-    @app.get("/v1/model", responses={401: errors[401], 503: errors[503]}, dependencies=token)
+    @app.get(
+        "/v1/model",
+        responses=errors_of(*with_token, "overloaded"),
+        dependencies=[token, Depends(only())],
+    )
     async def model() -> ModelAnswer:
         """The model, its classes, and the limits of this server."""
         facts = await server.service.facts()
@@ -202,7 +213,7 @@ def _add_endpoints(app: FastAPI, server: _Server) -> None:
             version=facts.version,
         )
 
-    @app.get("/healthz", responses={503: errors[503]})
+    @app.get("/healthz", responses=errors_of(*always, "overloaded"))
     async def healthz() -> dict[str, str]:
         """200 when the model is loaded and answers."""
         try:
@@ -212,7 +223,12 @@ def _add_endpoints(app: FastAPI, server: _Server) -> None:
             raise overloaded("the model does not answer", 5) from None
         return {"status": "ok"}
 
-    @app.get("/metrics", response_class=PlainTextResponse, dependencies=token)
+    @app.get(
+        "/metrics",
+        response_class=PlainTextResponse,
+        responses=errors_of(*always, "no_token"),
+        dependencies=[token],
+    )
     async def metrics() -> PlainTextResponse:
         """Counts of this server, for Prometheus."""
         text = server.counters.text(server.gate.requests)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,14 @@ from gmp_atl_dist.serving.refusals import Refusal
 _THREADS = 2
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """Samples of a recording, int16 (N,), 16 kHz mono, and the sample rate of the file."""
+
+    pcm16: npt.NDArray[np.int16]
+    source_rate_hz: int
+
+
 class Decoder:
     """Decodes at most two recordings at once. The samples are those of ``gmp-atl predict``."""
 
@@ -26,8 +35,8 @@ class Decoder:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="decode")
         self._free = asyncio.Semaphore(_THREADS)
 
-    async def __call__(self, data: bytes) -> npt.NDArray[np.int16]:
-        """Samples of a recording: int16 (N,), 16 kHz mono.
+    async def __call__(self, data: bytes) -> Decoded:
+        """The recording in these bytes.
 
         Raises:
             Refusal: 413 too long, 415 no audio, 422 audio that cannot be used.
@@ -37,7 +46,7 @@ class Decoder:
         work = self._pool.submit(decode_upload, data, self._limits)
 
         # A thread cannot be ended. It keeps its place until it is done, so there are never more of them.
-        def done(_: Future[npt.NDArray[np.int16]]) -> None:
+        def done(_: Future[Decoded]) -> None:
             loop.call_soon_threadsafe(self._free.release)
 
         work.add_done_callback(done)
@@ -56,7 +65,7 @@ class Decoder:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def decode_upload(data: bytes, limits: Limits) -> npt.NDArray[np.int16]:
+def decode_upload(data: bytes, limits: Limits) -> Decoded:
     """See :class:`Decoder`. The header is checked before any sample is decoded."""
     try:
         with sf.SoundFile(io.BytesIO(data)) as recording:
@@ -93,4 +102,4 @@ def decode_upload(data: bytes, limits: Limits) -> npt.NDArray[np.int16]:
             f"the recording has {len(pcm16)} samples at 16 kHz; at least {MIN_SAMPLES} are needed "
             f"({1000 * MIN_SAMPLES // SAMPLE_RATE_HZ} ms)",
         )
-    return pcm16
+    return Decoded(pcm16, rate_hz)

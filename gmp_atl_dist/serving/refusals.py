@@ -4,6 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+STATUS_OF: Mapping[str, int] = {
+    "no_recording": 400,
+    "bad_form": 400,
+    "bad_parameter": 400,
+    "bad_window": 400,
+    "bad_request": 400,
+    "wrong_host": 400,
+    "no_token": 401,
+    "not_found": 404,
+    "wrong_method": 405,
+    "upload_too_slow": 408,
+    "too_large": 413,
+    "too_long": 413,
+    "too_many_samples": 413,
+    "not_audio": 415,
+    "unusable_recording": 422,
+    "too_short": 422,
+    "decoding_too_slow": 422,
+    "internal_error": 500,
+    "overloaded": 503,
+}
+"""All codes, and the status of each."""
+
 
 class Refusal(Exception):
     """A request that is not answered with a prediction.

@@ -58,7 +58,7 @@ def run_server(
         ThreadPoolExecutor(1, thread_name_prefix="ray-init") as starter,
         RayConnection(settings, log_to_driver=False) as connection,
     ):
-        say(f"starting {options.label} on {address or 'this machine'}; this takes some 20 s")
+        say(f"starting {options.label} on {address or 'this machine'}; this takes up to a minute")
         # Not in this thread: Ray would put a handler in place of ours, which exits from wherever Ray is,
         # and a signal in the middle of its start would be lost.
         starter.submit(connection.open).result()

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from gmp_atl_dist.audio import SAMPLE_RATE_HZ, decode_pcm16
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ, ChannelsCancelError, decode_pcm16
 from gmp_atl_dist.config import CorpusConfig, Json, digest, hashed
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.checks import refuse_too_many_bad
@@ -193,6 +193,10 @@ def _identity(utterances: list[StoredUtterance], emotions: tuple[str, ...]) -> s
     return digest({"utterances": rows, "emotions": list(emotions)})
 
 
+def _problem(utterance: Utterance, message: str) -> Problem:
+    return Problem(f"{utterance.utterance_id} ({utterance.path})", message)
+
+
 @dataclass(frozen=True)
 class _DecoderArgument:
     source: Store
@@ -220,8 +224,11 @@ class _Decoder:
             utterance = Utterance(**values)
             try:
                 rows.append(self._decode(utterance, task.name, len(rows)))
+            except ChannelsCancelError as e:
+                advice = "or set corpus.channel = 'first' or 'loudest'"
+                problems.append(_problem(utterance, f"{e.message}, {advice}"))
             except (CorpusError, UnreadableError) as e:
-                problems.append(Problem(f"{utterance.utterance_id} ({utterance.path})", e.message))
+                problems.append(_problem(utterance, e.message))
         table = pa.Table.from_pylist(rows, schema=AUDIO_SCHEMA)
         audio_s = sum(utterance.num_samples for utterance in utterances_from_table(table))
         receipt = self._out.put_part(

@@ -270,7 +270,7 @@ def test_a_channel_can_be_chosen() -> None:
 
 @pytest.mark.parametrize("right", [-NOISE, -NOISE * 0.99, -NOISE + 1e-4 * OTHER])
 def test_channels_that_cancel_are_named_instead_of_stored_as_silence(right: np.ndarray) -> None:
-    with pytest.raises(CorpusError, match=r"its 2 channels cancel.*corpus\.channel = 'first'"):
+    with pytest.raises(CorpusError, match=r"its 2 channels cancel.*; give one channel of it$"):
         decode_pcm16(stereo(NOISE, right))
     for channel in ("first", "loudest"):
         assert decode_pcm16(stereo(NOISE, right), channel=channel).any()

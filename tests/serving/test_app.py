@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import soundfile as sf
 from fastapi.testclient import TestClient
+from support.model_service import OneProcess
 from support.small_models import EMOTIONS, write_classifier
 
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.errors import ConfigError, ModelError
 from gmp_atl_dist.predict import Predictor
+from gmp_atl_dist.prediction.notes import NOTES
 from gmp_atl_dist.serving.app import build_app
 from gmp_atl_dist.serving.batching import Batcher
 from gmp_atl_dist.serving.before_start import check_model, free_port
@@ -25,34 +27,13 @@ from gmp_atl_dist.serving.clips import ClipJob, jobs_of, plan_clips, windows_of
 from gmp_atl_dist.serving.gate import Gate
 from gmp_atl_dist.serving.guard import digest_of
 from gmp_atl_dist.serving.limits import Limits
-from gmp_atl_dist.serving.refusals import Refusal
-from gmp_atl_dist.serving.runner import Computed, ModelFacts, ModelRunner
+from gmp_atl_dist.serving.refusals import STATUS_OF, Refusal
+from gmp_atl_dist.serving.runner import Computed, ModelRunner
 from gmp_atl_dist.serving.token import TOKEN_VARIABLE, check_exposure, token_digest
 
 RATE = 16_000
 TOKEN = "a-token-of-the-tests-0123456789"
 LOCAL = "http://127.0.0.1"
-
-
-class OneProcess:
-    """A model service without Ray."""
-
-    def __init__(self, runner: ModelRunner) -> None:
-        self._runner = runner
-        self.delay_s = 0.0
-        self.fails = False
-
-    async def facts(self) -> ModelFacts:
-        return self._runner.facts
-
-    async def check(self) -> None:
-        await asyncio.sleep(0)
-
-    async def compute(self, job: ClipJob) -> Computed:
-        await asyncio.sleep(self.delay_s)
-        if self.fails:
-            raise RuntimeError("a secret path")
-        return self._runner([job])[0]
 
 
 def tone(seconds: float, rate: int = RATE) -> np.ndarray:
@@ -110,8 +91,25 @@ def test_an_answer_is_what_predict_says(client: TestClient, folder: Path, tmp_pa
         assert answer["emotion"] == max(expected, key=expected.__getitem__)
         assert answer["duration_s"] == pytest.approx(1.3, abs=1e-3)
         assert answer["windows"] == []
+        assert answer["notes"] == []
         timing = answer["timing"]
         assert timing["real_time_factor"] == pytest.approx(timing["total_ms"] / 1300, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("wave", "rate", "codes"),
+    [
+        (np.zeros(RATE), RATE, ["silent"]),
+        (np.zeros(35 * 4000), 4000, ["silent", "low_rate"]),
+        (0.001 * tone(0.3, 8000), 8000, ["short", "quiet", "low_rate"]),
+        (np.sign(tone(1)), RATE, ["clipped"]),
+    ],
+)
+def test_an_answer_has_the_notes_of_predict(
+    client: TestClient, wave: np.ndarray, rate: int, codes: list[str]
+) -> None:
+    answer = post(client, wav(wave, rate)).json()
+    assert answer["notes"] == [{"code": code, "message": NOTES[code]} for code in codes]
 
 
 def test_windows_and_the_waveform(client: TestClient, folder: Path) -> None:
@@ -156,6 +154,8 @@ def test_a_long_recording_is_answered_from_windows(client: TestClient) -> None:
         (wav(tone(1)), "?window=abc", {}, 400, "bad_parameter"),
         (wav(tone(1)), "?window=-1", {}, 400, "bad_parameter"),
         (wav(tone(1)), "?window=nan", {}, 400, "bad_parameter"),
+        (wav(tone(1)), "?windw=1", {}, 400, "bad_parameter"),
+        (wav(np.stack([tone(1), -tone(1)], axis=1)), "", {}, 422, "unusable_recording"),
         (wav(tone(1)), "?window=31", {}, 400, "bad_window"),
         (wav(tone(1)), "?hop=1", {}, 400, "bad_window"),
         (wav(tone(1)), "?window=0.1&hop=0.0001", {}, 400, "bad_window"),
@@ -175,6 +175,40 @@ def test_what_cannot_be_used_is_named(
 ) -> None:
     response = post(client, data, query, **headers)
     assert (response.status_code, error_code(response)) == (status, code)
+
+
+def test_advice_is_what_a_client_can_do(client: TestClient) -> None:
+    cancelling = post(client, wav(np.stack([tone(1), -tone(1)], axis=1))).text
+    assert "give one channel of it" in cancelling
+    assert "corpus." not in cancelling
+    assert "'windw' (did you mean 'window'?)" in post(client, wav(tone(1)), "?windw=1&hop=1").text
+    assert "it takes none" in client.get("/v1/model?x=1").text
+    assert client.get("/healthz?cache=no").status_code == 200
+    assert client.get("/?from=a-mail").status_code == 200
+
+
+def test_every_code_is_listed_in_the_description_and_in_the_documentation(
+    client: TestClient,
+) -> None:
+    root = Path(__file__).resolve().parents[2]
+    sources = "".join(p.read_text() for p in (root / "gmp_atl_dist/serving").glob("*.py"))
+    raised = {(c, int(s)) for s, c in re.findall(r'Refusal\(\s*(\d{3}),\s*"(\w+)"', sources)}
+    assert raised == set(STATUS_OF.items())
+
+    rows = re.findall(r"^\| (\d{3}) \| (.*) \|$", (root / "docs/serving.md").read_text(), re.M)
+    listed = {(c, int(status)) for status, codes in rows for c in re.findall(r"`([a-z_]+)`", codes)}
+    assert listed == set(STATUS_OF.items())
+
+    api = client.get("/openapi.json").json()
+    answers = api["paths"]["/v1/predict"]["post"]["responses"]
+    shown = {
+        (code, int(status))
+        for status, answer in answers.items()
+        if status != "200"
+        for code in answer["description"].removeprefix("Codes: ").split(", ")
+    }
+    elsewhere = {item for item in STATUS_OF.items() if item[0] in api["info"]["description"]}
+    assert shown | elsewhere == set(STATUS_OF.items())
 
 
 def test_a_file_of_many_channels_is_refused_before_it_is_decoded(client: TestClient) -> None:
@@ -373,7 +407,7 @@ def test_clips_cover_a_recording_and_jobs_are_small() -> None:
 
 
 def test_a_batch_of_many_requests_is_exact(service: OneProcess) -> None:
-    runner = service._runner
+    runner = service.runner
     jobs = [
         ClipJob(np.rint(32767 * tone(s)).astype(np.int16), ((0, round(s * RATE)),))
         for s in (0.5, 2.0, 0.03, 1.1)

@@ -246,6 +246,20 @@ def test_a_disk_that_was_away_is_forgotten_once_it_is_back(
 
 
 @pytest.mark.usefixtures("in_process")
+def test_a_corpus_whose_channels_cancel_can_choose_another(tmp_path: Path) -> None:
+    """Only a corpus has the key; predict and serve take one recording as it is."""
+    folder = few(tmp_path / "corpus")
+    stereo = np.stack([sound(4), -sound(4)], axis=1)
+    (folder / "u0004.wav").write_bytes(wav(stereo))
+    context = context_of(tmp_path / "root", folder)
+    (problem,) = finish(Ingest(CONFIG, context.source), context).manifest.problems
+    assert id_of(problem.item) == "u0004"
+    assert problem.reason.endswith(
+        "one channel of it, or set corpus.channel = 'first' or 'loudest'"
+    )
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_long_recording_is_read_once_for_its_consecutive_segments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,11 +5,16 @@ const $ = (id) => document.getElementById(id);
 
 function table(heads, rows) {
   const head = element("tr", {}, ...heads.map((text) => element("th", {}, text)));
-  const body = rows.map((cells) => element("tr", {}, ...cells.map((cell) => element("td", {}, cell))));
+  const body = rows.map((cells) => element("tr", {}, ...cells.map((cell) => element("td", {}, ...[cell].flat()))));
   return element("div", { class: "scroll" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...body)));
 }
 
 const code = (text) => element("code", {}, text);
+
+// The description of an error is "Codes: too_long, too_large".
+function codesOf(description = "") {
+  return description.startsWith("Codes: ") ? description.slice(7).split(", ") : [];
+}
 
 function typeOf(schema) {
   if (!schema) return "any";
@@ -45,10 +50,11 @@ function endpoint(path, method, one) {
   }
   parts.push(
     table(
-      ["status", "answer"],
+      ["status", "answer", "codes"],
       Object.entries(one.responses).map(([status, r]) => [
         status,
         Object.values(r.content || {}).map((c) => typeOf(c.schema)).join(", ") || r.description,
+        codesOf(r.description).flatMap((name, i) => (i ? [", ", code(name)] : [code(name)])),
       ]),
     ),
   );
@@ -59,6 +65,7 @@ async function show() {
   const api = await (await fetch("openapi.json")).json();
   $("title").textContent = `${api.info.title} ${api.info.version}`;
   $("summary").textContent = api.info.summary || "";
+  $("description").textContent = api.info.description || "";
   const here = new URL(".", location.href).href;
   $("example").textContent =
     `curl --data-binary @speech.wav '${here}v1/predict?window=3&hop=1' \\\n` +

@@ -16,10 +16,21 @@ function shape(name, attributes) {
   return made;
 }
 
+// A warning above the emotion; in place of it where the recording has no signal at all.
+export function drawNotes(notes) {
+  const none = notes.some((note) => note.code === "silent");
+  for (const id of ["verdict", "bars", "over-time"]) $(id).hidden = none;
+  $("warning").hidden = notes.length === 0;
+  $("warning").replaceChildren(
+    none ? "No emotion can be named." : "This recording is unlike what models are trained on, so trust the result less.",
+    element("ul", {}, ...notes.map((note) => element("li", {}, note.message))),
+  );
+}
+
 export function drawProbabilities(answer) {
   const emotions = Object.keys(answer.probabilities);
   $("emotion").textContent = answer.emotion;
-  $("confidence").textContent = `${percent(answer.probabilities[answer.emotion])} (chance ${percent(1 / emotions.length)})`;
+  $("confidence").textContent = percent(answer.probabilities[answer.emotion]);
   $("bars").replaceChildren();
   emotions.forEach((emotion, i) => {
     const fill = element("div", { class: `fill f${i % COLOURS}` });
@@ -68,11 +79,24 @@ export function drawTimeline(answer) {
   });
 
   $("ticks").replaceChildren(
-    ...[0, 0.25, 0.5, 0.75, 1].map((share) => element("span", {}, `${(share * length).toFixed(1)} s`)),
+    ...ticksOf(length).map(([seconds, text]) => {
+      const tick = element("span", {}, text);
+      tick.style.left = `${(100 * seconds) / length}%`;
+      return tick;
+    }),
   );
   $("legend").replaceChildren(
     ...emotions.map((emotion, i) => element("li", {}, element("span", { class: `f${i % COLOURS}` }), emotion)),
   );
+}
+
+// Times and texts, at most 7: the step is 1, 2 or 5 times a power of ten.
+function ticksOf(length) {
+  const power = 10 ** Math.floor(Math.log10(length / 6));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((one) => length / one <= 6);
+  const decimals = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  const count = Math.floor(length / step + 1e-9) + 1;
+  return Array.from({ length: count }, (_, i) => [i * step, `${(i * step).toFixed(decimals)} s`]);
 }
 
 function drawWave(points) {

@@ -1,4 +1,4 @@
-import { drawProbabilities, drawSpeed, drawTimeline, moveCursor } from "./drawing.js";
+import { drawNotes, drawProbabilities, drawSpeed, drawTimeline, moveCursor } from "./drawing.js";
 import { decodedByBrowser, startRecording } from "./recording.js";
 
 const POINTS = 600;
@@ -10,6 +10,17 @@ let playing = null;
 function say(text, isError = false) {
   $("status").textContent = text;
   $("status").classList.toggle("error", isError);
+  // The result of an earlier recording beside an error would be taken for the answer.
+  if (isError) clearResult();
+}
+
+function clearResult() {
+  $("result").hidden = true;
+  $("player").pause();
+  $("player").removeAttribute("src");
+  $("player").load();
+  if (playing) URL.revokeObjectURL(playing);
+  playing = null;
 }
 
 async function call(path, options = {}) {
@@ -83,6 +94,7 @@ function show(answer, blob, name, roundTrip_ms) {
   $("name").textContent = name;
   $("note").textContent =
     answer.computed_from === "windows" ? "The recording is longer than 30 s, so this is the mean over its windows." : "";
+  drawNotes(answer.notes);
   drawProbabilities(answer);
   drawTimeline(answer);
   drawSpeed(answer, roundTrip_ms);
