@@ -84,6 +84,7 @@ def _scores(content: ReportContent) -> dict[str, object]:
     support = outcome.scores.support
     return {
         "pooled": content.pooled,
+        "calibration": content.calibration,
         "verdict": content.pooled.verdict,
         "verdict_headline": _HEADLINES[content.pooled.verdict.level],
         "scores": outcome.scores,

@@ -67,6 +67,10 @@ def scores_csv(content: ReportContent) -> bytes:
 def _score_rows(content: ReportContent) -> Iterator[list[object]]:
     pooled = content.pooled.outcome
     yield from _outcome_rows("all", "", pooled)
+    if content.calibration is not None:
+        for score in ("confidence", "expected_calibration_error"):
+            value = f"{getattr(content.calibration, score):.6f}"
+            yield ["all", "", score, value, "", "", content.calibration.count]
     for fold in content.folds:
         yield from _outcome_rows("fold", fold.name, fold.outcome)
     for i, name in enumerate(content.classes):
