@@ -136,7 +136,7 @@ def _facts(record: RunRecord, root: str) -> Iterator[str]:
     from gmp_atl_dist.store.runs import PAGE_NAME, RUNS
 
     state = run_state(record)
-    yield f"run {record.name}: {state}, {how_long(duration_s(record))} in all"
+    yield f"run {record.name}: {state}, wall time {how_long(duration_s(record))}"
     yield f"corpus: {record.corpus_name}"
     yield f"configuration: {record.config_name}, science {record.fingerprint[:12]}"
     for name in ("uar", "war"):
