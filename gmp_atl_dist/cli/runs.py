@@ -193,7 +193,8 @@ def _stages(record: RunRecord) -> Table:
             stage.label,
             "found" if stage.state == "found" else state,
             when(stage.started_s),
-            how_long(stage.duration_s),
+            # A stage that was done before took no time here, and 0.0 s is no measured duration.
+            how_long(stage.duration_s or None if stage.state == "found" else stage.duration_s),
             f"{stage.audio_s / 3600:.3g} h" if stage.audio_s else "",
             str(stage.updates or ""),
             size(stage.peak_memory_bytes),

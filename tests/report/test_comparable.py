@@ -32,12 +32,12 @@ def text_of(page: str) -> str:
 def test_the_uar_of_a_gender_says_over_how_many_classes_and_speakers(lacking: ReportContent):
     shown = text_of(render_html(lacking))
 
-    assert "female over 3 classes of 1 speaker (no utterance of sad)," in shown
-    assert "male over 4 classes of 1 speaker." in shown
+    assert "female over 3 classes (no utterance of sad), 1 speaker;" in shown
+    assert "male over 4 classes, 1 speaker." in shown
     assert "UARs over different numbers of classes cannot be compared." in shown
     assert "The score of one speaker says nothing about a gender." in shown
     assert "has no interval" in shown
-    assert "female 1 3 3 of 4 66.7 %" in shown
+    assert "female 66.7 % 3 of 4 66.7 % 1 3 " in shown
     lines = scores_csv(lacking).decode().splitlines()
     assert lines[0].endswith(",utterances,classes")
     assert "gender,female,uar,0.666667,,,3,3" in lines
