@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -396,6 +397,12 @@ def test_the_card_says_what_there_was(exports: Exports) -> None:
     for kind, handle in exports.made.handles.items():
         assert f"| `{kind}` | `{handle.identity}` |" in text
     assert exports.corpus.identity in text
+    assert "| artefact | identity |" in text, "not the fingerprint that `runs show` prints"
+    utterances = exports.made.fold.select(read_utterances(exports.corpus), "train")
+    longest_s = max(u.num_samples for u in utterances) / 16_000
+    median_s = statistics.median(u.num_samples for u in utterances) / 16_000
+    assert f"median length of {median_s:.1f} s; the longest has {longest_s:.1f} s." in text
+    assert "`max_utterance_s`" in text
     assert "transformers 5." in text
 
 

@@ -153,7 +153,7 @@ def _facts(record: RunRecord, root: str) -> Iterator[str]:
     from gmp_atl_dist.store.runs import PAGE_NAME, RUNS
 
     state = run_state(record)
-    yield f"run {record.name}: {state}, {how_long(duration_s(record))} in all"
+    yield f"run {record.name}: {state}, wall time {how_long(duration_s(record))}"
     yield f"corpus: {record.corpus_name}"
     yield f"configuration: {record.config_name}, science {record.fingerprint[:12]}"
     for name in ("uar", "war"):
@@ -207,7 +207,8 @@ def _stages(record: RunRecord) -> Iterator[tuple[str, ...]]:
             stage.label,
             "found" if stage.state == "found" else state,
             when(stage.started_s),
-            how_long(stage.duration_s),
+            # A stage that was done before took no time here, and 0.0 s is no measured duration.
+            how_long(stage.duration_s or None if stage.state == "found" else stage.duration_s),
             f"{stage.audio_s / 3600:.3g} h" if stage.audio_s else "",
             str(stage.updates or ""),
             size(stage.peak_memory_bytes),

@@ -64,7 +64,7 @@ def _about_run(record: RunRecord | None, root: str) -> str:
     line = f"run {record.name}: {state}, started {when(record.attempts[0].started_s)}"
     if len(record.attempts) > 1:
         line += f", attempt {len(record.attempts)} since {when(last.started_s)}"
-    line += f", {how_long(duration_s(record))} in all"
+    line += f", wall time {how_long(duration_s(record))}"
     if state in ("running", "killed"):
         line += f", last seen {when(last.seen_s)} on {last.machine.host or 'an unknown host'}"
     if last.message and state in ("failed", "stopped"):

@@ -30,12 +30,14 @@ def how_long(seconds: float | None) -> str:
 
 
 def size(num_bytes: int | None) -> str:
-    """``12.3 kB``, ``12.3 MB`` or ``1.23 GB``; empty for None."""
+    """``12.3 KiB``, ``12.3 MiB`` or ``1.23 GiB``, the units of the report; empty for None."""
     if num_bytes is None:
         return ""
-    if num_bytes >= 1e9:
-        return f"{num_bytes / 1e9:.2f} GB"
-    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e6 else f"{num_bytes / 1e3:.1f} kB"
+    if num_bytes >= 1 << 30:
+        return f"{num_bytes / (1 << 30):.2f} GiB"
+    if num_bytes >= 1 << 20:
+        return f"{num_bytes / (1 << 20):.1f} MiB"
+    return f"{num_bytes / (1 << 10):.1f} KiB"
 
 
 def score(value: Score | None, *, interval: bool = True) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from statistics import median
 from typing import Self
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
@@ -28,17 +29,20 @@ _VERSIONS_OF = ("torch", "transformers", "safetensors")
 
 @dataclass(frozen=True)
 class SetSize:
-    """The size of a fold's training set or test set."""
+    """The size of a fold's training set or test set, and the lengths of its utterances."""
 
     num_utterances: int
     num_speakers: int
     hours: float
+    median_s: float
+    longest_s: float
 
     @classmethod
     def of(cls, utterances: tuple[StoredUtterance, ...]) -> Self:
-        samples = sum(u.num_samples for u in utterances)
+        lengths_s = [u.num_samples / SAMPLE_RATE_HZ for u in utterances] or [0.0]
         speakers = len({u.speaker for u in utterances})
-        return cls(len(utterances), speakers, samples / SAMPLE_RATE_HZ / 3600)
+        hours = sum(lengths_s) / 3600
+        return cls(len(utterances), speakers, hours, median(lengths_s), max(lengths_s))
 
     def describe(self) -> str:
         """``24 utterances of 6 speakers, 0.02 h``."""
@@ -66,7 +70,8 @@ class CardFacts:
     pads_exactly: bool
     pooling: str
     loss: str
-    fingerprints: Mapping[str, str]
+    identities: Mapping[str, str]
+    """Of the artefact and its inputs; that of a fold's artefact is its fingerprint."""
     versions: Mapping[str, str]
     corpus_name: str
     """What people call the corpus."""
@@ -116,7 +121,7 @@ class CardFacts:
             pads_exactly=stage == "finetune" or model_config["feat_extract_norm"] == "layer",
             pooling=str(model_config.get("pooling", ATTENTIVE)),
             loss=str(model_config.get("loss", AM_SOFTMAX)),
-            fingerprints=_fingerprints(corpus, backbone, made, artifact),
+            identities=_identities(corpus, backbone, made, artifact),
             versions=packages,
             corpus_name=corpus_name(config) if run is None else run.corpus_name,
             run_name="" if run is None else run.name,
@@ -137,8 +142,8 @@ def _base(config: RunConfig, backbone: Artifact) -> tuple[str | None, str]:
     # Only a model from a folder or a URI has a listing. Its path is private and not shown.
     if backbone.manifest.science.get("listing") is not None:
         return None, (
-            "It started from a HuBERT in a private folder, which is identified here by its "
-            "fingerprint only."
+            "It started from a HuBERT in a private folder, of which only the identity (sha256 of its "
+            "files) is given here."
         )
     if source.startswith("random:"):
         return None, (
@@ -148,15 +153,15 @@ def _base(config: RunConfig, backbone: Artifact) -> tuple[str | None, str]:
     return source, f"It started from {source}, revision {config.model.revision}."
 
 
-def _fingerprints(
+def _identities(
     corpus: Artifact, backbone: Artifact, made: FoldArtifacts, artifact: Artifact
 ) -> dict[str, str]:
-    """Fingerprints of the artefact, of all its inputs, and of the evaluation of its fold."""
+    """Identities of the artefact, of all its inputs, and of the evaluation of its fold."""
     shared = {"ingest": corpus.identity, "backbone": backbone.identity}
     own = {name: handle.identity for name, handle in made.handles.items()}
     order = [*shared, *own]
     last = order.index(artifact.key.kind)
-    fingerprints = {name: (shared | own)[name] for name in order[: last + 1]}
+    identities = {name: (shared | own)[name] for name in order[: last + 1]}
     if artifact.key.kind == "finetune" and not isinstance(made.handles["evaluate"], Pending):
-        fingerprints["evaluate"] = own["evaluate"]
-    return {"backbone": backbone.identity} if artifact.key.kind == "backbone" else fingerprints
+        identities["evaluate"] = own["evaluate"]
+    return {"backbone": backbone.identity} if artifact.key.kind == "backbone" else identities

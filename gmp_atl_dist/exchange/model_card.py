@@ -27,6 +27,12 @@ _LOGITS = {
     "cross_entropy": "those of a linear layer",
 }
 
+_IDENTITY = (
+    "That of `ingest` and of `backbone` is the digest of what was read: samples and labels of the corpus, "
+    "and the files of the first model. That of every other artefact is its fingerprint, which "
+    "`gmp-atl runs show` prints."
+)
+
 _READ = (
     'samples, rate = soundfile.read("speech.wav", dtype="float32", always_2d=True)\n'
     "wave = soxr.resample(samples.mean(axis=1), rate, 16000)  # mono, 16 kHz\n"
@@ -230,8 +236,8 @@ def _limits(facts: CardFacts) -> str:
     ]
     if facts.stage != "backbone":
         limits.append(
-            f"It was trained on utterances of at most {facts.max_utterance_s:g} s (longer ones were "
-            f"cropped), each of one speaker."
+            f"It was trained on utterances with a median length of {facts.training_set.median_s:.1f} s; "
+            f"the longest has {facts.training_set.longest_s:.1f} s. Each is of one speaker. {_crop(facts)}"
         )
         limits.append(
             "It was not tested on other languages, recording conditions or speakers than those of the "
@@ -253,12 +259,19 @@ def _limits(facts: CardFacts) -> str:
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in limits)
 
 
+def _crop(facts: CardFacts) -> str:
+    """The setting, and whether it mattered."""
+    if facts.training_set.longest_s <= facts.max_utterance_s:
+        return f"None was cropped: `max_utterance_s` is {facts.max_utterance_s:g} s."
+    return f"Longer ones than `max_utterance_s` = {facts.max_utterance_s:g} s were cropped to that."
+
+
 def _provenance(facts: CardFacts) -> str:
-    rows = [f"| `{name}` | `{value}` |" for name, value in facts.fingerprints.items()]
+    rows = [f"| `{name}` | `{value}` |" for name, value in facts.identities.items()]
     used = ", ".join(f"{name} {number}" for name, number in facts.versions.items())
     run = f"Run `{facts.run_name}`. " if facts.run_name else ""
     return (
         "## Provenance\n\n"
-        f"{run}sha256 fingerprints of this model and of all its inputs:\n\n"
-        "| artefact | fingerprint |\n|---|---|\n" + "\n".join(rows) + f"\n\nExported with {used}."
+        f"{run}Identities (sha256) of this model and of all its inputs. {_IDENTITY}\n\n"
+        "| artefact | identity |\n|---|---|\n" + "\n".join(rows) + f"\n\nExported with {used}."
     )

@@ -15,6 +15,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from gmp_atl_dist import metrics
 from gmp_atl_dist.metrics import Spread
+from gmp_atl_dist.report.calibration import Calibration
 from gmp_atl_dist.report.codebook_content import CodebookContent, Count, TimelineContent
 from gmp_atl_dist.report.groups import GroupContent, GroupsContent
 from gmp_atl_dist.report.outcome import TOLERANCE, Outcome
@@ -120,13 +121,16 @@ class CorpusContent(Content):
 
 
 class ReportContent(Content):
-    """A complete report. ``artefacts`` are shared by all folds: kind -> fingerprint."""
+    """A complete report. ``artefacts`` are shared by all folds: kind -> identity, the digest of what
+    was read. Those of a fold are kind -> fingerprint."""
 
     title: str
     protocol: Protocol
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     folds: Annotated[tuple[FoldContent, ...], Field(min_length=1)]
     pooled: PooledContent
+    calibration: Calibration | None = None
+    """Of the predictions of all folds."""
     groups: GroupsContent = GroupsContent()
     errors: tuple[ErrorContent, ...] = ()
     """The most confident wrong predictions, most confident first."""
@@ -179,7 +183,18 @@ class ReportContent(Content):
             self._check_groups(kind, getattr(self.groups, kind))
         if self.predictions.utterances:
             self._check_predictions()
+        if self.calibration is not None:
+            self._check_calibration(self.calibration)
         return self
+
+    def _check_calibration(self, calibration: Calibration) -> None:
+        scores = self.pooled.outcome.scores
+        given = (calibration.count, calibration.accuracy)
+        if given[0] != scores.num_utterances or abs(given[1] - scores.war) > TOLERANCE:
+            raise ValueError(
+                f"calibration: {given[0]} predictions with accuracy {given[1]}, but the pooled scores "
+                f"have {scores.num_utterances} with {scores.war}"
+            )
 
     def _check_predictions(self) -> None:
         true, predicted = self.predictions.true, self.predictions.predicted

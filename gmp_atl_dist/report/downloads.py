@@ -24,12 +24,12 @@ class Download(NamedTuple):
     size: int
 
 
-def downloads_of(content: ReportContent) -> list[Download]:
-    """The files of a page. Predictions are left out if they are too many for one page."""
+def downloads_of(content: ReportContent, title: str) -> list[Download]:
+    """The files of a page called ``title``. Predictions are left out if they are too many for one page."""
     png = confusion_png(content.pooled.outcome.confusion, content.classes)
     found = [
         _text("scores.csv", "scores of folds, classes, genders and speakers", scores_csv(content)),
-        _text("scores.tex", "LaTeX table of the scores", scores_latex(content)),
+        _text("scores.tex", "LaTeX table of the scores", scores_latex(content, title)),
         Download("confusion.png", "confusion matrix", data_uri("image/png", png), len(png)),
     ]
     predictions = stored_predictions_csv(content) if content.predictions.utterances else b""

@@ -16,6 +16,13 @@ def percent(value: float | None) -> str:
     return NOTHING if value is None else f"{100 * value:.1f}\u00a0%"
 
 
+def probability(value: float) -> str:
+    """In percent. A softmax is never 0 or 1, so neither is shown."""
+    shown = percent(value)
+    limits = {percent(1.0): ">99.9\u00a0%", percent(0.0): "<0.1\u00a0%"}
+    return limits.get(shown, shown)
+
+
 def bounds(value: Bounds) -> str:
     return f"{100 * value[0]:.1f} {NOTHING} {100 * value[1]:.1f}\u00a0%"
 
@@ -73,6 +80,7 @@ def nowrap(text: str) -> str:
 
 FILTERS: dict[str, Callable[..., object]] = {
     "percent": percent,
+    "probability": probability,
     "bounds": bounds,
     "spread": spread,
     "names": names,

@@ -34,6 +34,11 @@ class GroupContent(Content):
     confusion: Matrix
     intervals: Intervals | None = None
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that ``uar`` is the mean of."""
+        return sum(recall is not None for recall in self.recalls)
+
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         expected = _scores(self.confusion)

@@ -63,17 +63,18 @@ def render_html(
         **_codebooks(content),
         **_provenance(content),
     }
+    title = f"GMP-ATL on {record.corpus_name}" if record else content.title
     return (
         _environment()
         .get_template("page.html.j2")
         .render(
             content=content,
             run=RunFacts.of(record) if record else None,
-            title=f"GMP-ATL on {record.corpus_name}" if record else content.title,
+            title=title,
             light=Markup(palette.css_variables(palette.LIGHT)),
             dark=Markup(palette.css_variables(palette.DARK)),
             colour_classes=Markup(palette.css_classes()),
-            downloads=downloads_of(content),
+            downloads=downloads_of(content, title),
             **shown,
         )
     )
@@ -84,6 +85,7 @@ def _scores(content: ReportContent) -> dict[str, object]:
     support = outcome.scores.support
     return {
         "pooled": content.pooled,
+        "calibration": content.calibration,
         "verdict": content.pooled.verdict,
         "verdict_headline": _HEADLINES[content.pooled.verdict.level],
         "scores": outcome.scores,
@@ -94,6 +96,7 @@ def _scores(content: ReportContent) -> dict[str, object]:
         "absent": rows.absent(content),
         "confusion": rows.confusion_rows(content, _MAX_CONFUSION_SHADE),
         "shown_speakers": content.groups.speakers[:_MAX_SPEAKERS],
+        "gender_facts": rows.gender_facts(content),
     }
 
 

@@ -73,6 +73,34 @@ def class_rows(content: ReportContent) -> list[ClassRow]:
     return rows
 
 
+@dataclass(frozen=True, slots=True)
+class GenderFacts:
+    """What must be known to compare genders: test speakers, and the classes that UAR leaves out."""
+
+    name: str
+    num_speakers: int
+    num_classes: int
+    missing: tuple[str, ...]
+
+
+def gender_facts(content: ReportContent) -> dict[str, GenderFacts]:
+    """By the name of the gender."""
+    genders = [speaker.gender for speaker in content.groups.speakers]
+    return {
+        group.name: GenderFacts(
+            name=group.name,
+            num_speakers=genders.count(group.name),
+            num_classes=group.num_classes,
+            missing=tuple(
+                name
+                for name, recall in zip(content.classes, group.recalls, strict=True)
+                if recall is None
+            ),
+        )
+        for group in content.groups.genders
+    }
+
+
 def absent(content: ReportContent) -> list[str]:
     """A line for every fold whose UAR counts classes without a test utterance."""
     return [

@@ -58,20 +58,26 @@ def stored_predictions_csv(content: ReportContent) -> bytes:
 def scores_csv(content: ReportContent) -> bytes:
     """One line per score: of all test utterances, and of each fold, class, gender and speaker.
 
-    Values are fractions. ``low`` and ``high`` limit the bootstrap interval, where there is one.
+    Values are fractions. ``classes`` says how many a mean over classes has; that of a speaker or gender
+    has only the classes with a test utterance. ``low`` and ``high`` limit the
+    bootstrap interval, where there is one.
     """
-    header = ["scope", "name", "score", "value", "low", "high", "utterances"]
+    header = ["scope", "name", "score", "value", "low", "high", "utterances", "classes"]
     return _csv([header, *_score_rows(content)])
 
 
 def _score_rows(content: ReportContent) -> Iterator[list[object]]:
     pooled = content.pooled.outcome
     yield from _outcome_rows("all", "", pooled)
+    if content.calibration is not None:
+        for score in ("confidence", "expected_calibration_error"):
+            value = f"{getattr(content.calibration, score):.6f}"
+            yield ["all", "", score, value, "", "", content.calibration.count, ""]
     for fold in content.folds:
         yield from _outcome_rows("fold", fold.name, fold.outcome)
     for i, name in enumerate(content.classes):
         scores = pooled.scores
-        yield ["class", name, "recall", f"{scores.recalls[i]:.6f}", "", "", scores.support[i]]
+        yield ["class", name, "recall", f"{scores.recalls[i]:.6f}", "", "", scores.support[i], ""]
     for scope, groups in (
         ("gender", content.groups.genders),
         ("speaker", content.groups.speakers),
@@ -80,7 +86,8 @@ def _score_rows(content: ReportContent) -> Iterator[list[object]]:
             for score in ("war", "uar"):
                 low, high = getattr(group.intervals, score) if group.intervals else ("", "")
                 value = f"{getattr(group, score):.6f}"
-                yield [scope, group.name, score, value, _six(low), _six(high), group.count]
+                over = group.num_classes if score == "uar" else ""
+                yield [scope, group.name, score, value, _six(low), _six(high), group.count, over]
 
 
 def _outcome_rows(scope: str, name: str, outcome: Outcome) -> Iterator[list[object]]:
@@ -88,20 +95,26 @@ def _outcome_rows(scope: str, name: str, outcome: Outcome) -> Iterator[list[obje
     for score in ("war", "uar"):
         low, high = getattr(intervals, score)
         value = f"{getattr(scores, score):.6f}"
-        yield [scope, name, score, value, _six(low), _six(high), scores.num_utterances]
+        over = len(scores.recalls) if score == "uar" else ""
+        yield [scope, name, score, value, _six(low), _six(high), scores.num_utterances, over]
     for score in ("macro_f1", "weighted_f1"):
-        yield [scope, name, score, f"{getattr(scores, score):.6f}", "", "", scores.num_utterances]
+        value, over = f"{getattr(scores, score):.6f}", len(scores.recalls)
+        yield [scope, name, score, value, "", "", scores.num_utterances, over]
 
 
 def _six(value: object) -> str:
     return f"{value:.6f}" if isinstance(value, float) else ""
 
 
-def scores_latex(content: ReportContent) -> bytes:
-    """A ``tabular`` of WAR, UAR and F1 in percent, with intervals, for each fold and all together."""
+def scores_latex(content: ReportContent, title: str) -> bytes:
+    """A ``tabular`` of WAR, UAR and F1 in percent, with intervals, for each fold and all together.
+
+    Args:
+        title: of the page; that of a run names the corpus.
+    """
     level = f"{100 * content.pooled.outcome.intervals.confidence:g}"
     lines = [
-        f"% {_comment(content.title)}; protocol: {content.protocol.name}",
+        f"% {_comment(title)}; protocol: {content.protocol.name}",
         rf"% Intervals: {level} percent, bootstrap over test utterances. "
         rf"Chance (UAR): {100 / len(content.classes):.1f}",
         r"\begin{tabular}{lrllr}",

@@ -16,6 +16,7 @@ from gmp_atl_dist import __version__
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import CorpusConfig, EvaluateConfig, Json, RunConfig
 from gmp_atl_dist.records import GENDERS, UNKNOWN_GENDER, Split, StoredUtterance
+from gmp_atl_dist.report.calibration import Calibration
 from gmp_atl_dist.report.content import (
     LARGEST_CLUSTER_SHARE,
     CorpusContent,
@@ -96,14 +97,15 @@ class Report(Stage):
         # Labels of test utterances exist only where clustering was allowed to use test audio.
         leaky = config.folds.protocol != "clean"
         return ReportContent(
-            title=f"GMP-ATL on {config.corpus.adapter}, {len(classes)} classes, "
-            f"{corpus.num_speakers} speakers",
+            # The corpus has no name here: a name is no science, and the same run gives the same bytes.
+            title=f"GMP-ATL on a corpus of {len(classes)} classes and {corpus.num_speakers} speakers",
             protocol=protocol_of(config),
             classes=classes,
             folds=tuple(folds),
             pooled=PooledContent.of(
                 self._outcome(predictions), [f.outcome for f in folds], classes
             ),
+            calibration=_calibration(predictions, classes),
             groups=_groups(predictions, classes, config.evaluate),
             errors=error_contents(
                 found, classes, self.corpus, {f.fold.name: f for f in self.folds} if leaky else {}
@@ -205,6 +207,13 @@ def _counts(names: Sequence[str], values: Sequence[str]) -> dict[str, int]:
     """How often each name occurs."""
     counted = Counter(values)
     return {name: counted[name] for name in names}
+
+
+def _calibration(predictions: Sequence[Prediction], classes: Sequence[str]) -> Calibration:
+    return Calibration.of(
+        [p.predicted == p.emotion for p in predictions],
+        [p.probabilities[classes.index(p.predicted)] for p in predictions],
+    )
 
 
 def _groups(

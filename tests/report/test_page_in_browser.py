@@ -131,6 +131,30 @@ def test_nothing_is_cut_and_every_text_can_be_read(
             tab.context.close()
 
 
+CUES = """() => [...document.querySelectorAll('.wide')].map(e => {
+    const cue = () => +getComputedStyle(e, '::after').opacity
+    const frame = () => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))
+    return (async () => {
+        await frame()
+        const before = cue()
+        e.scrollLeft = 1e6
+        await frame()
+        return [e.scrollWidth > e.clientWidth, before, cue()]
+    })()
+})"""
+"""Whether a table is wider than its box, and the cue at the right edge at first and at the end."""
+
+
+def test_a_table_that_goes_on_beyond_the_edge_has_a_cue(browser: Browser, sealed: Path):
+    for width in WIDTHS:
+        tab = opened(browser, sealed, width)
+        cues = tab.evaluate(f"async () => Promise.all(({CUES})())")
+        tab.context.close()
+        assert [wide for wide, _, _ in cues].count(True) >= (3 if width == 400 else 0)
+        for wide, before, end in cues:
+            assert (before, end) == ((1, 0) if wide else (0, 0))
+
+
 def test_charts_follow_the_dark_mode(browser: Browser, sealed: Path):
     seen = []
     for scheme in SCHEMES:

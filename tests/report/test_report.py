@@ -238,6 +238,7 @@ def test_an_absent_class_is_named():
         "pooled": PooledContent.of(outcome, [outcome], "xyz").model_dump(),
         "groups": GroupsContent().model_dump(),
         "predictions": {},
+        "calibration": None,
     }
 
     page = render_html(ReportContent.model_validate(data))

@@ -307,7 +307,12 @@ def test_the_report_has_a_verdict_groups_and_a_title_of_its_own(clean: Ran) -> N
 
     assert verdict["level"] in ("none", "weak"), "two test speakers are never clear"
     assert any("fewer than 5 speakers" in sentence for sentence in verdict["sentences"])
-    assert content["title"] == "GMP-ATL on iemocap, 4 classes, 10 speakers"
+    assert content["title"] == "GMP-ATL on a corpus of 4 classes and 10 speakers"
+    scores = content["pooled"]["outcome"]["scores"]
+    assert content["calibration"]["accuracy"] == pytest.approx(scores["war"])
+    predictions = content["predictions"]
+    tops = [max(p) for p in predictions["probabilities"]]
+    assert content["calibration"]["confidence"] == pytest.approx(sum(tops) / len(tops), abs=1e-4)
     assert [g["name"] for g in content["groups"]["genders"]] == ["female", "male"]
     speakers = {g["name"]: g for g in content["groups"]["speakers"]}
     assert set(speakers) == {"Ses01F", "Ses01M"}

