@@ -181,7 +181,13 @@ def test_the_rate_is_measured_by_a_real_update(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", ["synthetic table without gender", "subset of emodb2s"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "synthetic table without gender",
+        pytest.param("subset of emodb2s", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_run_with_what_was_written_finishes(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -135,13 +135,17 @@ class Terminal:
         return code if code >= 0 else 128 - code
 
     def family(self) -> list[str]:
-        """The command lines of all processes of its session that still live."""
+        """The command lines of all processes of its session that still live.
+
+        A process that is being torn down has no command line any more.
+        """
         found: list[str] = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
                 ours = os.getsid(process.pid) == self.process.pid
-                if ours and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(" ".join(process.cmdline()).strip())
+                line = " ".join(process.cmdline()).strip()
+                if ours and line and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(line)
         return found
 
     def end(self) -> None:
