@@ -58,7 +58,9 @@ def run_wordings(
     if ends_in_s is None:
         end, brief, least = "no estimate yet for the whole run", "end not known yet", "end ?"
     else:
-        rough = about(ends_in_s).removeprefix("about ")
+        # A lower bound is not rounded up: "more than 1 min" would be wrong 20 s before the end.
+        exact = at_least and ends_in_s < 90
+        rough = duration(ends_in_s) if exact else about(ends_in_s).removeprefix("about ")
         end = f"whole run ends in {'more than' if at_least else 'about'} {rough}"
         brief = f"{'over' if at_least else 'about'} {rough} left"
         least = f"{'>' if at_least else ''}{rough} left"

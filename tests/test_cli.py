@@ -155,7 +155,12 @@ def test_corpora(gmp_atl: Run, config: Path, tmp_path: Path) -> None:
     assert gmp_atl("corpora", "list") == (0, "iemocap\nsynthetic\ntable\n", "")
     code, out, _ = gmp_atl("corpora", "check", "-c", config)
     assert code == 0
-    assert out.endswith("40 utterances of 10 speakers\n")
+    assert "40 utterances of 10 speakers\n" in out
+    assert "fold1" in out, "the folds that a run would make"
+    assert "8 utterances, 2 speakers" in out
+    assert "Ses01F, Ses01M" in out
+    code, out, err = gmp_atl("corpora", "check", "-c", config, "-s", "folds.run=[9]")
+    assert (code, "there is no fold 9; this corpus has folds 1 to 5" in err) == (2, True)
     out_folder = tmp_path / "made"
     code, out, _ = gmp_atl("corpora", "synth", "--out", out_folder, "--utterances", "1")
     assert (code, out) == (0, f"40 utterances in {out_folder}\n")

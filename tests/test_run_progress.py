@@ -115,7 +115,7 @@ def test_a_run_says_where_it_stands(
     assert shown[2] == "stage 3 of 10, fold 1 of 2, no estimate yet for the whole run"
     # In the second fold each stage has a rate, that of the first one; only the report has none.
     assert shown[9] == "stage 3 of 10, fold 2 of 2, whole run ends in more than 7 min"
-    assert shown[15] == "stage 9 of 10, fold 2 of 2, whole run ends in more than 1 min"
+    assert shown[15] == "stage 9 of 10, fold 2 of 2, whole run ends in more than 60 s"
     assert progress.left() == (0.0, [])
     out = capsys.readouterr().out
     assert "15 stages to run in 2 folds: no measured rate yet for warmup, extract, cluster, " in out

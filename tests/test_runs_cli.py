@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import time
@@ -251,6 +252,16 @@ def test_a_model_is_exported_without_corpus_and_configuration(
     assert f"Run `{ran.name}`." in card
     assert str(ran.root) not in card
     assert Predictor(tmp_path / "model").predict([ran.wav])[0]
+
+
+def test_runs_rm_deletes_nothing_without_an_answer(
+    gmp_atl: Run, copy: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    code, out, _ = gmp_atl("runs", "rm", copy.name, "--root", copy.root)
+    assert code == 0
+    assert out.endswith("nothing was deleted; --yes deletes without asking\n")
+    assert copy.name in gmp_atl("runs", "--root", copy.root)[1]
 
 
 def test_a_push_takes_the_name_of_a_run(gmp_atl: Run, ran: Ran, tmp_path: Path) -> None:

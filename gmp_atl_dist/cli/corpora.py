@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from gmp_atl_dist.cli.options import ConfigOption, SetOption, load_experiment
+from gmp_atl_dist.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from gmp_atl_dist.records import Fold, Utterance
+
+_SHOWN_FOLDS = 20
+_SHOWN_SPEAKERS = 6
 
 app = typer.Typer(help="Corpora: list the adapters, check one, write a synthetic one.")
 
@@ -27,6 +36,7 @@ def list_() -> int:
 def check(config: ConfigOption, set_: SetOption = None) -> int:
     """List a corpus and its folds without reading audio; every bad item at once."""
     from gmp_atl_dist.corpora.base import read_corpus
+    from gmp_atl_dist.corpora.folds import plan_folds
     from gmp_atl_dist.records import GENDERS, UNKNOWN_GENDER
     from gmp_atl_dist.store.filesystem import Store
 
@@ -51,7 +61,28 @@ def check(config: ConfigOption, set_: SetOption = None) -> int:
         print(f"dropped: {problem}")
     speakers = {u.speaker for u in listing.utterances}
     print(f"{len(listing.utterances)} utterances of {len(speakers)} speakers")
+    _print_folds(listing.utterances, plan_folds(listing.utterances, experiment.folds))
     return 0
+
+
+def _print_folds(utterances: Sequence[Utterance], folds: Sequence[Fold]) -> None:
+    """Each fold that a run would make, with the speakers that it is tested on."""
+    count = Counter(u.speaker for u in utterances)
+    rows = [
+        (
+            fold.name,
+            *(
+                f"{sum(count[s] for s in side)} utterances, {len(side)} speakers" if side else ""
+                for side in (fold.train_speakers, fold.valid_speakers, fold.test_speakers)
+            ),
+            ", ".join(fold.test_speakers[:_SHOWN_SPEAKERS])
+            + (", ..." if len(fold.test_speakers) > _SHOWN_SPEAKERS else ""),
+        )
+        for fold in folds[:_SHOWN_FOLDS]
+    ]
+    print_table(("fold", "training", "validation", "test", "test speakers"), rows)
+    if len(folds) > _SHOWN_FOLDS:
+        print(f"... and {len(folds) - _SHOWN_FOLDS} more folds")
 
 
 @app.command("synth")

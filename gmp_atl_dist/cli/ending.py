@@ -13,7 +13,7 @@ from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.runs import PAGE_NAME, RUNS
 
-_A_RECORDING = "recording.wav"
+_A_RECORDING = "YOUR.wav"
 
 
 class Models:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,6 +76,8 @@ def _stops_told(tell: Callable[[str], object]) -> Iterator[None]:
         except StoppedError:
             raise
         except BaseException as e:
+            if stop.signum is None and _is_hung_up(e):
+                stop.signum = signal.SIGHUP  # the signal may come after the first failed write
             if stop.signum is None:
                 raise
             # Whatever a library makes of an interrupt, the signal is why the run ends.
@@ -81,6 +85,11 @@ def _stops_told(tell: Callable[[str], object]) -> Iterator[None]:
             if not isinstance(e, KeyboardInterrupt | SystemExit):
                 detail += f"; on the way out: {type(e).__name__}: {e}"
             raise stopping.stopped(stop.signum, detail) from e
+
+
+def _is_hung_up(error: BaseException) -> bool:
+    """Whether a write failed because the terminal was closed."""
+    return isinstance(error, OSError) and error.errno == errno.EIO
 
 
 def _published(log: RunLog, root: str) -> str:

@@ -119,8 +119,9 @@ def rm(
     if not as_json:
         for line in _about_removal(removal, store.uri):
             print(line)
-    if not dry_run and not yes:
-        typer.confirm("delete them?", abort=True)
+    if not dry_run and not yes and not _confirmed():
+        print("nothing was deleted; --yes deletes without asking")
+        return 0
     if not dry_run:
         remove(store, removal)
     if as_json:
@@ -133,6 +134,15 @@ def rm(
     elif not dry_run:
         print(f"run {name} is deleted: {removal.num_objects} objects, {size(removal.num_bytes)}")
     return 0
+
+
+def _confirmed() -> bool:
+    """Whether a person says yes; no where nobody can answer."""
+    try:
+        return typer.confirm("delete them?")
+    except typer.Abort:
+        print()
+        return False
 
 
 def _root(root: str | None) -> str:

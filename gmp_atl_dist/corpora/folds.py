@@ -8,13 +8,27 @@ fold, so two sessions that share a speaker cannot leak.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from gmp_atl_dist.config import FoldsConfig
 from gmp_atl_dist.errors import ConfigError, CorpusError
-from gmp_atl_dist.records import Fold, StoredUtterance
+from gmp_atl_dist.records import Fold
 
 
-def plan_folds(utterances: Sequence[StoredUtterance], config: FoldsConfig) -> tuple[Fold, ...]:
+class Grouped(Protocol):
+    """What folds are planned from: an utterance that is listed, or one that is stored."""
+
+    @property
+    def speaker(self) -> str: ...
+
+    @property
+    def session(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
+
+
+def plan_folds(utterances: Sequence[Grouped], config: FoldsConfig) -> tuple[Fold, ...]:
     """The folds of ``config``, in order, with the names ``fold1``, ``fold2``, ... or ``split``.
 
     Raises:
@@ -37,7 +51,7 @@ def plan_folds(utterances: Sequence[StoredUtterance], config: FoldsConfig) -> tu
     return tuple(folds[number - 1] for number in sorted(set(config.run)))
 
 
-def _by_group(utterances: Sequence[StoredUtterance], config: FoldsConfig) -> tuple[Fold, ...]:
+def _by_group(utterances: Sequence[Grouped], config: FoldsConfig) -> tuple[Fold, ...]:
     speakers = _speakers_by_group(utterances, config)
     held_out = config.held_out or tuple((name,) for name in sorted(speakers))
     _check_held_out(held_out, speakers, config)
@@ -57,7 +71,7 @@ def _by_group(utterances: Sequence[StoredUtterance], config: FoldsConfig) -> tup
     return tuple(folds)
 
 
-def _by_split(utterances: Sequence[StoredUtterance], config: FoldsConfig) -> tuple[Fold, ...]:
+def _by_split(utterances: Sequence[Grouped], config: FoldsConfig) -> tuple[Fold, ...]:
     if config.held_out:
         raise ConfigError(
             "folds.held_out: cannot be combined with folds.by = 'split'; remove it, or set "
@@ -89,9 +103,7 @@ def _by_split(utterances: Sequence[StoredUtterance], config: FoldsConfig) -> tup
     )
 
 
-def _speakers_by_group(
-    utterances: Sequence[StoredUtterance], config: FoldsConfig
-) -> dict[str, set[str]]:
+def _speakers_by_group(utterances: Sequence[Grouped], config: FoldsConfig) -> dict[str, set[str]]:
     """The speakers of each group: of each session, or each speaker alone."""
     speakers: dict[str, set[str]] = {}
     missing: list[str] = []

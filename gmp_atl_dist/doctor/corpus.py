@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.audio_paths import below_corpus, is_absolute
 from gmp_atl_dist.corpora.base import find_adapter
+from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.doctor.deadline import BackgroundCall
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
 from gmp_atl_dist.doctor.storage import store_name
 from gmp_atl_dist.doctor.storage_errors import explain
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
+from gmp_atl_dist.records import Utterance
 from gmp_atl_dist.store.filesystem import Store, UnreadableError
 
 _CHECK = "corpus"
@@ -58,9 +60,22 @@ def check_corpus(config: RunConfig, timeout_s: float, labels_s: float) -> Iterat
         yield fatal(_CHECK, item, value, "gmp-atl corpora check names all missing recordings")
     else:
         yield Finding(_CHECK, item, f"{len(utterances)} utterances listed")
+    if utterances:
+        yield from _folds(item, utterances, config)
     if problems:
         value = f"{len(problems)} labels cannot be read; the first: {problems[0]}"
         yield warning(_CHECK, item, value, "gmp-atl corpora check names all of them")
+
+
+def _folds(item: str, utterances: Sequence[Utterance], config: RunConfig) -> Iterator[Finding]:
+    """Whether the listed speakers give the folds that the configuration asks for."""
+    try:
+        plan_folds(utterances, config.folds)
+    except ConfigError as e:
+        value, _, remedy = e.message.partition("; ")
+        yield fatal(_CHECK, item, value, remedy or "gmp-atl corpora check lists the folds")
+    except CorpusError:
+        pass  # of rows that ingest may leave out; gmp-atl corpora check and the run say so
 
 
 def _below(path: str, source: Store, config: RunConfig) -> str | None:

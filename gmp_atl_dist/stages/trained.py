@@ -54,6 +54,9 @@ class TrainedStage(Stage):
         forget_progress(
             context.store, out.key
         )  # the pace of an earlier attempt is not that of this one
+        newest = next(iter(job.checkpoints.sealed()), None)
+        if newest is not None:
+            context.reporter.line(f"{self.label}: resumes after update {newest.step}")
         leaving = _Leaving(self, context, job)
         with stopping.deferred(_SAVING_IF_ANY), _Watcher(context, self, leaving):
             runtime.train(

@@ -38,7 +38,7 @@ def summary(found: FoundCorpus, machine: MachineFacts, plan: Plan, hours: float)
         f"Corpus: {kind}, {len(listing.utterances)} utterances of {len(found.speakers)} speakers, "
         f"about {found.total_s / 60:.0f} min, {told}.",
         f"Emotions: {', '.join(listing.emotions)}.",
-        f"MachineFacts: {machine.cores} cores, {machine.memory_gib:.0f} GiB{gpus}.",
+        f"Machine: {machine.cores} cores, {machine.memory_gib:.0f} GiB{gpus}.",
         f"Measured: seconds of audio trained per second: {rates}.",
         *([busy] if machine.load > machine.cores / 2 else []),
         *([] if machine.hub else [offline]),

@@ -61,6 +61,12 @@ def test_a_run_that_could_work(doctor: Doctor, config: Path) -> None:
     assert checks >= {"configuration", "store", "clock", "corpus", "ray", "resources", "disk"}
 
 
+def test_a_fold_that_there_is_not_is_fatal(doctor: Doctor, config: Path) -> None:
+    code, out, _ = doctor("--config", config, "--set", "folds.run=[9]")
+    assert code == 8
+    assert "there is no fold 9" in out
+
+
 def test_all_problems_come_at_once(
     doctor: Doctor, config: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
