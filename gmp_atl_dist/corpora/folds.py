@@ -19,6 +19,9 @@ class Grouped(Protocol):
     """What folds are planned from: an utterance that is listed, or one that is stored."""
 
     @property
+    def utterance_id(self) -> str: ...
+
+    @property
     def speaker(self) -> str: ...
 
     @property
