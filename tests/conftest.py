@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 # As in every worker, and before anything has multiplied matrices.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+# A job in the background of a shell ignores Ctrl-C, and so would everything that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Imports make a million objects and no garbage, and are a fifth faster when nobody looks for it.
 gc.disable()

@@ -503,7 +503,7 @@ def test_it_says_what_it_wrote(
     assert out.startswith(
         f"retrain {sealed(ran.made.handles['retrain']).key.fingerprint}: backbone, "
     )
-    assert "transformers.HubertModel.from_pretrained(FOLDER)" in out
+    assert f"transformers.HubertModel.from_pretrained('{tmp_path / 'new' / 'model'}')" in out
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["model"], "nothing beside it"
 
 

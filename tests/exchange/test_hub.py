@@ -188,5 +188,5 @@ def test_without_a_token_or_a_model_nothing_happens(
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     assert main(["model", "push", str(folder), "me/emotions", "--yes"]) == 2
     assert "no token of the hub" in capsys.readouterr().err
-    assert main(["model", "push", str(tmp_path / "none"), "me/emotions"]) == 4
-    assert "is no folder; export the model first" in capsys.readouterr().err
+    assert main(["model", "push", str(tmp_path / "none"), "me/emotions"]) == 2
+    assert "is no run below" in capsys.readouterr().err
