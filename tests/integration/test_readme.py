@@ -160,6 +160,7 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_tested() -> None:
         block("README.md", text)
 
 
+@pytest.mark.nightly
 def test_own_data_then_a_cluster_then_a_model(
     folder: Path, head: Head, home: Path, s3_server: S3Server
 ) -> None:
