@@ -66,6 +66,7 @@ def log_of(root: Root) -> str:
     return newest.read_text(errors="replace")
 
 
+@pytest.mark.nightly
 def test_a_run_that_is_stopped_in_every_stage_comes_to_the_same_bytes(
     reference: Reference, tmp_path: Path
 ) -> None:
