@@ -53,7 +53,7 @@ class Predictor:
         """The probability of each emotion, for each recording, in the order given.
 
         Raises:
-            CorpusError: recordings cannot be used; names all of them. :meth:`stream` goes on instead.
+            CorpusError: recordings cannot be used; names all of them. :meth:`stream` continues instead.
         """
         results = list(self.stream(recordings))
         problems = [f"{result.file}: {result.error}" for result in results if result.error]
@@ -92,7 +92,7 @@ class Predictor:
     ) -> Generator[RecordingPrediction]:
         """One result per recording, in the order given, as they come. Memory does not grow with the list.
 
-        A recording that cannot be used has its reason in ``error``, and the rest goes on.
+        A recording that cannot be used has its reason in ``error``, and the others are predicted.
 
         Args:
             recordings: any iterable; it is read a few recordings ahead.

@@ -1,7 +1,7 @@
 """What is wrong with a configuration, in words of this package: the key, its value, what is expected.
 
-Only the place of an error is taken from pydantic. What is expected there is told from the schema of the
-configuration, so that a message names the choices, the limits, and the key that was probably meant.
+pydantic says at which key an error is. The schema of the configuration says what the key takes. So a
+message names the choices, the limits, and the key that was probably meant.
 """
 
 from __future__ import annotations
