@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.prediction.notes import NOTES
+from gmp_atl_dist.prediction.windows import verdict_of
 from gmp_atl_dist.serving.clips import ClipPlan
 from gmp_atl_dist.serving.refusals import STATUS_OF
 from gmp_atl_dist.serving.runner import ModelFacts
@@ -81,7 +82,7 @@ class PredictionAnswer(BaseModel):
     emotion: str = Field(description="the most probable class")
     probabilities: dict[str, float] = Field(description="softmax over the classes; not calibrated")
     computed_from: Literal["recording", "windows"] = Field(
-        description="windows: the mean over all windows of a recording of more than 30 s"
+        description="windows: the mean over time of the windows of a recording of more than 30 s"
     )
     notes: list[NoteAnswer] = Field(
         description="the recording is unlike training data, for example silent; empty if there is nothing "
@@ -109,7 +110,7 @@ def prediction_of(
     """The answer from the codes of notes, and the probabilities of ``plan.spans`` in order."""
     rows = list(probabilities)
     windows = rows if plan.whole is None else rows[1:]
-    whole = np.mean(rows, axis=0).tolist() if plan.whole is None else rows[0]
+    whole = verdict_of(plan.windows, rows) if plan.whole is None else rows[0]
     return PredictionAnswer(
         emotion=_best(facts, whole),
         probabilities=dict(zip(facts.emotions, whole, strict=True)),

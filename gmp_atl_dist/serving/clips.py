@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ
+from gmp_atl_dist.errors import ConfigError
+from gmp_atl_dist.prediction.windows import WindowPlan
 from gmp_atl_dist.serving.limits import LONGEST_CLIP_S, MOST_CLIPS
 from gmp_atl_dist.serving.refusals import Refusal
 
@@ -41,8 +43,8 @@ class ClipPlan:
 def plan_clips(num_samples: int, window_s: float | None, hop_s: float | None) -> ClipPlan:
     """The clips of a recording.
 
-    A recording of at most 30 s is one clip. With ``window_s`` there are windows as well, each ``hop_s``
-    after the one before (half a window without ``hop_s``), the last one at the end. A longer recording
+    A recording of at most 30 s is one clip. With ``window_s`` there are windows as well, cut as
+    ``gmp-atl predict`` cuts them; without ``hop_s`` the hop is a third of a window. A longer recording
     always has windows, of 10 s without ``window_s``.
 
     Raises:
@@ -54,32 +56,22 @@ def plan_clips(num_samples: int, window_s: float | None, hop_s: float | None) ->
     if window_s is None and whole is not None:
         return ClipPlan(whole, ())
     window_s = _DEFAULT_WINDOW_S if window_s is None else window_s
-    hop_s = window_s / 2 if hop_s is None else hop_s
-    window, hop = round(window_s * SAMPLE_RATE_HZ), round(hop_s * SAMPLE_RATE_HZ)
-    if not MIN_SAMPLES <= window <= _LONGEST_CLIP:
+    hop_s = window_s / 3 if hop_s is None else hop_s
+    if window_s > LONGEST_CLIP_S:
         raise Refusal(
-            400,
-            "bad_window",
-            f"window {window_s:g} s is not between {MIN_SAMPLES / SAMPLE_RATE_HZ:g} and "
-            f"{LONGEST_CLIP_S:g} s",
+            400, "bad_window", f"window {window_s:g} s is longer than {LONGEST_CLIP_S:g} s"
         )
-    if hop < 1 or num_samples / hop > MOST_CLIPS:
+    try:
+        plan = WindowPlan(window_s, hop_s)
+    except ConfigError as e:
+        raise Refusal(400, "bad_window", e.message) from None
+    if num_samples / (hop_s * SAMPLE_RATE_HZ) > MOST_CLIPS:
         raise Refusal(
             400,
             "bad_window",
             f"hop {hop_s:g} s cuts this recording into more than {MOST_CLIPS} windows; give a longer one",
         )
-    return ClipPlan(whole, windows_of(num_samples, window, hop))
-
-
-def windows_of(num_samples: int, window: int, hop: int) -> tuple[Span, ...]:
-    """Spans of ``window`` samples, ``hop`` apart, and one that ends with the recording."""
-    if num_samples <= window:
-        return ((0, num_samples),)
-    starts = list(range(0, num_samples - window + 1, hop))
-    if starts[-1] + window < num_samples:
-        starts.append(num_samples - window)
-    return tuple((start, start + window) for start in starts)
+    return ClipPlan(whole, tuple(plan.cut(num_samples)))
 
 
 def jobs_of(pcm16: npt.NDArray[np.int16], spans: Sequence[Span]) -> Iterator[ClipJob]:
