@@ -30,6 +30,7 @@ def pinned_back() -> Iterator[None]:
 def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: request.param == "cuda")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(device, "_chosen", [])  # a test before this one may have chosen
     device._found.cache_clear()
     yield request.param
     device._found.cache_clear()

@@ -196,7 +196,7 @@ def test_doctor_finds_absolute_paths(root: Path) -> None:
 
 
 NO_GENDER = "id,path,speaker,emotion\nu0,a.wav,s0,joy\nu1,b.wav,s1,anger\n"
-ABLATION = '[warmup]\ngender_weight = 0\n[cluster]\ngender = "none"\n'
+ABLATION = '[folds]\nby = "speaker"\n[warmup]\ngender_weight = 0\n[cluster]\ngender = "none"\n'
 
 
 def test_a_corpus_without_gender(root: Path) -> None:

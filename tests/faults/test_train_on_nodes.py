@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 import ray
 from ray._private.node import Node
+from ray._private.state import actors
 from ray._raylet import GcsClient  # pyright: ignore[reportAttributeAccessIssue]
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
@@ -81,13 +81,12 @@ def have_two_nodes(cluster: Cluster) -> None:
 
 def a_node_with_a_worker(cluster: Cluster) -> Node:
     """Not that of the controller, which is on any."""
+    alive = actors(job_id=None, actor_state_name="ALIVE").values()
+    homes = {a["Address"]["NodeID"] for a in alive if "RayTrainWorker" in a["ActorClassName"]}
     for node in cluster.worker_nodes:
-        raylet = node.all_processes.get("raylet")
-        children = psutil.Process(raylet[0].process.pid).children() if raylet else []
-        for child in children:
-            if child.cmdline() and child.cmdline()[0].startswith("ray::RayTrainWorker"):
-                return node
-    raise LookupError("no worker on any node")
+        if node.node_id in homes:
+            return node
+    raise LookupError(f"no worker on any node, but {[a['ActorClassName'] for a in alive]}")
 
 
 def drain(node_id: str | None, cluster: Cluster, in_s: float) -> None:
