@@ -63,6 +63,16 @@ def test_a_rate_is_applied_to_the_work_at_hand() -> None:
     assert rates.seconds(Planned("extract", "fold2", ExpectedWork(audio_s=250))) == 40
 
 
+def test_a_stage_that_was_never_measured_gets_the_pace_of_another_one() -> None:
+    rates = Rates({"warmup": measured("warmup", 300, audio_s=1000)})
+    assert rates.seconds(Planned("retrain", "fold1", ExpectedWork(audio_s=2000))) == 600
+    # A pass without gradients costs a third.
+    assert rates.seconds(Planned("extract", "fold1", ExpectedWork(audio_s=1000))) == 100
+    assert rates.seconds(Planned("cluster", "fold1")) is None
+    rates.note_pace(Planned("finetune", "fold1", ExpectedWork(audio_s=10)), 6.0)
+    assert rates.seconds(Planned("retrain", "fold1", ExpectedWork(audio_s=2000))) == 1200
+
+
 def test_rates_are_of_the_newest_run_with_the_same_model(tmp_path: Path) -> None:
     store, config = Store.open(str(tmp_path)), RunConfig()
     other = RunConfig.model_validate({"model": {"source": "random:tiny"}})
@@ -70,12 +80,14 @@ def test_rates_are_of_the_newest_run_with_the_same_model(tmp_path: Path) -> None
     write_run(store, record(config, measured("label", 9, started_s=20), name="a-new"))
     write_run(store, record(other, measured("label", 1, started_s=30), name="tiny"))
     failed = measured("extract", 3).model_copy(update={"state": "failed"})
-    write_run(store, record(config, failed, name="z"))
+    stopped = measured("retrain", 30, updates=10).model_copy(update={"state": "stopped"})
+    write_run(store, record(config, failed, stopped, name="z"))
     (tmp_path / "runs/damaged").mkdir()
     (tmp_path / "runs/damaged/run.json").write_text("{")
     rates = earlier_rates(store, config)
     assert rates.seconds(Planned("label")) == 9
     assert rates.seconds(Planned("extract")) is None
+    assert rates.seconds(Planned("retrain", "", ExpectedWork(updates=100))) == 300
 
 
 class Recorder:

@@ -3,8 +3,9 @@ earlier folds of this run.
 
 A stage of an earlier run has a rate: seconds for a second of audio, or for an update. What a stage of this
 run will work through follows from the configuration and the corpus. A stage without audio and updates, such
-as ``cluster``, is expected to take what it took before. Where nothing was measured there is no estimate,
-and the stage is named.
+as ``cluster``, is expected to take what it took before. A stage that runs the model and was never measured
+gets the pace of another one that does, e.g. ``retrain`` that of ``warmup``. Where nothing was measured there
+is no estimate, and the stage is named.
 """
 
 from __future__ import annotations
@@ -43,6 +44,15 @@ class Planned:
         return f"{self.name} {self.fold}".rstrip()
 
 
+_UPDATE, _FORWARD = 3.0, 1.0
+"""Cost of a second of audio: a backward pass takes about two forward passes."""
+_COSTS = {
+    **dict.fromkeys(("warmup", "retrain", "finetune", "pretrain1", "pretrain2"), _UPDATE),
+    **dict.fromkeys(("extract", "extract1", "extract2", "evaluate"), _FORWARD),
+}
+"""Stages whose time goes into passes of the model over the audio."""
+
+
 @dataclass
 class Rates:
     """What stages took, by name. The newest measurement counts, and one of this run above all."""
@@ -50,6 +60,15 @@ class Rates:
     earlier: Mapping[str, StageRun] = field(default_factory=dict)
     here_s: dict[str, float] = field(default_factory=dict)
     """Durations of whole stages in this run; another fold has about as much to do."""
+    paces: dict[str, float] = field(default_factory=dict)
+    """Seconds for a forward pass over a second of audio, as stages of this run showed them, by name."""
+
+    def note_pace(self, planned: Planned, duration_s: float) -> None:
+        """A whole stage of this run takes, or took, so long."""
+        cost, audio_s = _COSTS.get(planned.name), planned.work.audio_s
+        if cost and audio_s and duration_s > 0:
+            self.paces.pop(planned.name, None)  # the newest one is the last one
+            self.paces[planned.name] = duration_s / audio_s / cost
 
     def seconds(self, planned: Planned) -> float | None:
         """About how long a stage takes; None where nothing was measured."""
@@ -57,7 +76,7 @@ class Rates:
             return self.here_s[planned.name]
         run = self.earlier.get(planned.name)
         if run is None or run.duration_s is None:
-            return None
+            return self._by_pace_of_another(planned)
         for before, now in (
             (run.audio_s, planned.work.audio_s),
             (run.updates, planned.work.updates),
@@ -66,9 +85,24 @@ class Rates:
                 return run.duration_s * now / before
         return run.duration_s
 
+    def _by_pace_of_another(self, planned: Planned) -> float | None:
+        cost, audio_s = _COSTS.get(planned.name), planned.work.audio_s
+        if not cost or audio_s is None:
+            return None
+        paces = list(self.paces.values()) or [
+            run.duration_s / run.audio_s / _COSTS[name]
+            for name, run in sorted(self.earlier.items(), key=lambda item: item[1].started_s)
+            if name in _COSTS and run.duration_s and run.audio_s
+        ]
+        return paces[-1] * cost * audio_s if paces else None
+
 
 def earlier_rates(store: Store, config: RunConfig) -> Rates:
-    """The newest finished stage of each name, in runs below this root with the same model."""
+    """The newest measured stage of each name, in runs below this root with the same model.
+
+    A stage that was stopped or failed counts where it worked through audio or updates. A finished one is
+    preferred.
+    """
     stages: dict[str, StageRun] = {}
     for record in _records(store):
         model = record.configuration.get("model")
@@ -77,11 +111,19 @@ def earlier_rates(store: Store, config: RunConfig) -> Rates:
             continue
         for stage in record.stages:
             newest = stages.get(stage.name)
-            if stage.state != "done" or stage.duration_s is None:
+            if stage.duration_s is None or not _is_measured(stage):
                 continue
-            if newest is None or newest.started_s < stage.started_s:
+            if newest is None or _preference(newest) < _preference(stage):
                 stages[stage.name] = stage
     return Rates(stages)
+
+
+def _is_measured(stage: StageRun) -> bool:
+    return stage.state == "done" or stage.audio_s > 0 or stage.updates > 0
+
+
+def _preference(stage: StageRun) -> tuple[bool, float]:
+    return stage.state == "done", stage.started_s
 
 
 def _records(store: Store) -> Iterable[RunRecord]:
@@ -101,27 +143,33 @@ def plan_of(
     shared_first = [Planned(name) for name, per_fold in names if not per_fold and name != "report"]
     plan = list(shared_first)
     for fold in folds:
-        training_s, corpus_s = _hours(config, corpus, fold)
+        hours = _hours(config, corpus, fold)
         plan += [
-            Planned(name, fold.name, _work(config, name, training_s, corpus_s))
+            Planned(name, fold.name, _work(config, name, *hours))
             for name, per_fold in names
             if per_fold
         ]
     return [*plan, Planned("report")]
 
 
-def _hours(config: RunConfig, corpus: Artifact, fold: Fold) -> tuple[float, float]:
-    """Seconds of audio of the training speakers, and of all whose audio is used."""
+def _hours(config: RunConfig, corpus: Artifact, fold: Fold) -> tuple[float, float, float]:
+    """Seconds of audio of the training speakers, of all whose audio is used, and of the test speakers."""
     every = fold.transductive_speakers() if config.folds.protocol != "clean" else None
     training = fold.training_speakers()
-    return _audio_s(corpus, training.speakers), _audio_s(corpus, (every or training).speakers)
+    return (
+        _audio_s(corpus, training.speakers),
+        _audio_s(corpus, (every or training).speakers),
+        _audio_s(corpus, fold.test_speakers),
+    )
 
 
 def _audio_s(corpus: Artifact, speakers: Sequence[str]) -> float:
     return float(Utterances(corpus, speakers).num_samples.sum()) / SAMPLE_RATE_HZ
 
 
-def _work(config: RunConfig, name: str, training_s: float, corpus_s: float) -> ExpectedWork:
+def _work(
+    config: RunConfig, name: str, training_s: float, corpus_s: float, test_s: float
+) -> ExpectedWork:
     trained: dict[str, tuple[OptimConfig, float]] = {
         "warmup": (config.warmup, training_s),
         "retrain": (config.retrain, corpus_s),
@@ -137,4 +185,6 @@ def _work(config: RunConfig, name: str, training_s: float, corpus_s: float) -> E
         return ExpectedWork(passes * audio_s, passes * max(1.0, audio_s // optim.batch_s))
     if name.rstrip("12") in ("extract", "label", "mfcc"):
         return ExpectedWork(corpus_s)
+    if name == "evaluate":
+        return ExpectedWork(test_s)
     return ExpectedWork()

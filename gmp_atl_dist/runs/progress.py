@@ -55,7 +55,8 @@ class RunProgress:
 
     def stage_done(self, stage: Stage, artifact: Artifact) -> None:
         if self._whole:
-            self._rates.here_s[stage.name] = self._clock() - self._started_s
+            took_s = self._rates.here_s[stage.name] = self._clock() - self._started_s
+            self._note_pace(stage, took_s)
         self._stage = None
         self._over(stage, artifact)
 
@@ -80,6 +81,9 @@ class RunProgress:
 
         ``stage_ends_in_s`` is the expected end of the present stage by its own pace.
         """
+        if self._stage is not None and self._whole and stage_ends_in_s is not None:
+            # Its own pace tells about stages that were never measured.
+            self._note_pace(self._stage, self._clock() - self._started_s + stage_ends_in_s)
         seconds, unknown = 0.0, []
         for planned in self._left:
             now = self._stage is not None and planned.label == self._stage.label
@@ -97,6 +101,11 @@ class RunProgress:
     @property
     def _reporter(self) -> Reporter:
         return self._context.reporter
+
+    def _note_pace(self, stage: Stage, whole_s: float) -> None:
+        for planned in self._left:
+            if planned.label == stage.label:
+                self._rates.note_pace(planned, whole_s)
 
     def _over(self, stage: Stage, artifact: Artifact) -> None:
         self._left = [planned for planned in self._left if planned.label != stage.label]
