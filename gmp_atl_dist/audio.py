@@ -18,6 +18,7 @@ import soxr
 from gmp_atl_dist.errors import CorpusError
 
 Channel: TypeAlias = Literal["mean", "first", "loudest"]
+DEFAULT_CHANNEL: Channel = "mean"
 
 SAMPLE_RATE_HZ = 16000
 FRAME_HOP_SAMPLES = 320
@@ -74,7 +75,7 @@ def decode_pcm16(
     end_s: float | None = None,
     min_s: float = 0.0,
     max_s: float = math.inf,
-    channel: Channel = "mean",
+    channel: Channel = DEFAULT_CHANNEL,
 ) -> npt.NDArray[np.int16]:
     """Decode a recording to 16 kHz mono: shape (samples,), int16.
 

@@ -110,7 +110,7 @@ class Predictor:
         return predict_stream(
             self._classifier,
             self.emotions,
-            read_ahead(_as_sources(recordings)),
+            read_ahead(_as_sources(recordings), self._classifier.channel),
             batch=self._batch,
             threads=self._threads,
             plan=plan,

@@ -65,12 +65,18 @@ def test_a_rate_is_applied_to_the_work_at_hand() -> None:
 
 def test_a_stage_that_was_never_measured_gets_the_pace_of_another_one() -> None:
     rates = Rates({"warmup": measured("warmup", 300, audio_s=1000)})
-    assert rates.seconds(Planned("retrain", "fold1", ExpectedWork(audio_s=2000))) == pytest.approx(600)
+    assert rates.seconds(Planned("retrain", "fold1", ExpectedWork(audio_s=2000))) == pytest.approx(
+        600
+    )
     # A pass without gradients costs a third.
-    assert rates.seconds(Planned("extract", "fold1", ExpectedWork(audio_s=1000))) == pytest.approx(100)
+    assert rates.seconds(Planned("extract", "fold1", ExpectedWork(audio_s=1000))) == pytest.approx(
+        100
+    )
     assert rates.seconds(Planned("cluster", "fold1")) is None
     rates.note_pace(Planned("finetune", "fold1", ExpectedWork(audio_s=10)), 6.0)
-    assert rates.seconds(Planned("retrain", "fold1", ExpectedWork(audio_s=2000))) == pytest.approx(1200)
+    assert rates.seconds(Planned("retrain", "fold1", ExpectedWork(audio_s=2000))) == pytest.approx(
+        1200
+    )
 
 
 def test_rates_are_of_the_newest_run_with_the_same_model(tmp_path: Path) -> None:

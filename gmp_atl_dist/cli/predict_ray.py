@@ -16,6 +16,7 @@ from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import ConfigError
 
 if TYPE_CHECKING:
+    from gmp_atl_dist.audio import Channel
     from gmp_atl_dist.prediction.results import RecordingPrediction
     from gmp_atl_dist.stages.ingest import Ingest
     from gmp_atl_dist.store.artifact import Artifact
@@ -37,7 +38,8 @@ def predict_on_ray(
         CorpusError: some recordings could not be used; names them. The others are predicted.
     """
     from gmp_atl_dist.stages.base import find_or_run
-    from gmp_atl_dist.stages.predict import Predict, emotions_of, finetuned_at
+    from gmp_atl_dist.stages.ingest import Ingest
+    from gmp_atl_dist.stages.predict import Predict, channel_of, emotions_of, finetuned_at
     from gmp_atl_dist.store.layout import claim_layout
 
     experiment = _experiment(paths, root, config, overrides)
@@ -46,7 +48,13 @@ def predict_on_ray(
         claim_layout(context.store)
         finetuned = finetuned_at(model_uri)
         emotions = emotions_of(finetuned)
-        corpus = find_or_run(_ingest(experiment, context.source, labelled=not paths), context)
+        ingest = (
+            _ingest_of_recordings(context.source, channel_of(finetuned))
+            if paths
+            # Read as ``run`` reads it, so both share one artefact.
+            else Ingest(experiment.corpus, context.source)
+        )
+        corpus = find_or_run(ingest, context)
         predicted = find_or_run(Predict(corpus, finetuned, emotions), context)
     Reporter().line(f"predictions: {predicted.store.uri}/{predicted.key.prefix}/parts")
     total = sum(receipt.rows for receipt in predicted.manifest.receipts)
@@ -77,15 +85,13 @@ def _experiment(
     return experiment.model_copy(update={"runtime": runtime})
 
 
-def _ingest(experiment: RunConfig, source: Store, *, labelled: bool) -> Ingest:
-    """A labelled corpus is read as ``run`` reads it, so both share one artefact."""
+def _ingest_of_recordings(source: Store, channel: Channel) -> Ingest:
     from gmp_atl_dist.corpora.unlabelled import UNLABELLED, unlabelled_reader
     from gmp_atl_dist.prediction.sources import AUDIO_SUFFIXES
     from gmp_atl_dist.stages.ingest import Ingest
 
-    if labelled:
-        return Ingest(experiment.corpus, source)
-    return Ingest(UNLABELLED, source, unlabelled_reader(AUDIO_SUFFIXES))
+    config = UNLABELLED.model_copy(update={"channel": channel})
+    return Ingest(config, source, unlabelled_reader(AUDIO_SUFFIXES))
 
 
 def _collected(

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from statistics import median
 from typing import Self
 
-from gmp_atl_dist.audio import SAMPLE_RATE_HZ
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ, Channel
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.names import corpus_name
 from gmp_atl_dist.models.head_registry import AM_SOFTMAX, ATTENTIVE
@@ -21,7 +21,7 @@ from gmp_atl_dist.stages.evaluate import read_predictions
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.stages.report import corpus_content, outcome_of, protocol_of
 from gmp_atl_dist.store.artifact import Artifact
-from gmp_atl_dist.store.readers import read_emotions, read_utterances
+from gmp_atl_dist.store.readers import read_channel, read_emotions, read_utterances
 from gmp_atl_dist.store.runs import RunRecord
 
 _VERSIONS_OF = ("torch", "transformers", "safetensors")
@@ -73,6 +73,7 @@ class CardFacts:
     identities: Mapping[str, str]
     """Of the artefact and its inputs; that of a fold's artefact is its fingerprint."""
     versions: Mapping[str, str]
+    channel: Channel
     corpus_name: str
     """What people call the corpus."""
     run_name: str = ""
@@ -123,6 +124,7 @@ class CardFacts:
             loss=str(model_config.get("loss", AM_SOFTMAX)),
             identities=_identities(corpus, backbone, made, artifact),
             versions=packages,
+            channel=read_channel(corpus),
             corpus_name=corpus_name(config) if run is None else run.corpus_name,
             run_name="" if run is None else run.name,
         )

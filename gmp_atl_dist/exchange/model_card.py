@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ
+from gmp_atl_dist.audio import DEFAULT_CHANNEL, MIN_SAMPLES, SAMPLE_RATE_HZ, Channel
 from gmp_atl_dist.exchange.card_facts import CardFacts
 
 _STAGES = {
@@ -230,9 +230,20 @@ def _score_row(name: str, value: float, interval: tuple[float, float], confidenc
     )
 
 
+def _channels(channel: Channel) -> list[str]:
+    if channel == DEFAULT_CHANNEL:
+        return []
+    which = {"first": "the first channel", "loudest": "the channel with the most energy"}[channel]
+    return [
+        f"It was trained on {which} of recordings with several channels. `gmp-atl predict` and `gmp-atl "
+        f"serve` take the same one; the code above and other libraries take the mean."
+    ]
+
+
 def _limits(facts: CardFacts) -> str:
     limits = [
         f"Input is 16 kHz mono. A clip needs at least {1000 * MIN_SAMPLES / SAMPLE_RATE_HZ:.0f} ms.",
+        *_channels(facts.channel),
     ]
     if facts.stage != "backbone":
         limits.append(

@@ -47,10 +47,12 @@ class Classifier:
 
     Attributes:
         emotions: the K classes, in order.
+        channel: what it was trained on of recordings with several channels.
     """
 
     def __init__(self, model: EmotionModel) -> None:
         self.emotions = tuple(model.config.emotions)
+        self.channel = model.config.audio_channel
         self._device = torch_device()
         nn.Module.to(model, self._device)
         self._model = model

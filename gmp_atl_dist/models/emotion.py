@@ -10,7 +10,7 @@ Shapes: B batch, N samples, D hidden size, E embedding size, K emotions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from gmp_atl_dist.audio import DEFAULT_CHANNEL, Channel
 from gmp_atl_dist.config import Json
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.backbone import DEFAULT_MODEL_TYPE, SpeechBackbone
@@ -63,6 +64,20 @@ class EmotionConfig(PreTrainedConfig):
         if self.emotions:
             self.id2label = dict(enumerate(self.emotions))
             self.label2id = {emotion: i for i, emotion in enumerate(self.emotions)}
+
+    @property
+    def audio_channel(self) -> Channel:
+        """What the model was trained on of recordings with several channels. The mean is not written down.
+
+        Raises:
+            ModelError: the configuration names another one.
+        """
+        channel = getattr(self, "channel", DEFAULT_CHANNEL)
+        if channel not in get_args(Channel):
+            raise ModelError(
+                f"config.json: channel {channel!r} is not known; it is one of {', '.join(get_args(Channel))}"
+            )
+        return channel
 
     def build_backbone(self) -> SpeechBackbone:
         """A backbone of this configuration with random weights.
@@ -137,6 +152,7 @@ class EmotionModel(PreTrainedModel):
         loss_options: Mapping[str, Json] | None = None,
         am_scale: float = 30.0,
         am_margin: float = 0.2,
+        channel: Channel = DEFAULT_CHANNEL,
     ) -> EmotionModel:
         """A new head on ``backbone``, which the model then owns, ready for training.
 
@@ -159,6 +175,8 @@ class EmotionModel(PreTrainedModel):
             "am_scale": am_scale,
             "am_margin": am_margin,
         }
+        if channel != DEFAULT_CHANNEL:
+            values["channel"] = channel
         model = cls(EmotionConfig(**values))
         backbone.train_mask_embedding(False)
         setattr(model, model.base_model_prefix, backbone)

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import soundfile as sf
 
-from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ, decode_pcm16
+from gmp_atl_dist.audio import (
+    DEFAULT_CHANNEL,
+    MIN_SAMPLES,
+    SAMPLE_RATE_HZ,
+    Channel,
+    decode_pcm16,
+)
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.prediction.sources import Source
 from gmp_atl_dist.store.filesystem import UnreadableError
@@ -38,7 +44,7 @@ class ReadRecording:
     error: str = ""
 
 
-def read_recording(source: Source) -> ReadRecording:
+def read_recording(source: Source, channel: Channel = DEFAULT_CHANNEL) -> ReadRecording:
     """Read and decode one recording. Whatever is wrong with the recording itself is in ``error``.
 
     Raises:
@@ -46,7 +52,7 @@ def read_recording(source: Source) -> ReadRecording:
     """
     try:
         data = source.read()
-        pcm16 = decode_pcm16(data)
+        pcm16 = decode_pcm16(data, channel=channel)
         refuse_too_short(len(pcm16))
     except (CorpusError, UnreadableError) as e:
         return ReadRecording(source.name, None, error=e.message)
@@ -75,7 +81,9 @@ def refuse_too_short(num_samples: int) -> None:
         )
 
 
-def read_ahead(sources: Iterable[Source | ReadRecording]) -> Generator[ReadRecording]:
+def read_ahead(
+    sources: Iterable[Source | ReadRecording], channel: Channel = DEFAULT_CHANNEL
+) -> Generator[ReadRecording]:
     """Every recording, in order. Later ones are decoded meanwhile, as far as memory is left for them.
 
     What was read already is passed on.
@@ -89,7 +97,7 @@ def read_ahead(sources: Iterable[Source | ReadRecording]) -> Generator[ReadRecor
     try:
         while True:
             while _has_room(pending) and (source := next(waiting, None)) is not None:
-                pending.append(pool.submit(_read, source))
+                pending.append(pool.submit(_read, source, channel))
             if not pending:
                 return
             yield pending.popleft().result()
@@ -97,8 +105,8 @@ def read_ahead(sources: Iterable[Source | ReadRecording]) -> Generator[ReadRecor
         pool.shutdown(cancel_futures=True)
 
 
-def _read(source: Source | ReadRecording) -> ReadRecording:
-    return source if isinstance(source, ReadRecording) else read_recording(source)
+def _read(source: Source | ReadRecording, channel: Channel) -> ReadRecording:
+    return source if isinstance(source, ReadRecording) else read_recording(source, channel)
 
 
 def _has_room(pending: deque[Future[ReadRecording]]) -> bool:

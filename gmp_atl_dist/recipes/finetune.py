@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gmp_atl_dist.audio import Channel
 from gmp_atl_dist.config import FinetuneConfig
 from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.models.emotion import EmotionModel
@@ -21,7 +22,7 @@ from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
 from gmp_atl_dist.records import TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import Utterances, training_utterances
-from gmp_atl_dist.store.readers import read_emotions
+from gmp_atl_dist.store.readers import read_channel, read_emotions
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
 
@@ -50,6 +51,7 @@ class FinetuneRecipe(Recipe):
         self.selection = Utterances(corpus, selection_speakers)
         self._retrained = retrained
         self._emotions = read_emotions(corpus)
+        self._channel: Channel = read_channel(corpus)
         check_emotions(self.utterances, self._emotions, self.name, training.fold.name)
         counts = self.utterances.counts("emotion", self._emotions)
         self.chance = max(counts) / sum(counts)
@@ -71,6 +73,7 @@ class FinetuneRecipe(Recipe):
                 loss_options=self._config.loss_options,
                 am_scale=self._config.am_scale,
                 am_margin=self._config.am_margin,
+                channel=self._channel,
             )
         model.backbone.set_dropout(self._config.dropout)
         if self._config.freeze_conv:

@@ -97,11 +97,11 @@ class _Server:
         self, data: bytes, window_s: float | None, hop_s: float | None, points: int
     ) -> PredictionAnswer:
         started_s = time.perf_counter()
-        decoded = await self.decode(data)
+        facts = await self.service.facts()
+        decoded = await self.decode(data, facts.channel)
         pcm16 = decoded.pcm16
         decoded_s = time.perf_counter()
         plan = plan_clips(len(pcm16), window_s, hop_s)
-        facts = await self.service.facts()
         # One after the other, so that a long recording has no more than one place in the queue.
         computed = [await self.service.compute(job) for job in jobs_of(pcm16, plan.spans)]
         ended_s = time.perf_counter()

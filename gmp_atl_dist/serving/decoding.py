@@ -11,7 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 
-from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ, decode_pcm16
+from gmp_atl_dist.audio import (
+    DEFAULT_CHANNEL,
+    MIN_SAMPLES,
+    SAMPLE_RATE_HZ,
+    Channel,
+    decode_pcm16,
+)
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.serving.limits import Limits
 from gmp_atl_dist.serving.refusals import Refusal
@@ -35,7 +41,7 @@ class Decoder:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="decode")
         self._free = asyncio.Semaphore(_THREADS)
 
-    async def __call__(self, data: bytes) -> Decoded:
+    async def __call__(self, data: bytes, channel: Channel = DEFAULT_CHANNEL) -> Decoded:
         """The recording in these bytes.
 
         Raises:
@@ -43,7 +49,7 @@ class Decoder:
         """
         await self._free.acquire()
         loop = asyncio.get_running_loop()
-        work = self._pool.submit(decode_upload, data, self._limits)
+        work = self._pool.submit(decode_upload, data, self._limits, channel)
 
         # A thread cannot be ended. It keeps its place until it is done, so there are never more of them.
         def done(_: Future[Decoded]) -> None:
@@ -65,7 +71,7 @@ class Decoder:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def decode_upload(data: bytes, limits: Limits) -> Decoded:
+def decode_upload(data: bytes, limits: Limits, channel: Channel = DEFAULT_CHANNEL) -> Decoded:
     """See :class:`Decoder`. The header is checked before any sample is decoded."""
     try:
         with sf.SoundFile(io.BytesIO(data)) as recording:
@@ -92,7 +98,7 @@ def decode_upload(data: bytes, limits: Limits) -> Decoded:
             f"send it as 16 kHz mono",
         )
     try:
-        pcm16 = decode_pcm16(data)
+        pcm16 = decode_pcm16(data, channel=channel)
     except CorpusError as e:
         raise Refusal(422, "unusable_recording", e.message) from e
     if len(pcm16) < MIN_SAMPLES:

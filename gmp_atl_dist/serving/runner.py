@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from gmp_atl_dist import __version__
-from gmp_atl_dist.audio import SAMPLE_RATE_HZ, pcm16_to_float
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ, Channel, pcm16_to_float
 from gmp_atl_dist.device import DeviceChoice, choose_device, pin_threads, torch_device
 from gmp_atl_dist.inference.cost import cost_batches
 from gmp_atl_dist.inference.predictor import probabilities_of
@@ -28,6 +28,8 @@ class ModelFacts:
     parameters: int
     device: str
     version: str
+    channel: Channel
+    """What the model was trained on of recordings with several channels."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class ModelRunner:
             parameters=sum(p.numel() for p in self._model.parameters()),
             device=next(self._model.parameters()).device.type,
             version=__version__,
+            channel=self._model.config.audio_channel,
         )
 
     def __call__(self, jobs: Sequence[ClipJob]) -> list[Computed]:

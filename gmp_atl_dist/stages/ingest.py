@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from gmp_atl_dist.audio import SAMPLE_RATE_HZ, ChannelsCancelError, decode_pcm16
+from gmp_atl_dist.audio import DEFAULT_CHANNEL, SAMPLE_RATE_HZ, ChannelsCancelError, decode_pcm16
 from gmp_atl_dist.config import CorpusConfig, Json, digest, hashed
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.checks import refuse_too_many_bad
@@ -108,6 +108,8 @@ class Ingest(Stage):
                 f"are listed in the report and in {where}: {_first_of(problems)}"
             )
         notes = {"emotions": json.dumps(self.listing.emotions)}
+        if self.config.channel != DEFAULT_CHANNEL:
+            notes["channel"] = self.config.channel
         return Seal(_identity(utterances, self.listing.emotions), problems, notes)
 
     def _index(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from gmp_atl_dist.audio import DEFAULT_CHANNEL, Channel
 from gmp_atl_dist.config import Json
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import PREDICTION_SCHEMA
@@ -86,6 +87,11 @@ def finetuned_at(uri: str) -> Artifact:
 def emotions_of(finetuned: Artifact) -> tuple[str, ...]:
     """The classes of a ``finetune`` artefact, in order."""
     return tuple(json.loads(finetuned.read_file("config.json"))["emotions"])
+
+
+def channel_of(finetuned: Artifact) -> Channel:
+    """What a ``finetune`` artefact was trained on of recordings with several channels."""
+    return json.loads(finetuned.read_file("config.json")).get("channel", DEFAULT_CHANNEL)
 
 
 def read_prediction_part(artifact: Artifact, name: str) -> Iterator[tuple[str, list[float]]]:

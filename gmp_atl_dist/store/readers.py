@@ -11,13 +11,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from cachetools import LRUCache, cached
 
+from gmp_atl_dist.audio import DEFAULT_CHANNEL, Channel
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import (
     AUDIO_SCHEMA,
@@ -48,6 +49,11 @@ def read_utterances(corpus: Artifact) -> tuple[StoredUtterance, ...]:
 def read_emotions(corpus: Artifact) -> tuple[str, ...]:
     """The fixed class list of an ``ingest`` artefact, in order."""
     return tuple(json.loads(corpus.manifest.notes["emotions"]))
+
+
+def read_channel(corpus: Artifact) -> Channel:
+    """What an ``ingest`` artefact holds of recordings with several channels (``corpus.channel``)."""
+    return cast("Channel", corpus.manifest.notes.get("channel", DEFAULT_CHANNEL))
 
 
 def audio_part_names(corpus: Artifact) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +81,26 @@ def test_waves_and_files_are_the_same(model: Path, files: list[Path]) -> None:
         [files[0], files[0], files[1]]
     )
     assert predictor.predict_wave(waves[1].astype(np.float64)) == predictor.predict([files[1]])[0]
+
+
+def test_a_model_reads_the_channel_that_it_was_trained_on(model: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    quiet, loud = 0.05 * rng.standard_normal(8000), 0.4 * rng.standard_normal(8000)
+    stereo = tmp_path / "stereo.wav"
+    sf.write(stereo, np.stack([quiet, loud], axis=1), 16_000, subtype="PCM_16")
+    sf.write(tmp_path / "first.wav", quiet, 16_000, subtype="PCM_16")
+    trained_on_first = tmp_path / "model"
+    shutil.copytree(model, trained_on_first)
+    config = json.loads((model / "config.json").read_text())
+    (trained_on_first / "config.json").write_text(json.dumps(config | {"channel": "first"}))
+
+    mean, first = Predictor(model).predict([stereo, tmp_path / "first.wav"])
+    (chosen,) = Predictor(trained_on_first).predict([stereo])
+    assert chosen == first != mean
+
+    (trained_on_first / "config.json").write_text(json.dumps(config | {"channel": "left"}))
+    with pytest.raises(ModelError, match="channel 'left' is not known"):
+        Predictor(trained_on_first)
 
 
 def test_bad_recordings_are_named_and_the_stream_goes_on(
