@@ -76,6 +76,36 @@ def test_a_written_configuration_passes_both_checks_and_explains_each_key(
     assert main(["corpora", "check", "-c", str(out)]) == 0
 
 
+def test_a_table_elsewhere_with_names_that_do_not_tell(
+    tmp_path: Path, rates: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_corpus(tmp_path / "corpus", mark=",")
+    table, out = tmp_path / "lists" / "all.csv", tmp_path / "mine.toml"
+    table.parent.mkdir()
+    rows = (tmp_path / "corpus/labels.csv").read_text().replace("audio/", "/old/disk/audio/")
+    (tmp_path / "corpus/labels.csv").unlink()
+    table.write_text(rows.replace("Filename", "Where").replace("Label", "Feels"))
+    corpus = str(tmp_path / "corpus")
+    call = ["config", "init", "--corpus", corpus, "--table", str(table), "--out", str(out)]
+    assert main(call) == 2
+    assert "--column OURS=THEIRS" in capsys.readouterr().err
+    columns = ["--column", "path=Where", "--column", "emotion=Feels"]
+    assert main([*call, *columns, "--audio-root", "/old/disk"]) == 0
+    config = load_config(out)
+    assert (config.corpus.table, config.corpus.audio_root) == (str(table), "/old/disk")
+    assert config.corpus.columns["emotion"] == "Feels"
+    assert config.runtime.corpus == corpus
+    assert main(["corpora", "check", "-c", str(out)]) == 0
+
+    for wrong, told in (
+        ("emotion=Mood", "no column 'Mood'; it has Where, Spk, Sex, Feels"),
+        ("mood=Feels", "write OURS=THEIRS"),
+        ("emotion", "write OURS=THEIRS"),
+    ):
+        assert main([*call, "--force", "--column", wrong]) == 2
+        assert told in capsys.readouterr().err
+
+
 def test_a_file_is_overwritten_only_if_asked(
     tmp_path: Path, rates: dict[str, float], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -54,6 +55,14 @@ def schema(
 @app.command("init")
 def init(
     corpus: Annotated[str, typer.Option(help="folder, table or s3:// URI of the recordings")],
+    table: Annotated[str, typer.Option(help="table outside --corpus: absolute path or URI")] = "",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="our column = the table's, e.g. emotion=arousal_word; may be repeated"),
+    ] = None,
+    audio_root: Annotated[
+        str, typer.Option(help="folder or URI that absolute paths in the table begin with")
+    ] = "",
     hours: Annotated[float, typer.Option(min=0.01, help="time that a run may take")] = 1.0,
     out: Annotated[Path, typer.Option(help="file to write")] = Path("experiment.toml"),
     root: Annotated[str | None, typer.Option(help="runtime.root; default: runs/NAME")] = None,
@@ -65,7 +74,7 @@ def init(
     """
     from gmp_atl_dist.config.file import load_config
     from gmp_atl_dist.corpora.base import read_corpus
-    from gmp_atl_dist.starter.find_corpus import find_corpus
+    from gmp_atl_dist.starter.find_corpus import Hints, find_corpus
     from gmp_atl_dist.starter.machine import measured_rate, this_machine
     from gmp_atl_dist.starter.plan import make_plan
     from gmp_atl_dist.starter.write import configuration, summary
@@ -73,7 +82,8 @@ def init(
 
     if out.exists() and not force:
         raise ConfigError(f"--out {out}: is there already; give another name, or --force")
-    found = find_corpus(corpus)
+    hints = Hints(table and _absolute(table), _columns(column or ()), audio_root)
+    found = find_corpus(corpus, hints)
     if len(found.speakers) < 2:
         raise CorpusError(
             f"--corpus {corpus}: has one speaker only ({', '.join(found.speakers)}); one to train on and one "
@@ -91,3 +101,22 @@ def init(
     print("\n".join(summary(found, machine, plan, hours)))
     print(f"Written: {out}. Next: gmp-atl run --config {out}")
     return 0
+
+
+def _absolute(table: str) -> str:
+    return table if "://" in table else str(Path(table).absolute())
+
+
+def _columns(given: Sequence[str]) -> dict[str, str]:
+    """``--column OURS=THEIRS``, each once."""
+    from gmp_atl_dist.starter.find_corpus import SPELLINGS
+
+    columns: dict[str, str] = {}
+    for text in given:
+        ours, equals, theirs = (part.strip() for part in text.partition("="))
+        if not (equals and theirs) or ours not in SPELLINGS or ours in columns:
+            raise ConfigError(
+                f"--column {text}: write OURS=THEIRS, each of ours once; ours are {', '.join(SPELLINGS)}"
+            )
+        columns[ours] = theirs
+    return columns

@@ -94,7 +94,7 @@ def _read_table(source: Store, config: CorpusConfig) -> pa.Table:
     outside = is_absolute(config.table)
     where = config.table if outside else f"{source.uri}/{config.table}"
     try:
-        data = _read_outside(config.table) if outside else source.read(config.table)
+        data = read_outside(config.table) if outside else source.read(config.table)
     except ArtifactError as e:
         raise ConfigError(
             f"corpus.table: {e}; name a file below runtime.corpus, or an absolute path or URI"
@@ -117,7 +117,7 @@ def _read_table(source: Store, config: CorpusConfig) -> pa.Table:
         ) from e
 
 
-def _read_outside(table: str) -> bytes:
+def read_outside(table: str) -> bytes:
     folder, _, name = table.rpartition("/")
     return Store.open(folder or "/").read(name)
 

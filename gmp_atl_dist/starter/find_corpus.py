@@ -5,16 +5,17 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 import pyarrow.parquet as pq
 import soundfile as sf
 
 from gmp_atl_dist.config import CorpusConfig
+from gmp_atl_dist.corpora.audio_paths import is_absolute
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.delimited import column_names, find_delimiter
-from gmp_atl_dist.corpora.table import NEEDED
+from gmp_atl_dist.corpora.table import NEEDED, read_outside
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.store.filesystem import Entry, Store, UnreadableError, normalize_uri
 
@@ -66,7 +67,25 @@ class FoundCorpus:
         return tuple(sorted({u.speaker for u in self.listing.utterances}))
 
 
-def find_corpus(path: str) -> FoundCorpus:
+@dataclass(frozen=True)
+class Hints:
+    """What a person says of a corpus; all of it may be left out.
+
+    Attributes:
+        table: a table outside the corpus: an absolute path or a URI.
+        columns: our column = the table's column, where its name does not tell.
+        audio_root: where the corpus lay when the table was written; absolute paths begin with it.
+    """
+
+    table: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    audio_root: str = ""
+
+
+_NO_HINTS = Hints()
+
+
+def find_corpus(path: str, hints: Hints = _NO_HINTS) -> FoundCorpus:
     """Look at a folder, a table or a URI of either.
 
     Raises:
@@ -80,11 +99,12 @@ def find_corpus(path: str) -> FoundCorpus:
     entries = source.list()
     if not entries:
         raise ConfigError(f"--corpus {path}: there is no file; name a folder with recordings")
-    tables = [name] if name else [e.path for e in entries if _is_table(e.path)]
-    if not name and any(_IEMOCAP.fullmatch(entry.path) for entry in entries):
+    named = hints.table or name
+    tables = [named] if named else [e.path for e in entries if _is_table(e.path)]
+    if not named and any(_IEMOCAP.fullmatch(entry.path) for entry in entries):
         config = CorpusConfig(adapter="iemocap")
     else:
-        config = _table(path, source, tables, entries)
+        config = _table(path, source, tables, entries, hints)
     # Every fault is counted; how many are allowed is decided below.
     lenient = config.model_copy(update={"max_bad_fraction": 1.0})
     listing = read_corpus(lenient, source, gender_needed=False)
@@ -104,14 +124,20 @@ def _is_table(path: str) -> bool:
 
 
 def _table(
-    path: str, source: Store, tables: Sequence[str], entries: Sequence[Entry]
+    path: str, source: Store, tables: Sequence[str], entries: Sequence[Entry], hints: Hints
 ) -> CorpusConfig:
     """The one table whose columns are those of a corpus."""
     usable: list[CorpusConfig] = []
     missing: list[str] = []
     for table in tables:
         names = _columns(source, table)
-        columns = {ours: theirs for ours in SPELLINGS if (theirs := _match(ours, names))}
+        strange = sorted(set(hints.columns.values()) - set(names))
+        if strange:
+            raise ConfigError(
+                f"--column: {table} has no column {', '.join(map(repr, strange))}; it has {', '.join(names)}"
+            )
+        guessed = {ours: theirs for ours in SPELLINGS if (theirs := _match(ours, names))}
+        columns = guessed | dict(hints.columns)
         if "path" in columns:
             columns.setdefault("id", columns["path"])
         lacks = [ours for ours in NEEDED if ours not in columns]
@@ -120,7 +146,9 @@ def _table(
             missing.append(f"{table}: lacks {', '.join(lacks)}; it has the columns {has}")
             continue
         renamed = {ours: theirs for ours, theirs in columns.items() if ours != theirs}
-        usable.append(CorpusConfig(adapter="table", table=table, columns=renamed))
+        usable.append(
+            CorpusConfig(adapter="table", table=table, columns=renamed, audio_root=hints.audio_root)
+        )
     if len(usable) == 1:
         return usable[0]
     if usable:
@@ -131,8 +159,8 @@ def _table(
         )
     if missing:
         raise ConfigError.of_all(
-            f"--corpus {path}: no table has the columns path, speaker and emotion; rename its columns, "
-            f"or add them:",
+            f"--corpus {path}: no table has the columns path, speaker and emotion; name them with "
+            f"--column OURS=THEIRS, or add them:",
             missing,
         )
     raise _no_table(path, entries)
@@ -160,7 +188,7 @@ def _no_table(path: str, entries: Iterable[Entry]) -> ConfigError:
 
 
 def _columns(source: Store, table: str) -> list[str]:
-    data = source.read(table)
+    data = read_outside(table) if is_absolute(table) else source.read(table)
     if table.lower().endswith(".parquet"):
         return pq.read_schema(io.BytesIO(data)).names
     return column_names(data, _mark(data, table))

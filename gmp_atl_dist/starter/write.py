@@ -123,6 +123,8 @@ def _corpus(found: FoundCorpus) -> list[Line]:
         lines.append(Line("table", config.table, "The file with one row per utterance."))
     if config.columns:
         lines.append(Line("columns", config.columns, "Our column = the table's column."))
+    if config.audio_root:
+        lines.append(Line("audio_root", config.audio_root, "What absolute paths begin with."))
     if config.max_bad_fraction != type(config)().max_bad_fraction:
         why = f"{found.listing.num_bad} items are bad, and are left out; see gmp-atl corpora check."
         lines.append(Line("max_bad_fraction", config.max_bad_fraction, why))
