@@ -13,7 +13,7 @@ from gmp_atl_dist.inference.classifier import Classifier, default_batch
 from gmp_atl_dist.prediction.reading import ReadRecording, read_ahead, read_wave
 from gmp_atl_dist.prediction.results import RecordingPrediction
 from gmp_atl_dist.prediction.sources import Source
-from gmp_atl_dist.prediction.stream import predict_stream
+from gmp_atl_dist.prediction.stream import ClipCount, predict_stream
 from gmp_atl_dist.prediction.windows import WindowPlan
 
 Recording = str | os.PathLike[str] | np.ndarray
@@ -89,6 +89,7 @@ class Predictor:
         *,
         window_s: float | None = None,
         hop_s: float | None = None,
+        count: ClipCount | None = None,
     ) -> Generator[RecordingPrediction]:
         """One result per recording, in the order given, as they come. Memory does not grow with the list.
 
@@ -99,6 +100,7 @@ class Predictor:
             window_s: with it, each recording is predicted in windows of this length, whose probabilities
                 are in ``windows``.
             hop_s: from one window to the next; None: a third of a window.
+            count: kept up to date, for a progress bar.
 
         Raises:
             ConfigError: the windows are too short, or leave gaps.
@@ -114,6 +116,7 @@ class Predictor:
             batch=self._batch,
             threads=self._threads,
             plan=plan,
+            count=count,
         )
 
 

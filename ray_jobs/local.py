@@ -93,6 +93,7 @@ def run_job(script: Path, args: Sequence[str]) -> int:
         WorkerError: the head did not become ready, refused the job or died; the message has its output.
     """
     name = f"gmp-atl-{secrets.token_hex(4)}"
+    _write("starting a Ray of its own for this job, on this machine only\n")
     with private_head(args=args) as head:
         command = shlex.join([head.python, str(script.resolve()), *args])
         # The client is in this process, and must not ask a proxy for the loopback interface.

@@ -192,6 +192,7 @@ def test_a_killed_run_and_its_stage_are_told(gmp_atl: Run, copy: Ran) -> None:
     assert code == 0
     assert out.startswith(f"run {copy.name}: killed, started ")
     assert "on node7" in out
+    assert "\nto continue, give the last command again: " in out
     (line,) = [line for line in out.splitlines() if "evaluate fold2" in line]
     assert "killed" in line
     assert "1/4 parts" in line

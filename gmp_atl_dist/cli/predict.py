@@ -126,14 +126,18 @@ def _predict_here(
             threads = _threads(device)
             # Loads torch, which reads the number of threads from the environment.
             from gmp_atl_dist.predict import Predictor
+            from gmp_atl_dist.prediction.stream import ClipCount
 
             predictor = Predictor(uri, device=device, batch=batch, threads=threads)
         except KeyboardInterrupt:
             raise stopped_with("before any recording was predicted") from None
         names = (source.name for source in sources)
-        with closing(predictor.stream(sources, window_s=window, hop_s=hop)) as results:
+        clips = ClipCount()
+        stream = predictor.stream(sources, window_s=window, hop_s=hop, count=clips)
+        with closing(stream) as results:
             longest = max(map(len, names), default=0)
-            return show(results, predictor.emotions, out, total=len(sources), longest=longest)
+            total = len(sources)
+            return show(results, predictor.emotions, out, total=total, longest=longest, clips=clips)
 
 
 def _threads(device: Accelerator | None) -> int:

@@ -18,6 +18,7 @@ from gmp_atl_dist.tags import Tags
 if TYPE_CHECKING:
     from gmp_atl_dist.prediction.files import PredictionFile
     from gmp_atl_dist.prediction.results import RecordingPrediction
+    from gmp_atl_dist.prediction.stream import ClipCount
 
 
 def show(
@@ -28,6 +29,7 @@ def show(
     total: int,
     longest: int,
     lines: bool = True,
+    clips: ClipCount | None = None,
 ) -> int:
     """Print or write results as they come, then notes, counts and bad recordings.
 
@@ -35,6 +37,7 @@ def show(
         total: recordings, for the progress bar.
         longest: characters of the longest name.
         lines: print results where there is no ``out``.
+        clips: the count of clips, which moves within a long recording.
 
     Raises:
         CorpusError: recordings could not be predicted; names them. Everything else is done.
@@ -49,6 +52,15 @@ def show(
     tally = Tally()
     opened = open_predictions(out, emotions) if out is not None else nullcontext()
     with opened as file, asides.bar(Tags(stage="predict")) as bar:
+
+        def update() -> None:
+            if total == 1 and clips is not None and clips.known > 1:
+                bar.update(clips.done, clips.known, "windows")
+            else:
+                bar.update(tally.done, total)
+
+        if clips is not None:
+            clips.changed = update
         try:
             for line in layout.header() if lines and file is None else ():
                 printer.line(line)
@@ -60,7 +72,7 @@ def show(
                     for line in layout.lines(result):
                         printer.line(line)
                 tally.add(result)
-                bar.update(tally.done, total)
+                update()
         except KeyboardInterrupt:
             raise stopped_with(_finished_part(file, out, tally.done, total)) from None
         except GmpAtlError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -46,7 +47,8 @@ def status(
         print(json.dumps({"run": name, "state": state, "notes": inputs.notes, "stages": stages}))
         return 0
     console = Console()
-    for line in (_about_run(record, chosen.store.uri), *(f"note: {n}" for n in inputs.notes)):
+    notes = (f"note: {n}" for n in inputs.notes)
+    for line in (_about_run(record, chosen.store.uri), *_how_to_continue(record), *notes):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     print_table(_HEADINGS, list(_rows(rows)))
     return 0
@@ -70,6 +72,14 @@ def _about_run(record: RunRecord | None, root: str) -> str:
     if last.message and state in ("failed", "stopped"):
         line += f": {last.message.partition(chr(10))[0]}"
     return line
+
+
+def _how_to_continue(record: RunRecord | None) -> Iterator[str]:
+    """The command of the last attempt, if it did not reach the end."""
+    from gmp_atl_dist.store.run_state import run_state
+
+    if record is not None and run_state(record) in ("stopped", "killed", "failed"):
+        yield f"to continue, give the last command again: {shlex.join(record.attempts[-1].command)}"
 
 
 def _rows(rows: list[StageStatus]) -> Iterator[tuple[str, ...]]:

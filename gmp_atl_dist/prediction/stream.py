@@ -18,6 +18,22 @@ from gmp_atl_dist.prediction.windows import WindowPlan, verdict_of
 Classify = Callable[[Sequence[np.ndarray]], list[tuple[float, ...]]]
 """K probabilities for each float32 wave; called from several threads."""
 
+
+@dataclass
+class ClipCount:
+    """Clips of all recordings so far: a long recording has many, and takes long before its result comes.
+
+    Attributes:
+        done: clips that are predicted.
+        known: clips of all recordings that were opened.
+        changed: called after each batch, in the thread that takes the results.
+    """
+
+    done: int = 0
+    known: int = 0
+    changed: Callable[[], None] = lambda: None
+
+
 _BATCH_SAMPLES = 120 * SAMPLE_RATE_HZ
 """Most audio of a batch of several clips."""
 
@@ -73,6 +89,7 @@ def predict_stream(
     batch: int,
     threads: int = 1,
     plan: WindowPlan | None = None,
+    count: ClipCount | None = None,
 ) -> Generator[RecordingPrediction]:
     """The prediction of each recording, in order. A bad one is an error of its own and stops nothing.
 
@@ -83,14 +100,16 @@ def predict_stream(
         batch: most clips of one call. The first calls have fewer, so that the first results come soon.
         threads: calls at the same time.
         plan: windows; None predicts each recording as a whole.
+        count: kept up to date, for a progress bar.
     """
     opened: deque[_Open] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
     try:
-        batches = _Batches(classify, pool, batch, threads)
+        batches = _Batches(classify, pool, batch, threads, count or ClipCount())
         for recording in recordings:
             entry = _Open.of(recording, plan)
             opened.append(entry)
+            batches.count.known += len(entry.clips)
             for start, end in entry.clips:
                 assert recording.samples is not None
                 batches.add(entry, recording.samples[start:end])
@@ -107,9 +126,15 @@ class _Batches:
     """Collects clips, and keeps at most one batch more than there are threads under way."""
 
     def __init__(
-        self, classify: Classify, pool: ThreadPoolExecutor, batch: int, threads: int
+        self,
+        classify: Classify,
+        pool: ThreadPoolExecutor,
+        batch: int,
+        threads: int,
+        count: ClipCount,
     ) -> None:
         self._classify, self._pool, self._threads = classify, pool, threads
+        self.count = count
         self._most = batch
         self._now = 1
         self._clips: list[tuple[_Open, np.ndarray]] = []
@@ -144,6 +169,8 @@ class _Batches:
             future, entries = self._running.popleft()
             for entry, values in zip(entries, future.result(), strict=True):
                 entry.probabilities.append(values)
+            self.count.done += len(entries)
+            self.count.changed()
 
 
 def _classified(classify: Classify, clips: list[np.ndarray]) -> list[tuple[float, ...]]:

@@ -20,6 +20,7 @@ from gmp_atl_dist.inference.classifier import Classifier
 from gmp_atl_dist.inference.predictor import probabilities_of
 from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.hubert import build_random
+from gmp_atl_dist.prediction.stream import ClipCount
 
 TOLERANCE = 1e-4
 """Of a probability against the padded forward pass of ``evaluate``."""
@@ -146,6 +147,18 @@ def test_windows_are_predicted_like_recordings_of_their_own(model: Path, tmp_pat
     assert result.verdict.probability == max(result.verdict.probabilities.values())
     with pytest.raises(CorpusError, match="absent"):
         predictor.windows(tmp_path / "absent.wav")
+
+
+def test_the_count_moves_within_a_long_recording(model: Path, tmp_path: Path) -> None:
+    count, seen = ClipCount(), []
+    count.changed = lambda: seen.append((count.done, count.known))
+    stream = Predictor(model).stream(
+        [write_noise(tmp_path / "long.wav", 30.0, seed=1)], window_s=1.0, hop_s=1.0, count=count
+    )
+    (result,) = stream
+    assert seen[-1] == (len(result.windows), len(result.windows)) == (30, 30)
+    assert len(seen) > 3
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 
 
 def test_a_recording_longer_than_any_of_training_is_predicted_and_noted(
