@@ -86,6 +86,14 @@ async def _from_form(request: Request, limits: Limits) -> bytes:
             f"the form cannot be read ({reason}); send one file as multipart/form-data",
         ) from e
     try:
+        fields = [name for name, value in form.multi_items() if not isinstance(value, UploadFile)]
+        if fields:
+            raise Refusal(
+                400,
+                "bad_form",
+                f"the form has the field {', '.join(map(repr, fields))}, which is no file; parameters "
+                f"belong into the address, as in ?window=3",
+            )
         files = [value for value in form.values() if isinstance(value, UploadFile)]
         return await files[0].read() if files else b""
     finally:

@@ -183,6 +183,15 @@ def test_what_cannot_be_used_is_named(
     assert (response.status_code, error_code(response)) == (status, code)
 
 
+def test_a_parameter_in_the_form_is_not_ignored(client: TestClient) -> None:
+    response = client.post(
+        "/v1/predict", files={"file": ("a.wav", wav(tone(2)))}, data={"window": "1"}
+    )
+    assert (response.status_code, error_code(response)) == (400, "bad_form")
+    assert "'window'" in response.text
+    assert "?window=3" in response.text
+
+
 def test_advice_is_what_a_client_can_do(client: TestClient) -> None:
     cancelling = post(client, wav(np.stack([tone(1), -tone(1)], axis=1))).text
     assert "give one channel of it" in cancelling
