@@ -33,6 +33,7 @@ from gmp_atl_dist.store.artifact import (
     find_artifact,
 )
 from gmp_atl_dist.store.checkpoints import ROOT as CHECKPOINTS
+from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import one_of_each_group
 from gmp_atl_dist.store.layout import check_layout, claim_layout
@@ -340,10 +341,17 @@ class _Looker:
                 ends_s = (progress.written_s or time.time()) + progress.ends_in_s
             # Nobody works towards the end that was expected when it was written.
             detail = progress.model_copy(update={"ends_in_s": None}).describe(time.time())
+        if state != "running" and (step := self._checkpoint(key)):
+            detail = ", ".join(filter(None, [detail, f"checkpoint at update {step}"]))
         self._note(stage, key, state, detail, ends_s)
         if not stage.identity_is_fingerprint:
             raise _EndOfWalk
         return Pending(stage)
+
+    def _checkpoint(self, key: ArtifactKey) -> int:
+        """The update from which a training continues; 0 without a checkpoint."""
+        sealed = Checkpoints(self.context.store, key.fingerprint).sealed()
+        return max((record.step for record in sealed), default=0)
 
     def _state(
         self, stage: Stage, key: ArtifactKey, progress: ProgressSnapshot | None, *, is_begun: bool

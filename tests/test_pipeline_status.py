@@ -18,6 +18,7 @@ from gmp_atl_dist.stages.base import Context, Pending, sealed
 from gmp_atl_dist.stages.mapped import map_parts
 from gmp_atl_dist.stages.warmup import Warmup
 from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter, Receipt, receipts_json
+from gmp_atl_dist.store.checkpoints import CheckpointRecord
 from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot, read_progress
 from gmp_atl_dist.tags import Tags
 
@@ -80,6 +81,16 @@ def test_half_done(experiment: RunConfig, context: Context) -> None:
     )
     assert rows["cluster fold1"].detail == "1/2 parts, busy 50 %"
     assert (rows["extract fold2"].state, rows["extract fold2"].detail) == ("stopped", "1 parts")
+    fingerprint = rows["finetune fold2"].fingerprint
+    saved = CheckpointRecord(folder="step-7", step=7, world_size=1, zero_stage=1, files=())
+    context.store.put(
+        f"checkpoints/{fingerprint}/step-7/_record.json", saved.model_dump_json().encode()
+    )
+    rows = {s.label: s for s in execution.survey(experiment, context)}
+    assert (rows["finetune fold2"].state, rows["finetune fold2"].detail) == (
+        "stopped",
+        "checkpoint at update 7",
+    )
 
 
 class Writes:

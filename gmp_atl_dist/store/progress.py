@@ -66,11 +66,14 @@ class ProgressSnapshot(BaseModel):
         return words
 
     def describe(self, now_s: float | None = None) -> str:
-        """One line. ``now_s`` is the Unix time now: with it, an old snapshot says how old it is."""
-        line = f"{self.done}/{self.total} {self.note()}"
+        """One line. ``now_s`` is the Unix time now: with it, an old snapshot says how old it is.
+
+        Its measures are left out, because nobody works at that pace any more.
+        """
+        count = f"{self.done}/{self.total}"
         if now_s is None or self.written_s is None or self.is_fresh(now_s):
-            return line
-        return f"{line}, last seen {_ago(now_s - self.written_s)} ago"
+            return f"{count} {self.note()}"
+        return f"{count} {self.unit}, last seen {_ago(now_s - self.written_s)} ago"
 
     def is_fresh(self, now_s: float) -> bool:
         """Whether it was written lately, so that somebody works on the stage at Unix time ``now_s``."""
