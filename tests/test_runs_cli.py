@@ -219,6 +219,8 @@ def test_runs_are_listed_and_shown(gmp_atl: Run, ran: Ran) -> None:
     uar = ran.record.scores["uar"]
     (line,) = [line for line in out.splitlines() if ran.name in line]
     assert f"{100 * uar.value:.1f} % ({100 * uar.low:.1f} to {100 * uar.high:.1f})" in line
+    assert ran.record.chance is not None
+    assert f"│ {100 * ran.record.chance:.1f} % " in line
     assert "done" in line
     (listed,) = json.loads(gmp_atl("runs", "--root", ran.root, "--json")[1])
     assert (listed["name"], listed["run_state"]) == (ran.name, "done")

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Runs below a root: list them with their scores, show one, remove one.")
 
-_RUN_HEADINGS = ("name", "state", "started", "took", "stages done", "UAR", "WAR", "corpus")
+_RUN_HEADINGS = (
+    *("name", "state", "started", "took", "stages done"),
+    *("UAR", "chance", "WAR", "corpus"),
+)
 _STAGE_HEADINGS = (
     "stage",
     "state",
@@ -36,7 +39,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="for machines")]
 
 @app.callback(invoke_without_command=True)
 def list_(context: typer.Context, root: RootOption = None, as_json: JsonOption = False) -> int:
-    """List the runs below a root: name, state, start, duration, stages done, scores."""
+    """List the runs below a root: name, state, start, duration, stages done, scores with chance."""
     from gmp_atl_dist.runs.names import read_runs, started_s
     from gmp_atl_dist.store.layout import open_root
     from gmp_atl_dist.store.run_state import duration_s, run_state, stage_state
@@ -70,6 +73,7 @@ def list_(context: typer.Context, root: RootOption = None, as_json: JsonOption =
                 how_long(duration_s(record)),
                 f"{done} of {len(record.stages)} reached",
                 score(record.scores.get("uar")),
+                "" if record.chance is None else f"{100 * record.chance:.1f} %",
                 score(record.scores.get("war"), interval=False),
                 record.corpus_name,
             )
