@@ -152,7 +152,13 @@ def test_config_schema_is_json_schema(gmp_atl: Run) -> None:
 
 
 def test_corpora(gmp_atl: Run, config: Path, tmp_path: Path) -> None:
-    assert gmp_atl("corpora", "list") == (0, "iemocap\nsynthetic\ntable\n", "")
+    code, out, err = gmp_atl("corpora", "list")
+    assert (code, err) == (0, "")
+    emodb = next(line for line in out.splitlines() if " emodb " in line)
+    assert [cell.strip() for cell in emodb.split("│")[1:5]] == [
+        *("emodb", "German", "10 (5 female, 5 male)", "535")
+    ]
+    assert all(f" {name} " in out for name in ("iemocap", "synthetic", "table", "folder"))
     code, out, _ = gmp_atl("corpora", "check", "-c", config)
     assert code == 0
     assert "40 utterances of 10 speakers\n" in out
