@@ -38,7 +38,9 @@ ADAPTERS = PluginGroup(
         "emovo": "gmp_atl_dist.corpora.emovo:Emovo",
         "esd": "gmp_atl_dist.corpora.esd:Esd",
         "folder": "gmp_atl_dist.corpora.folder:Folder",
+        "huggingface": "gmp_atl_dist.corpora.huggingface:HuggingFace",
         "iemocap": "gmp_atl_dist.corpora.iemocap:Iemocap",
+        "lhotse": "gmp_atl_dist.corpora.lhotse:Lhotse",
         "meld": "gmp_atl_dist.corpora.meld:Meld",
         "msp_podcast": "gmp_atl_dist.corpora.msp_podcast:MspPodcast",
         "nemo": "gmp_atl_dist.corpora.nemo:Nemo",
@@ -49,6 +51,7 @@ ADAPTERS = PluginGroup(
         "synthetic": "gmp_atl_dist.corpora.iemocap:Iemocap",
         "table": "gmp_atl_dist.corpora.table:Table",
         "tess": "gmp_atl_dist.corpora.tess:Tess",
+        "webdataset": "gmp_atl_dist.corpora.webdataset:WebDataset",
     },
 )
 

@@ -23,6 +23,7 @@ from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.base import Listed
 from gmp_atl_dist.corpora.card import Card
 from gmp_atl_dist.corpora.checks import spelling
+from gmp_atl_dist.corpora.fields import SPLITS
 from gmp_atl_dist.corpora.file_names import AUDIO_SUFFIXES, find_recordings
 from gmp_atl_dist.corpora.video import VIDEO_SUFFIXES
 from gmp_atl_dist.errors import ConfigError
@@ -31,11 +32,6 @@ from gmp_atl_dist.store.filesystem import Store
 
 _NEEDED = ("speaker", "emotion")
 _NAMES = (*_NEEDED, "gender", "session", "split")
-_SPLITS = {
-    "train": "train",
-    **dict.fromkeys(("valid", "validation", "val", "dev"), "valid"),
-    **dict.fromkeys(("test", "eval"), "test"),
-}
 _EXAMPLE = '"{speaker}/{emotion}/*.wav"'
 _PIECE = re.compile(r"\{(?P<name>[^{}]*)\}|(?P<deep>\*\*/)|(?P<any>\*)|(?P<text>[^{*]+|.)")
 
@@ -116,8 +112,8 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 def _utterance(path: str, parts: Mapping[str, str]) -> Utterance | str:
     split = spelling(parts.get("split", ""))
-    if split and split not in _SPLITS:
-        return f"split {parts['split']!r} is not known; known are {', '.join(_SPLITS)}"
+    if split and split not in SPLITS:
+        return f"split {parts['split']!r} is not known; known are {', '.join(SPLITS)}"
     return Utterance(
         utterance_id=path.rpartition(".")[0],
         path=path,
@@ -125,5 +121,5 @@ def _utterance(path: str, parts: Mapping[str, str]) -> Utterance | str:
         gender=cast("Gender", parts.get("gender", "")),
         emotion=spelling(parts["emotion"]),
         session=parts.get("session", ""),
-        split=_SPLITS[split] if split else "",
+        split=SPLITS[split] if split else "",
     )
