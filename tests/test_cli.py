@@ -191,7 +191,7 @@ def test_a_corpus_that_is_not_there(gmp_atl: Run, config: Path, tmp_path: Path) 
 def test_an_adapter_that_is_not_known(gmp_atl: Run, config: Path) -> None:
     code, _, err = gmp_atl("corpora", "check", "-c", config, "-s", "corpus.adapter=timit")
     assert code == 2
-    assert "'timit' is not known; known are iemocap, synthetic, table" in err
+    assert "'timit' is not known; known are cremad, emodb, " in err
 
 
 def test_an_unknown_stage(gmp_atl: Run, config: Path) -> None:

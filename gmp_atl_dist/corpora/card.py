@@ -20,6 +20,7 @@ class Card:
         speakers: their number, with their genders.
         utterances: their number.
         licence: in a few words; the corpus itself has the text.
+        example: path of a file, relative to ``runtime.corpus``.
         summary: one line.
     """
 
@@ -28,6 +29,7 @@ class Card:
     speakers: str
     utterances: str
     licence: str
+    example: str
     summary: str
 
 

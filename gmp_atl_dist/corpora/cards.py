@@ -6,6 +6,7 @@ table of ``docs/corpora.md`` are made from these cards.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gmp_atl_dist.corpora.base import adapter_names, find_adapter
@@ -19,6 +20,7 @@ _CARDS = {
         speakers="10 (5 female, 5 male)",
         utterances="10,039; the usual four classes: 5,531",
         licence="on request, research, no redistribution",
+        example="Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav",
         summary="acted dialogues of pairs, improvised and scripted, in 5 sessions",
     ),
     "synthetic": Card(
@@ -27,6 +29,7 @@ _CARDS = {
         speakers="10 (5 female, 5 male)",
         utterances="as many as asked for",
         licence="free of rights",
+        example="Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav",
         summary="artificial voices in the layout of IEMOCAP; tests software alone",
     ),
     "table": Card(
@@ -35,6 +38,7 @@ _CARDS = {
         speakers="any",
         utterances="any",
         licence="that of the corpus",
+        example="manifest.csv",
         summary="one CSV, TSV or Parquet file with a row per utterance",
     ),
 }
@@ -43,23 +47,29 @@ _CARDS = {
 
 @dataclass(frozen=True)
 class Listing:
-    """An adapter's name, and its card; None if its package gives none."""
+    """An adapter.
+
+    Attributes:
+        name: what ``corpus.adapter`` says.
+        card: None if its package gives none.
+        options: keys of ``corpus.options``, each with what it is for.
+    """
 
     name: str
     card: Card | None
+    options: Mapping[str, str]
 
 
 def all_cards() -> list[Listing]:
     """Every installed adapter, sorted by name. An adapter that cannot be loaded has no card."""
-    return [Listing(name, card_of(name)) for name in adapter_names()]
+    return [_listing(name) for name in adapter_names()]
 
 
-def card_of(name: str) -> Card | None:
-    """The card of one adapter."""
-    if name in _CARDS:
-        return _CARDS[name]
+def _listing(name: str) -> Listing:
     try:
-        card = getattr(find_adapter(name), "card", None)
+        adapter = find_adapter(name)
     except ConfigError:
-        return None  # of a package that is broken; a run that uses it says so
-    return card if isinstance(card, Card) else None
+        return Listing(name, None, {})  # of a package that is broken; a run that uses it says so
+    card = _CARDS.get(name, getattr(adapter, "card", None))
+    options = getattr(adapter, "options", {})
+    return Listing(name, card if isinstance(card, Card) else None, options)

@@ -64,6 +64,7 @@ class CremaD:
         speakers="91 (43 female, 48 male)",
         utterances="7,442",
         licence="ODbL 1.0",
+        example="AudioWAV/1001_DFA_ANG_XX.wav",
         summary="actors of many ages, 12 sentences, 6 emotions",
     )
 
@@ -86,5 +87,6 @@ class CremaD:
             )
 
         suffixes = (*AUDIO_SUFFIXES, ".flv")
-        example = "AudioWAV/1001_DFA_ANG_XX.wav"
-        return list_by_name(source, _NAME, read, example=example, suffixes=suffixes, faults=_FAULTS)
+        return list_by_name(
+            source, _NAME, read, example=self.card.example, suffixes=suffixes, faults=_FAULTS
+        )

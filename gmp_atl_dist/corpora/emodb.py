@@ -58,6 +58,7 @@ class EmoDb:
         speakers="10 (5 female, 5 male)",
         utterances="535",
         licence="free; citation asked for",
+        example="wav/03a01Fa.wav",
         summary="actors, 10 sentences, 7 emotions",
     )
 
@@ -65,7 +66,7 @@ class EmoDb:
         """All recordings; a problem names each file that is not named as published."""
         speakers = "|".join((*_WOMEN, *_MEN))
         pattern = rf"(?P<speaker>{speakers})[ab]\d\d(?P<emotion>[{''.join(_EMOTIONS)}])[a-z]"
-        return list_by_name(source, pattern, _read, example="wav/03a01Fa.wav")
+        return list_by_name(source, pattern, _read, example=self.card.example)
 
 
 def _read(path: str, parts: re.Match[str]) -> Utterance:

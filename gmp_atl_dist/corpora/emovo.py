@@ -53,12 +53,13 @@ class Emovo:
         speakers="6 (3 female, 3 male)",
         utterances="588",
         licence="free for research",
+        example="f1/dis-f1-b1.wav",
         summary="actors, 14 sentences, 7 emotions",
     )
 
     def list(self, source: Store, config: CorpusConfig) -> Listed:
         """All recordings; a problem names each file that is not named as published."""
-        return list_by_name(source, _NAME, _read, example="f1/dis-f1-b1.wav")
+        return list_by_name(source, _NAME, _read, example=self.card.example)
 
 
 def _read(path: str, parts: re.Match[str]) -> Utterance | str:

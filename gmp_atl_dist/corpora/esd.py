@@ -69,6 +69,7 @@ class Esd:
         speakers="20 (10 female, 10 male)",
         utterances="35,000",
         licence="on request, research",
+        example="0001/Angry/0001_000351.wav",
         summary="read sentences, 5 emotions, made for voice conversion",
     )
 
@@ -97,4 +98,4 @@ class Esd:
                 split=_SPLITS[parts["split"]],
             )
 
-        return list_by_name(source, _NAME, read, example="0001/Angry/0001_000351.wav")
+        return list_by_name(source, _NAME, read, example=self.card.example)

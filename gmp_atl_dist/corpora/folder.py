@@ -49,6 +49,7 @@ class Folder:
         speakers="any",
         utterances="any",
         licence="that of the corpus",
+        example="anna/happy/1.wav",
         summary="a folder of audio; its paths say speaker and emotion",
     )
 

@@ -64,6 +64,7 @@ class HuggingFace:
         speakers="any",
         utterances="any",
         licence="that of the corpus",
+        example="data/train-00000-of-00005.parquet",
         summary="Parquet shards of Hugging Face datasets, with the audio inside",
     )
 

@@ -69,6 +69,7 @@ class Lhotse:
         speakers="any",
         utterances="any",
         licence="that of the corpus",
+        example="cuts.jsonl.gz",
         summary="manifests of Lhotse: cuts, or recordings and supervisions",
     )
 

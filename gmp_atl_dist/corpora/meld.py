@@ -79,6 +79,7 @@ class Meld:
         speakers="about 300; six of them speak most",
         utterances="13,708",
         licence="GPL-3.0 (annotations); clips of a television series",
+        example="train_splits/dia0_utt0.mp4",
         summary="clips of a series, 7 emotions, official splits; needs FFmpeg",
     )
 
@@ -116,7 +117,7 @@ class Meld:
             source,
             _NAME,
             read,
-            example="train_splits/dia0_utt0.mp4",
+            example=self.card.example,
             suffixes=(*AUDIO_SUFFIXES, *VIDEO_SUFFIXES),
         )
         problems += [

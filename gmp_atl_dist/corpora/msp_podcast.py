@@ -84,6 +84,7 @@ class MspPodcast:
         speakers="over 3,000; many turns have unknown speakers",
         utterances="267,000 in release 2.0",
         licence="on request, research, no redistribution",
+        example="Audios/MSP-PODCAST_0001_0008.wav",
         summary="natural speech from podcasts, votes of listeners, official splits",
     )
 
@@ -132,8 +133,7 @@ class MspPodcast:
                 split=_SPLITS[split],
             )
 
-        example = "Audios/MSP-PODCAST_0001_0008.wav"
-        utterances, problems = list_by_name(source, _NAME, read, example=example)
+        utterances, problems = list_by_name(source, _NAME, read, example=self.card.example)
         problems += [
             Problem(f"{table}: {row['FileName']}", "has no recording; copy it below runtime.corpus")
             for name, row in rows.items()

@@ -56,12 +56,13 @@ class Nemo:
         speakers="9 (4 female, 5 male)",
         utterances="4,481",
         licence="CC BY-NC-SA 4.0",
+        example="samples/EB0_anger_1.wav",
         summary="actors, 90 sentences, 6 emotions",
     )
 
     def list(self, source: Store, config: CorpusConfig) -> Listed:
         """All recordings; a problem names each file that is not named as published."""
-        return list_by_name(source, _NAME, _read, example="samples/EB0_anger_1.wav")
+        return list_by_name(source, _NAME, _read, example=self.card.example)
 
 
 def _read(path: str, parts: re.Match[str]) -> Utterance:

@@ -68,6 +68,7 @@ class Ravdess:
         speakers="24 (12 female, 12 male)",
         utterances="1,440 spoken, 1,012 sung",
         licence="CC BY-NC-SA 4.0",
+        example="Actor_12/03-01-06-01-02-01-12.wav",
         summary="actors, 2 sentences, 8 emotions, speech and song",
     )
 
@@ -87,5 +88,4 @@ class Ravdess:
             )
 
         suffixes = (*AUDIO_SUFFIXES, ".mp4")
-        example = "Actor_12/03-01-06-01-02-01-12.wav"
-        return list_by_name(source, _NAME, read, example=example, suffixes=suffixes)
+        return list_by_name(source, _NAME, read, example=self.card.example, suffixes=suffixes)

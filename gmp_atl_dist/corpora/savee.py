@@ -55,12 +55,13 @@ class Savee:
         speakers="4 (male)",
         utterances="480",
         licence="on request, research, no redistribution",
+        example="AudioData/DC/a01.wav",
         summary="four men, 7 emotions",
     )
 
     def list(self, source: Store, config: CorpusConfig) -> Listed:
         """All recordings; a problem names each file that is not named as published."""
-        return list_by_name(source, _NAME, _read, example="AudioData/DC/a01.wav")
+        return list_by_name(source, _NAME, _read, example=self.card.example)
 
 
 def _read(path: str, parts: re.Match[str]) -> Utterance:

@@ -54,12 +54,13 @@ class Shemo:
         speakers="87 (31 female, 56 male)",
         utterances="3,000",
         licence="free for research",
+        example="female/F01A01.wav",
         summary="radio plays, 6 emotions, by vote",
     )
 
     def list(self, source: Store, config: CorpusConfig) -> Listed:
         """All recordings; a problem names each file that is not named as published."""
-        return list_by_name(source, _NAME, _read, example="female/F01A01.wav")
+        return list_by_name(source, _NAME, _read, example=self.card.example)
 
 
 def _read(path: str, parts: re.Match[str]) -> Utterance | str:

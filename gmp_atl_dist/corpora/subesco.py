@@ -54,12 +54,13 @@ class Subesco:
         speakers="20 (10 female, 10 male)",
         utterances="7,000",
         licence="CC BY 4.0",
+        example="F_02_MONIKA_S_1_NEUTRAL_5.wav",
         summary="actors, 10 sentences, 7 emotions, 5 takes",
     )
 
     def list(self, source: Store, config: CorpusConfig) -> Listed:
         """All recordings; a problem names each file that is not named as published."""
-        return list_by_name(source, _NAME, _read, example="F_02_MONIKA_S_1_NEUTRAL_5.wav")
+        return list_by_name(source, _NAME, _read, example=self.card.example)
 
 
 def _read(path: str, parts: re.Match[str]) -> Utterance:

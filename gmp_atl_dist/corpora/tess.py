@@ -58,12 +58,13 @@ class Tess:
         speakers="2 (female)",
         utterances="2,800",
         licence="CC BY-NC-ND 4.0",
+        example="OAF_Fear/OAF_back_fear.wav",
         summary="two women, 200 words in one sentence, 7 emotions",
     )
 
     def list(self, source: Store, config: CorpusConfig) -> Listed:
         """All recordings; a problem names each file that is not named as published."""
-        return list_by_name(source, _NAME, _read, example="OAF_Fear/OAF_back_fear.wav")
+        return list_by_name(source, _NAME, _read, example=self.card.example)
 
 
 def _read(path: str, parts: re.Match[str]) -> Utterance:

@@ -70,6 +70,7 @@ class WebDataset:
         speakers="any",
         utterances="any",
         licence="that of the corpus",
+        example="train-000000.tar",
         summary="tar shards of WebDataset, with audio and JSON per sample",
     )
 

@@ -10,7 +10,7 @@ from support.trees import write_tree
 
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
-from gmp_atl_dist.corpora.cards import all_cards, card_of
+from gmp_atl_dist.corpora.cards import all_cards
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.store.filesystem import Store
 
@@ -415,7 +415,19 @@ def test_real_copies_are_read_as_their_tables_say(data_root: Path, adapter: str)
 
 
 def test_every_adapter_has_a_card() -> None:
-    assert all(listing.card is not None for listing in all_cards())
-    card = card_of("emodb")
+    listings = {listing.name: listing for listing in all_cards()}
+    assert all(listing.card is not None for listing in listings.values())
+    emodb, esd = listings["emodb"].card, listings["esd"]
+    assert emodb is not None
+    assert (emodb.title, emodb.languages) == ("EmoDB", "German")
+    assert esd.options == {"language": "all, mandarin or english"}
+
+
+@pytest.mark.parametrize("adapter", TREES)
+def test_the_example_of_a_card_is_a_name_that_is_read(adapter: str, tmp_path: Path) -> None:
+    card = next(listing.card for listing in all_cards() if listing.name == adapter)
     assert card is not None
-    assert (card.title, card.languages) == ("EmoDB", "German")
+    write_tree(tmp_path, [card.example])
+    assert [u.path for u in read(tmp_path, adapter, max_bad_fraction=0.0).utterances] == [
+        card.example
+    ]
