@@ -75,6 +75,7 @@ format: .venv/.installed-dev ## let ruff mend what it can
 # The variable leaves out a notice about the theme's successor.
 docs: .venv/.installed-docs ## the documentation as a site, in site/; a broken link is an error
 	$(BIN)/python docs/generate_configuration.py
+	$(BIN)/python docs/generate_corpora.py
 	$(BIN)/python docs/generate_stages.py
 	$(BIN)/python docs/generate_screens.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -152,7 +152,13 @@ def test_config_schema_is_json_schema(gmp_atl: Run) -> None:
 
 
 def test_corpora(gmp_atl: Run, config: Path, tmp_path: Path) -> None:
-    assert gmp_atl("corpora", "list") == (0, "iemocap\nsynthetic\ntable\n", "")
+    code, out, err = gmp_atl("corpora", "list")
+    assert (code, err) == (0, "")
+    emodb = next(line for line in out.splitlines() if " emodb " in line)
+    assert [cell.strip() for cell in emodb.split("│")[1:5]] == [
+        *("emodb", "German", "10 (5 female, 5 male)", "535")
+    ]
+    assert all(f" {name} " in out for name in ("iemocap", "synthetic", "table", "folder"))
     code, out, _ = gmp_atl("corpora", "check", "-c", config)
     assert code == 0
     assert "40 utterances of 10 speakers\n" in out
@@ -185,7 +191,7 @@ def test_a_corpus_that_is_not_there(gmp_atl: Run, config: Path, tmp_path: Path) 
 def test_an_adapter_that_is_not_known(gmp_atl: Run, config: Path) -> None:
     code, _, err = gmp_atl("corpora", "check", "-c", config, "-s", "corpus.adapter=timit")
     assert code == 2
-    assert "'timit' is not known; known are iemocap, synthetic, table" in err
+    assert "'timit' is not known; known are cremad, emodb, " in err
 
 
 def test_an_unknown_stage(gmp_atl: Run, config: Path) -> None:

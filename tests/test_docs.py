@@ -143,6 +143,13 @@ def test_list_of_stages_is_up_to_date():
     )
 
 
+def test_table_of_adapters_is_up_to_date():
+    generator = _module(DOCS / "generate_corpora.py")
+    assert generator.PAGE.read_text(encoding="utf-8") == generator.page(), (
+        f"run {generator.COMMAND}"
+    )
+
+
 @pytest.mark.slow
 def test_screens_are_up_to_date():
     generator = _module(DOCS / "generate_screens.py")

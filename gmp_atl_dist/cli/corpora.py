@@ -25,10 +25,16 @@ app = typer.Typer(help="Corpora: list the adapters, check one, write a synthetic
 
 @app.command("list")
 def list_() -> int:
-    """Name the corpus adapters that are installed."""
-    from gmp_atl_dist.corpora.base import adapter_names
+    """The corpus adapters that are installed, with languages, speakers and licence of each corpus."""
+    from gmp_atl_dist.corpora.cards import all_cards
 
-    print("\n".join(adapter_names()))
+    rows = [
+        (name, card.languages, card.speakers, card.utterances, card.licence, card.summary)
+        if card is not None
+        else (name, "", "", "", "", "its package has no card")
+        for name, card in ((listing.name, listing.card) for listing in all_cards())
+    ]
+    print_table(("adapter", "languages", "speakers", "utterances", "licence", "what"), rows)
     return 0
 
 

@@ -14,11 +14,19 @@ RANDOM_SOURCE = "random:"
 """What ``model.source`` begins with where there is no checkpoint; the name of a size follows."""
 
 
+OptionValue: TypeAlias = bool | int | float | str
+"""An option of an adapter, a pooling or a loss, which says what it must be."""
+
+
 class CorpusConfig(Section):
     """Which utterances, with which labels. Where they lie is ``runtime.corpus``."""
 
     adapter: str = Field(
-        default="iemocap", description="iemocap, table, or an installed plug-in's name"
+        default="iemocap",
+        description="who reads the labels: a name that gmp-atl corpora list prints",
+    )
+    options: Annotated[dict[str, OptionValue], Added("0.4.0", left_out_at={})] = Field(
+        default_factory=dict, description="options of the adapter; it checks them"
     )
     emotions: tuple[str, ...] = Field(
         default=(), description="classes in this order; empty: the adapter's own set"
@@ -420,10 +428,6 @@ class PretrainConfig(FramePredictionConfig):
         if iteration == 2 and self.second_steps is not None:
             shared |= {"steps": self.second_steps, "epochs": None}
         return FramePredictionConfig.model_validate(shared)
-
-
-OptionValue: TypeAlias = bool | int | float | str
-"""An option of a pooling or loss. Its own options model says what it must be."""
 
 
 class FinetuneConfig(OptimConfig):

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from gmp_atl_dist.config import CorpusConfig
+from gmp_atl_dist.corpora.addresses import member_entries
 from gmp_atl_dist.corpora.audio_paths import below_corpus, is_absolute
+from gmp_atl_dist.corpora.card import check_options
 from gmp_atl_dist.corpora.checks import (
     WITHOUT_GENDER,
     check_utterance,
@@ -31,9 +33,25 @@ ADAPTERS = PluginGroup(
     "gmp_atl_dist.corpora",
     "corpus.adapter",
     {
+        "cremad": "gmp_atl_dist.corpora.cremad:CremaD",
+        "emodb": "gmp_atl_dist.corpora.emodb:EmoDb",
+        "emovo": "gmp_atl_dist.corpora.emovo:Emovo",
+        "esd": "gmp_atl_dist.corpora.esd:Esd",
+        "folder": "gmp_atl_dist.corpora.folder:Folder",
+        "huggingface": "gmp_atl_dist.corpora.huggingface:HuggingFace",
         "iemocap": "gmp_atl_dist.corpora.iemocap:Iemocap",
+        "lhotse": "gmp_atl_dist.corpora.lhotse:Lhotse",
+        "meld": "gmp_atl_dist.corpora.meld:Meld",
+        "msp_podcast": "gmp_atl_dist.corpora.msp_podcast:MspPodcast",
+        "nemo": "gmp_atl_dist.corpora.nemo:Nemo",
+        "ravdess": "gmp_atl_dist.corpora.ravdess:Ravdess",
+        "savee": "gmp_atl_dist.corpora.savee:Savee",
+        "shemo": "gmp_atl_dist.corpora.shemo:Shemo",
+        "subesco": "gmp_atl_dist.corpora.subesco:Subesco",
         "synthetic": "gmp_atl_dist.corpora.iemocap:Iemocap",
         "table": "gmp_atl_dist.corpora.table:Table",
+        "tess": "gmp_atl_dist.corpora.tess:Tess",
+        "webdataset": "gmp_atl_dist.corpora.webdataset:WebDataset",
     },
 )
 
@@ -44,7 +62,11 @@ Listed: TypeAlias = tuple[list[Utterance], list[Problem]]
 
 @runtime_checkable
 class Corpus(Protocol):
-    """An adapter. If ``default_emotions`` is empty, the classes are the emotions that it lists."""
+    """An adapter. If ``default_emotions`` is empty, the classes are the emotions that it lists.
+
+    It may have an attribute ``options``: the keys of ``corpus.options`` that it knows, each with what it is
+    for; and an attribute ``card`` (:class:`~gmp_atl_dist.corpora.card.Card`).
+    """
 
     @property
     def name(self) -> str: ...
@@ -125,6 +147,7 @@ def read_corpus(
         CorpusError: more than ``max_bad_fraction`` of the items are bad, or no utterance is left.
     """
     adapter = find_adapter(config.adapter)
+    check_options(config, getattr(adapter, "options", {}))
     listed, problems = adapter.list(source, config)
     merge = {spelling(old): spelling(new) for old, new in config.merge.items()}
     if gender_needed and listed and not any(u.gender for u in listed):
@@ -136,6 +159,7 @@ def read_corpus(
     known = {spelling(emotion): emotion for emotion in emotions}
     wanted = [u for u in merged if u.emotion in known or not config.ignore_other_emotions]
     files = {entry.path: entry for entry in source.list()} if wanted else {}
+    files |= member_entries((u.path for u in wanted), files)
     num_unread = len({p.item for p in problems})
     kept, unusable = _check_all(wanted, known, files, gender_needed)
     problems += unusable

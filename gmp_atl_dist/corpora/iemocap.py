@@ -23,6 +23,8 @@ Pitfalls:
     the largest class of all). ``corpus.emotions`` can add classes: frustrated, surprised, fearful,
     disgusted, other, undecided, and excited as a separate class.
 
+Options: ``corpus.options.dialogues = "all"`` (default), ``"improvised"`` or ``"scripted"``.
+
 Cite: Busso, C. et al. (2008). IEMOCAP: Interactive emotional dyadic motion capture database.
 Language Resources and Evaluation 42(4), 335-359.
 """
@@ -30,12 +32,13 @@ Language Resources and Evaluation 42(4), 335-359.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.base import Listed
+from gmp_atl_dist.corpora.card import read_choice
 from gmp_atl_dist.corpora.checks import spelling
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import Gender, Problem, Utterance
@@ -62,6 +65,8 @@ _UTTERANCE = re.compile(r"(?P<dialogue>Ses0(?P<session>[1-5])[FM]_\w+)_(?P<gende
 _LINE = re.compile(
     r"\[\s*[\d.]+\s*-\s*[\d.]+\s*\]\s+(?P<utterance>\S+)\s+(?P<code>\S+)\s+\[[^\]]*\]"
 )
+# What the ids of a dialogue of each kind hold: Ses01F_impro01_M003, Ses01F_script01_1_M003.
+_PARTS = {"all": "", "improvised": "_impro", "scripted": "_script"}
 _GENDERS: dict[str, Gender] = {"F": "female", "M": "male"}
 
 
@@ -71,6 +76,7 @@ class Iemocap:
 
     name: ClassVar[str] = "iemocap"
     default_emotions: ClassVar[tuple[str, ...]] = _FOUR
+    options: ClassVar[Mapping[str, str]] = {"dialogues": "all, improvised or scripted"}
 
     def list(self, source: Store, config: CorpusConfig) -> Listed:
         """Utterances of the four classes and of the classes that ``config.emotions`` adds.
@@ -83,6 +89,7 @@ class Iemocap:
         names = dict(_EMOTIONS)
         if "excited" not in {*wanted, *merge}:
             names["exc"] = "happy"
+        part = read_choice(config, "dialogues", tuple(_PARTS))
         utterances: list[Utterance] = []
         problems: list[Problem] = []
         num_files = 0
@@ -96,6 +103,8 @@ class Iemocap:
                 parsed = _parse(line, session, names)
                 if isinstance(parsed, str):
                     problems.append(Problem(f"{path}:{number}", parsed))
+                elif _PARTS[part] not in parsed.utterance_id:
+                    continue
                 elif merge.get(parsed.emotion, parsed.emotion) in wanted:
                     utterances.append(parsed)
         if not num_files:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.corpora.addresses import file_of
 from gmp_atl_dist.corpora.audio_paths import below_corpus, is_absolute
 from gmp_atl_dist.corpora.base import find_adapter
 from gmp_atl_dist.corpora.folds import plan_folds
@@ -38,7 +39,7 @@ def check_corpus(config: RunConfig, timeout_s: float, labels_s: float) -> Iterat
         sample = sorted({0, len(utterances) // 2, len(utterances) - 1}) if utterances else []
         given = [utterances[i].path for i in sample]
         paths = [_below(path, source, config) or path for path in given]
-        missing = [path for path in paths if is_absolute(path) or not source.exists(path)]
+        missing = [path for path in paths if is_absolute(path) or not source.exists(file_of(path))]
     except TimeoutError:
         value = f"reading its labels took more than {labels_s:g} s"
         yield warning(

@@ -17,8 +17,10 @@ import pyarrow as pa
 
 from gmp_atl_dist.audio import DEFAULT_CHANNEL, SAMPLE_RATE_HZ, ChannelsCancelError, decode_pcm16
 from gmp_atl_dist.config import CorpusConfig, Json, digest, hashed
+from gmp_atl_dist.corpora.addresses import in_reading_order
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.checks import refuse_too_many_bad
+from gmp_atl_dist.corpora.containers import Recordings
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import (
     AUDIO_SCHEMA,
@@ -149,7 +151,7 @@ def plan_parts(listing: CorpusListing, part_audio_s: float) -> list[Task]:
         payload = json.dumps([{name: getattr(u, name) for name in _FIELDS} for u in members])
         tasks.append(Task(f"part-{len(tasks):05d}", payload))
 
-    for utterance in listing.utterances:
+    for utterance in in_reading_order(listing.utterances):
         members.append(utterance)
         held_bytes += _expected_bytes(utterance, listing.sizes[utterance.path])
         if held_bytes >= budget_bytes:
@@ -217,7 +219,7 @@ class _Decoder:
     def __init__(self, argument: _DecoderArgument) -> None:
         self._argument = argument
         self._out = ArtifactWriter(argument.store, argument.key)
-        self._last: tuple[str, bytes] | None = None
+        self._recordings = Recordings(argument.source)
 
     def __call__(self, task: Task) -> str:
         rows: list[dict[str, object]] = []
@@ -245,7 +247,7 @@ class _Decoder:
     def _decode(self, utterance: Utterance, part: str, row: int) -> dict[str, object]:
         config = self._argument.config
         pcm16 = decode_pcm16(
-            self._recording(utterance.path),
+            self._recordings.read(utterance.path),
             start_s=utterance.start_s,
             end_s=utterance.end_s,
             min_s=config.min_s,
@@ -265,11 +267,3 @@ class _Decoder:
             row=row,
         )
         return {**asdict(stored), "pcm16": pcm16.astype("<i2", copy=False).tobytes()}
-
-    def _recording(self, path: str) -> bytes:
-        """The bytes of the file. The last file is kept, because the next segment is often from it."""
-        if self._last is None or self._last[0] != path:
-            # Released first, so that memory never holds two long recordings.
-            self._last = None
-            self._last = (path, self._argument.source.read(path))
-        return self._last[1]

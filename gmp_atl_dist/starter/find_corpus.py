@@ -14,6 +14,7 @@ import soundfile as sf
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.audio_paths import is_absolute
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
+from gmp_atl_dist.corpora.containers import Recordings
 from gmp_atl_dist.corpora.delimited import column_names, find_delimiter
 from gmp_atl_dist.corpora.table import NEEDED, read_outside
 from gmp_atl_dist.errors import ConfigError, CorpusError
@@ -213,12 +214,13 @@ def _mean_s(source: Store, listing: CorpusListing) -> float:
     utterances = listing.utterances
     step = max(1, len(utterances) // _MOST_HEADERS)
     lengths: list[float] = []
+    recordings = Recordings(source)
     for u in utterances[::step]:
         if u.start_s is not None and u.end_s is not None:
             lengths.append(u.end_s - u.start_s)
             continue
         try:
-            with sf.SoundFile(io.BytesIO(source.read(u.path))) as recording:
+            with sf.SoundFile(io.BytesIO(recordings.read(u.path))) as recording:
                 lengths.append(recording.frames / recording.samplerate - (u.start_s or 0.0))
         except (sf.SoundFileError, UnreadableError):
             continue  # a bad recording; ingest names it

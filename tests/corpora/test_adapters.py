@@ -1,0 +1,433 @@
+"""Each adapter of one known corpus, on a miniature tree in the official layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from support.trees import write_tree
+
+from gmp_atl_dist.config import CorpusConfig
+from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
+from gmp_atl_dist.corpora.cards import all_cards
+from gmp_atl_dist.errors import ConfigError, CorpusError
+from gmp_atl_dist.store.filesystem import Store
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What a miniature tree holds, and what must be read from it.
+
+    ``good``: path -> speaker, gender, emotion. ``left_out``: recordings that the docstring lists as left
+    out. ``bad``: path -> what is said about it.
+    """
+
+    good: dict[str, tuple[str, str, str]]
+    bad: dict[str, str]
+    left_out: tuple[str, ...] = ()
+    texts: dict[str, str] = field(default_factory=dict)
+
+
+TREES = {
+    "emodb": Tree(
+        good={
+            "wav/03a01Fa.wav": ("emodb_03", "male", "happy"),
+            "wav/16b10Lb.wav": ("emodb_16", "female", "bored"),
+            "wav/08a02Ea.wav": ("emodb_08", "female", "disgusted"),
+            "wav/15a05Wb.wav": ("emodb_15", "male", "angry"),
+            "wav/13b02Tc.wav": ("emodb_13", "female", "sad"),
+            "wav/09a07Aa.wav": ("emodb_09", "female", "fearful"),
+            "wav/11a01Nd.wav": ("emodb_11", "male", "neutral"),
+        },
+        bad={"wav/03a01Xa.wav": "not like wav/03a01Fa", "wav/99a01Fa.wav": "not like"},
+        texts={"erkennung.txt": "x", "lablaut/03a01Fa.lablaut": "x", "silb/03a01Fa.silb": "x"},
+    ),
+    "ravdess": Tree(
+        good={
+            "Actor_12/03-01-06-01-02-01-12.wav": ("ravdess_12", "female", "fearful"),
+            "Actor_01/03-01-02-02-01-02-01.wav": ("ravdess_01", "male", "calm"),
+            "Actor_24/03-01-08-02-01-02-24.wav": ("ravdess_24", "female", "surprised"),
+        },
+        bad={
+            "Actor_01/03-01-09-01-01-01-01.wav": "not like",
+            "Actor_25/03-01-01-01-01-01-25.wav": "not like",
+        },
+        left_out=(
+            "song/Actor_01/03-02-03-01-01-01-01.wav",
+            "Actor_01/01-01-02-02-01-02-01.mp4",
+            "Actor_01/02-01-02-02-01-02-01.mp4",
+        ),
+    ),
+    "cremad": Tree(
+        good={
+            "AudioWAV/1001_DFA_ANG_XX.wav": ("cremad_1001", "male", "angry"),
+            "AudioWAV/1002_IEO_HAP_HI.wav": ("cremad_1002", "female", "happy"),
+            "AudioWAV/1040_ITH_SAD_X.wav": ("cremad_1040", "female", "sad"),
+        },
+        bad={
+            "AudioWAV/1076_MTI_SAD_XX.wav": "known fault of the release: it has no sound",
+            "AudioWAV/1064_IEO_DIS_MD.wav": "known fault of the release: it holds all emotions",
+            "AudioWAV/1001_DFA_BOR_XX.wav": "not like",
+        },
+        left_out=("AudioMP3/1001_DFA_ANG_XX.mp3", "VideoFlash/1001_DFA_ANG_XX.flv"),
+        texts={
+            "VideoDemographics.csv": '"ActorID","Age","Sex","Race"\n1001,51,"Male",x\n'
+            '1002,21,"Female",x\n1040,42,"Female",x\n1076,25,"Female",x\n',
+            "README.md": "x",
+        },
+    ),
+    "emovo": Tree(
+        good={
+            "f1/dis-f1-b1.wav": ("emovo_f1", "female", "disgusted"),
+            "m3/gio-m3-n5.wav": ("emovo_m3", "male", "happy"),
+            "f2/rab-f2-l4.wav": ("emovo_f2", "female", "angry"),
+            "m1/pau-m1-d2.wav": ("emovo_m1", "male", "fearful"),
+            "m1/tri-m1-d2.wav": ("emovo_m1", "male", "sad"),
+            "m1/sor-m1-d2.wav": ("emovo_m1", "male", "surprised"),
+            "m1/neu-m1-d2.wav": ("emovo_m1", "male", "neutral"),
+        },
+        bad={
+            "f1/dis-f2-b1.wav": "lies in f1 and is named f2",
+            "m4/dis-m4-b1.wav": "not like f1/dis-f1-b1.wav",
+        },
+        texts={"documents/readme.txt": "x"},
+    ),
+    "nemo": Tree(
+        good={
+            "samples/EB0_anger_1.wav": ("nemo_EB0", "female", "angry"),
+            "samples/WR0_surprised_90.wav": ("nemo_WR0", "male", "surprised"),
+            "samples/MK0_happiness_2.wav": ("nemo_MK0", "female", "happy"),
+            "samples/SM0_neutral_2.wav": ("nemo_SM0", "male", "neutral"),
+        },
+        bad={"samples/XX0_anger_1.wav": "not like", "samples/EB0_joy_1.wav": "not like"},
+        texts={"data.tsv": "file_id\temotion\n", "LICENSE": "x"},
+    ),
+    "savee": Tree(
+        good={
+            "AudioData/DC/a01.wav": ("savee_DC", "male", "angry"),
+            "AudioData/JE/sa03.wav": ("savee_JE", "male", "sad"),
+            "AudioData/JK/su15.wav": ("savee_JK", "male", "surprised"),
+            "ALL/KL_n30.wav": ("savee_KL", "male", "neutral"),
+        },
+        bad={"AudioData/DC/x01.wav": "not like", "AudioData/XX/a01.wav": "not like"},
+        texts={"Info.txt": "x"},
+    ),
+    "tess": Tree(
+        good={
+            "OAF_Fear/OAF_back_fear.wav": ("tess_OAF", "female", "fearful"),
+            "YAF_pleasant_surprised/YAF_bar_ps.wav": ("tess_YAF", "female", "surprised"),
+            "OAF_neutral/OA_bite_neutral.wav": ("tess_OAF", "female", "neutral"),
+        },
+        bad={
+            "OAF_neutral/OA_back_neutral.wav": "not like",
+            "copy/OAF_Fear/OAF_back_fear.wav": "its id occurs more than once",
+        },
+    ),
+    "shemo": Tree(
+        good={
+            "female/F01A01.wav": ("shemo_F01", "female", "angry"),
+            "male/M56W02.wav": ("shemo_M56", "male", "surprised"),
+            "male/M01F02.wav": ("shemo_M01", "male", "fearful"),
+        },
+        bad={
+            "male/F01N05.wav": "lies in male and is named as female",
+            "male/M01X01.wav": "not like female/F01A01.wav",
+        },
+        texts={"transcript/F01A01.txt": "x"},
+    ),
+    "subesco": Tree(
+        good={
+            "F_02_MONIKA_S_1_NEUTRAL_5.wav": ("subesco_F_02", "female", "neutral"),
+            "M_02_TUHIN_S_10_SURPRISE_1.wav": ("subesco_M_02", "male", "surprised"),
+        },
+        bad={"F_02_MONIKA_S_1_CALM_5.wav": "not like"},
+    ),
+    "esd": Tree(
+        good={
+            "0001/Angry/0001_000351.wav": ("esd_0001", "female", "angry"),
+            "0004/Neutral/0004_000350.wav": ("esd_0004", "male", "neutral"),
+            "0020/Surprise/0020_001750.wav": ("esd_0020", "male", "surprised"),
+            "0015/Happy/test/0015_000721.wav": ("esd_0015", "female", "happy"),
+        },
+        bad={
+            "0001/Angry/0001_000350.wav": "lies in Angry, which holds the numbers 351 to 700",
+            "0001/Angry/0021_000351.wav": "not like 0001/Angry/0001_000351.wav",
+        },
+        texts={"0001/0001.txt": "0001_000351\tx\t生气\n", "ReadMe.txt": "x"},
+    ),
+}
+NOT_AUDIO = "notes.zip"
+
+
+def read(root: Path, adapter: str, **config: object) -> CorpusListing:
+    corpus = CorpusConfig.model_validate({"adapter": adapter, "max_bad_fraction": 1.0, **config})
+    return read_corpus(corpus, Store.open(str(root)), gender_needed=False)
+
+
+@pytest.mark.parametrize("adapter", TREES)
+def test_every_file_of_the_release_is_read_or_named(adapter: str, tmp_path: Path) -> None:
+    tree = TREES[adapter]
+    write_tree(tmp_path, [*tree.good, *tree.bad, *tree.left_out, "x/._a.wav"], tree.texts)
+    (tmp_path / NOT_AUDIO).write_bytes(b"x")
+    listing = read(tmp_path, adapter)
+    found = {u.path: (u.speaker, u.gender, u.emotion) for u in listing.utterances}
+    named = {p.item: p.reason for p in listing.problems}
+    copies = {path for path, reason in tree.bad.items() if "more than once" in reason}
+    if copies:
+        # Of two copies of an id, the one that comes first by its path is used.
+        found = {path.removeprefix("copy/"): labels for path, labels in found.items()}
+        assert any("occurs more than once" in reason for reason in named.values())
+    assert found == tree.good
+    for path in tree.bad.keys() - copies:
+        assert tree.bad[path] in named.pop(path)
+    assert named.pop(NOT_AUDIO) == "is neither a recording nor a text; move it away"
+    assert len(named) == len(copies), "nothing else is wrong"
+    assert listing.num_bad == len(tree.bad) + 1
+    with pytest.raises(CorpusError) as error:
+        read(tmp_path, adapter, max_bad_fraction=0.0)
+    assert all(path in error.value.message for path in tree.bad.keys() - copies)
+
+
+@pytest.mark.parametrize("adapter", TREES)
+def test_ids_and_speakers_are_those_of_no_other_corpus(adapter: str, tmp_path: Path) -> None:
+    write_tree(tmp_path, TREES[adapter].good, TREES[adapter].texts)
+    listing = read(tmp_path, adapter, max_bad_fraction=0.0)
+    assert not listing.problems
+    assert all(u.utterance_id.startswith(f"{adapter}_") for u in listing.utterances)
+    assert all(u.speaker.startswith(f"{adapter}_") for u in listing.utterances)
+
+
+@pytest.mark.parametrize("adapter", TREES)
+def test_another_folder_is_an_error_that_shows_a_name(adapter: str, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"holds no recording; set runtime.corpus to the folder"):
+        read(tmp_path, adapter)
+
+
+def test_options_choose_parts_of_a_corpus(tmp_path: Path) -> None:
+    song = "song/Actor_01/03-02-03-01-01-01-01.wav"
+    write_tree(tmp_path / "r", [*TREES["ravdess"].good, song])
+    for channel, number in (("speech", 3), ("song", 1), ("all", 4)):
+        listing = read(tmp_path / "r", "ravdess", options={"channel": channel})
+        assert len(listing.utterances) == number
+    write_tree(tmp_path / "e", TREES["esd"].good)
+    for language, number in (("all", 4), ("mandarin", 2), ("english", 2)):
+        listing = read(tmp_path / "e", "esd", options={"language": language})
+        assert len(listing.utterances) == number
+    assert {u.path: u.split for u in listing.utterances} == {
+        "0020/Surprise/0020_001750.wav": "",
+        "0015/Happy/test/0015_000721.wav": "test",
+    }
+
+
+def test_an_option_that_changes_nothing_is_refused(tmp_path: Path) -> None:
+    write_tree(tmp_path, TREES["ravdess"].good)
+    with pytest.raises(
+        ConfigError, match=r"options\.channel: 'opera' is not known; known are speech"
+    ):
+        read(tmp_path, "ravdess", options={"channel": "opera"})
+    with pytest.raises(ConfigError, match=r"'ravdess' has no 'chanel'; it has channel: speech"):
+        read(tmp_path, "ravdess", options={"chanel": "song"})
+    with pytest.raises(ConfigError, match=r"'emodb' has no 'channel'; it has no option"):
+        read(tmp_path, "emodb", options={"channel": "song"})
+
+
+def test_cremad_without_its_table_does_not_know_genders(tmp_path: Path) -> None:
+    write_tree(tmp_path, TREES["cremad"].good)
+    assert {u.gender for u in read(tmp_path, "cremad").utterances} == {"unknown"}
+
+
+MSP = {
+    "Labels/labels_consensus.csv": "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set\n"
+    "MSP-PODCAST_0001_0008.wav,N,3.4,4.2,3.6,127,Male,Test1\n"
+    "MSP-PODCAST_0001_0019.wav,H,4,4,4,Unknown,Unknown,Train\n"
+    "MSP-PODCAST_0002_0033.wav,A,4,4,4,Unknown,Female,Train\n"
+    "MSP-PODCAST_0003_0005.wav,C,4,4,4,7,Female,Development\n"
+    "MSP-PODCAST_0004_0001.wav,X,4,4,4,8,Female,Train\n"
+    "MSP-PODCAST_0005_0001_0002.wav,S,4,4,4,9,Female,Test2\n"
+    "MSP-PODCAST_0006_0001.wav,D,4,4,4,10,Male,Train\n",
+}
+MSP_AUDIO = (
+    *("0001_0008", "0001_0019", "0002_0033", "0003_0005", "0004_0001", "0005_0001_0002"),
+    *("test3_0001", "0099_0001"),
+)
+
+
+def test_msp_podcast_has_official_splits_and_unknown_people(tmp_path: Path) -> None:
+    write_tree(tmp_path, [f"Audios/MSP-PODCAST_{name}.wav" for name in MSP_AUDIO], MSP)
+    listing = read(tmp_path, "msp_podcast")
+    rows = {
+        u.utterance_id[12:]: (u.speaker, u.gender, u.emotion, u.split) for u in listing.utterances
+    }
+    assert rows == {
+        "0001_0008": ("msp_127", "male", "neutral", "test"),
+        "0001_0019": ("msp_Unknown_0001", "unknown", "happy", "train"),
+        "0002_0033": ("msp_Unknown_0002", "female", "angry", "train"),
+        "0003_0005": ("msp_7", "female", "contemptuous", "valid"),
+    }
+    assert {p.item: p.reason.partition(";")[0] for p in listing.problems} == {
+        "Audios/MSP-PODCAST_0099_0001.wav": "has no row in Labels/labels_consensus.csv",
+        "Labels/labels_consensus.csv: MSP-PODCAST_0006_0001.wav": "has no recording",
+    }
+    both = read(tmp_path, "msp_podcast", options={"test": "all"})
+    assert len(both.utterances) == 5
+    second = read(tmp_path, "msp_podcast", options={"test": "test2"})
+    assert [u.speaker for u in second.utterances if u.split == "test"] == ["msp_9"]
+    asked = read(
+        tmp_path, "msp_podcast", emotions=["neutral", "undecided"], ignore_other_emotions=True
+    )
+    assert sorted(u.emotion for u in asked.utterances) == ["neutral", "undecided"]
+
+
+def test_msp_podcast_without_labels_is_an_error(tmp_path: Path) -> None:
+    write_tree(tmp_path, ["Audios/MSP-PODCAST_0001_0008.wav"])
+    with pytest.raises(CorpusError, match=r"there is no labels_consensus\.csv"):
+        read(tmp_path, "msp_podcast")
+    write_tree(tmp_path, [], {"labels_consensus.csv": "FileName,EmoClass\nx,N\n"})
+    with pytest.raises(CorpusError, match=r"lacks the columns SpkrID, Gender, Split_Set"):
+        read(tmp_path, "msp_podcast")
+
+
+_MELD_HEAD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season\n"
+MELD = {
+    "MELD.Raw/train/train_sent_emo.csv": f'{_MELD_HEAD}1,"Oh, no.",Joey,joy,positive,0,0,8\n'
+    "2,Hi,Mark,sadness,negative,0,1,8\n3,Hi,Ross,neutral,neutral,125,3,8\n",
+    "MELD.Raw/dev_sent_emo.csv": f"{_MELD_HEAD}1,Hi,Monica,anger,negative,0,0,8\n"
+    "2,Hi,Phoebe,fear,negative,110,7,8\n",
+    "MELD.Raw/test_sent_emo.csv": f"{_MELD_HEAD}1,Hi,Rachel,surprise,positive,0,0,8\n",
+}
+MELD_CLIPS = (
+    "MELD.Raw/train/train_splits/dia0_utt0.mp4",
+    "MELD.Raw/train/train_splits/dia0_utt1.mp4",
+    "MELD.Raw/train/train_splits/dia125_utt3.mp4",
+    "MELD.Raw/dev/dev_splits_complete/dia0_utt0.mp4",
+    "MELD.Raw/test/output_repeated_splits_test/dia0_utt0.mp4",
+    "MELD.Raw/test/output_repeated_splits_test/final_videos_testdia0_utt0.mp4",
+    "MELD.Raw/test/output_repeated_splits_test/._dia0_utt0.mp4",
+    "MELD.Raw/test/output_repeated_splits_test/dia9_utt9.mp4",
+)
+
+
+def test_meld_has_official_splits_and_the_names_of_its_table(tmp_path: Path) -> None:
+    write_tree(tmp_path, MELD_CLIPS, MELD)
+    listing = read(tmp_path, "meld")
+    rows = {u.utterance_id: (u.speaker, u.gender, u.emotion, u.split) for u in listing.utterances}
+    assert rows == {
+        "meld_train_dia0_utt0": ("meld_Joey", "male", "happy", "train"),
+        "meld_train_dia0_utt1": ("meld_Mark", "unknown", "sad", "train"),
+        "meld_dev_dia0_utt0": ("meld_Monica", "female", "angry", "valid"),
+        "meld_test_dia0_utt0": ("meld_Rachel", "female", "surprised", "test"),
+    }
+    assert {p.item.rpartition("/")[2]: p.reason.partition(";")[0] for p in listing.problems} == {
+        "dia125_utt3.mp4": "known fault of the release: it is damaged",
+        "dia9_utt9.mp4": "has no row in test_sent_emo.csv",
+        "dev: dia110_utt7": "has no clip",
+    }
+
+
+FOLDER = ("anna/happy/1.wav", "anna/Sad/2.wav", "ben/happy/3.flac", "stray.wav", "ben/x/y/4.wav")
+
+
+def test_a_folder_with_a_pattern(tmp_path: Path) -> None:
+    write_tree(tmp_path, FOLDER, {"README": "x"})
+    listing = read(tmp_path, "folder", options={"pattern": "{speaker}/{emotion}/*.wav"})
+    rows = {u.utterance_id: (u.speaker, u.emotion) for u in listing.utterances}
+    assert rows == {"anna/happy/1": ("anna", "happy"), "anna/Sad/2": ("anna", "sad")}
+    assert sorted(p.item for p in listing.problems) == [
+        "ben/happy/3.flac",
+        "ben/x/y/4.wav",
+        "stray.wav",
+    ]
+    pattern = "**/{gender}-{speaker}_{emotion}_*.*"
+    write_tree(tmp_path / "b", ["a/b/F-s1_Happy_1.wav", "m-s_2_sad_x_2.wav"])
+    listing = read(tmp_path / "b", "folder", options={"pattern": pattern})
+    assert {(u.speaker, u.gender, u.emotion) for u in listing.utterances} == {
+        ("s1", "female", "happy"),
+        ("s", "male", "2"),
+    }, "the shortest speaker that fits"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    {
+        "": "is missing; the adapter folder needs one",
+        "{speaker}/*.wav": "lacks {emotion}",
+        "{speaker}/{emotion}/{speaker}.wav": "{speaker} occurs twice",
+        "{speaker}/{emotion}/{age}.wav": "{age} is not known; known are speaker, emotion",
+    }.items(),
+)
+def test_a_pattern_that_cannot_be_meant_is_refused(
+    tmp_path: Path, pattern: str, message: str
+) -> None:
+    write_tree(tmp_path, FOLDER)
+    with pytest.raises(ConfigError) as error:
+        read(tmp_path, "folder", options={"pattern": pattern} if pattern else {})
+    assert message in error.value.message
+
+
+IEMOCAP = {
+    f"Session1/dialog/EmoEvaluation/{dialogue}.txt": "".join(
+        f"[{i}.0 - {i}.9]\t{dialogue}_F{i:03d}\t{code}\t[2.5, 2.5, 2.5]\n"
+        for i, code in enumerate(("neu", "hap", "exc", "ang", "sad", "fru", "xxx"))
+    )
+    for dialogue in ("Ses01F_impro01", "Ses01M_script02_1")
+}
+SIX = ["neutral", "happy", "angry", "sad", "excited", "frustrated"]
+
+
+@pytest.mark.parametrize(
+    ("dialogues", "emotions", "number"),
+    [
+        ("all", [], 10),
+        ("improvised", [], 5),
+        ("scripted", [], 5),
+        ("improvised", [*SIX[:4], "frustrated"], 6),
+        ("all", SIX, 12),
+    ],
+)
+def test_variants_of_iemocap(
+    tmp_path: Path, dialogues: str, emotions: list[str], number: int
+) -> None:
+    audio = [
+        f"Session1/sentences/wav/{dialogue}/{dialogue}_F{i:03d}.wav"
+        for dialogue in ("Ses01F_impro01", "Ses01M_script02_1")
+        for i in range(7)
+    ]
+    write_tree(tmp_path, audio, IEMOCAP)
+    options = {"dialogues": dialogues}
+    listing = read(tmp_path, "iemocap", emotions=emotions, options=options)
+    assert len(listing.utterances) == number
+    kind = {"all": "", "improvised": "_impro", "scripted": "_script"}[dialogues]
+    assert all(kind in u.utterance_id for u in listing.utterances)
+    assert set(listing.emotions) == set(emotions or SIX[:4])
+
+
+@pytest.mark.parametrize("adapter", ["emodb", "nemo"])
+def test_real_copies_are_read_as_their_tables_say(data_root: Path, adapter: str) -> None:
+    root = data_root / {"emodb": "emodb2s", "nemo": "nemo"}[adapter]
+    if not root.is_dir():
+        pytest.skip(f"{root} is not there")
+    columns = {"id": "utt_id"}
+    table = read(root, "table", columns=columns, merge={"disgust": "disgusted"})
+    found = read(root, adapter, max_bad_fraction=0.0)
+    assert found.utterances == table.utterances
+    assert not found.problems
+
+
+def test_every_adapter_has_a_card() -> None:
+    listings = {listing.name: listing for listing in all_cards()}
+    assert all(listing.card is not None for listing in listings.values())
+    emodb, esd = listings["emodb"].card, listings["esd"]
+    assert emodb is not None
+    assert (emodb.title, emodb.languages) == ("EmoDB", "German")
+    assert esd.options == {"language": "all, mandarin or english"}
+
+
+@pytest.mark.parametrize("adapter", TREES)
+def test_the_example_of_a_card_is_a_name_that_is_read(adapter: str, tmp_path: Path) -> None:
+    card = next(listing.card for listing in all_cards() if listing.name == adapter)
+    assert card is not None
+    write_tree(tmp_path, [card.example])
+    assert [u.path for u in read(tmp_path, adapter, max_bad_fraction=0.0).utterances] == [
+        card.example
+    ]
