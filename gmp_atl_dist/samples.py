@@ -25,13 +25,14 @@ def to_pcm16(samples: npt.NDArray[np.floating]) -> npt.NDArray[np.int16]:
     return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
-def is_silent(samples: npt.NDArray[np.int16] | npt.NDArray[np.floating]) -> bool:
+def is_silent(samples: npt.NDArray[np.int16 | np.floating]) -> bool:
     """Whether samples (N,) hold no signal: as 16 bits, all of them are equal. The only rule of silence.
 
     They are 0, or a constant: A-law has no 0, and a recorder may add one. Noise of one bit is a signal; the
     audio audit names it as quiet.
     """
-    pcm16 = samples if samples.dtype == np.int16 else to_pcm16(samples)
+    is_float = np.issubdtype(samples.dtype, np.floating)
+    pcm16 = to_pcm16(samples.astype(np.float64)) if is_float else samples
     # One sample alone is no constant.
     return not pcm16.any() or (len(pcm16) > 1 and bool((pcm16 == pcm16[0]).all()))
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import pyarrow.parquet as pq
-import soundfile as sf
 
+from gmp_atl_dist.audio import read_header
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.delimited import column_names, find_delimiter
@@ -190,9 +190,9 @@ def _mean_s(source: Store, listing: CorpusListing) -> float:
             lengths.append(u.end_s - u.start_s)
             continue
         try:
-            with sf.SoundFile(io.BytesIO(source.read(u.path))) as recording:
-                lengths.append(recording.frames / recording.samplerate - (u.start_s or 0.0))
-        except (sf.SoundFileError, UnreadableError):
+            header = read_header(source.read(u.path))
+            lengths.append(header.frames / header.rate_hz - (u.start_s or 0.0))
+        except (CorpusError, UnreadableError):
             continue  # a bad recording; ingest names it
     if not lengths:
         raise CorpusError(f"{source.uri}: none of the recordings that were tried can be decoded")
