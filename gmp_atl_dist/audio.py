@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Literal, TypeAlias
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 import soxr
 
+from gmp_atl_dist import containers
 from gmp_atl_dist.errors import CorpusError
-
-Channel: TypeAlias = Literal["mean", "first", "loudest"]
-DEFAULT_CHANNEL: Channel = "mean"
+from gmp_atl_dist.records import DEFAULT_CHANNEL, Channel
+from gmp_atl_dist.samples import FULL_SCALE, is_silent, refuse_unscaled, to_pcm16, why_silent
 
 SAMPLE_RATE_HZ = 16000
 FRAME_HOP_SAMPLES = 320
@@ -26,7 +28,6 @@ FRAME_HOP_SAMPLES = 320
 MIN_SAMPLES = 400
 """Samples that one frame sees, 25 ms; anything shorter yields no frame."""
 
-_FULL_SCALE = 32768.0
 _MIN_SOURCE_RATE_HZ = 4000
 # Mixing channels that have nothing in common costs 3 dB, a silent second channel 6 dB.
 _CANCELLED = 1e-3
@@ -40,14 +41,21 @@ _MAX_TOTAL = 1 << 40
 # Decoding reads bytes in memory alone. So any error of soundfile, soxr or numpy, a request for too much
 # memory included, is a fault of these bytes.
 _FAULTS_OF_DATA = (sf.SoundFileError, ArithmeticError, MemoryError, RuntimeError, ValueError)
-# A writer that cannot seek back, such as a pipe, leaves a placeholder near a power of two as the size.
-_RIFF_SIZE_UNKNOWN = 0x7FFF0000
-# Writers disagree on whether the first 8 bytes count.
-_RIFF_SIZE_SLOP = 8
+_FLOAT_SUBTYPES = frozenset({"FLOAT", "DOUBLE"})
 
 
 class ChannelsCancelError(CorpusError):
     """The channels of a recording cancel in their mean. Who can choose another channel adds how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a recording's header says: its rate, channels, samples of each, and libsndfile's coding name."""
+
+    rate_hz: int
+    channels: int
+    frames: int
+    coding: str
 
 
 class _Forward(sf.SoundFile):
@@ -59,6 +67,41 @@ class _Forward(sf.SoundFile):
 
     def seekable(self) -> bool:
         return False
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[tuple[_Forward, int]]:
+    """The recording in these bytes, and its number of samples per channel.
+
+    Raises:
+        CorpusError: the bytes are no recording, are cut short, or cannot be decoded within the block.
+    """
+    whole = containers.checked(data)
+    try:
+        with _Forward(io.BytesIO(whole)) as recording:
+            frames = containers.gsm_frames(whole) if recording.subtype == "GSM610" else None
+            yield recording, recording.frames if frames is None else frames
+    except _FAULTS_OF_DATA as e:
+        reason = str(e).split(">: ")[-1].removeprefix("Error : ").rstrip(".") or type(e).__name__
+        raise CorpusError(
+            f"the recording cannot be decoded ({reason}; {len(data)} bytes); replace the file by a "
+            f"whole wav, flac, ogg or mp3"
+        ) from e
+
+
+def read_header(data: bytes) -> Header:
+    """What the header of a recording says, without decoding it.
+
+    Raises:
+        CorpusError: the bytes are no recording, or are cut short.
+    """
+    with _opened(data) as (recording, frames):
+        return Header(
+            recording.samplerate,
+            recording.channels,
+            frames,
+            f"{recording.format} {recording.subtype}",
+        )
 
 
 def num_frames(num_samples: int) -> int:
@@ -93,27 +136,20 @@ def decode_pcm16(
             energy in the segment.
 
     Raises:
-        CorpusError: the bytes cannot be decoded, are cut short, empty, too short or long, or not
-            finite, its channels cancel in their mean (:class:`ChannelsCancelError`), or the segment is
-            not inside the recording. The message does not name the utterance; the caller adds it.
+        CorpusError: the bytes cannot be decoded, are cut short, empty, silent, too short or long, not
+            finite, or floats that are not scaled to 1, its channels cancel in their mean
+            (:class:`ChannelsCancelError`), or the segment is not inside the recording. The message does
+            not name the utterance; the caller adds it.
     """
-    _refuse_cut_riff(data)
-    try:
-        with _Forward(io.BytesIO(data)) as recording:
-            start, end = _segment(recording, start_s, end_s)
-            _check_length((end - start) / recording.samplerate, min_s, max_s)
-            return _decode(recording, start, end, channel)
-    except _FAULTS_OF_DATA as e:
-        reason = str(e).split(">: ")[-1].removeprefix("Error : ").rstrip(".") or type(e).__name__
-        raise CorpusError(
-            f"the recording cannot be decoded ({reason}; {len(data)} bytes); replace the file by a "
-            f"whole wav, flac, ogg or mp3"
-        ) from e
+    with _opened(data) as (recording, frames):
+        start, end = _segment(frames, recording.samplerate, start_s, end_s)
+        _check_length((end - start) / recording.samplerate, min_s, max_s)
+        return _decode(recording, start, end, channel)
 
 
 def pcm16_to_float(pcm16: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     """The same samples, same shape, as float32 in [-1, 1)."""
-    return pcm16.astype(np.float32) / np.float32(_FULL_SCALE)
+    return pcm16.astype(np.float32) / np.float32(FULL_SCALE)
 
 
 def frame_levels_db(pcm16: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
@@ -142,14 +178,20 @@ def _decode(
         raise CorpusError(
             "the recording has samples that are not finite; write it again from source"
         )
-    mono = samples[:, 0] if samples.shape[1] == 1 else _mono(samples, channel)
+    if recording.subtype in _FLOAT_SUBTYPES:
+        refuse_unscaled(samples)
+    chosen = mono = samples[:, 0] if samples.shape[1] == 1 else _mono(samples, channel)
     if rate_hz != SAMPLE_RATE_HZ:
         mono = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ, quality="VHQ")
     if not len(mono):
         raise CorpusError(
             f"{end - start} samples at {rate_hz} Hz are too short to be resampled; leave it out"
         )
-    return np.clip(np.rint(mono * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+    pcm16 = to_pcm16(mono)
+    # Resampling turns a constant into a step at each end, so the source is looked at as well.
+    if is_silent(pcm16) or (mono is not chosen and is_silent(to_pcm16(chosen))):
+        raise CorpusError(why_silent(samples, chosen))
+    return pcm16
 
 
 def _mono(samples: npt.NDArray[np.float64], channel: Channel) -> npt.NDArray[np.float64]:
@@ -172,10 +214,9 @@ def _mono(samples: npt.NDArray[np.float64], channel: Channel) -> npt.NDArray[np.
 
 
 def _segment(
-    recording: sf.SoundFile, start_s: float | None, end_s: float | None
+    total: int, rate_hz: int, start_s: float | None, end_s: float | None
 ) -> tuple[int, int]:
-    """The first sample, and the one after the last."""
-    total, rate_hz = recording.frames, recording.samplerate
+    """The first sample, and the one after the last, of a recording with ``total`` samples."""
     if rate_hz < _MIN_SOURCE_RATE_HZ:
         raise CorpusError(
             f"the recording's sample rate is {rate_hz} Hz, too low for speech; its header is "
@@ -220,7 +261,8 @@ def _read(recording: sf.SoundFile, start: int, end: int) -> npt.NDArray[np.float
     wanted = end - start
     room = max(1, _BLOCK_VALUES // recording.channels)
     position = 0
-    if recording.format in _SEEKABLE_FORMATS:
+    # GSM 6.10 cannot seek at all, not even to where it is.
+    if recording.format in _SEEKABLE_FORMATS and recording.subtype != "GSM610":
         position = recording.seek(start)
     blocks = [np.empty((0, recording.channels))]
     while position < end:
@@ -239,15 +281,3 @@ def _read(recording: sf.SoundFile, start: int, end: int) -> npt.NDArray[np.float
             f"there; copy the file again"
         )
     return samples
-
-
-def _refuse_cut_riff(data: bytes) -> None:
-    """libsndfile accepts a WAV that was cut short; such a broken copy is refused here."""
-    if data[:4] != b"RIFF":
-        return
-    declared = int.from_bytes(data[4:8], "little")
-    if declared < _RIFF_SIZE_UNKNOWN and declared > len(data) + _RIFF_SIZE_SLOP:
-        raise CorpusError(
-            f"the recording is cut short: its header says {declared} bytes and {len(data)} are "
-            f"there; copy the file again"
-        )

@@ -65,7 +65,7 @@ class Predictor:
         """The probability of each emotion for one wave: float [num_samples] at 16 kHz, mono.
 
         Raises:
-            CorpusError: it is too short, not mono, or not finite.
+            CorpusError: it is too short, silent, not mono, or not finite.
         """
         return self.predict([wave])[0]
 

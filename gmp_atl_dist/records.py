@@ -22,6 +22,9 @@ EVERYBODY = "all"
 """The group of a codebook for both genders."""
 
 Split = Literal["train", "valid", "test"]
+Channel = Literal["mean", "first", "loudest"]
+"""What becomes mono of several channels: their mean, the first, or the one with the most energy."""
+DEFAULT_CHANNEL: Channel = "mean"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gmp_atl_dist.audio import Channel
     from gmp_atl_dist.prediction.results import RecordingPrediction
+    from gmp_atl_dist.records import Channel
     from gmp_atl_dist.stages.ingest import Ingest
     from gmp_atl_dist.store.artifact import Artifact
     from gmp_atl_dist.store.filesystem import Store

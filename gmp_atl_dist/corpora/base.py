@@ -24,6 +24,7 @@ from gmp_atl_dist.corpora.checks import (
     spelling,
     stamp_of,
 )
+from gmp_atl_dist.corpora.same_audio import same_segments
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.plugins import PluginGroup
 from gmp_atl_dist.records import Problem, Utterance
@@ -138,8 +139,9 @@ def read_corpus(
     """List the corpus at ``source`` and check every utterance.
 
     An utterance is bad if its audio file is missing or empty, its path leaves the corpus, its id is
-    empty or duplicate, its gender or emotion is unknown, it has no speaker, or its segment ends
-    before it begins. Without ``gender_needed``, an unknown gender is no fault.
+    empty or duplicate, its gender or emotion is unknown, it has no speaker, its segment ends before
+    it begins, or the same segment has another speaker or emotion. Without ``gender_needed``, an
+    unknown gender is no fault.
 
     Raises:
         ConfigError: the adapter, the class list or the table's columns are wrong, or the corpus tells
@@ -162,7 +164,9 @@ def read_corpus(
     files |= member_entries((u.path for u in wanted), files)
     num_unread = len({p.item for p in problems})
     kept, unusable = _check_all(wanted, known, files, gender_needed)
-    problems += unusable
+    same = same_segments(kept)
+    problems += [*unusable, *same.problems(kept)]
+    kept = [kept[i] for i in same.kept(kept)]
     num_listed = num_unread + len(wanted)
     # Not counted by names, because copies with the same id, or without one, have equal names.
     num_bad = num_listed - len(kept)

@@ -32,9 +32,9 @@ import pyarrow.parquet as pq
 
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.addresses import PARQUET, Address
+from gmp_atl_dist.corpora.audio_files import open_parquet
 from gmp_atl_dist.corpora.base import Listed
 from gmp_atl_dist.corpora.card import Card
-from gmp_atl_dist.corpora.containers import open_parquet
 from gmp_atl_dist.corpora.fields import (
     LABELS,
     columns_of,

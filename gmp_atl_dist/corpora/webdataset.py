@@ -30,9 +30,9 @@ from typing import ClassVar, cast
 
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.addresses import TAR, Address
+from gmp_atl_dist.corpora.audio_files import BLOCK_BYTES
 from gmp_atl_dist.corpora.base import Listed
 from gmp_atl_dist.corpora.card import Card
-from gmp_atl_dist.corpora.containers import BLOCK_BYTES
 from gmp_atl_dist.corpora.fields import (
     LABELS,
     columns_of,

@@ -9,11 +9,11 @@ from importlib.metadata import version
 from statistics import median
 from typing import Self
 
-from gmp_atl_dist.audio import SAMPLE_RATE_HZ, Channel
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.names import corpus_name
 from gmp_atl_dist.models.head_registry import AM_SOFTMAX, ATTENTIVE
-from gmp_atl_dist.records import StoredUtterance
+from gmp_atl_dist.records import Channel, StoredUtterance
 from gmp_atl_dist.report.content import CorpusContent, Outcome
 from gmp_atl_dist.report.protocol import Protocol
 from gmp_atl_dist.stages.base import Pending

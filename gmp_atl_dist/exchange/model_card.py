@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 
-from gmp_atl_dist.audio import DEFAULT_CHANNEL, MIN_SAMPLES, SAMPLE_RATE_HZ, Channel
+from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.exchange.card_facts import CardFacts
+from gmp_atl_dist.records import DEFAULT_CHANNEL, Channel
 
 _STAGES = {
     "finetune": "a speech-emotion classifier: a HuBERT that was retrained on multi-scale pseudo-labels "

@@ -10,7 +10,7 @@ Shapes: B batch, N samples, D hidden size, E embedding size, K emotions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ from transformers import (
     PreTrainedModel,
 )
 
-from gmp_atl_dist.audio import DEFAULT_CHANNEL, Channel
 from gmp_atl_dist.config import Json
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.backbone import DEFAULT_MODEL_TYPE, SpeechBackbone
@@ -34,6 +33,7 @@ from gmp_atl_dist.models.head_registry import (
     complete_options,
 )
 from gmp_atl_dist.models.heads import AmSoftmax, ClassificationLoss, HeadPart, LossTerms
+from gmp_atl_dist.records import DEFAULT_CHANNEL, Channel
 
 # Keys of a configuration that name the whole model and its classes, not the backbone within.
 _OWN_KEYS = ("model_type", "architectures", "id2label", "label2id")
@@ -77,7 +77,7 @@ class EmotionConfig(PreTrainedConfig):
             raise ModelError(
                 f"config.json: channel {channel!r} is not known; it is one of {', '.join(get_args(Channel))}"
             )
-        return channel
+        return cast("Channel", channel)
 
     def build_backbone(self) -> SpeechBackbone:
         """A backbone of this configuration with random weights.

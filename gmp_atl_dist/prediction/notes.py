@@ -2,6 +2,7 @@
 
 A stored model does not tell what it was trained on, so the limits are fixed. Those of length follow
 ``corpus.min_s`` and ``corpus.max_s``, outside of which no recording is trained on by default.
+A recording without any signal has no note: it is refused (``samples.is_silent``).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ CLIPPED_SHARE = 0.01
 NOTES = {
     "short": f"shorter than {SHORT_S:g} s",
     "long": f"longer than {LONG_S:g} s, and training is on shorter recordings; use --window",
-    "silent": "no signal: every sample is zero, so the prediction means nothing",
     "partly_silent": f"more than {SILENT_SHARE:.0%} of the samples are exactly zero",
+    "silent_windows": "windows without any signal were left out; they count nowhere",
     "quiet": f"mean level below {QUIET_DBFS:g} dBFS",
     "clipped": f"more than {CLIPPED_SHARE:.0%} of the samples are at full scale",
     "low_rate": f"sample rate below {SAMPLE_RATE_HZ} Hz, so high frequencies are missing",
@@ -34,22 +35,26 @@ _FULL_SCALE = 32767
 _SHOWN = 3
 
 
-def notes_of(samples: np.ndarray, source_rate_hz: int | None, *, windowed: bool) -> tuple[str, ...]:
+def notes_of(
+    samples: np.ndarray,
+    source_rate_hz: int | None,
+    *,
+    windowed: bool,
+    silent_windows: bool = False,
+) -> tuple[str, ...]:
     """Codes of :data:`NOTES` for one recording.
 
     Args:
         samples: [num_samples] at 16 kHz, int16 or float32 with full scale 1.
         source_rate_hz: sample rate of the file; None if it is not known.
         windowed: it is predicted in windows, so its length does not matter.
+        silent_windows: some of these were left out, because they hold no signal.
     """
     pcm16 = samples
     if samples.dtype != np.int16:
         pcm16 = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
     seconds = len(pcm16) / SAMPLE_RATE_HZ
-    nonzero = np.count_nonzero(pcm16)
-    if not nonzero:
-        signal = "silent"
-    elif nonzero < (1 - SILENT_SHARE) * len(pcm16):
+    if np.count_nonzero(pcm16) < (1 - SILENT_SHARE) * len(pcm16):
         signal = "partly_silent"
     elif level_dbfs(pcm16) < QUIET_DBFS:
         signal = "quiet"
@@ -63,6 +68,7 @@ def notes_of(samples: np.ndarray, source_rate_hz: int | None, *, windowed: bool)
         "short": seconds < SHORT_S,
         "long": seconds > LONG_S and not windowed,
         signal: bool(signal),
+        "silent_windows": silent_windows,
         "low_rate": source_rate_hz is not None and source_rate_hz < SAMPLE_RATE_HZ,
     }
     return tuple(code for code, is_so in found.items() if is_so)

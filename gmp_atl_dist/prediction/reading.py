@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import soundfile as sf
 
-from gmp_atl_dist.audio import (
-    DEFAULT_CHANNEL,
-    MIN_SAMPLES,
-    SAMPLE_RATE_HZ,
-    Channel,
-    decode_pcm16,
-)
+from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ, decode_pcm16, read_header
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.prediction.sources import Source
+from gmp_atl_dist.records import DEFAULT_CHANNEL, Channel
+from gmp_atl_dist.samples import is_silent
 from gmp_atl_dist.store.filesystem import UnreadableError
 
 READ_THREADS = 4
@@ -56,7 +50,7 @@ def read_recording(source: Source, channel: Channel = DEFAULT_CHANNEL) -> ReadRe
         refuse_too_short(len(pcm16))
     except (CorpusError, UnreadableError) as e:
         return ReadRecording(source.name, None, error=e.message)
-    return ReadRecording(source.name, pcm16, sf.info(io.BytesIO(data)).samplerate)
+    return ReadRecording(source.name, pcm16, read_header(data).rate_hz)
 
 
 def read_wave(name: str, wave: np.ndarray) -> ReadRecording:
@@ -67,6 +61,8 @@ def read_wave(name: str, wave: np.ndarray) -> ReadRecording:
         if not np.isfinite(wave).all():
             raise CorpusError("has samples that are not finite")
         refuse_too_short(len(wave))
+        if is_silent(wave):
+            raise CorpusError("holds only digital silence (all samples are equal)")
     except CorpusError as e:
         return ReadRecording(name, None, error=e.message)
     return ReadRecording(name, np.ascontiguousarray(wave, np.float32))

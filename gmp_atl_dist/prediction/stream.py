@@ -13,7 +13,7 @@ from gmp_atl_dist.audio import SAMPLE_RATE_HZ, pcm16_to_float
 from gmp_atl_dist.prediction.notes import notes_of
 from gmp_atl_dist.prediction.reading import ReadRecording
 from gmp_atl_dist.prediction.results import EmotionSpan, RecordingPrediction
-from gmp_atl_dist.prediction.windows import WindowPlan, verdict_of
+from gmp_atl_dist.prediction.windows import WindowPlan, verdict_of, with_signal
 
 Classify = Callable[[Sequence[np.ndarray]], list[tuple[float, ...]]]
 """K probabilities for each float32 wave; called from several threads."""
@@ -54,8 +54,15 @@ class _Open:
         samples = recording.samples
         if samples is None:
             return cls(recording.name, 0, [], error=recording.error)
-        clips = [(0, len(samples))] if plan is None else plan.cut(len(samples))
-        notes = notes_of(samples, recording.source_rate_hz, windowed=plan is not None)
+        planned = [(0, len(samples))] if plan is None else plan.cut(len(samples))
+        # A recording of steps has a signal although each of its windows may have none.
+        clips = with_signal(samples, planned) or planned
+        notes = notes_of(
+            samples,
+            recording.source_rate_hz,
+            windowed=plan is not None,
+            silent_windows=len(clips) < len(planned),
+        )
         return cls(recording.name, len(samples), clips, notes)
 
     @property

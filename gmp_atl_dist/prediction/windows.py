@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.errors import ConfigError
+from gmp_atl_dist.samples import is_silent
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,23 @@ class WindowPlan:
         return [(start, start + length) for start in starts]
 
 
+def with_signal(samples: np.ndarray, clips: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The clips of samples (N,) that are not silent, because a model names an emotion for silence too."""
+    return [(start, end) for start, end in clips if not is_silent(samples[start:end])]
+
+
 def verdict_of(
     windows: Sequence[tuple[int, int]], probabilities: npt.ArrayLike
 ) -> tuple[float, ...]:
     """K probabilities of the whole recording: the mean over time, in which every moment counts the same.
 
+    A moment that no window sees does not count: windows without a signal are left out.
+
     The probabilities at a moment are the mean of those of the windows that see it. A plain mean over windows
     would count the middle of a recording more often than its ends.
 
     Args:
-        windows: W half-open intervals without a gap between them.
+        windows: W half-open intervals, at least one.
         probabilities: W rows of K.
     """
     bounds_W2 = np.array(windows, np.int64)
@@ -74,7 +82,9 @@ def verdict_of(
     np.add.at(change, first_W, counted)
     np.add.at(change, end_W, -counted)
     sums = np.cumsum(change, axis=0)[:-1]
-    at_SK = sums[:, 1:] / np.rint(sums[:, :1])
-    weight_S = np.diff(edges) / (edges[-1] - edges[0])
+    seen_S = np.rint(sums[:, 0])
+    at_SK = sums[:, 1:] / np.maximum(seen_S, 1)[:, None]
+    weight_S = np.where(seen_S, np.diff(edges), 0)
+    weight_S = weight_S / weight_S.sum()
     mean_K = weight_S @ at_SK
     return tuple((mean_K / mean_K.sum()).tolist())

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gmp_atl_dist.audio import Channel
 from gmp_atl_dist.config import FinetuneConfig
 from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.models.emotion import EmotionModel
@@ -19,7 +18,7 @@ from gmp_atl_dist.models.heads import LossTerms
 from gmp_atl_dist.models.losses import weighted_sum
 from gmp_atl_dist.models.source import backbone_from_files, model_to_files
 from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
-from gmp_atl_dist.records import TrainingSpeakers
+from gmp_atl_dist.records import Channel, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import Utterances, training_utterances
 from gmp_atl_dist.store.readers import read_channel, read_emotions

@@ -85,7 +85,7 @@ class PredictionAnswer(BaseModel):
         description="windows: the mean over time of the windows of a recording of more than 30 s"
     )
     notes: list[NoteAnswer] = Field(
-        description="the recording is unlike training data, for example silent; empty if there is nothing "
+        description="the recording is unlike training data, for example quiet; empty if there is nothing "
         "to say. Read them before you use the emotion"
     )
     duration_s: float

@@ -101,7 +101,8 @@ class _Server:
         decoded = await self.decode(data, facts.channel)
         pcm16 = decoded.pcm16
         decoded_s = time.perf_counter()
-        plan = plan_clips(len(pcm16), window_s, hop_s)
+        planned = plan_clips(len(pcm16), window_s, hop_s)
+        plan = planned.without_silence(pcm16)
         # One after the other, so that a long recording has no more than one place in the queue.
         computed = [await self.service.compute(job) for job in jobs_of(pcm16, plan.spans)]
         ended_s = time.perf_counter()
@@ -117,7 +118,12 @@ class _Server:
         self.counters.answered(ended_s - started_s, audio_s, computed)
         rows = [row for one in computed for row in one.probabilities]
         waveform = waveform_of(pcm16, points) if points else None
-        notes = notes_of(pcm16, decoded.source_rate_hz, windowed=plan.whole is None)
+        notes = notes_of(
+            pcm16,
+            decoded.source_rate_hz,
+            windowed=plan.whole is None,
+            silent_windows=len(plan.windows) < len(planned.windows),
+        )
         return prediction_of(facts, plan, len(pcm16), notes, rows, timing, waveform)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.errors import ConfigError
-from gmp_atl_dist.prediction.windows import WindowPlan
+from gmp_atl_dist.prediction.windows import WindowPlan, with_signal
 from gmp_atl_dist.serving.limits import LONGEST_CLIP_S, MOST_CLIPS
 from gmp_atl_dist.serving.refusals import Refusal
 
@@ -38,6 +38,10 @@ class ClipPlan:
     @property
     def spans(self) -> tuple[Span, ...]:
         return (*([] if self.whole is None else [self.whole]), *self.windows)
+
+    def without_silence(self, pcm16: npt.NDArray[np.int16]) -> ClipPlan:
+        """The plan without windows that hold no signal; all windows if each of them holds none."""
+        return replace(self, windows=tuple(with_signal(pcm16, self.windows)) or self.windows)
 
 
 def plan_clips(num_samples: int, window_s: float | None, hop_s: float | None) -> ClipPlan:

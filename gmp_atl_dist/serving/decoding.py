@@ -11,14 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 
-from gmp_atl_dist.audio import (
-    DEFAULT_CHANNEL,
-    MIN_SAMPLES,
-    SAMPLE_RATE_HZ,
-    Channel,
-    decode_pcm16,
-)
+from gmp_atl_dist import containers
+from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ, decode_pcm16
 from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist.records import DEFAULT_CHANNEL, Channel
 from gmp_atl_dist.serving.limits import Limits
 from gmp_atl_dist.serving.refusals import Refusal
 
@@ -74,7 +70,11 @@ class Decoder:
 def decode_upload(data: bytes, limits: Limits, channel: Channel = DEFAULT_CHANNEL) -> Decoded:
     """See :class:`Decoder`. The header is checked before any sample is decoded."""
     try:
-        with sf.SoundFile(io.BytesIO(data)) as recording:
+        whole = containers.checked(data)
+    except CorpusError as e:
+        raise Refusal(422, "unusable_recording", e.message) from e
+    try:
+        with sf.SoundFile(io.BytesIO(whole)) as recording:
             rate_hz, channels, frames = recording.samplerate, recording.channels, recording.frames
     except (sf.SoundFileError, RuntimeError, ValueError, TypeError, MemoryError) as e:
         raise Refusal(

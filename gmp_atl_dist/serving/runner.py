@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from gmp_atl_dist import __version__
-from gmp_atl_dist.audio import SAMPLE_RATE_HZ, Channel, pcm16_to_float
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ, pcm16_to_float
 from gmp_atl_dist.device import DeviceChoice, choose_device, pin_threads, torch_device
 from gmp_atl_dist.inference.cost import cost_batches
 from gmp_atl_dist.inference.predictor import probabilities_of
 from gmp_atl_dist.models.stored import load_emotion_model
+from gmp_atl_dist.records import Channel
 from gmp_atl_dist.serving.clips import ClipJob
 
 _BATCH_SAMPLES = 60 * SAMPLE_RATE_HZ

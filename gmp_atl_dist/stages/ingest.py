@@ -15,15 +15,17 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from gmp_atl_dist.audio import DEFAULT_CHANNEL, SAMPLE_RATE_HZ, ChannelsCancelError, decode_pcm16
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import CorpusConfig, Json, digest, hashed
 from gmp_atl_dist.corpora.addresses import in_reading_order
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.checks import refuse_too_many_bad
-from gmp_atl_dist.corpora.containers import Recordings
+from gmp_atl_dist.corpora.recordings import CANNOT_BE_USED, Recordings, problem_of
+from gmp_atl_dist.corpora.same_audio import same_samples
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import (
     AUDIO_SCHEMA,
+    DEFAULT_CHANNEL,
     Problem,
     StoredUtterance,
     Utterance,
@@ -40,7 +42,7 @@ from gmp_atl_dist.store.artifact import (
     Receipt,
     receipts_json,
 )
-from gmp_atl_dist.store.filesystem import Store, UnreadableError
+from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import INDEX_PART, pcm16_sha256, read_part_utterances
 
 _BYTES_A_SECOND = SAMPLE_RATE_HZ * 2
@@ -93,13 +95,15 @@ class Ingest(Stage):
             outputs=lambda name: [name],
         )
         undecodable = sorted((p for r in receipts for p in r.problems), key=lambda p: p.item)
-        problems = [*self.listing.problems, *undecodable]
-        num_bad = self.listing.num_bad + len(undecodable)
+        stored = _stored(out, [task.name for task in tasks])
+        same = same_samples(stored, (u.audio_sha256 for u in stored))
+        problems = [*self.listing.problems, *undecodable, *same.problems(stored)]
+        num_bad = self.listing.num_bad + len(undecodable) + len(same.contradictions)
         num_listed = self.listing.num_listed
         limit = self.config.max_bad_fraction
         try:
             refuse_too_many_bad(self.source.uri, num_bad, num_listed, limit, problems)
-            utterances = self._index(out, [task.name for task in tasks], problems)
+            utterances = self._index(out, [stored[i] for i in same.kept(stored)], problems)
         except CorpusError:
             _forget_bad(out, receipts)
             raise
@@ -109,19 +113,20 @@ class Ingest(Stage):
                 f"{self.label}: {num_bad} of {num_listed} utterances are bad and were left out; all "
                 f"are listed in the report and in {where}: {_first_of(problems)}"
             )
+        if copies := same.copies_line():
+            context.reporter.warning(f"{self.label}: {copies}")
         notes = {"emotions": json.dumps(self.listing.emotions)}
         if self.config.channel != DEFAULT_CHANNEL:
             notes["channel"] = self.config.channel
         return Seal(_identity(utterances, self.listing.emotions), problems, notes)
 
     def _index(
-        self, out: ArtifactWriter, names: list[str], problems: list[Problem]
+        self, out: ArtifactWriter, utterances: list[StoredUtterance], problems: list[Problem]
     ) -> list[StoredUtterance]:
-        """One small table of all utterances, for everything that needs no audio."""
-        utterances: list[StoredUtterance] = []
-        parts = out.written()
-        for name in names:
-            utterances += read_part_utterances(parts, name)
+        """One small table of all utterances, for everything that needs no audio.
+
+        It is what the corpus is: rows of the parts that it does not name are never used.
+        """
         if not utterances:
             raise CorpusError.of_all(
                 "no utterance of the corpus can be used; repair the recordings:",
@@ -134,9 +139,15 @@ class Ingest(Stage):
                 f"the class from corpus.emotions:",
                 list(map(str, problems)),
             )
-        utterances.sort(key=lambda u: u.utterance_id)
         out.put_part(INDEX_PART, utterances_to_table(utterances))
         return utterances
+
+
+def _stored(out: ArtifactWriter, names: list[str]) -> list[StoredUtterance]:
+    """The utterances of all parts, in utterance-id order."""
+    parts = out.written()
+    utterances = [u for name in names for u in read_part_utterances(parts, name)]
+    return sorted(utterances, key=lambda u: u.utterance_id)
 
 
 def plan_parts(listing: CorpusListing, part_audio_s: float) -> list[Task]:
@@ -197,10 +208,6 @@ def _identity(utterances: list[StoredUtterance], emotions: tuple[str, ...]) -> s
     return digest({"utterances": rows, "emotions": list(emotions)})
 
 
-def _problem(utterance: Utterance, message: str) -> Problem:
-    return Problem(f"{utterance.utterance_id} ({utterance.path})", message)
-
-
 @dataclass(frozen=True)
 class _DecoderArgument:
     source: Store
@@ -219,7 +226,7 @@ class _Decoder:
     def __init__(self, argument: _DecoderArgument) -> None:
         self._argument = argument
         self._out = ArtifactWriter(argument.store, argument.key)
-        self._recordings = Recordings(argument.source)
+        self._recordings = Recordings(argument.source, argument.config)
 
     def __call__(self, task: Task) -> str:
         rows: list[dict[str, object]] = []
@@ -228,11 +235,8 @@ class _Decoder:
             utterance = Utterance(**values)
             try:
                 rows.append(self._decode(utterance, task.name, len(rows)))
-            except ChannelsCancelError as e:
-                advice = "or set corpus.channel = 'first' or 'loudest'"
-                problems.append(_problem(utterance, f"{e.message}, {advice}"))
-            except (CorpusError, UnreadableError) as e:
-                problems.append(_problem(utterance, e.message))
+            except CANNOT_BE_USED as e:
+                problems.append(problem_of(utterance, e))
         table = pa.Table.from_pylist(rows, schema=AUDIO_SCHEMA)
         audio_s = sum(utterance.num_samples for utterance in utterances_from_table(table))
         receipt = self._out.put_part(
@@ -245,15 +249,7 @@ class _Decoder:
         return receipts_json([receipt])
 
     def _decode(self, utterance: Utterance, part: str, row: int) -> dict[str, object]:
-        config = self._argument.config
-        pcm16 = decode_pcm16(
-            self._recordings.read(utterance.path),
-            start_s=utterance.start_s,
-            end_s=utterance.end_s,
-            min_s=config.min_s,
-            max_s=config.max_s,
-            channel=config.channel,
-        )
+        pcm16 = self._recordings.read(utterance).pcm16
         stored = StoredUtterance(
             utterance_id=utterance.utterance_id,
             speaker=utterance.speaker,

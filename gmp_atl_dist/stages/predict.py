@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from gmp_atl_dist.audio import DEFAULT_CHANNEL, Channel
 from gmp_atl_dist.config import Json
 from gmp_atl_dist.errors import ArtifactError
-from gmp_atl_dist.records import PREDICTION_SCHEMA
+from gmp_atl_dist.records import DEFAULT_CHANNEL, PREDICTION_SCHEMA, Channel
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Seal, Stage
 from gmp_atl_dist.stages.mapped import map_parts

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 import pyarrow.parquet as pq
-import soundfile as sf
 
+from gmp_atl_dist.audio import read_header
 from gmp_atl_dist.config import CorpusConfig
+from gmp_atl_dist.corpora.audio_files import AudioFiles
 from gmp_atl_dist.corpora.audio_paths import is_absolute
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
-from gmp_atl_dist.corpora.containers import Recordings
 from gmp_atl_dist.corpora.delimited import column_names, find_delimiter
 from gmp_atl_dist.corpora.table import NEEDED, read_outside
 from gmp_atl_dist.errors import ConfigError, CorpusError
@@ -214,15 +214,15 @@ def _mean_s(source: Store, listing: CorpusListing) -> float:
     utterances = listing.utterances
     step = max(1, len(utterances) // _MOST_HEADERS)
     lengths: list[float] = []
-    recordings = Recordings(source)
+    files = AudioFiles(source)
     for u in utterances[::step]:
         if u.start_s is not None and u.end_s is not None:
             lengths.append(u.end_s - u.start_s)
             continue
         try:
-            with sf.SoundFile(io.BytesIO(recordings.read(u.path))) as recording:
-                lengths.append(recording.frames / recording.samplerate - (u.start_s or 0.0))
-        except (sf.SoundFileError, UnreadableError):
+            header = read_header(files.read(u.path))
+            lengths.append(header.frames / header.rate_hz - (u.start_s or 0.0))
+        except (CorpusError, UnreadableError):
             continue  # a bad recording; ingest names it
     if not lengths:
         raise CorpusError(f"{source.uri}: none of the recordings that were tried can be decoded")

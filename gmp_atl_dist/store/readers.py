@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from cachetools import LRUCache, cached
 
-from gmp_atl_dist.audio import DEFAULT_CHANNEL, Channel
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import (
     AUDIO_SCHEMA,
     CURVE_SCHEMA,
+    DEFAULT_CHANNEL,
     UTTERANCE_SCHEMA,
+    Channel,
     StoredUtterance,
     utterances_from_table,
 )

@@ -47,7 +47,8 @@ def test_every_column_is_read(root: Path) -> None:
 
 
 def test_values_stay_text(root: Path) -> None:
-    table = "id,path,speaker,gender,emotion\n1e3,a.wav,NA,m,none\nnull,a.wav,1.0,f,nan\n"
+    table = "id,path,speaker,gender,emotion\n1e3,a.wav,NA,m,none\nnull,b.wav,1.0,f,nan\n"
+    (root / "b.wav").write_bytes((root / "a.wav").read_bytes())
     listing = read(root, table)
     assert [(u.utterance_id, u.speaker, u.emotion) for u in listing.utterances] == [
         ("1e3", "NA", "none"),

@@ -164,10 +164,36 @@ def test_the_count_moves_within_a_long_recording(model: Path, tmp_path: Path) ->
 def test_a_recording_longer_than_any_of_training_is_predicted_and_noted(
     model: Path, tmp_path: Path
 ) -> None:
-    sf.write(tmp_path / "long.wav", np.zeros(16_000 * 90), 16_000)
+    sf.write(tmp_path / "long.wav", 1e-3 * np.sin(np.arange(16_000 * 90) / 9), 16_000)
     (result,) = Predictor(model).stream([tmp_path / "long.wav"])
     assert result.verdict is not None
-    assert set(result.notes) == {"long", "silent"}
+    assert set(result.notes) == {"long", "quiet"}
+
+
+def test_silence_gets_no_emotion(model: Path, tmp_path: Path) -> None:
+    sf.write(tmp_path / "silent.wav", np.zeros(16_000), 16_000)
+    sf.write(tmp_path / "inverted.wav", np.outer(np.sin(np.arange(16_000)), [0.5, -0.5]), 16_000)
+    waves = [tmp_path / "silent.wav", tmp_path / "inverted.wav", np.full(16_000, 1e-7)]
+    results = list(Predictor(model).stream(waves))
+    assert [result.verdict for result in results] == [None] * 3
+    silent, inverted, wave = (result.error for result in results)
+    assert "holds only digital silence" in silent
+    assert "holds only digital silence" in wave
+    assert "cancel when mixed" in inverted
+
+
+def test_silent_windows_count_nowhere(model: Path) -> None:
+    predictor = Predictor(model)
+    speech = np.random.default_rng(0).normal(size=32_000).astype(np.float32) / 10
+    wave = np.concatenate([speech, np.zeros(48_000, np.float32)])
+    whole = predictor.windows(wave, window_s=1.0, hop_s=1.0)
+    alone = predictor.windows(speech, window_s=1.0, hop_s=1.0)
+    assert whole.notes == ("partly_silent", "silent_windows")
+    assert whole.windows == alone.windows
+    assert whole.verdict is not None
+    assert alone.verdict is not None
+    assert whole.verdict.probabilities == alone.verdict.probabilities
+    assert (whole.verdict.start_s, whole.verdict.end_s) == (0, 5)
 
 
 def test_results_come_before_the_list_ends(model: Path, files: list[Path]) -> None:

@@ -99,8 +99,6 @@ def test_an_answer_is_what_predict_says(client: TestClient, folder: Path, tmp_pa
 @pytest.mark.parametrize(
     ("wave", "rate", "codes"),
     [
-        (np.zeros(RATE), RATE, ["silent"]),
-        (np.zeros(35 * 4000), 4000, ["silent", "low_rate"]),
         (0.001 * tone(0.3, 8000), 8000, ["short", "quiet", "low_rate"]),
         (np.sign(tone(1)), RATE, ["clipped"]),
     ],
@@ -110,6 +108,35 @@ def test_an_answer_has_the_notes_of_predict(
 ) -> None:
     answer = post(client, wav(wave, rate)).json()
     assert answer["notes"] == [{"code": code, "message": NOTES[code]} for code in codes]
+
+
+@pytest.mark.parametrize("rate", [RATE, 4000])
+def test_silence_gets_no_emotion(client: TestClient, rate: int) -> None:
+    response = post(client, wav(np.zeros(2 * rate), rate))
+    assert response.status_code == 422
+    assert response.json()["error"]["code"] == "unusable_recording"
+    assert "holds only digital silence" in response.json()["error"]["message"]
+
+
+def test_silent_windows_count_nowhere(client: TestClient) -> None:
+    wave = np.concatenate([tone(30.5, 4000), np.zeros(9 * 4000)])
+    answer = post(client, wav(wave, 4000), "?window=4&hop=4").json()
+    # The last one planned is from 35.5 s to the end.
+    assert [w["start_s"] for w in answer["windows"]] == [4 * i for i in range(8)]
+    assert [n["code"] for n in answer["notes"]] == ["silent_windows", "low_rate"]
+    for emotion, probability in answer["probabilities"].items():
+        mean = np.mean([w["probabilities"][emotion] for w in answer["windows"]])
+        assert probability == pytest.approx(mean, abs=1e-6)
+
+
+def test_a_wav_from_a_pipe_is_as_long_as_its_samples(client: TestClient) -> None:
+    data = bytearray(wav(tone(1)))
+    at = data.index(b"data") + 4
+    data[4:8], data[at : at + 4] = (36).to_bytes(4, "little"), bytes(4)
+    assert post(client, bytes(data)).json()["duration_s"] == 1
+    refused = post(client, wav(tone(1))[:20_000])
+    assert refused.status_code == 422
+    assert "cut short" in refused.json()["error"]["message"]
 
 
 def test_windows_and_the_waveform(client: TestClient, folder: Path) -> None:

@@ -16,13 +16,11 @@ function shape(name, attributes) {
   return made;
 }
 
-// A warning above the emotion; in place of it where the recording has no signal at all.
+// A warning above the emotion. A recording without any signal gets an error instead of an emotion.
 export function drawNotes(notes) {
-  const none = notes.some((note) => note.code === "silent");
-  for (const id of ["verdict", "bars", "over-time"]) $(id).hidden = none;
   $("warning").hidden = notes.length === 0;
   $("warning").replaceChildren(
-    none ? "No emotion can be named." : "This recording is unlike what models are trained on, so trust the result less.",
+    "This recording is unlike what models are trained on, so trust the result less.",
     element("ul", {}, ...notes.map((note) => element("li", {}, note.message))),
   );
 }

@@ -24,12 +24,12 @@ _FAULTS = (OSError, pa.ArrowException)
 
 
 def read_audio_bytes(store: Store, path: str) -> bytes:
-    """The whole file of one recording, wherever it lies. For many recordings, keep a :class:`Recordings`."""
-    return Recordings(store).read(path)
+    """The whole file of one recording, wherever it lies. For many recordings, keep an :class:`AudioFiles`."""
+    return AudioFiles(store).read(path)
 
 
-class Recordings:
-    """The recordings of a corpus, best read in the order of ``in_reading_order``.
+class AudioFiles:
+    """The files of a corpus, best read in the order of ``in_reading_order``.
 
     Keeps the last recording, because the next segment is often from it, and one open shard.
     """

@@ -1,0 +1,70 @@
+"""What samples hold, whatever file they come from: silence, and floats that are not scaled.
+
+Shapes: N samples, C channels. Floats have full scale 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from gmp_atl_dist.errors import CorpusError
+
+FULL_SCALE = 32768.0
+"""Of 16-bit samples."""
+_MOST_OVERSHOOT = 8.0
+"""A float recording with a higher peak is not scaled. Speech that was recorded too loudly as floats goes to
+some 12 dB over full scale, a factor of 4."""
+
+
+def to_pcm16(samples: npt.NDArray[np.floating]) -> npt.NDArray[np.int16]:
+    """Floats as 16 bits, same shape; what is beyond full scale is clipped."""
+    scaled = np.rint(samples * FULL_SCALE)
+    return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+
+
+def is_silent(samples: npt.NDArray[np.int16 | np.floating]) -> bool:
+    """Whether samples (N,) hold no signal: as 16 bits, all of them are equal. The only rule of silence.
+
+    They are 0, or a constant: A-law has no 0, and a recorder may add one. Noise of one bit is a signal; the
+    audio audit names it as quiet.
+    """
+    is_float = np.issubdtype(samples.dtype, np.floating)
+    pcm16 = to_pcm16(samples.astype(np.float64)) if is_float else samples
+    # One sample alone is no constant.
+    return not pcm16.any() or (len(pcm16) > 1 and bool((pcm16 == pcm16[0]).all()))
+
+
+def why_silent(samples: npt.NDArray[np.float64], mono: npt.NDArray[np.float64]) -> str:
+    """What is wrong with samples (N, C), of which ``mono`` (N,) is used and holds no signal."""
+    if any(not is_silent(samples[:, c]) for c in range(samples.shape[1])):
+        return (
+            "the channel that is used holds only digital silence, and another one does not; set "
+            "corpus.channel = 'loudest', or give that channel alone"
+        )
+    loudest = float(np.abs(mono - mono[0]).max())
+    if loudest:
+        return (
+            f"holds only digital silence at 16 bits: its samples differ by "
+            f"{20 * math.log10(loudest):.0f} dB of full scale; if they are 16-bit values in a wider "
+            f"format, write them again as 16 bits; else leave it out"
+        )
+    return "holds only digital silence (all samples are equal); replace the file or leave it out"
+
+
+def refuse_unscaled(samples: npt.NDArray[np.float64]) -> None:
+    """Integers that were saved as floats (N, C) would be clipped to a square wave.
+
+    Raises:
+        CorpusError: the samples go far beyond full scale, or beyond it and all of them are integers.
+    """
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak <= 1.0 or (peak <= _MOST_OVERSHOOT and (samples != np.rint(samples)).any()):
+        return
+    raise CorpusError(
+        f"the float samples of the recording go up to {peak:g} and full scale is 1, so it would be "
+        f"clipped to a square wave; if they are 16-bit values, write them as int16, or divide them by "
+        f"32768"
+    )
