@@ -62,6 +62,10 @@ class CorpusConfig(Section):
         "report; "
         "above it the run stops. 0: the first bad item stops the run",
     )
+    allow_incomplete: Annotated[bool, Added("0.4.0", left_out_at=False)] = Field(
+        default=False,
+        description="accept a corpus that lacks a part of its release, such as sessions of IEMOCAP",
+    )
     min_s: PositiveFloat = Field(
         default=0.1, description="seconds; a shorter utterance is a bad item"
     )

@@ -208,6 +208,13 @@ class Store:
         ]
         return sorted(entries, key=lambda e: e.path)
 
+    def folders(self, prefix: str = "") -> list[str]:
+        """Names of the folders directly below ``prefix``, sorted: one listing, not a recursive one."""
+        selector = pafs.FileSelector(self.absolute(prefix), allow_not_found=True)
+        with self._explained("list", prefix):
+            infos = self.filesystem.get_file_info(selector)
+        return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
+
     def has_any(self, prefix: str) -> bool:
         """Whether there is anything directly below ``prefix``: one listing, not a recursive one."""
         selector = pafs.FileSelector(self.absolute(prefix), allow_not_found=True)
