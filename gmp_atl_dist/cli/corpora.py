@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gmp_atl_dist.cli.options import ConfigOption, SetOption, load_experiment
+from gmp_atl_dist.cli.options import ConfigOption, SetOption, load_experiment, local_option
 from gmp_atl_dist.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -92,7 +92,10 @@ def _print_folds(
 
 @app.command("synth")
 def synth(
-    out: Annotated[Path, typer.Option(help="folder to write; new, or written by this command")],
+    out: Annotated[
+        Path,
+        local_option("folder to write; new, or written by this command"),
+    ],
     seed: int = 0,
     utterances: Annotated[int, typer.Option(help="per speaker and emotion")] = 6,
 ) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from gmp_atl_dist.config.hashing import Added
-from gmp_atl_dist.config.sections import Fraction, PositiveFloat, PositiveInt, Section
+from gmp_atl_dist.config.sections import Fraction, Location, PositiveFloat, PositiveInt, Section
 
 MAX_UTTERANCE_S = 60.0
 RANDOM_SOURCE = "random:"
@@ -29,7 +29,7 @@ class CorpusConfig(Section):
     ignore_other_emotions: bool = Field(
         default=False, description="leave out utterances of emotions outside the class list"
     )
-    table: str = Field(
+    table: Location = Field(
         default="manifest.csv",
         description="table adapter: CSV, TSV or Parquet file; relative to the corpus, or an absolute "
         "path or URI",
@@ -105,7 +105,7 @@ class FoldsConfig(Section):
 class ModelConfig(Section):
     """The stock HuBERT that everything starts from."""
 
-    source: str = Field(
+    source: Location = Field(
         default="facebook/hubert-base-ls960",
         description="hub id, local folder, store URI, or random:tiny|mini|small|base|large",
     )
