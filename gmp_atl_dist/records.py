@@ -39,6 +39,11 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Note(Problem):
+    """Something about a corpus that a reader of its results should know. It leaves no utterance out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One labelled utterance of a corpus, before its audio is read.
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.handed import handed_case
 
 from gmp_atl_dist.audio import decode_pcm16, num_frames
 from gmp_atl_dist.errors import ArtifactError
@@ -516,3 +517,48 @@ def test_the_fewest_samples_for_so_many_frames(frames: int) -> None:
     assert num_frames(fewest_samples(frames)) == frames
     assert num_frames(fewest_samples(frames) - 1) == frames - 1
     assert fewest_samples(0) == 0
+
+
+def test_a_listing_in_another_order_is_refused(store: Store, files: FairseqFiles) -> None:
+    assert files.tsv is not None
+    root, *lines = files.tsv.read_text().splitlines()
+    files.tsv.write_text("\n".join([root, *sorted(lines)]) + "\n")
+    with pytest.raises(ArtifactError) as caught:
+        import_features(store, files, LAYER)
+    assert "train.tsv: lists the utterances in another order than" in caught.value.message
+    assert "line 4: 'b/2.wav' has 727 samples, so 1 to 2 frames" not in caught.value.message
+    assert "line 2: 'a/0.wav' has 407 samples, so 0 to 1 frames, but 2 are given" in (
+        caught.value.message
+    )
+    assert list_artifacts(store) == []
+
+
+def test_a_listing_of_other_utterances_is_refused(store: Store, files: FairseqFiles) -> None:
+    assert files.tsv is not None
+    files.tsv.write_text("/corpus\na.wav\t720\nb.wav\t160000\nc.wav\t400\n")
+    with pytest.raises(ArtifactError, match="lists other utterances than") as caught:
+        import_features(store, files, LAYER)
+    assert "line 3: 'b.wav' has 160000 samples, so 497 to 499 frames, but 3" in caught.value.message
+
+
+def test_frames_that_are_lost_where_long_audio_is_cut_are_no_other_order(
+    store: Store, files: FairseqFiles
+) -> None:
+    """fairseq extracts 250 s in chunks of 100 s: two frames fewer."""
+    samples = 250 * 16_000
+    frames = sum(num_frames(n) for n in (1_600_000, 1_600_000, 800_000))
+    assert frames == num_frames(samples) - 2
+    np.save(files.npy, np.zeros((frames, 2), "<f4"))
+    files.lengths.write_text(f"{frames}\n")
+    assert files.tsv is not None
+    files.tsv.write_text(f"/corpus\na.wav\t{samples}\n")
+    one = FairseqFiles(files.npy, files.lengths, files.tsv)
+    assert list(stored(import_features(store, one, LAYER).features)) == ["a.wav"]
+
+
+def test_the_handed_listing_in_another_order(store: Store, tmp_path: Path) -> None:
+    folder = handed_case("features-tsv-in-another-order", tmp_path)
+    with pytest.raises(ArtifactError, match="in another order") as caught:
+        import_features(store, FairseqFiles.beside(folder / "train_0_1.npy"), 6)
+    assert "'b.wav' has 13200 samples, so 39 to 41 frames" not in caught.value.message
+    assert "'b.wav' has 13200 samples, so 40 to 41 frames, but 60 are given" in caught.value.message

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gmp_atl_dist.cli.options import local_option
+
 app = typer.Typer(help="Codebooks: show them, and to and from fairseq's k-means or .npy.")
 
 RootOption = Annotated[str, typer.Option(help="folder or s3:// URI of all artefacts")]
@@ -68,7 +70,10 @@ def show(
 @app.command("export")
 def export(
     fingerprint: Annotated[str, typer.Argument(help="of codebook or cluster, or how it begins")],
-    out: Annotated[Path, typer.Option(help="file.npy, or any other name for fairseq's joblib")],
+    out: Annotated[
+        Path,
+        local_option("file.npy, or any other name for fairseq's joblib"),
+    ],
     root: RootOption,
     scale: Annotated[int, typer.Option(min=0, help="of a cluster artefact")] = 0,
     group: Annotated[str, typer.Option(help="all, or by gender female or male")] = "all",

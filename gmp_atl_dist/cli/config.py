@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gmp_atl_dist.cli.options import ConfigOption, SetOption, load_experiment
+from gmp_atl_dist.cli.options import ConfigOption, SetOption, load_experiment, local_option
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.shipped import shipped_configs, summary_of
@@ -64,7 +64,7 @@ def init(
         str, typer.Option(help="folder or URI that absolute paths in the table begin with")
     ] = "",
     hours: Annotated[float, typer.Option(min=0.01, help="time that a run may take")] = 1.0,
-    out: Annotated[Path, typer.Option(help="file to write")] = Path("experiment.toml"),
+    out: Annotated[Path, local_option("file to write")] = Path("experiment.toml"),
     root: Annotated[str | None, typer.Option(help="runtime.root; default: runs/NAME")] = None,
     force: Annotated[bool, typer.Option("--force", help="overwrite the file")] = False,
 ) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +10,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gmp_atl_dist.cli.options import ConfigOption, SetOption, load_experiment
+from gmp_atl_dist.cli.options import ConfigOption, SetOption, load_experiment, local_option
 from gmp_atl_dist.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from gmp_atl_dist.records import Fold, Utterance
+    from gmp_atl_dist.corpora.base import CorpusListing
+    from gmp_atl_dist.records import Fold
 
 _SHOWN_FOLDS = 20
 _SHOWN_SPEAKERS = 6
@@ -65,35 +65,43 @@ def check(config: ConfigOption, set_: SetOption = None) -> int:
     Console().print(table)
     for problem in listing.problems:
         print(f"dropped: {problem}")
+    for note in listing.notes:
+        print(f"note: {note}")
     speakers = {u.speaker for u in listing.utterances}
     print(f"{len(listing.utterances)} utterances of {len(speakers)} speakers")
-    _print_folds(listing.utterances, plan_folds(listing.utterances, experiment.folds))
+    _print_folds(listing, plan_folds(listing.utterances, experiment.folds))
     return 0
 
 
-def _print_folds(utterances: Sequence[Utterance], folds: Sequence[Fold]) -> None:
-    """Each fold that a run would make, with the speakers that it is tested on."""
-    count = Counter(u.speaker for u in utterances)
+def _print_folds(
+    listing: CorpusListing, folds: Sequence[Fold], durations: Mapping[str, float] | None = None
+) -> None:
+    """Each fold that a run would make. ``durations`` are seconds by utterance id, where known."""
+    from gmp_atl_dist.corpora.fold_plan import count_folds
+
+    counts = count_folds(listing.utterances, folds[:_SHOWN_FOLDS], listing.emotions, durations)
     rows = [
         (
-            fold.name,
-            *(
-                f"{sum(count[s] for s in side)} utterances, {len(side)} speakers" if side else ""
-                for side in (fold.train_speakers, fold.valid_speakers, fold.test_speakers)
-            ),
-            ", ".join(fold.test_speakers[:_SHOWN_SPEAKERS])
-            + (", ..." if len(fold.test_speakers) > _SHOWN_SPEAKERS else ""),
+            count.fold.name,
+            *(str(count.side(name) or "") for name in ("training", "validation", "test")),
+            count.absent(),
+            ", ".join(count.fold.test_speakers[:_SHOWN_SPEAKERS])
+            + (", ..." if len(count.fold.test_speakers) > _SHOWN_SPEAKERS else ""),
         )
-        for fold in folds[:_SHOWN_FOLDS]
+        for count in counts
     ]
-    print_table(("fold", "training", "validation", "test", "test speakers"), rows)
+    headings = ("fold", "training", "validation", "test", "absent classes", "test speakers")
+    print_table(headings, rows)
     if len(folds) > _SHOWN_FOLDS:
         print(f"... and {len(folds) - _SHOWN_FOLDS} more folds")
 
 
 @app.command("synth")
 def synth(
-    out: Annotated[Path, typer.Option(help="folder to write; new, or written by this command")],
+    out: Annotated[
+        Path,
+        local_option("folder to write; new, or written by this command"),
+    ],
     seed: int = 0,
     utterances: Annotated[int, typer.Option(help="per speaker and emotion")] = 6,
 ) -> int:

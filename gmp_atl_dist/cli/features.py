@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from gmp_atl_dist.cli.options import local_option
+
 app = typer.Typer(help="Features and labels: to and from fairseq's .npy, .len, .km, .tsv.")
 
 
@@ -14,7 +16,7 @@ app = typer.Typer(help="Features and labels: to and from fairseq's .npy, .len, .
 def export(
     fingerprint: Annotated[str, typer.Argument(help="of extract, or how it begins")],
     layer: Annotated[int, typer.Option(min=0)],
-    out: Annotated[Path, typer.Option(help="folder to write to")],
+    out: Annotated[Path, local_option("folder to write to")],
     root: Annotated[str, typer.Option(help="folder or s3:// URI of all artefacts")],
     name: Annotated[str, typer.Option(help="{split}_{rank}_{nshard}")] = "train_0_1",
     labels: Annotated[str | None, typer.Option(help="fingerprint of label, for a .km")] = None,

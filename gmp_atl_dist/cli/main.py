@@ -5,6 +5,8 @@ Each command imports heavy libraries itself, so that ``config check`` starts qui
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -74,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     remember_command(argv)
+    _show_what_can_be_shown()
     try:
         result = app(args=None if argv is None else list(argv), standalone_mode=False)
         code = result if isinstance(result, int) else 0
@@ -107,3 +110,13 @@ def _main(argv: Sequence[str] | None) -> int:
             file=sys.stderr,
         )
     return code
+
+
+def _show_what_can_be_shown() -> None:
+    """Print ``?`` for a letter that the locale cannot show. Names of a corpus may have any letters."""
+    for stream in (sys.stdout, sys.stderr):
+        # A stream of a test or a notebook may have another type.
+        if not isinstance(stream, io.TextIOWrapper) or stream.errors == "replace":
+            continue
+        if stream.errors == "strict" or codecs.lookup(stream.encoding).name != "utf-8":
+            stream.reconfigure(errors="replace")

@@ -9,7 +9,7 @@ import typer
 
 from gmp_atl_dist.cli import push
 from gmp_atl_dist.cli.chosen import OptionalConfigOption, RunArgument, choose_run
-from gmp_atl_dist.cli.options import RootOption, SetOption
+from gmp_atl_dist.cli.options import RootOption, SetOption, local_option
 
 app = typer.Typer(help="Models: out of the store, for transformers alone.")
 
@@ -23,7 +23,7 @@ app.command("push")(push.push)
 
 @app.command("export")
 def export(
-    to: Annotated[Path, typer.Option(help="folder to write; new or empty")],
+    to: Annotated[Path, local_option("folder to write; new or empty")],
     run: RunArgument = None,
     config: OptionalConfigOption = None,
     fold: Annotated[

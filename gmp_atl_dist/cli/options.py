@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.config.file import load_config
+from gmp_atl_dist.errors import ConfigError
+from gmp_atl_dist.uris import uri_problem
 
 ConfigOption = Annotated[
     Path,
@@ -23,6 +25,27 @@ SetOption = Annotated[
 RootOption = Annotated[
     str | None, typer.Option(help="folder or s3:// URI of all artefacts; over runtime.root")
 ]
+
+
+def local_option(description: str) -> Any:
+    """An option with the path of a file or folder that is written to this machine's disk."""
+    return typer.Option(parser=local_path, metavar="PATH", help=description)
+
+
+def local_path(given: str | Path) -> Path:
+    """The value of :func:`local_option`.
+
+    Raises:
+        ConfigError: it is empty, or a URI. A folder of that name would be made.
+    """
+    text = str(given)
+    if problem := uri_problem(text):
+        raise ConfigError(f"{text!r} {problem}")
+    if "://" in text:
+        raise ConfigError(
+            f"{text!r} is a URI; this command writes to a folder of this machine alone"
+        )
+    return Path(text)
 
 
 def load_experiment(config: Path, overrides: list[str] | None, root: str | None) -> RunConfig:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gmp_atl_dist.cli.options import SetOption
+from gmp_atl_dist.cli.options import SetOption, local_option
 from gmp_atl_dist.cli.stops import stoppable_results, stopped_with
 from gmp_atl_dist.device import Accelerator
 from gmp_atl_dist.errors import ConfigError
@@ -42,7 +42,7 @@ def predict(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="write a file instead of lines: .csv, .json, .jsonl, .parquet"),
+        local_option("write a file instead of lines: .csv, .json, .jsonl, .parquet"),
     ] = None,
     window: Annotated[
         float | None, typer.Option(help="seconds; emotion over time in windows of this length")

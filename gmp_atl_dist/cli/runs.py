@@ -90,7 +90,7 @@ def show(
     from gmp_atl_dist.runs.names import get_run
     from gmp_atl_dist.store.layout import open_root
 
-    store = open_root(_root(root or context.obj))
+    store = open_root(_root(context.obj if root is None else root))
     record = get_run(store, name)
     if as_json:
         print(json.dumps(_as_json(record)))
@@ -118,7 +118,7 @@ def rm(
     from gmp_atl_dist.runs.removal import plan_removal, remove
     from gmp_atl_dist.store.layout import open_root
 
-    store = open_root(_root(root or context.obj))
+    store = open_root(_root(context.obj if root is None else root))
     removal = plan_removal(store, name)
     if not as_json:
         for line in _about_removal(removal, store.uri):

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from gmp_atl_dist.config.sections import PositiveFloat, PositiveInt, Section
+from gmp_atl_dist.config.sections import Location, PositiveFloat, PositiveInt, Section
 
 
 def _ray_resources(given: dict[str, float]) -> dict[str, float]:
@@ -180,8 +180,8 @@ class TrainWorkersConfig(WorkersConfig):
 class RuntimeConfig(Section):
     """Where and on what a run computes. Nothing here changes a result, so nothing here is hashed."""
 
-    corpus: str = Field(default="corpus", description="folder or URI of the recordings")
-    root: str = Field(default="runs", description="folder or URI of all artefacts")
+    corpus: Location = Field(default="corpus", description="folder or URI of the recordings")
+    root: Location = Field(default="runs", description="folder or URI of all artefacts")
     run_name: str = Field(
         default="unnamed",
         min_length=1,

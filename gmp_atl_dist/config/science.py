@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from gmp_atl_dist.config.hashing import Added
-from gmp_atl_dist.config.sections import Fraction, PositiveFloat, PositiveInt, Section
+from gmp_atl_dist.config.sections import Fraction, Location, PositiveFloat, PositiveInt, Section
 
 MAX_UTTERANCE_S = 60.0
 RANDOM_SOURCE = "random:"
@@ -37,7 +37,7 @@ class CorpusConfig(Section):
     ignore_other_emotions: bool = Field(
         default=False, description="leave out utterances of emotions outside the class list"
     )
-    table: str = Field(
+    table: Location = Field(
         default="manifest.csv",
         description="table adapter: CSV, TSV or Parquet file; relative to the corpus, or an absolute "
         "path or URI",
@@ -69,6 +69,10 @@ class CorpusConfig(Section):
         description="largest share of bad items. Below it they are left out and listed in the "
         "report; "
         "above it the run stops. 0: the first bad item stops the run",
+    )
+    allow_incomplete: Annotated[bool, Added("0.4.0", left_out_at=False)] = Field(
+        default=False,
+        description="accept a corpus that lacks a part of its release, such as sessions of IEMOCAP",
     )
     min_s: PositiveFloat = Field(
         default=0.1, description="seconds; a shorter utterance is a bad item"
@@ -109,7 +113,7 @@ class FoldsConfig(Section):
 class ModelConfig(Section):
     """The stock HuBERT that everything starts from."""
 
-    source: str = Field(
+    source: Location = Field(
         default="facebook/hubert-base-ls960",
         description="hub id, local folder, store URI, or random:tiny|mini|small|base|large",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -14,10 +15,21 @@ from pydantic import (
 )
 
 from gmp_atl_dist.config.hashing import Added, Json
+from gmp_atl_dist.uris import uri_problem
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _well_spelt(text: str) -> str:
+    if problem := uri_problem(text):
+        raise ValueError(f"{text!r} {problem}")
+    return text
+
+
+Location = Annotated[str, AfterValidator(_well_spelt)]
+"""A folder, file or URI. One that is empty or misspelt would mean a folder of that name."""
 
 _HASHED = "gmp_atl_dist.hashed"
 

@@ -16,6 +16,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.addresses import member_entries
 from gmp_atl_dist.corpora.audio_paths import below_corpus, is_absolute
+from gmp_atl_dist.corpora.canonical import NameForms, canonical_text, other_forms
 from gmp_atl_dist.corpora.card import check_options
 from gmp_atl_dist.corpora.checks import (
     WITHOUT_GENDER,
@@ -25,9 +26,10 @@ from gmp_atl_dist.corpora.checks import (
     stamp_of,
 )
 from gmp_atl_dist.corpora.same_audio import same_segments
+from gmp_atl_dist.corpora.speakers import speaker_notes
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.plugins import PluginGroup
-from gmp_atl_dist.records import Problem, Utterance
+from gmp_atl_dist.records import Note, Problem, Utterance
 from gmp_atl_dist.store.filesystem import Entry, Store
 
 ADAPTERS = PluginGroup(
@@ -93,6 +95,7 @@ class CorpusListing:
         num_bad: number of utterances that were left out because of ``problems``.
         num_ignored: number of utterances that were left out because their emotion is not a class
             and ``corpus.ignore_other_emotions`` is set.
+        notes: what is odd and leaves no utterance out, such as a speaker with two genders.
     """
 
     utterances: tuple[Utterance, ...]
@@ -102,6 +105,7 @@ class CorpusListing:
     problems: tuple[Problem, ...]
     num_bad: int = 0
     num_ignored: int = 0
+    notes: tuple[Note, ...] = ()
 
     @property
     def num_listed(self) -> int:
@@ -133,6 +137,70 @@ def find_adapter(name: str) -> Corpus:
     return adapter
 
 
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a corpus, before its files are looked at.
+
+    Attributes:
+        utterances: of the classes, or of all emotions if ``ignore_other_emotions`` is unset; names of
+            speakers, sessions and emotions in canonical form.
+        emotions: the class list, in order.
+        problems: the items that the adapter cannot read.
+        notes: what is odd and leaves no utterance out.
+        listed_emotions: every emotion that the adapter listed.
+        num_listed: number of utterances that the adapter listed, the ignored ones among them.
+    """
+
+    utterances: list[Utterance]
+    emotions: tuple[str, ...]
+    problems: list[Problem]
+    notes: list[Note]
+    listed_emotions: frozenset[str]
+    num_listed: int
+
+    def checked(
+        self, files: Mapping[str, Entry] | None, *, gender_needed: bool
+    ) -> tuple[list[Utterance], list[Problem]]:
+        """The good utterances, and the problems of the others; without ``files``, of labels alone."""
+        known = {spelling(emotion): emotion for emotion in self.emotions}
+        return _check_all(self.utterances, known, files, gender_needed)
+
+
+def read_labels(config: CorpusConfig, source: Store, *, gender_needed: bool = True) -> Labels:
+    """What the adapter lists at ``source``, with names in canonical form and emotions merged.
+
+    Raises:
+        ConfigError: the adapter, the class list or the table's columns are wrong, or the corpus tells
+            no gender and it is needed.
+        CorpusError: the adapter cannot read the corpus.
+    """
+    adapter = find_adapter(config.adapter)
+    check_options(config, getattr(adapter, "options", {}))
+    utterances, found = adapter.list(source, config)
+    notes = [p for p in found if isinstance(p, Note)]
+    problems = [p for p in found if not isinstance(p, Note)]
+    merge = {spelling(old): spelling(new) for old, new in config.merge.items()}
+    if gender_needed and utterances and not any(u.gender for u in utterances):
+        raise ConfigError(
+            f"{source.uri}: tells no gender of any of its {len(utterances)} utterances. {WITHOUT_GENDER}"
+        )
+    forms = NameForms()
+    # In place, so that a corpus of a million utterances is not held twice.
+    for i, u in enumerate(utterances):
+        utterances[i] = _merged(_located(_named(u, forms), source, config), merge)
+    emotions = _class_list(config, adapter.default_emotions, merge, utterances)
+    known = {spelling(emotion) for emotion in emotions}
+    wanted = [u for u in utterances if u.emotion in known or not config.ignore_other_emotions]
+    return Labels(
+        utterances=wanted,
+        emotions=emotions,
+        problems=problems,
+        notes=[*notes, *forms.notes()],
+        listed_emotions=frozenset(u.emotion for u in utterances),
+        num_listed=len(utterances),
+    )
+
+
 def read_corpus(
     config: CorpusConfig, source: Store, *, gender_needed: bool = True
 ) -> CorpusListing:
@@ -148,62 +216,55 @@ def read_corpus(
             no gender and it is needed.
         CorpusError: more than ``max_bad_fraction`` of the items are bad, or no utterance is left.
     """
-    adapter = find_adapter(config.adapter)
-    check_options(config, getattr(adapter, "options", {}))
-    listed, problems = adapter.list(source, config)
-    merge = {spelling(old): spelling(new) for old, new in config.merge.items()}
-    if gender_needed and listed and not any(u.gender for u in listed):
-        raise ConfigError(
-            f"{source.uri}: tells no gender of any of its {len(listed)} utterances. {WITHOUT_GENDER}"
-        )
-    merged = [_merged(_located(u, source, config), merge) for u in listed]
-    emotions = _class_list(config, adapter.default_emotions, merge, merged)
-    known = {spelling(emotion): emotion for emotion in emotions}
-    wanted = [u for u in merged if u.emotion in known or not config.ignore_other_emotions]
-    files = {entry.path: entry for entry in source.list()} if wanted else {}
-    files |= member_entries((u.path for u in wanted), files)
-    num_unread = len({p.item for p in problems})
-    kept, unusable = _check_all(wanted, known, files, gender_needed)
+    labels = read_labels(config, source, gender_needed=gender_needed)
+    files = {entry.path: entry for entry in source.list()} if labels.utterances else {}
+    files |= member_entries((u.path for u in labels.utterances), files)
+    num_unread = len({p.item for p in labels.problems})
+    kept, unusable = labels.checked(files, gender_needed=gender_needed)
     same = same_segments(kept)
-    problems += [*unusable, *same.problems(kept)]
+    problems = [*labels.problems, *unusable, *same.problems(kept)]
     kept = [kept[i] for i in same.kept(kept)]
-    num_listed = num_unread + len(wanted)
+    num_listed = num_unread + len(labels.utterances)
     # Not counted by names, because copies with the same id, or without one, have equal names.
     num_bad = num_listed - len(kept)
     refuse_too_many_bad(source.uri, num_bad, num_listed, config.max_bad_fraction, problems)
     if not kept:
         raise CorpusError.of_all(
-            f"{source.uri}: the adapter {config.adapter!r} listed {len(merged)} utterances, and none "
-            f"of them is usable; check runtime.corpus, corpus.adapter and corpus.emotions",
+            f"{source.uri}: the adapter {config.adapter!r} listed {labels.num_listed} utterances, and "
+            f"none of them is usable; check runtime.corpus, corpus.adapter and corpus.emotions",
             [str(p) for p in problems],
         )
-    _refuse_empty_classes(config, kept, merged)
+    _refuse_empty_classes(config, kept, labels.listed_emotions)
     kept.sort(key=lambda u: u.utterance_id)
     used = [files[path] for path in sorted({u.path for u in kept})]
     return CorpusListing(
         utterances=tuple(kept),
         sizes={entry.path: entry.size for entry in used},
         stamp=stamp_of(used, kept),
-        emotions=emotions,
+        emotions=labels.emotions,
         problems=tuple(problems),
         num_bad=num_bad,
-        num_ignored=len(merged) - len(wanted),
+        num_ignored=labels.num_listed - len(labels.utterances),
+        notes=(*labels.notes, *speaker_notes(kept)),
     )
 
 
 def _check_all(
     utterances: Iterable[Utterance],
     known: Mapping[str, str],
-    files: Mapping[str, Entry],
+    files: Mapping[str, Entry] | None,
     gender_needed: bool,
 ) -> tuple[list[Utterance], list[Problem]]:
     """The good utterances, and the problems of the others."""
     kept: list[Utterance] = []
     problems: list[Problem] = []
     seen: set[str] = set()
+    forms = other_forms(files or ())
     for u in utterances:
-        checked, reasons = check_utterance(u, known, files, seen, gender_needed=gender_needed)
-        seen.add(u.utterance_id)
+        checked, reasons = check_utterance(
+            u, known, files, seen, gender_needed=gender_needed, forms=forms
+        )
+        seen.add(canonical_text(u.utterance_id))
         if reasons:
             item = f"utterance {u.utterance_id!r}"
             problems.extend(Problem(item, reason) for reason in reasons)
@@ -218,6 +279,16 @@ def _located(utterance: Utterance, source: Store, config: CorpusConfig) -> Utter
         return utterance
     path = below_corpus(utterance.path, source.uri, config.audio_root)
     return utterance if path is None else replace(utterance, path=path)
+
+
+def _named(utterance: Utterance, forms: NameForms) -> Utterance:
+    """With the names of speaker, session and split in canonical form; :func:`_merged` does the emotion."""
+    u = utterance
+    names = [forms.canonical(name, getattr(u, name)) for name in ("speaker", "session", "split")]
+    forms.canonical("emotion", u.emotion)
+    if names == [u.speaker, u.session, u.split]:
+        return u
+    return replace(u, speaker=names[0], session=names[1], split=names[2])
 
 
 def _merged(utterance: Utterance, merge: dict[str, str]) -> Utterance:
@@ -256,7 +327,7 @@ def _class_list(
 
 
 def _refuse_empty_classes(
-    config: CorpusConfig, kept: Sequence[Utterance], listed: Iterable[Utterance]
+    config: CorpusConfig, kept: Sequence[Utterance], listed: Iterable[str]
 ) -> None:
     """With ``ignore_other_emotions``, a misspelt class would silently leave out an emotion."""
     occurring = {u.emotion for u in kept}
@@ -264,5 +335,5 @@ def _refuse_empty_classes(
     if empty:
         raise ConfigError(
             f"corpus.emotions: no utterance has {', '.join(map(repr, empty))}; the corpus has "
-            f"{', '.join(sorted({u.emotion for u in listed}))}"
+            f"{', '.join(sorted(listed))}"
         )

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from gmp_atl_dist.config import canonical_json
+from gmp_atl_dist.corpora.canonical import canonical_text
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import UNKNOWN_GENDER, Gender, Problem, Utterance
 from gmp_atl_dist.store.filesystem import Entry
@@ -36,8 +38,8 @@ WITHOUT_GENDER = (
 
 
 def spelling(text: str) -> str:
-    """The canonical spelling of an emotion: lower case, without surrounding blanks."""
-    return text.strip().casefold()
+    """The canonical spelling of an emotion: :func:`canonical_text` in lower case."""
+    return canonical_text(text).casefold()
 
 
 def parse_gender(text: str) -> Gender | None:
@@ -48,24 +50,27 @@ def parse_gender(text: str) -> Gender | None:
 def check_utterance(
     u: Utterance,
     known: Mapping[str, str],
-    files: Mapping[str, Entry],
+    files: Mapping[str, Entry] | None,
     seen: AbstractSet[str],
     *,
     gender_needed: bool = True,
+    forms: Mapping[str, str] | None = None,
 ) -> tuple[Utterance, list[str]]:
     """The utterance with canonical path, gender and emotion, and the reasons why it is bad.
 
     Args:
         u: the utterance of the adapter, with its emotion spelled by :func:`spelling`.
         known: the classes by their :func:`spelling`.
-        files: the files of the corpus, by path.
-        seen: ids of earlier utterances.
+        files: the files of the corpus, by path; None: whether the file is there is not checked.
+        seen: ids of earlier utterances, by their :func:`canonical_text`.
         gender_needed: an unknown gender makes an utterance bad; otherwise it is stored as unknown.
+        forms: the paths of ``files`` that are not ASCII, by their NFC form. A file system may store a
+            name in another Unicode form than the table.
     """
     reasons: list[str] = []
     if not u.utterance_id.strip():
         reasons.append(f"has no id (its audio is {u.path!r}); give it one")
-    elif u.utterance_id in seen:
+    elif canonical_text(u.utterance_id) in seen:
         reasons.append("its id occurs more than once; make ids unique")
     if not u.speaker.strip():
         reasons.append("has no speaker; folds need one")
@@ -79,16 +84,18 @@ def check_utterance(
         )
     reasons += _segment_reasons(u)
     # A path that is in the listing already has its canonical spelling.
-    path = u.path if u.path in files else _path_inside(u.path)
-    entry = None if path is None else files.get(path)
+    path = u.path if files is not None and u.path in files else _path_inside(u.path)
+    if path is not None and files is not None and forms and path not in files:
+        path = forms.get(unicodedata.normalize("NFC", path), path)
+    entry = None if path is None or files is None else files.get(path)
     if path is None:
         reasons.append(
             f"audio path {u.path!r} leaves the corpus; give a path relative to its root, "
             f"or name the folder that it begins with in corpus.audio_root"
         )
-    elif entry is None:
+    elif entry is None and files is not None:
         reasons.append(f"audio file {path!r} is missing; copy it there or correct the path")
-    elif entry.size == 0:
+    elif entry is not None and entry.size == 0:
         reasons.append(f"audio file {path!r} is empty (0 bytes); copy it again")
     if reasons or gender is None or path is None:
         return u, reasons

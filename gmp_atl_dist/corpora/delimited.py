@@ -30,7 +30,7 @@ def find_delimiter(data: bytes, needed: Collection[str], chosen: str, name: str)
 
     Raises:
         ConfigError: the header can be read in two ways.
-        CorpusError: the header is not UTF-8.
+        CorpusError: the header is not UTF-8. ``encoding.py`` checks the whole table before.
     """
     if chosen in DELIMITERS:
         return DELIMITERS[chosen]

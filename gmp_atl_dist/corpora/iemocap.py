@@ -25,26 +25,38 @@ Pitfalls:
 
 Options: ``corpus.options.dialogues = "all"`` (default), ``"improvised"`` or ``"scripted"``.
 
+What is checked: every wav file below ``SessionN/sentences/wav`` has a label, the lines with votes are counted
+in a second way, and the five sessions are there. Files in UTF-16, with a byte-order mark, or with indented
+lines are read. A tree with fewer dialogues or turns than the release is read, with a note that says how many.
+``corpus.allow_incomplete`` accepts a tree that lacks sessions.
+
 Cite: Busso, C. et al. (2008). IEMOCAP: Interactive emotional dyadic motion capture database.
 Language Resources and Evaluation 42(4), 335-359.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.base import Listed
 from gmp_atl_dist.corpora.card import read_choice
 from gmp_atl_dist.corpora.checks import spelling
+from gmp_atl_dist.corpora.iemocap_release import (
+    MARKER,
+    SESSIONS,
+    misnamed_sessions,
+    missing_sessions,
+    smaller_than_release,
+)
+from gmp_atl_dist.corpora.iemocap_votes import Turn, read_votes
 from gmp_atl_dist.errors import CorpusError
-from gmp_atl_dist.records import Gender, Problem, Utterance
+from gmp_atl_dist.records import Gender, Note, Problem, Utterance
 from gmp_atl_dist.store.filesystem import Store
 
-SESSIONS = ("Session1", "Session2", "Session3", "Session4", "Session5")
+__all__ = ["SESSIONS", "Iemocap"]
 
 _EMOTIONS = {
     "neu": "neutral",
@@ -60,14 +72,22 @@ _EMOTIONS = {
     "xxx": "undecided",
 }
 _FOUR = ("neutral", "happy", "angry", "sad")
-# The last field of the utterance id starts with the speaker's gender. The prefix must not be used.
-_UTTERANCE = re.compile(r"(?P<dialogue>Ses0(?P<session>[1-5])[FM]_\w+)_(?P<gender>[FM])\w+")
-_LINE = re.compile(
-    r"\[\s*[\d.]+\s*-\s*[\d.]+\s*\]\s+(?P<utterance>\S+)\s+(?P<code>\S+)\s+\[[^\]]*\]"
-)
 # What the ids of a dialogue of each kind hold: Ses01F_impro01_M003, Ses01F_script01_1_M003.
 _PARTS = {"all": "", "improvised": "_impro", "scripted": "_script"}
 _GENDERS: dict[str, Gender] = {"F": "female", "M": "male"}
+
+
+@dataclass
+class _Session:
+    """What one session holds: its votes, and what is wrong with them."""
+
+    name: str
+    turns: list[Turn] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    """The file with votes of each dialogue, by the name of the dialogue."""
+    wavs: tuple[str, ...] = ()
+    """Paths of the recordings."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +101,11 @@ class Iemocap:
     def list(self, source: Store, config: CorpusConfig) -> Listed:
         """Utterances of the four classes and of the classes that ``config.emotions`` adds.
 
+        A recording without a label is a problem, whatever its class would be. A tree that is smaller than
+        the release has a note.
+
         Raises:
-            CorpusError: there is no evaluation file in the folders of the release.
+            CorpusError: there is no evaluation file in the folders of the release, or sessions are missing.
         """
         merge = {spelling(old): spelling(new) for old, new in config.merge.items()}
         wanted = {*_FOUR, *map(spelling, config.emotions)}
@@ -90,62 +113,98 @@ class Iemocap:
         if "excited" not in {*wanted, *merge}:
             names["exc"] = "happy"
         part = read_choice(config, "dialogues", tuple(_PARTS))
+        sessions = [_read_session(source, session) for session in SESSIONS]
+        folders = source.folders()
+        if not any(session.files or session.wavs for session in sessions):
+            seen = f" (it has the folders {', '.join(folders[:8])})" if folders else ""
+            raise CorpusError.of_all(
+                f"{source.uri}: there is no SessionN/dialog/EmoEvaluation/*.txt{seen}; set runtime.corpus "
+                f"to the folder that contains Session1 to Session5",
+                misnamed_sessions(folders),
+            )
+        present = {session.name for session in sessions if session.files or session.wavs}
+        absent = missing_sessions(source.uri, present, folders)
+        if absent and not config.allow_incomplete:
+            raise absent
         utterances: list[Utterance] = []
         problems: list[Problem] = []
-        num_files = 0
-        for session, path in _evaluation_files(source):
-            num_files += 1
-            text = source.read(path).decode("utf-8", errors="replace")
-            for number, line in enumerate(text.splitlines(), 1):
-                # A line with a vote starts with a time span. All other lines are ignored.
-                if not line.startswith("["):
-                    continue
-                parsed = _parse(line, session, names)
+        for session in sessions:
+            problems += [*session.problems, *_unlabelled(session)]
+            for turn in session.turns:
+                parsed = _utterance(turn, names)
                 if isinstance(parsed, str):
-                    problems.append(Problem(f"{path}:{number}", parsed))
+                    problems.append(Problem(turn.where, parsed))
                 elif _PARTS[part] not in parsed.utterance_id:
                     continue
                 elif merge.get(parsed.emotion, parsed.emotion) in wanted:
                     utterances.append(parsed)
-        if not num_files:
-            raise CorpusError(
-                f"{source.uri}: there is no SessionN/dialog/EmoEvaluation/*.txt; set runtime.corpus to "
-                f"the folder that contains Session1 to Session5"
-            )
+        if not source.exists(MARKER):
+            dialogues = {s.name: {turn.dialogue for turn in s.turns} for s in sessions}
+            num_turns = sum(len(session.turns) for session in sessions)
+            reason = smaller_than_release(dialogues, num_turns)
+            problems += [Note(source.uri, reason)] if reason else []
         return utterances, problems
 
 
-def _evaluation_files(source: Store) -> Iterator[tuple[str, str]]:
-    """(session, path) of every file with votes, in order."""
-    for session in SESSIONS:
-        folder = f"{session}/dialog/EmoEvaluation"
-        for entry in source.list(folder):
-            name = entry.path.removeprefix(f"{folder}/")
-            if "/" not in name and name.endswith(".txt") and not name.startswith("."):
-                yield session, entry.path
+def _read_session(source: Store, session: str) -> _Session:
+    folder = f"{session}/sentences/wav"
+    wavs = tuple(
+        entry.path
+        for entry in source.list(folder)
+        if entry.path.lower().endswith(".wav") and not _name(entry.path).startswith(".")
+    )
+    found = _Session(session, wavs=wavs)
+    for path in _evaluation_files(source, session):
+        found.files[_name(path)[: -len(".txt")]] = path
+        turns, problems = read_votes(source.read(path), path, session)
+        found.turns += turns
+        found.problems += problems
+    return found
 
 
-def _parse(line: str, session: str, names: dict[str, str]) -> Utterance | str:
-    """The utterance of a line with a vote, or the reason why the line is bad.
+def _evaluation_files(source: Store, session: str) -> Iterator[str]:
+    """Paths of the files with votes of one session, in order."""
+    folder = f"{session}/dialog/EmoEvaluation"
+    for entry in source.list(folder):
+        name = entry.path.removeprefix(f"{folder}/")
+        if "/" not in name and name.lower().endswith(".txt") and not name.startswith("."):
+            yield entry.path
 
-    ``names`` maps an emotion code to the emotion's name.
-    """
-    vote = _LINE.match(line)
-    if vote is None:
-        return f"cannot be read as '[start - end] utterance emotion [v, a, d]': {line!r}"
-    name, code = vote["utterance"], vote["code"]
-    parts = _UTTERANCE.fullmatch(name)
-    if parts is None:
-        return f"{name!r} is not an utterance id of IEMOCAP, such as Ses01F_impro01_M003"
-    if f"Session{parts['session']}" != session:
-        return f"{name!r} is in {session}; move the file to its folder in the release"
-    if code not in names:
-        return f"{name!r} has emotion {code!r}; known are {', '.join(names)}"
+
+def _unlabelled(session: _Session) -> Iterator[Problem]:
+    """A problem for each recording for which no vote was read, and why."""
+    voted = {turn.utterance_id for turn in session.turns}
+    dialogues = {turn.dialogue for turn in session.turns}
+    # A line that cannot be read is a problem of its own; its recording is not named a second time.
+    broken = " ".join(problem.reason for problem in session.problems)
+    for path in session.wavs:
+        utterance_id = _name(path).rpartition(".")[0]
+        if utterance_id in voted or utterance_id in broken:
+            continue
+        dialogue = path.removeprefix(f"{session.name}/sentences/wav/").partition("/")[0]
+        file = session.files.get(dialogue)
+        if file is None:
+            why = f"there is no {session.name}/dialog/EmoEvaluation/{dialogue}.txt"
+        elif dialogue not in dialogues:
+            why = f"{file} has no line of votes, so it is empty, cut or no text"
+        else:
+            why = f"{file} has no line of votes for it, so it may be cut"
+        yield Problem(path, f"has no label, because {why}; copy that file again from the release")
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _utterance(turn: Turn, names: dict[str, str]) -> Utterance | str:
+    """The utterance of a vote, or why its emotion is not known. ``names`` maps codes to emotions."""
+    if turn.code not in names:
+        return f"{turn.utterance_id!r} has emotion {turn.code!r}; known are {', '.join(names)}"
     return Utterance(
-        utterance_id=name,
-        path=f"{session}/sentences/wav/{parts['dialogue']}/{name}.wav",
-        speaker=f"Ses0{parts['session']}{parts['gender']}",
-        gender=_GENDERS[parts["gender"]],
-        emotion=names[code],
-        session=session,
+        utterance_id=turn.utterance_id,
+        path=f"{turn.session}/sentences/wav/{turn.dialogue}/{turn.utterance_id}.wav",
+        speaker=f"Ses0{turn.session[-1]}{turn.gender}",
+        gender=_GENDERS[turn.gender],
+        emotion=names[turn.code],
+        session=turn.session,
     )

@@ -24,11 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
-from gmp_atl_dist.corpora.iemocap import SESSIONS
+from gmp_atl_dist.corpora.iemocap_release import MARKER, SESSIONS
 from gmp_atl_dist.corpora.voices import MANNERS, Signal, Speaker, act, draw_speaker, speak
 from gmp_atl_dist.errors import ConfigError, CorpusError
 
-MARKER = "SYNTHETIC.md"
 _MARKER_TEXT = (
     "gmp_atl_dist.corpora.synth wrote this folder: an artificial corpus in the layout of IEMOCAP, made "
     "of synthetic voices. It contains no part of IEMOCAP. Results on it say nothing about speech. "

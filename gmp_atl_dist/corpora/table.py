@@ -35,6 +35,7 @@ from gmp_atl_dist.corpora.audio_paths import is_absolute
 from gmp_atl_dist.corpora.base import Listed
 from gmp_atl_dist.corpora.checks import WITHOUT_GENDER, spelling
 from gmp_atl_dist.corpora.delimited import column_names, find_delimiter, read_columns
+from gmp_atl_dist.corpora.encoding import refuse_other_encodings
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
 from gmp_atl_dist.records import Gender, Problem, Split, Utterance
 from gmp_atl_dist.store.filesystem import Store
@@ -101,6 +102,7 @@ def _read_table(source: Store, config: CorpusConfig) -> pa.Table:
         ) from e
     try:
         if suffix in _TEXT:
+            refuse_other_encodings(data, where)
             needed = {config.columns.get(name, name) for name in NEEDED}
             delimiter = find_delimiter(data, needed, config.delimiter, where)
             ours = _mapped_columns(config, column_names(data, delimiter))
@@ -186,7 +188,7 @@ def _parse(row: dict[str, str]) -> Utterance | list[str]:
         speaker=sys.intern(row["speaker"]),
         # As it stands: whether a gender is needed, and known, is checked for all corpora alike.
         gender=cast(Gender, sys.intern(row["gender"])),
-        emotion=sys.intern(spelling(row["emotion"])),
+        emotion=sys.intern(row["emotion"]),
         session=sys.intern(row["session"]),
         split=_SPLITS[split] if split else "",
         start_s=times["start_s"],

@@ -59,7 +59,7 @@ def import_features(store: Store, files: FairseqFiles, layer: int) -> Imported:
             f"{files.lengths}: {len(frames)} lines add up to {sum(frames)} frames, but {files.npy} "
             f"has {len(x_MD)} rows; give two files of one run"
         )
-    ids = read_ids(files, len(frames))
+    ids = read_ids(files, frames)
     labels_M = None if files.km is None else read_labels(files.km, files.lengths, frames)
     spans = _spans(ids, frames)
 

@@ -9,8 +9,9 @@ files, with NAME = ``{split}_{rank}_{nshard}``:
 - ``{split}.tsv``: a line with the root, then one line per utterance: its path below the root, a tab,
   its number of samples
 
-All files have the utterances in the same order. The number of frames does not always follow from the
-number of samples: fairseq cuts audio into chunks of 100 s and loses about one frame at each cut.
+All files have the utterances in the same order. The numbers of samples and frames show a listing in
+another order, except where recordings have the same length. The number of frames does not always follow
+from the number of samples: fairseq cuts audio into chunks of 100 s and loses about one frame at each cut.
 
 Shape suffixes: M frames of all utterances, D hidden.
 """
@@ -26,9 +27,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, MIN_SAMPLES
+from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, MIN_SAMPLES, SAMPLE_RATE_HZ, num_frames
 from gmp_atl_dist.errors import ArtifactError
 
+_SHORTEST_CHUNK = 10 * SAMPLE_RATE_HZ
 _MAX_INT32 = 2**31 - 1
 # fairseq writes with npy_append_array, which leaves space in the header for a larger shape.
 _NPY_SPARE_BYTES = 64
@@ -124,8 +126,17 @@ def read_lengths(path: Path) -> list[int]:
     return [count for count in frames if count is not None]
 
 
-def read_ids(files: FairseqFiles, utterances: int) -> list[str]:
-    """The id of each utterance: its path in the ``.tsv``, or a number."""
+def read_ids(files: FairseqFiles, frames: Sequence[int]) -> list[str]:
+    """The id of each utterance: its path in the ``.tsv``, or a number.
+
+    Args:
+        files: of the import.
+        frames: the number of frames of each utterance, which the numbers of samples must fit.
+
+    Raises:
+        ArtifactError: the ``.tsv`` is damaged, or lists other utterances or another order.
+    """
+    utterances = len(frames)
     if files.tsv is None:
         width = max(6, len(str(utterances - 1)))
         return [f"{files.npy.stem}-{i:0{width}d}" for i in range(utterances)]
@@ -146,7 +157,34 @@ def read_ids(files: FairseqFiles, utterances: int) -> list[str]:
         )
     if problems:
         raise ArtifactError.of_all(f"{files.tsv}: does not list the utterances:", problems)
+    misfits = [
+        f"line {i}: {path!r} has {samples} samples, so {_fewest_frames(int(samples))} to "
+        f"{num_frames(int(samples))} frames, but {count} are given"
+        for i, ((path, samples), count) in enumerate(zip(rows, frames, strict=True), 2)
+        if not _fewest_frames(int(samples)) <= count <= num_frames(int(samples))
+    ]
+    if misfits:
+        order = sorted(int(row[1]) for row in rows)
+        same = all(
+            _fewest_frames(samples) <= count <= num_frames(samples)
+            for samples, count in zip(order, sorted(frames), strict=True)
+        )
+        what = (
+            "lists the utterances in another order than" if same else "lists other utterances than"
+        )
+        raise ArtifactError.of_all(
+            f"{files.tsv}: {what} {files.lengths}; give the listing by which the features were extracted:",
+            misfits,
+        )
     return [row[0] for row in rows]
+
+
+def _fewest_frames(samples: int) -> int:
+    """The smallest number of frames of a recording: one fewer for each cut into chunks, and one more.
+
+    fairseq's chunks have 100 s by default. Chunks of 10 s and more are allowed for.
+    """
+    return max(0, num_frames(samples) - 1 - samples // _SHORTEST_CHUNK)
 
 
 def read_labels(km: Path, lengths: Path, frames: Sequence[int]) -> np.ndarray:

@@ -16,8 +16,13 @@ from typing import cast
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
-from safetensors import SafetensorError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
@@ -31,6 +36,11 @@ from gmp_atl_dist.models.backbone import (
     set_normalize_waveform,
 )
 from gmp_atl_dist.models.backbone_registry import find_backbone
+from gmp_atl_dist.models.checkpoint_files import (
+    loading_error,
+    refuse_not_finite,
+    refuse_pointers,
+)
 
 _CONFIG = "config.json"
 _SAFETENSORS = "model.safetensors"
@@ -125,10 +135,11 @@ def _load_folder(folder: Path, name: str, seed: int) -> SpeechBackbone:
                 local_files_only=True,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
-        raise ModelError(
-            f"{name} cannot be loaded, its files are damaged or do not fit: {e}"
-        ) from e
+    except ModelError:
+        raise
+    except Exception as e:
+        # Whatever a damaged file makes torch, pickle or safetensors raise.
+        raise loading_error(e, folder, _WEIGHTS, name) from e
     backbone, info = cast("tuple[SpeechBackbone, dict[str, set[str]]]", loaded)
     missing = sorted(info["missing_keys"] - implementation.optional_weights)
     if missing:
@@ -137,12 +148,14 @@ def _load_folder(folder: Path, name: str, seed: int) -> SpeechBackbone:
             f"{name} lacks {len(missing)} weights of a {config.model_type} model ({shown}); give a "
             f"complete checkpoint"
         )
+    refuse_not_finite(backbone, folder, _WEIGHTS, name)
     # Later errors name the model by this, not by a temporary folder.
     backbone.config._name_or_path = name
     return backbone.eval()
 
 
 def _implementation(folder: Path, name: str) -> type[SpeechBackbone]:
+    refuse_pointers(folder, (_CONFIG, *_WEIGHTS), name)
     try:
         config_json = (folder / _CONFIG).read_bytes()
     except FileNotFoundError:
@@ -170,6 +183,8 @@ def _download(hub_id: str, revision: str) -> Path:
         except EntryNotFoundError:
             hf_hub_download(hub_id, _PICKLED, revision=revision)
     except (OSError, ValueError) as e:
+        if known := _answer_of_hub(e, hub_id, revision):
+            raise ModelError(f"model.source: {known}") from e
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise ModelError(
             f"model.source: {hub_id} at revision {revision} cannot be downloaded from the hub "
@@ -177,6 +192,32 @@ def _download(hub_id: str, revision: str) -> Path:
             f"is not reachable, download the model elsewhere and give its folder or store URI"
         ) from e
     return Path(config).parent
+
+
+def _answer_of_hub(error: Exception, hub_id: str, revision: str) -> str:
+    """What is wrong with the id or the revision; "" if the hub did not say so, or did not answer."""
+    if isinstance(error, RevisionNotFoundError):
+        default = ModelConfig()
+        note = ""
+        if revision == default.revision and hub_id != default.source:
+            note = f", which is the default and a commit of {default.source}"
+        return (
+            f"{hub_id} has no revision {revision}{note}; set model.revision to a commit of that model, "
+            f"or to main"
+        )
+    if isinstance(error, GatedRepoError):
+        return f"{hub_id} is gated; accept its terms on the hub, and set HF_TOKEN to a token of your own"
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"the hub has no model {hub_id}, or it is private; correct model.source, or set HF_TOKEN to "
+            f"a token that may read it"
+        )
+    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        return (
+            f"{hub_id} at revision {revision} lacks {_CONFIG}, or has neither {_SAFETENSORS} nor "
+            f"{_PICKLED}; give a model for transformers"
+        )
+    return ""
 
 
 @contextmanager

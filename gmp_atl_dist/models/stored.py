@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from gmp_atl_dist.errors import ConfigError, ModelError
+from gmp_atl_dist.models.checkpoint_files import refuse_not_finite, refuse_pointers
 from gmp_atl_dist.models.emotion import EmotionConfig, EmotionModel
 from gmp_atl_dist.models.source import no_progress_bars
 from gmp_atl_dist.store.filesystem import Store
@@ -49,6 +50,7 @@ def _load(config_json: bytes, weights: bytes | Path, name: str) -> EmotionModel:
             weights_file.symlink_to(weights)
         else:
             weights_file.write_bytes(weights)
+        refuse_pointers(Path(folder), MODEL_FILES, name)
         try:
             with no_progress_bars():
                 loaded = EmotionModel.from_pretrained(
@@ -65,7 +67,8 @@ def _load(config_json: bytes, weights: bytes | Path, name: str) -> EmotionModel:
                 f"{name} is not a model that finetune wrote ({type(e).__name__}: {e}); give the "
                 f"files/ folder of a finetune artefact"
             ) from e
-    model, info = cast("tuple[EmotionModel, dict[str, set[str]]]", loaded)
+        model, info = cast("tuple[EmotionModel, dict[str, set[str]]]", loaded)
+        refuse_not_finite(model, Path(folder), MODEL_FILES[1:], name)
     # transformers would fill a missing weight with random values.
     wrong = sorted({*info["missing_keys"], *info["unexpected_keys"]})
     if wrong:

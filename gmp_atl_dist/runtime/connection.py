@@ -10,6 +10,7 @@ from gmp_atl_dist import stopping
 from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.run_log import mark_warnings
+from gmp_atl_dist.runtime.ray_start import start_ray
 
 _OBJECT_STORE_BYTES = 512 << 20
 _LOCAL_POLL_S = "0.25"
@@ -58,7 +59,7 @@ class RayConnection:
         """Connect, unless this process is connected already.
 
         Raises:
-            WorkerError: no Ray answers at the address.
+            WorkerError: no Ray answers at the address, or none came up on this machine.
         """
         import ray
 
@@ -71,7 +72,10 @@ class RayConnection:
         try:
             # A Ray that is started halfway could not be stopped.
             with stopping.deferred():
-                self._init(address, environment)
+                if address:
+                    self._init(address, environment)
+                else:
+                    start_ray(lambda: self._init(None, environment))
                 stopping.take_signals_again()
         except (ConnectionError, RuntimeError) as e:
             raise WorkerError(

@@ -83,6 +83,8 @@ class Ingest(Stage):
         return {}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
+        for note in self.listing.notes:
+            context.reporter.line(f"{self.label}: {note}")
         tasks = plan_parts(self.listing, self.config.part_audio_s)
         receipts = map_parts(
             context,

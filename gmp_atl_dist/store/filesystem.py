@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.uris import uri_problem
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -145,7 +146,7 @@ class Store:
         checks of whether the store answers. Without it, retries and timeouts suit a long run.
 
         Raises:
-            ArtifactError: another scheme, or no bucket.
+            ArtifactError: it is empty or misspelt, has another scheme, or names no bucket.
         """
         return cls(uri, timeout_s)
 
@@ -207,6 +208,13 @@ class Store:
             if info.type == pafs.FileType.File and not info.base_name.startswith(_TEMPORARY)
         ]
         return sorted(entries, key=lambda e: e.path)
+
+    def folders(self, prefix: str = "") -> list[str]:
+        """Names of the folders directly below ``prefix``, sorted: one listing, not a recursive one."""
+        selector = pafs.FileSelector(self.absolute(prefix), allow_not_found=True)
+        with self._explained("list", prefix):
+            infos = self.filesystem.get_file_info(selector)
+        return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
 
     def has_any(self, prefix: str) -> bool:
         """Whether there is anything directly below ``prefix``: one listing, not a recursive one."""
@@ -310,7 +318,13 @@ class _Explained:
 
 
 def normalize_uri(uri: str) -> str:
-    """``file:///abs/path`` or ``s3://bucket/prefix`` for any accepted spelling."""
+    """``file:///abs/path`` or ``s3://bucket/prefix`` for any accepted spelling.
+
+    Raises:
+        ArtifactError: it is empty or misspelt, has another scheme, or names no bucket.
+    """
+    if problem := uri_problem(uri):
+        raise ArtifactError(f"{uri!r} {problem}")
     scheme = urlsplit(uri).scheme if "://" in uri else ""
     if scheme == "s3":
         if not urlsplit(uri).netloc:

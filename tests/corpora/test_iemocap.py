@@ -49,7 +49,9 @@ def write_votes(root: Path, text: str, name: str = "Ses01F_impro01.txt") -> None
 
 
 def read(root: Path, **config: object) -> CorpusListing:
-    return read_corpus(CorpusConfig.model_validate(config), Store.open(str(root)))
+    """Of a tree that may have one session only."""
+    checked = CorpusConfig.model_validate({"allow_incomplete": True, **config})
+    return read_corpus(checked, Store.open(str(root)))
 
 
 def labels(listing: CorpusListing) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from support.handed import handed_case
 
 from gmp_atl_dist.audio import decode_pcm16
 from gmp_atl_dist.cli.main import main
@@ -119,7 +120,9 @@ def test_line_breaks_and_blank_lines_that_swallow_nothing_are_read(root: Path) -
     "data", [b"id,path,speaker,gender,\xe9motion\n", b"\x1f\x8b\x08\x00,\xff\n"]
 )
 def test_a_header_that_is_not_utf8_is_refused(root: Path, data: bytes) -> None:
-    with pytest.raises(CorpusError, match="its header is not UTF-8 text"):
+    with pytest.raises(
+        CorpusError, match=r"cannot be read \((line 1, byte 24 is not UTF-8|it is gzip data)"
+    ):
         read(root, data)
 
 
@@ -188,10 +191,10 @@ def test_doctor_finds_absolute_paths(root: Path) -> None:
     config = RunConfig.model_validate(
         {"corpus": {"adapter": "table"}, "runtime": {"corpus": str(root)}}
     )
-    (found,) = check_corpus(config, 5.0, 5.0)
+    found = next(check_corpus(config, 5.0, 5.0))
     assert (found.severity, found.value) == ("ok", "1 utterances listed")
     (root / "a.wav").unlink()
-    (missing,) = check_corpus(config, 5.0, 5.0)
+    missing = next(check_corpus(config, 5.0, 5.0))
     assert missing.severity == "fatal"
 
 
@@ -287,3 +290,15 @@ def test_the_keys_are_hashed_only_where_they_are_not_the_default() -> None:
     keys = {"delimiter", "audio_root", "channel"}
     assert not keys & set(hashed(CorpusConfig()))
     assert hashed(CorpusConfig(channel="loudest"))["channel"] == "loudest"
+
+
+@pytest.mark.parametrize("table", ["c.toml", "two_quotes.toml"])
+def test_the_handed_table_with_a_stray_quotation_mark(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    table: str,
+) -> None:
+    monkeypatch.chdir(handed_case("stray-quote-swallows-rows", tmp_path))
+    assert main(["corpora", "check", "--config", table]) == CorpusError.exit_code
+    assert "a quotation mark is not closed" in capsys.readouterr().err
