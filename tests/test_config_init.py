@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from support.releases import MSP, MSP_AUDIO, TREES
+from support.shards import LAYOUTS, SAMPLES
+from support.trees import write_tree
 
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config.file import load_config
@@ -20,6 +23,7 @@ from gmp_atl_dist.starter import machine as machine_module
 from gmp_atl_dist.starter.find_corpus import find_corpus
 from gmp_atl_dist.starter.machine import MachineFacts, measured_rate
 from gmp_atl_dist.starter.plan import deal, make_plan
+from gmp_atl_dist.store.filesystem import Store
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FAST = {"random:tiny": 400.0, "random:mini": 100.0, "random:small": 20.0, "random:base": 4.0}
@@ -147,11 +151,11 @@ def test_the_layout_of_iemocap_is_known(tmp_path: Path, rates: dict[str, float])
     ("files", "said"),
     [
         ({}, "there is no file"),
-        ({"x.md": ""}, "holds neither recordings nor a table, and is not IEMOCAP"),
+        ({"x.md": ""}, "holds neither recordings nor a table, and is no known corpus"),
         (
             {"anna/angry/1.wav": "RIFF"},
             "holds 1 recordings and no table, so speaker, emotion and gender are missing. The folders "
-            "'anna' and 'angry' may be speaker and emotion.",
+            "'anna' and 'angry' may be speaker and emotion: then the adapter folder reads them",
         ),
         ({"m.csv": "file,label\n"}, "m.csv: lacks speaker; it has the columns file, label"),
         (
@@ -257,3 +261,51 @@ def _environment() -> dict[str, str]:
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     env.pop("RAY_ADDRESS", None)
     return env
+
+
+@pytest.mark.parametrize("adapter", [*TREES, "msp_podcast"])
+def test_a_known_release_is_recognized(tmp_path: Path, adapter: str) -> None:
+    if adapter == "msp_podcast":
+        audio = [f"Audios/MSP-PODCAST_{name}.wav" for name in MSP_AUDIO if name != "0099_0001"]
+        rows = "\n".join(
+            r for r in MSP["Labels/labels_consensus.csv"].split("\n") if "_0006_" not in r
+        )
+        write_tree(tmp_path, audio, {"Labels/labels_consensus.csv": rows})
+    else:
+        tree = TREES[adapter]
+        write_tree(tmp_path, [*tree.good, *tree.left_out], tree.texts)
+    found = find_corpus(str(tmp_path))
+    assert found.config.adapter == adapter
+    assert found.mean_s == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "huggingface", "lhotse", "lhotse in two files"])
+def test_shards_and_manifests_are_recognized(tmp_path: Path, layout: str) -> None:
+    LAYOUTS[layout][0](Store.open(str(tmp_path)))
+    found = find_corpus(str(tmp_path))
+    assert found.config.adapter == layout.partition(" ")[0]
+    assert len(found.listing.utterances) == len(SAMPLES)
+    assert found.config.columns == ({"id": "utt"} if layout == "huggingface" else {})
+
+
+def test_a_table_that_somebody_wrote_comes_before_a_known_release(tmp_path: Path) -> None:
+    write_tree(tmp_path, ["wav/03a01Fa.wav", "wav/03a01Wa.wav"])
+    rows = "path,speaker,emotion\nwav/03a01Fa.wav,x,glad\nwav/03a01Wa.wav,x,cross\n"
+    (tmp_path / "mine.csv").write_text(rows)
+    assert find_corpus(str(tmp_path)).config.adapter == "table"
+    (tmp_path / "mine.csv").unlink()
+    assert find_corpus(str(tmp_path)).config.adapter == "emodb"
+    write_tree(tmp_path, [f"other/x{i}.wav" for i in range(9)])
+    with pytest.raises(ConfigError, match="no table"):
+        find_corpus(str(tmp_path))
+
+
+def test_a_configuration_for_a_known_release_is_written(
+    tmp_path: Path, rates: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tree(tmp_path / "corpus", TREES["emodb"].good)
+    out = tmp_path / "emodb.toml"
+    assert main(["config", "init", "--corpus", str(tmp_path / "corpus"), "--out", str(out)]) == 0
+    assert "adapter emodb, 7 utterances of 7 speakers" in capsys.readouterr().out
+    assert load_config(out).corpus.adapter == "emodb"
+    assert main(["corpora", "check", "-c", str(out)]) == 0

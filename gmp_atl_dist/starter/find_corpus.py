@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gmp_atl_dist.audio import read_header
@@ -18,6 +19,7 @@ from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.delimited import column_names, find_delimiter
 from gmp_atl_dist.corpora.table import NEEDED, read_outside
 from gmp_atl_dist.errors import ConfigError, CorpusError
+from gmp_atl_dist.starter.find_layout import find_release, find_shards
 from gmp_atl_dist.store.filesystem import Entry, Store, UnreadableError, normalize_uri
 
 _TABLES = (".csv", ".tsv", ".txt", ".parquet")
@@ -105,7 +107,10 @@ def find_corpus(path: str, hints: Hints = _NO_HINTS) -> FoundCorpus:
     if not named and any(_IEMOCAP.fullmatch(entry.path) for entry in entries):
         config = CorpusConfig(adapter="iemocap")
     else:
-        config = _table(path, source, tables, entries, hints)
+        shards = None if named else find_shards(source, entries, SPELLINGS)
+        config = shards or _table_or_release(
+            path, source, tables, entries, hints, named=bool(named or hints.columns)
+        )
     # Every fault is counted; how many are allowed is decided below.
     lenient = config.model_copy(update={"max_bad_fraction": 1.0})
     listing = read_corpus(lenient, source, gender_needed=False)
@@ -120,6 +125,25 @@ def find_corpus(path: str, hints: Hints = _NO_HINTS) -> FoundCorpus:
     return FoundCorpus(location, config, listing, _mean_s(source, listing))
 
 
+def _table_or_release(
+    path: str,
+    source: Store,
+    tables: Sequence[str],
+    entries: Sequence[Entry],
+    hints: Hints,
+    *,
+    named: bool,
+) -> CorpusConfig:
+    """A usable table, which somebody wrote for this folder; else the adapter of a known release."""
+    try:
+        return _table(path, source, tables, entries, hints)
+    except ConfigError:
+        release = None if named else find_release(source, entries)
+        if release is None:
+            raise
+        return release
+
+
 def _is_table(path: str) -> bool:
     return "/" not in path and PurePosixPath(path).suffix.lower() in _TABLES
 
@@ -131,7 +155,12 @@ def _table(
     usable: list[CorpusConfig] = []
     missing: list[str] = []
     for table in tables:
-        names = _columns(source, table)
+        try:
+            names = _columns(source, table)
+        except (CorpusError, pa.ArrowException) as e:
+            # A text beside the recordings, such as erkennung.txt of EmoDB.
+            missing.append(f"{table}: is no table ({e})")
+            continue
         strange = sorted(set(hints.columns.values()) - set(names))
         if strange:
             raise ConfigError(
@@ -171,13 +200,19 @@ def _no_table(path: str, entries: Iterable[Entry]) -> ConfigError:
     audio = [e.path for e in entries if PurePosixPath(e.path).suffix.lower() in _AUDIO]
     if not audio:
         return ConfigError(
-            f"--corpus {path}: holds neither recordings nor a table, and is not IEMOCAP; name the "
-            f"folder with Session1 to Session5, or one with recordings and a table"
+            f"--corpus {path}: holds neither recordings nor a table, and is no known corpus; name the "
+            f"folder of its release (gmp-atl corpora list shows an example of each), or one with "
+            f"recordings and a table"
         )
     first = PurePosixPath(audio[0])
     folders = [*first.parts[:-1]]
     guess = " and ".join(repr(step) for step in folders[:2])
-    hint = f" The folders {guess} may be speaker and emotion." if len(folders) >= 2 else ""
+    hint = (
+        f" The folders {guess} may be speaker and emotion: then the adapter folder reads them, with "
+        f"corpus.options = {{ pattern = '{{speaker}}/{{emotion}}/**/*' }}."
+        if len(folders) >= 2
+        else ""
+    )
     return ConfigError(
         f"--corpus {path}: holds {len(audio)} recordings and no table, so speaker, emotion and gender "
         f"are missing.{hint} Write {path.rstrip('/')}/manifest.csv with one row per recording:\n"

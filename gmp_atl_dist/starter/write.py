@@ -26,7 +26,8 @@ def summary(found: FoundCorpus, machine: MachineFacts, plan: Plan, hours: float)
     listing = found.listing
     genders = sorted({u.gender for u in listing.utterances})
     told = "no gender" if genders == [UNKNOWN_GENDER] else f"gender {', '.join(genders)}"
-    kind = "IEMOCAP" if found.config.adapter == "iemocap" else f"table {found.config.table}"
+    names = {"iemocap": "IEMOCAP", "table": f"table {found.config.table}"}
+    kind = names.get(found.config.adapter, f"adapter {found.config.adapter}")
     gpus = f", {machine.gpus} GPUs" if machine.gpus else ", no GPU"
     rates = "; ".join(f"{name} {rate:,.0f}" for name, rate in plan.tried)
     busy = (
