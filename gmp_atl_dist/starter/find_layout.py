@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.addresses import PARQUET, TAR
+from gmp_atl_dist.corpora.audio_files import open_parquet
 from gmp_atl_dist.corpora.base import find_adapter
 from gmp_atl_dist.corpora.cards import all_cards
-from gmp_atl_dist.corpora.containers import open_parquet
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.store.filesystem import Entry, Store
 
