@@ -309,3 +309,14 @@ def test_a_configuration_for_a_known_release_is_written(
     assert "adapter emodb, 7 utterances of 7 speakers" in capsys.readouterr().out
     assert load_config(out).corpus.adapter == "emodb"
     assert main(["corpora", "check", "-c", str(out)]) == 0
+
+
+def test_a_corpus_of_one_gender_does_without_gender(
+    tmp_path: Path, rates: dict[str, float]
+) -> None:
+    write_tree(tmp_path / "corpus", TREES["savee"].good)
+    out = tmp_path / "savee.toml"
+    assert main(["config", "init", "--corpus", str(tmp_path / "corpus"), "--out", str(out)]) == 0
+    config = load_config(out)
+    assert (config.warmup.gender_weight, config.cluster.gender) == (0, "none")
+    assert "# All speakers are male, so gender is not used." in out.read_text()

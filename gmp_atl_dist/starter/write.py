@@ -71,7 +71,8 @@ def configuration(
 def _sections(
     found: FoundCorpus, machine: MachineFacts, plan: Plan, root: str
 ) -> list[tuple[str, list[Line]]]:
-    without_gender = any(u.gender == UNKNOWN_GENDER for u in found.listing.utterances)
+    genders = {u.gender for u in found.listing.utterances}
+    without_gender = UNKNOWN_GENDER in genders or len(genders) == 1
     model = plan.model
     # k-means needs many more frames than clusters; a second has 50 frames.
     k = max(2, min(50, int(plan.training_s * 50 / 100)))
@@ -86,6 +87,8 @@ def _sections(
     ]
     if without_gender:
         why = "The corpus does not tell the gender of every speaker, so gender is not used."
+        if UNKNOWN_GENDER not in genders:
+            why = f"All speakers are {genders.pop()}, so gender is not used."
         warmup.append(Line("gender_weight", 0, why))
         cluster.append(Line("gender", "none", why))
     finetune = [

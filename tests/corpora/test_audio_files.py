@@ -329,6 +329,17 @@ def test_a_row_without_audio_is_told_when_it_is_read(tmp_path: Path) -> None:
         read_audio_bytes(store, second.path)
 
 
+def test_rows_of_a_large_row_group_are_read_in_any_order(tmp_path: Path) -> None:
+    audio = [f"audio {i}".encode() for i in range(100)]
+    rows = {"audio": audio, "speaker": ["s"] * 100, "emotion": ["sad"] * 100}
+    pq.write_table(pa.table(rows), tmp_path / "x.parquet", row_group_size=60)
+    store = Store.open(str(tmp_path))
+    paths = [u.path for u in read(store, "huggingface").utterances]
+    recordings = Recordings(store)
+    for row in (59, 0, 31, 17, 16, 60, 99, 3, 75, 74):
+        assert recordings.read(paths[row]) == audio[row]
+
+
 def test_columns_that_are_missing_are_named_with_those_that_are_there(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     pq.write_table(pa.table({"audio": [b"x"], "who": ["s"]}), tmp_path / "x.parquet")
@@ -423,6 +434,21 @@ def test_a_video_without_ffmpeg_is_a_clear_error(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="FFmpeg is not installed here; install ffmpeg on every"):
         read_audio_bytes(Store.open(str(tmp_path)), "a.mp4")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_ingest_stops_where_clips_need_ffmpeg(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "corpus").mkdir()
+    for name in ("happy", "sad"):
+        (tmp_path / "corpus" / f"f-s_{name}.mp4").write_bytes(b"x")
+    context = context_of(tmp_path / "root", tmp_path / "corpus")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    options = {"pattern": "{gender}-{speaker}_{emotion}.mp4"}
+    # Not a thousand bad items, of which some fraction would be allowed.
+    with pytest.raises(ConfigError, match="FFmpeg is not installed here"):
+        ingest(context, adapter="folder", options=options, max_bad_fraction=1.0)
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="FFmpeg is not installed")
