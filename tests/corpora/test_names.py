@@ -25,8 +25,9 @@ DECOMPOSED = "Jose\u0301"
 
 def read(root: Path, text: str | bytes, **config: object) -> CorpusListing:
     (root / "manifest.csv").write_bytes(text.encode() if isinstance(text, str) else text)
-    if not (root / "a.wav").exists():
-        (root / "a.wav").write_bytes(b"RIFF")
+    for name in ("a.wav", "b.wav", "c.wav", "d.wav"):
+        if not (root / name).exists():
+            (root / name).write_bytes(b"RIFF")
     checked = CorpusConfig.model_validate({"adapter": "table", **config})
     return read_corpus(checked, Store.open(str(root)))
 
@@ -80,7 +81,7 @@ def test_plain_names_need_no_note(tmp_path: Path) -> None:
 
 
 def test_classes_of_the_configuration_are_compared_in_the_same_form(tmp_path: Path) -> None:
-    rows = table("u1,a.wav,s,m,w\u00fctend,,,x", "u2,a.wav,s,m,froh,,,x")
+    rows = table("u1,a.wav,s,m,w\u00fctend,,,x", "u2,b.wav,s,m,froh,,,x")
     listing = read(tmp_path, rows, emotions=["wu\u0308tend", "froh"])
     assert {u.emotion for u in listing.utterances} == set(listing.emotions)
     with pytest.raises(ConfigError, match="is listed twice"):
@@ -116,9 +117,9 @@ def test_a_speaker_with_two_genders_is_named(tmp_path: Path) -> None:
         tmp_path,
         table(
             "u1,a.wav,s,f,sad,,,",
-            "u2,a.wav,s,m,sad,,,",
-            "u3,a.wav,s,f,sad,,,",
-            "u4,a.wav,t,m,sad,,,",
+            "u2,b.wav,s,m,sad,,,",
+            "u3,c.wav,s,f,sad,,,",
+            "u4,d.wav,t,m,sad,,,",
         ),
     )
     (note,) = listing.notes
@@ -127,7 +128,7 @@ def test_a_speaker_with_two_genders_is_named(tmp_path: Path) -> None:
 
 
 def test_speakers_that_differ_in_case_alone_are_named(tmp_path: Path) -> None:
-    listing = read(tmp_path, table("u1,a.wav,Anna,f,sad,,,", "u2,a.wav,anna,f,sad,,,"))
+    listing = read(tmp_path, table("u1,a.wav,Anna,f,sad,,,", "u2,b.wav,anna,f,sad,,,"))
     assert {u.speaker for u in listing.utterances} == {"Anna", "anna"}
     assert "'Anna', 'anna'" in listing.notes[0].item
 
@@ -205,7 +206,7 @@ def in_an_ascii_locale(folder: Path) -> subprocess.CompletedProcess[bytes]:
 def test_a_letter_that_the_locale_cannot_show_is_a_question_mark(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    rows = ("u1,a.wav,s,m,w\u00fctend,,,x", "u2,a.wav,t,m,w\u00fctend,,,x")
+    rows = ("u1,a.wav,s,m,w\u00fctend,,,x", "u2,b.wav,t,m,w\u00fctend,,,x")
     read(corpus, table(*rows))
     config = '[corpus]\nadapter = "table"\n[folds]\nby = "speaker"\n[runtime]\ncorpus = "corpus"\n'
     (tmp_path / "c.toml").write_text(config)
