@@ -120,7 +120,7 @@ def test_unknown_keys_and_wrong_values_are_named_at_once(gmp_atl: Run, config: P
         ("=3", "is not of the form a.b=c"),
         ("warmup.lr.x=3", "'lr' is a value, not a section"),
         ("warmup.lr=fast", "warmup.lr = 'fast': expected a number above 0"),
-        ("nowhere.lr=3", "nowhere: unknown section; known here: cluster, corpus"),
+        ("nowhere.lr=3", "nowhere: unknown section; known here: audit, cluster"),
         ("extract.layers=[2]", "cluster.scales[1].layer: 3 is not in extract.layers [2]"),
         ("finetune.select=valid", None),
     ],
@@ -167,6 +167,10 @@ def test_corpora(gmp_atl: Run, config: Path, tmp_path: Path) -> None:
     assert "Ses01F, Ses01M" in out
     code, out, err = gmp_atl("corpora", "check", "-c", config, "-s", "folds.run=[9]")
     assert (code, "there is no fold 9; this corpus has folds 1 to 5" in err) == (2, True)
+    code, out, _ = gmp_atl("corpora", "check", "-c", config, "--audio")
+    assert code == 0
+    assert "sampling rates of the files: 16000 Hz: 40; channels: 1: 40" in out
+    assert "Bandwidth (Hz)" in out
     out_folder = tmp_path / "made"
     code, out, _ = gmp_atl("corpora", "synth", "--out", out_folder, "--utterances", "1")
     assert (code, out) == (0, f"40 utterances in {out_folder}\n")

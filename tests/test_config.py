@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmp_atl_dist.config import RunConfig, canonical_json, digest
+from gmp_atl_dist.config import AuditConfig, RunConfig, canonical_json, digest
 from gmp_atl_dist.config.file import load_config, parse_config
 from gmp_atl_dist.errors import ConfigError
 
@@ -53,7 +53,7 @@ def test_a_section_is_read(write) -> None:
         ("[warmup]\nvelocity = 1", ["x.toml: warmup.velocity: unknown key; known here: batch_s, "]),
         (
             "[wramup]\nlr = 1",
-            ["x.toml: wramup: unknown section; did you mean warmup? known here: cluster, "],
+            ["x.toml: wramup: unknown section; did you mean warmup? known here: audit, "],
         ),
         (
             "[[cluster.scales]]\nlayer = 9\nk = 50\nkay = 1",
@@ -225,7 +225,10 @@ def test_runtime_is_no_science(write) -> None:
 def test_every_other_section_is_science() -> None:
     pretrained = {"model": {"source": "random:small"}, "pretrain": {"iterations": 1}}
     science = parse_config(pretrained, "x.toml").science()
-    assert set(science) == set(RunConfig.model_fields) - {"runtime"}
+    # A section that was added later is left out at its defaults.
+    assert set(science) == set(RunConfig.model_fields) - {"runtime", "audit"}
+    limits = parse_config(pretrained | {"audit": {"narrow_hz": 3500.0}}, "x.toml").science()
+    assert limits["audit"] == {**AuditConfig().model_dump(), "narrow_hz": 3500.0}
     assert set(RunConfig().science()) == set(science) - {"pretrain"}, "off, it is none"
 
 

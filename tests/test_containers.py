@@ -94,6 +94,25 @@ def test_a_file_cut_short_is_refused_in_every_container(kind: str) -> None:
         read_header(whole[: len(whole) // 2])
 
 
+@pytest.mark.parametrize("fmt", ["SVX", "CAF", "WAVEX"])
+def test_other_containers_that_are_cut_short_are_refused(fmt: str) -> None:
+    out = io.BytesIO()
+    sf.write(out, SOUND, RATE, format=fmt, subtype="PCM_16")
+    whole = out.getvalue()
+    np.testing.assert_array_equal(decode_pcm16(whole), SOUND)
+    with pytest.raises(CorpusError, match=r"cut short|cannot be decoded"):
+        decode_pcm16(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize("subtype", ["ALAW", "ULAW", "IMA_ADPCM", "MS_ADPCM", "PCM_24", "PCM_U8"])
+def test_other_codings_of_wav_are_read(subtype: str) -> None:
+    out = io.BytesIO()
+    tone = 0.3 * np.sin(np.arange(RATE) / 9)
+    sf.write(out, tone, RATE, format="WAV", subtype=subtype)
+    got = decode_pcm16(out.getvalue())[:RATE]
+    assert np.corrcoef(got, tone[: len(got)])[0, 1] > 0.99
+
+
 @pytest.mark.parametrize(("coding", "share"), [("VORBIS", 0.4), ("OPUS", 0.9)])
 def test_an_ogg_whose_last_page_is_not_complete_is_refused(coding: str, share: float) -> None:
     out = io.BytesIO()

@@ -39,19 +39,22 @@ def list_() -> int:
 
 
 @app.command("check")
-def check(config: ConfigOption, set_: SetOption = None) -> int:
-    """List a corpus and its folds without reading audio; every bad item at once."""
+def check(
+    config: ConfigOption,
+    set_: SetOption = None,
+    audio: Annotated[
+        bool, typer.Option("--audio", help="decode every recording too, and print the audio audit")
+    ] = False,
+) -> int:
+    """List a corpus and its folds; every bad item at once. Reads audio only with --audio."""
     from gmp_atl_dist.corpora.base import read_corpus
     from gmp_atl_dist.corpora.folds import plan_folds
     from gmp_atl_dist.records import GENDERS, UNKNOWN_GENDER
     from gmp_atl_dist.store.filesystem import Store
 
     experiment = load_experiment(config, set_, None)
-    listing = read_corpus(
-        experiment.corpus,
-        Store.open(experiment.runtime.corpus),
-        gender_needed=experiment.needs_gender,
-    )
+    source = Store.open(experiment.runtime.corpus)
+    listing = read_corpus(experiment.corpus, source, gender_needed=experiment.needs_gender)
     untold = any(u.gender == UNKNOWN_GENDER for u in listing.utterances)
     genders = (*GENDERS, UNKNOWN_GENDER) if untold else GENDERS
     table = Table("emotion", *genders, "speakers")
@@ -70,6 +73,10 @@ def check(config: ConfigOption, set_: SetOption = None) -> int:
     speakers = {u.speaker for u in listing.utterances}
     print(f"{len(listing.utterances)} utterances of {len(speakers)} speakers")
     _print_folds(listing, plan_folds(listing.utterances, experiment.folds))
+    if audio:
+        from gmp_atl_dist.cli.corpora_audio import check_and_print
+
+        check_and_print(experiment, listing, source)
     return 0
 
 

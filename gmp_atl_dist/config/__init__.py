@@ -23,6 +23,7 @@ from gmp_atl_dist.config.runtime import (
 from gmp_atl_dist.config.science import (
     MAX_UTTERANCE_S,
     RANDOM_SOURCE,
+    AuditConfig,
     ClusterConfig,
     CorpusConfig,
     EvaluateConfig,
@@ -50,6 +51,7 @@ __all__ = [
     "MAX_UTTERANCE_S",
     "RANDOM_SOURCE",
     "Added",
+    "AuditConfig",
     "ClusterConfig",
     "ClusterWorkersConfig",
     "CorpusConfig",

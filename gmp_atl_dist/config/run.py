@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import model_validator
 
-from gmp_atl_dist.config.hashing import Json
+from gmp_atl_dist.config.hashing import Added, Json
 from gmp_atl_dist.config.runtime import RuntimeConfig
 from gmp_atl_dist.config.science import (
     RANDOM_SOURCE,
+    AuditConfig,
     ClusterConfig,
     CorpusConfig,
     EvaluateConfig,
@@ -40,6 +41,7 @@ class RunConfig(Section):
     retrain: RetrainConfig = RetrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    audit: Annotated[AuditConfig, Added("0.4.0", left_out_at=AuditConfig())] = AuditConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
     @model_validator(mode="after")

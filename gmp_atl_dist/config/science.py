@@ -483,3 +483,32 @@ class EvaluateConfig(Section):
         default=0.95, description="confidence level of the intervals; 0.95: 95 % intervals"
     )
     seed: int = Field(default=0, description="random seed of the resampling")
+
+
+class AuditConfig(Section):
+    """Limits of the audio audit. It names utterances beyond them, and leaves none of them out."""
+
+    quiet_dbfs: Annotated[float, Field(lt=0)] = Field(
+        default=-50.0, description="an utterance with a lower level is quiet; dB of full scale"
+    )
+    level_spread_db: PositiveFloat = Field(
+        default=25.0,
+        description="an utterance whose level is further from the median of the corpus is named",
+    )
+    clipped_share: Fraction = Field(
+        default=0.01,
+        description="an utterance with a larger share of samples at full scale is clipped",
+    )
+    zero_share: Fraction = Field(
+        default=0.5,
+        description="an utterance with a larger share of samples that are exactly 0 is partly silent",
+    )
+    dc_share: Fraction = Field(
+        default=0.02,
+        description="an utterance whose mean sample is a larger share of full scale has an offset",
+    )
+    narrow_hz: PositiveFloat = Field(
+        default=4200.0,
+        description="an utterance without sound above this frequency has a narrow band; audio of 8 kHz "
+        "has none above 4,000",
+    )

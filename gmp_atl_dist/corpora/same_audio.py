@@ -61,10 +61,9 @@ class SameAudio:
             return ""
         shown = "; ".join(" = ".join(ids[:_SHOWN]) for ids in self.copies[:_SHOWN])
         more = "; ..." if len(self.copies) > _SHOWN else ""
-        return (
-            f"{len(self.copies)} recordings occur more than once with the same speaker and emotion, and "
-            f"count more than once: {shown}{more}"
-        )
+        count = len(self.copies)
+        occur = "1 recording occurs" if count == 1 else f"{count} recordings occur"
+        return f"{occur} more than once with the same speaker and emotion: {shown}{more}"
 
 
 def same_samples(utterances: Sequence[Labelled], sha256: Iterable[str]) -> SameAudio:

@@ -12,26 +12,26 @@ from collections.abc import Sequence
 import numpy as np
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
-from gmp_atl_dist.config.science import MAX_UTTERANCE_S
+from gmp_atl_dist.audio_measures import clipped_share, level_dbfs, zero_share
+from gmp_atl_dist.config.science import MAX_UTTERANCE_S, AuditConfig
+from gmp_atl_dist.samples import to_pcm16
 
 SHORT_S = 0.5
 LONG_S = MAX_UTTERANCE_S
-QUIET_DBFS = -50.0
-SILENT_SHARE = 0.5
-CLIPPED_SHARE = 0.01
+LIMITS = AuditConfig()
+"""The same limits as those that the audio audit has by default."""
 
 NOTES = {
     "short": f"shorter than {SHORT_S:g} s",
     "long": f"longer than {LONG_S:g} s, and training is on shorter recordings; use --window",
-    "partly_silent": f"more than {SILENT_SHARE:.0%} of the samples are exactly zero",
+    "partly_silent": f"more than {LIMITS.zero_share:.0%} of the samples are exactly zero",
     "silent_windows": "windows without any signal were left out; they count nowhere",
-    "quiet": f"mean level below {QUIET_DBFS:g} dBFS",
-    "clipped": f"more than {CLIPPED_SHARE:.0%} of the samples are at full scale",
+    "quiet": f"mean level below {LIMITS.quiet_dbfs:g} dBFS",
+    "clipped": f"more than {LIMITS.clipped_share:.0%} of the samples are at full scale",
     "low_rate": f"sample rate below {SAMPLE_RATE_HZ} Hz, so high frequencies are missing",
 }
 """What each code of a note means."""
 
-_FULL_SCALE = 32767
 _SHOWN = 3
 
 
@@ -52,15 +52,13 @@ def notes_of(
     """
     pcm16 = samples
     if samples.dtype != np.int16:
-        pcm16 = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+        pcm16 = to_pcm16(samples)
     seconds = len(pcm16) / SAMPLE_RATE_HZ
-    if np.count_nonzero(pcm16) < (1 - SILENT_SHARE) * len(pcm16):
+    if zero_share(pcm16) > LIMITS.zero_share:
         signal = "partly_silent"
-    elif level_dbfs(pcm16) < QUIET_DBFS:
+    elif level_dbfs(pcm16) < LIMITS.quiet_dbfs:
         signal = "quiet"
-    elif np.count_nonzero((pcm16 >= _FULL_SCALE) | (pcm16 <= -_FULL_SCALE)) > CLIPPED_SHARE * len(
-        pcm16
-    ):
+    elif clipped_share(pcm16) > LIMITS.clipped_share:
         signal = "clipped"
     else:
         signal = ""
@@ -72,13 +70,6 @@ def notes_of(
         "low_rate": source_rate_hz is not None and source_rate_hz < SAMPLE_RATE_HZ,
     }
     return tuple(code for code, is_so in found.items() if is_so)
-
-
-def level_dbfs(pcm16: np.ndarray) -> float:
-    """Root mean square of int16 samples in dB relative to full scale; minus infinity for zeros."""
-    samples = pcm16.astype(np.float32)
-    mean_square = float(np.dot(samples, samples)) / max(1, len(samples))
-    return float(10 * np.log10(mean_square / 2.0**30)) if mean_square else -np.inf
 
 
 class NoteSummary:

@@ -15,6 +15,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from gmp_atl_dist import metrics
 from gmp_atl_dist.metrics import Spread
+from gmp_atl_dist.report.audio_content import AudioContent
 from gmp_atl_dist.report.calibration import Calibration
 from gmp_atl_dist.report.codebook_content import CodebookContent, Count, TimelineContent
 from gmp_atl_dist.report.groups import GroupContent, GroupsContent
@@ -139,6 +140,8 @@ class ReportContent(Content):
     predictions: PredictionsContent = PredictionsContent()
     """Empty if there are too many for one page; ``predictions.csv`` beside the report has them all."""
     corpus: CorpusContent
+    audio: AudioContent | None = None
+    """The audio audit; None if the ``ingest`` artefact is of an earlier release, which measured nothing."""
     configuration: dict[str, Json]
     seeds: dict[str, int]
     versions: dict[str, str]

@@ -2,7 +2,8 @@
 
 Parts are planned from the sizes of the files. The fingerprint follows the files' sizes and times, so a
 corpus that changed is read again. The identity follows the samples and labels, so a corpus that was only
-moved changes nothing downstream.
+moved changes nothing downstream. Beside each part lies a small file with measures of its audio, which the
+report shows and no other stage reads.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
+from gmp_atl_dist.audio_measures import AudioTable, measures_of
 from gmp_atl_dist.config import CorpusConfig, Json, digest, hashed
 from gmp_atl_dist.corpora.addresses import in_reading_order
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
@@ -43,7 +47,12 @@ from gmp_atl_dist.store.artifact import (
     receipts_json,
 )
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.readers import INDEX_PART, pcm16_sha256, read_part_utterances
+from gmp_atl_dist.store.readers import (
+    INDEX_PART,
+    audio_measures_name,
+    pcm16_sha256,
+    read_part_utterances,
+)
 
 _BYTES_A_SECOND = SAMPLE_RATE_HZ * 2
 _ROW_GROUP_ROWS = 64
@@ -232,14 +241,21 @@ class _Decoder:
 
     def __call__(self, task: Task) -> str:
         rows: list[dict[str, object]] = []
+        measures: list[dict[str, float]] = []
         problems: list[Problem] = []
         for values in json.loads(task.payload):
             utterance = Utterance(**values)
             try:
-                rows.append(self._decode(utterance, task.name, len(rows)))
+                recording = self._recordings.read(utterance)
             except CANNOT_BE_USED as e:
                 problems.append(problem_of(utterance, e))
+                continue
+            rows.append(_row(utterance, recording.pcm16, task.name, len(rows)))
+            measures.append(measures_of(recording.pcm16, recording.header))
         table = pa.Table.from_pylist(rows, schema=AUDIO_SCHEMA)
+        # Before the part: a part that is there has its measures.
+        measured = AudioTable.of([str(row["utterance_id"]) for row in rows], measures)
+        self._out.put_file(audio_measures_name(task.name), measured.to_json())
         audio_s = sum(utterance.num_samples for utterance in utterances_from_table(table))
         receipt = self._out.put_part(
             task.name,
@@ -250,18 +266,20 @@ class _Decoder:
         )
         return receipts_json([receipt])
 
-    def _decode(self, utterance: Utterance, part: str, row: int) -> dict[str, object]:
-        pcm16 = self._recordings.read(utterance).pcm16
-        stored = StoredUtterance(
-            utterance_id=utterance.utterance_id,
-            speaker=utterance.speaker,
-            gender=utterance.gender,
-            emotion=utterance.emotion,
-            session=utterance.session,
-            split=utterance.split,
-            num_samples=len(pcm16),
-            audio_sha256=pcm16_sha256(pcm16),
-            part=part,
-            row=row,
-        )
-        return {**asdict(stored), "pcm16": pcm16.astype("<i2", copy=False).tobytes()}
+
+def _row(
+    utterance: Utterance, pcm16: npt.NDArray[np.int16], part: str, row: int
+) -> dict[str, object]:
+    stored = StoredUtterance(
+        utterance_id=utterance.utterance_id,
+        speaker=utterance.speaker,
+        gender=utterance.gender,
+        emotion=utterance.emotion,
+        session=utterance.session,
+        split=utterance.split,
+        num_samples=len(pcm16),
+        audio_sha256=pcm16_sha256(pcm16),
+        part=part,
+        row=row,
+    )
+    return {**asdict(stored), "pcm16": pcm16.astype("<i2", copy=False).tobytes()}

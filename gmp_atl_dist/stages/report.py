@@ -36,6 +36,7 @@ from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
 from gmp_atl_dist.stages.finetune import selection_side
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.stages.pretrain import LARGEST_CLUSTER_NOTE
+from gmp_atl_dist.stages.report_audio import audio_content
 from gmp_atl_dist.stages.report_codebooks import codebook_contents, timelines
 from gmp_atl_dist.stages.report_errors import (
     FoldPredictions,
@@ -113,6 +114,7 @@ class Report(Stage):
             num_errors=sum(p.predicted != p.emotion for p in predictions),
             predictions=predictions_content(found, classes),
             corpus=corpus,
+            audio=audio_content(self.corpus, config.audit),
             configuration=config.model_dump(mode="json", exclude=config.not_science),
             seeds={
                 name: section.seed

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
 from typing import Protocol, cast
@@ -34,6 +35,7 @@ from gmp_atl_dist.store.cache import LoadingCache
 INDEX_PART = "utterances"
 _AUDIO_CACHE_BYTES = 512 << 20
 _UTTERANCE_LISTS = 4
+_READ_THREADS = 16
 
 
 def artifact_id(artifact: Artifact) -> tuple[str, str]:
@@ -82,6 +84,20 @@ def read_audio_part(corpus: Artifact, name: str) -> AudioPart:
     if isinstance(pcm16, pa.ChunkedArray):
         pcm16 = pcm16.chunk(0)
     return AudioPart(utterances_from_table(table), pcm16)
+
+
+def audio_measures_name(part: str) -> str:
+    """The file of ``ingest`` with the measures of the utterances of an audio part."""
+    return f"audio/{part}.json"
+
+
+def read_audio_measures(corpus: Artifact) -> list[bytes] | None:
+    """The measures of each audio part as stored; None where an earlier release made the artefact."""
+    names = [audio_measures_name(part) for part in audio_part_names(corpus)]
+    if any(f"files/{name}" not in corpus.receipts for name in names):
+        return None
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        return list(pool.map(corpus.read_file, names))
 
 
 def read_part_utterances(corpus: Artifact, name: str) -> tuple[StoredUtterance, ...]:

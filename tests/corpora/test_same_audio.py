@@ -87,8 +87,8 @@ def test_copies_with_the_same_labels_are_kept_and_named(
     stored = ingest(context_of(tmp_path / "root", folder), adapter="table")
     assert len(read_utterances(stored)) == 3
     out = " ".join(capsys.readouterr().out.split())
-    assert "warning: ingest: 1 recordings occur more than once" in out
-    assert "count more than once: a = b" in out
+    assert "warning: ingest: 1 recording occurs more than once" in out
+    assert "with the same speaker and emotion: a = b" in out
 
 
 def test_one_file_with_two_labels_is_found_without_its_audio(tmp_path: Path) -> None:

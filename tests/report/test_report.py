@@ -25,7 +25,7 @@ from gmp_atl_dist.report.protocol import Protocol, ProtocolName
 
 SECTIONS = [
     "verdict", "headline", "classes", "folds", "groups", "errors", "curves", "codebooks", "corpus",
-    "configuration", "provenance", "downloads",
+    "audio", "configuration", "provenance", "downloads",
 ]  # fmt: skip
 
 
@@ -357,3 +357,16 @@ def test_groups_are_scored_like_their_predictions():
     assert (b.name, b.count, b.uar, b.war) == ("b", 2, 1.0, 1.0)
     assert [g.name for g in groups.genders] == ["female", "male"]
     assert groups.genders[0].intervals is None  # no utterance of the third class
+
+
+def test_the_audio_audit_names_what_is_beyond_its_limits(content: ReportContent, page: str):
+    assert content.audio is not None
+    shown = " ".join(Page(page).shown.split())
+    assert "no sound above 4200 Hz, as in audio of 8 kHz" in shown
+    assert f"{HOSTILE} (3900)" in shown
+    assert "16000 Hz (99), 8000 Hz (1)" in shown
+    assert "1 recording occurs more than once" in shown
+    assert {f.code for f in content.audio.findings} == {"quiet", "level", "narrow_band"}
+    without = content.model_copy(update={"audio": None})
+    assert 'id="audio"' not in render_html(without)
+    assert render_json(without) != render_json(content)

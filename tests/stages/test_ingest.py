@@ -18,17 +18,20 @@ from hypothesis import strategies as st
 from support.one_process import Tiny, context_of, ingest
 
 from gmp_atl_dist.audio import decode_pcm16
-from gmp_atl_dist.config import CorpusConfig
+from gmp_atl_dist.audio_measures import AudioTable
+from gmp_atl_dist.config import AuditConfig, CorpusConfig
 from gmp_atl_dist.corpora.base import CorpusListing
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import Utterance
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.ingest import Ingest, plan_parts
+from gmp_atl_dist.stages.report_audio import audio_content
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import (
     AudioReader,
     audio_part_names,
     pcm16_sha256,
+    read_audio_measures,
     read_audio_part,
     read_emotions,
     read_utterances,
@@ -286,7 +289,6 @@ def test_what_has_a_receipt_is_not_decoded_again(
     whole = ingest(context, adapter="table", part_audio_s=0.5)
     parts = audio_part_names(whole)
     # As if it had been killed with one part undone: the manifest and that receipt are missing.
-    context.store.delete(f"{stage.key.prefix}/receipts/files")
     (tmp_path / "root" / stage.key.manifest_path).unlink()
     (tmp_path / "root" / stage.key.prefix / f"receipts/parts/{parts[1]}.parquet.json").unlink()
     decoded: list[str] = []
@@ -319,3 +321,38 @@ def test_segments_of_a_recording(tmp_path: Path) -> None:
     a, b = read_utterances(corpus)
     np.testing.assert_array_equal(reader.samples(a), pcm16[:8_000])
     np.testing.assert_array_equal(reader.samples(b), pcm16[16_000:])
+
+
+@pytest.mark.usefixtures("in_process")
+def test_each_part_has_the_measures_of_its_utterances(good: Path, tmp_path: Path) -> None:
+    write_wav(good / "u0.wav", np.outer(tone(0.5, 8_000), [1, 0.5]), 8_000)
+    write_wav(good / "u1.wav", np.sign(tone(0.5)))
+    (good / "u2.wav").write_bytes(b"broken")
+    corpus = ingest(
+        table_of(tmp_path / "root", good), adapter="table", part_audio_s=0.5, max_bad_fraction=0.5
+    )
+    stored = read_audio_measures(corpus)
+    assert stored is not None
+    assert len(stored) == len(audio_part_names(corpus)) > 1
+    table = AudioTable.concatenated(map(AudioTable.from_json, stored))
+    assert table.ids == ("u0", "u1", "u3", "u4", "u5")
+    assert table.columns["rate_hz"].tolist() == [8_000, *[16_000] * 4]
+    assert table.columns["channels"].tolist() == [2, 1, 1, 1, 1]
+    assert table.columns["clipped_share"][1] > 0.9
+    assert table.columns["clipped_share"][2] == 0
+    lengths = [u.num_samples / RATE_HZ for u in read_utterances(corpus)]
+    np.testing.assert_allclose(table.columns["seconds"], lengths, atol=1e-3)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_an_artefact_of_an_earlier_release_has_no_measures(good: Path, tmp_path: Path) -> None:
+    corpus = ingest(table_of(tmp_path / "root", good), adapter="table")
+    receipts = tuple(r for r in corpus.manifest.receipts if not r.name.startswith("files/audio/"))
+    earlier = replace(corpus, manifest=corpus.manifest.model_copy(update={"receipts": receipts}))
+    assert read_audio_measures(earlier) is None
+    assert audio_content(earlier, AuditConfig()) is None
+    audit = audio_content(corpus, AuditConfig(quiet_dbfs=-5.0))
+    assert audit is not None
+    assert audit.num_utterances == 6
+    (finding,) = [f for f in audit.findings if f.code == "quiet"]
+    assert finding.count == 6

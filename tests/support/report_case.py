@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.audio_measures import AudioTable
+from gmp_atl_dist.config import AuditConfig, RunConfig
 from gmp_atl_dist.metrics import cluster_quality_from_joint, joint_counts
+from gmp_atl_dist.report.audio_content import AudioContent, audit_of
 from gmp_atl_dist.report.calibration import Calibration
 from gmp_atl_dist.report.codebook_content import (
     CentroidMap,
@@ -219,11 +222,33 @@ def build(
                 DroppedItem(item="Ses02/b.wav", reason="not decodable: https://example.org/x"),
             ),
         ),
+        audio=audio(classes),
         configuration=RunConfig().science(),
         seeds={"warmup": 0, "cluster": 0, "retrain": 0, "finetune": 0, "evaluate": 0},
         versions={"gmp_atl_dist": "0.1.0", "torch": "2.9.0", "ray": "2.52.0", "numpy": "2.4.6"},
         artefacts={"ingest": rng.bytes(32).hex(), "model": rng.bytes(32).hex()},
     )
+
+
+def audio(classes: Sequence[str]) -> AudioContent:
+    """The audit of seeded noise; some of it is quiet, and one recording has a narrow band."""
+    rng = np.random.default_rng(3)
+    ids = [HOSTILE, *(f"Ses01F_impro{i:04d}" for i in range(99))]
+    rows = [
+        {
+            "seconds": 4.5,
+            "level_dbfs": float(level),
+            "clipped_share": 0.0,
+            "zero_share": 0.01,
+            "dc_share": 0.001,
+            "bandwidth_hz": 7_500.0 if i else 3_900.0,
+            "rate_hz": 16_000 if i else 8_000,
+            "channels": 1,
+        }
+        for i, level in enumerate(rng.normal(-30, 8, len(ids)).round(2))
+    ]
+    emotion_of = {name: classes[i % len(classes)] for i, name in enumerate(ids)}
+    return audit_of(AudioTable.of(ids, rows), emotion_of, AuditConfig(), [("a", "b")])
 
 
 def record() -> RunRecord:
