@@ -29,7 +29,7 @@ from gmp_atl_dist.cli import (
     submit,
 )
 from gmp_atl_dist.cli.again import remember_command
-from gmp_atl_dist.errors import GmpAtlError, StoppedError
+from gmp_atl_dist.errors import GmpAtlError, StoppedError, WorkerError
 
 app = typer.Typer(
     help="Train speech-emotion recognition models by GMP-ATL, on a cluster or on one machine.",
@@ -65,11 +65,12 @@ def version() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. A user's errors are printed as text, without a traceback.
 
-    Without ``argv`` the command is that of this process. After a stop the process then ends here: threads
-    of Ray and torch that were interrupted may abort it when Python ends, with an exit code of their own.
+    Without ``argv`` the command is that of this process. After a stop, or without workers, the process then
+    ends here: threads of Ray and torch that were interrupted may abort it when Python ends, with an exit
+    code of their own.
     """
     code = _main(argv)
-    if argv is None and code in stopping.EXIT_CODES:
+    if argv is None and code in (*stopping.EXIT_CODES, WorkerError.exit_code):
         stopping.leave(code)
     return code
 

@@ -176,7 +176,10 @@ def read_labels(config: CorpusConfig, source: Store, *, gender_needed: bool = Tr
     """
     adapter = find_adapter(config.adapter)
     check_options(config, getattr(adapter, "options", {}))
-    utterances, found = adapter.list(source, config)
+    listed, found = adapter.list(source, config)
+    # A copy, because the adapter may keep its list; the objects of a large corpus are not held twice.
+    utterances = list(listed)
+    del listed
     notes = [p for p in found if isinstance(p, Note)]
     problems = [p for p in found if not isinstance(p, Note)]
     merge = {spelling(old): spelling(new) for old, new in config.merge.items()}
@@ -185,7 +188,6 @@ def read_labels(config: CorpusConfig, source: Store, *, gender_needed: bool = Tr
             f"{source.uri}: tells no gender of any of its {len(utterances)} utterances. {WITHOUT_GENDER}"
         )
     forms = NameForms()
-    # In place, so that a corpus of a million utterances is not held twice.
     for i, u in enumerate(utterances):
         utterances[i] = _merged(_located(_named(u, forms), source, config), merge)
     emotions = _class_list(config, adapter.default_emotions, merge, utterances)

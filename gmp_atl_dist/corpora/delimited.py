@@ -90,8 +90,8 @@ def _check_rows(data: bytes, delimiter: str, num_rows: int, name: str) -> None:
         for record in reader:
             counted += bool(record)
             width = width or len(record)
-            for value in record:
-                if any(line.count(delimiter) >= width - 1 for line in value.splitlines()[1:]):
+            for column, value in enumerate(record):
+                if _holds_rows(value, column, width, delimiter):
                     raise CorpusError(
                         f"{name}: lines {first} to {reader.line_num} are one row, because a quoted "
                         f"value reaches over several lines, and these look like rows of their own; "
@@ -108,6 +108,20 @@ def _check_rows(data: bytes, delimiter: str, num_rows: int, name: str) -> None:
             f"{name}: has {num_rows} rows in one way of reading it and {counted} in another; write it "
             f"again as UTF-8 without line breaks in values, or as Parquet"
         )
+
+
+def _holds_rows(value: str, column: int, width: int, delimiter: str) -> bool:
+    """Whether a value over several lines is what a stray quotation mark makes of rows.
+
+    Its line breaks are then ends of rows: each line has as many delimiters as it would have as a row, or as
+    the end of one from this column on, or the beginning of one up to it.
+    """
+    marks = [line.count(delimiter) for line in value.splitlines() if line.strip()]
+    if "\n" not in value and "\r" not in value:
+        return False
+    if any(count >= width - 1 for count in marks[1:]):
+        return True
+    return len(marks) > 1 and (marks[0], marks[-1]) == (width - 1 - column, column)
 
 
 def _header(data: bytes, name: str) -> str:

@@ -302,3 +302,26 @@ def test_the_handed_table_with_a_stray_quotation_mark(
     monkeypatch.chdir(handed_case("stray-quote-swallows-rows", tmp_path))
     assert main(["corpora", "check", "--config", table]) == CorpusError.exit_code
     assert "a quotation mark is not closed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("column", range(6))
+@pytest.mark.parametrize("blank_line", [False, True])
+def test_two_stray_quotation_marks_in_one_column_join_no_rows(
+    root: Path, column: int, blank_line: bool
+) -> None:
+    """One before a value, one behind that of the next row: together they look like a quoted value."""
+    cells = [[f"u{i}", "a.wav", f"s{i}", "f", "sad", "hello"] for i in range(5)]
+    cells[2][column] = '"' + cells[2][column]
+    cells[3][column] += '"'
+    lines = [HEADER, *(",".join(row) for row in cells)]
+    if blank_line:
+        lines.insert(4, "")
+    with pytest.raises(CorpusError, match=r"lines 4 to [56] are one row"):
+        read(root, "\n".join(lines) + "\n")
+
+
+def test_values_of_several_lines_with_delimiters_are_read(root: Path) -> None:
+    text = (
+        HEADER + '\nu0,a.wav,s,f,sad,"yes, well\n\nno, never, ever\nhm, no"\nu1,b.wav,s,f,sad,x\n'
+    )
+    assert len(read(root, text).utterances) == 2
