@@ -335,7 +335,7 @@ def test_rows_of_a_large_row_group_are_read_in_any_order(tmp_path: Path) -> None
     pq.write_table(pa.table(rows), tmp_path / "x.parquet", row_group_size=60)
     store = Store.open(str(tmp_path))
     paths = [u.path for u in read(store, "huggingface").utterances]
-    recordings = Recordings(store)
+    recordings = AudioFiles(store)
     for row in (59, 0, 31, 17, 16, 60, 99, 3, 75, 74):
         assert recordings.read(paths[row]) == audio[row]
 
