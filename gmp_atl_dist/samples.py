@@ -47,11 +47,14 @@ def why_silent(samples: npt.NDArray[np.float64], mono: npt.NDArray[np.float64]) 
     loudest = float(np.abs(mono - mono[0]).max())
     if loudest:
         return (
-            f"holds only digital silence at 16 bits: its samples differ by "
+            f"the recording holds only digital silence at 16 bits: its samples differ by "
             f"{20 * math.log10(loudest):.0f} dB of full scale; if they are 16-bit values in a wider "
             f"format, write them again as 16 bits; else leave it out"
         )
-    return "holds only digital silence (all samples are equal); replace the file or leave it out"
+    return (
+        "the recording holds only digital silence (all samples are equal); replace the file or leave it "
+        "out"
+    )
 
 
 def refuse_unscaled(samples: npt.NDArray[np.float64]) -> None:
