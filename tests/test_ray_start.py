@@ -75,9 +75,9 @@ def test_another_error_is_not_tried_again() -> None:
 
 
 def test_the_time_of_the_environment_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(WAIT_VARIABLE, "7")
+    monkeypatch.setenv(WAIT_VARIABLE, "70")
     init, _ = failing(9)
-    with pytest.raises(WorkerError, match=f"within 7 s.*{WAIT_VARIABLE}=14 waits longer"):
+    with pytest.raises(WorkerError, match=f"within 70 s.*{WAIT_VARIABLE}=140 waits longer"):
         start_ray(init)
     monkeypatch.setenv(WAIT_VARIABLE, "soon")
     with pytest.raises(WorkerError, match="'soon' is not a number of seconds"):

@@ -164,5 +164,5 @@ def test_outputs_on_this_machine_are_no_uris(
     monkeypatch.chdir(tmp_path)
     assert main([*command, out]) == 2
     err = capsys.readouterr().err
-    assert "is empty" in err or "is no URI; write s3://" in err or "is a URI" in err
+    assert "is empty" in err or "is no URI; write s3://" in err or "but a URI" in err
     assert list(tmp_path.iterdir()) == []

@@ -43,7 +43,7 @@ def local_path(given: str | Path) -> Path:
         raise ConfigError(f"{text!r} {problem}")
     if "://" in text:
         raise ConfigError(
-            f"{text!r} is a URI; this command writes to a folder of this machine alone"
+            f"{text!r} is no path of this machine but a URI; give a path, and copy the result from there"
         )
     return Path(text)
 

@@ -7,7 +7,14 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import Field, field_validator, model_validator
 
 from gmp_atl_dist.config.hashing import Added
-from gmp_atl_dist.config.sections import Fraction, Location, PositiveFloat, PositiveInt, Section
+from gmp_atl_dist.config.sections import (
+    Fraction,
+    Location,
+    Name,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
 
 MAX_UTTERANCE_S = 60.0
 RANDOM_SOURCE = "random:"
@@ -92,7 +99,7 @@ class FoldsConfig(Section):
         default="session",
         description="what is held out: sessions, speakers, or the split of the table",
     )
-    held_out: tuple[tuple[str, ...], ...] = Field(
+    held_out: tuple[tuple[Name, ...], ...] = Field(
         default=(), description="groups of sessions or speakers; empty leaves one out at a time"
     )
     valid: Literal["none", "next"] = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any
 
 from pydantic import (
@@ -30,6 +31,14 @@ def _well_spelt(text: str) -> str:
 
 Location = Annotated[str, AfterValidator(_well_spelt)]
 """A folder, file or URI. One that is empty or misspelt would mean a folder of that name."""
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+Name = Annotated[str, AfterValidator(_nfc)]
+"""A name that is looked for in a corpus, whose names are in Unicode NFC."""
 
 _HASHED = "gmp_atl_dist.hashed"
 

@@ -17,6 +17,8 @@ from gmp_atl_dist.errors import WorkerError
 
 WAIT_VARIABLE = "RAY_raylet_start_wait_time_s"
 WAIT_S = 120.0
+_RAYS_OWN_S = 30.0
+"""Ray waits at least so long, whatever the variable says."""
 _GCS_VARIABLE = "RAY_gcs_server_port_wait_time_s"
 _ATTEMPTS = 2
 _POLL_S = 0.5
@@ -44,10 +46,11 @@ def start_ray(init: Callable[[], Started]) -> Started:
             _end_halfway_start(before)
             # Nobody waits a second time after a Ctrl-C.
             if attempt == _ATTEMPTS or stopping.requested() is not None:
+                waited_s = max(wait_s, _RAYS_OWN_S)
                 raise WorkerError(
-                    f"Ray did not come up on this machine within {wait_s:g} s, in {attempt} attempts "
-                    f"({_first_line(e)}); {WAIT_VARIABLE}={2 * wait_s:g} waits longer; or end other work on "
-                    f"the machine, or set runtime.ray_address to a cluster that runs"
+                    f"Ray did not come up on this machine within {waited_s:g} s, in {attempt} attempts "
+                    f"({_first_line(e)}); {WAIT_VARIABLE}={2 * waited_s:g} waits longer; or end other work "
+                    f"on the machine, or set runtime.ray_address to a cluster that runs"
                 ) from e
     raise AssertionError("every attempt returns or raises")
 

@@ -12,9 +12,10 @@ import pytest
 from support.handed import handed_case
 
 from gmp_atl_dist.cli.main import main
-from gmp_atl_dist.config import CorpusConfig
+from gmp_atl_dist.config import CorpusConfig, FoldsConfig
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.canonical import canonical_text
+from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.store.filesystem import Store
 
@@ -86,6 +87,13 @@ def test_classes_of_the_configuration_are_compared_in_the_same_form(tmp_path: Pa
     assert {u.emotion for u in listing.utterances} == set(listing.emotions)
     with pytest.raises(ConfigError, match="is listed twice"):
         read(tmp_path, rows, emotions=["w\u00fctend", "wu\u0308tend", "froh"])
+
+
+def test_held_out_names_are_compared_in_the_same_form(tmp_path: Path) -> None:
+    rows = table(f"u1,a.wav,{DECOMPOSED},m,sad,,,", "u2,a.wav,t,m,sad,,,")
+    folds = FoldsConfig(by="speaker", held_out=((DECOMPOSED,),))
+    (fold,) = plan_folds(read(tmp_path, rows).utterances, folds)
+    assert fold.test_speakers == (COMPOSED,)
 
 
 def test_ids_that_look_alike_are_refused(tmp_path: Path) -> None:

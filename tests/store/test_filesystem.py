@@ -21,6 +21,14 @@ def store(store_uri: str) -> Store:
     return Store.open(store_uri)
 
 
+def test_folders_are_those_directly_below(store: Store) -> None:
+    for path in ("b/x", "a/c/d", "a/e", "top"):
+        store.put(path, b"1")
+    assert store.folders() == ["a", "b"]
+    assert store.folders("a") == ["c"]
+    assert store.folders("nowhere") == []
+
+
 def test_objects_come_back_whole(store: Store) -> None:
     store.put("a/b.bin", b"one")
     store.put("a/c/d.bin", b"")
