@@ -15,7 +15,7 @@ from gmp_atl_dist.cli.options import ConfigOption, SetOption, load_experiment
 from gmp_atl_dist.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from gmp_atl_dist.records import Fold, Utterance
+    from gmp_atl_dist.records import Fold, Split, Utterance
 
 _SHOWN_FOLDS = 20
 _SHOWN_SPEAKERS = 6
@@ -36,8 +36,8 @@ def list_() -> int:
 def check(config: ConfigOption, set_: SetOption = None) -> int:
     """List a corpus and its folds without reading audio; every bad item at once."""
     from gmp_atl_dist.corpora.base import read_corpus
-    from gmp_atl_dist.corpora.folds import plan_folds
     from gmp_atl_dist.records import GENDERS, UNKNOWN_GENDER
+    from gmp_atl_dist.stages.planned_folds import cost_warning, folds_of_listing
     from gmp_atl_dist.store.filesystem import Store
 
     experiment = load_experiment(config, set_, None)
@@ -61,20 +61,25 @@ def check(config: ConfigOption, set_: SetOption = None) -> int:
         print(f"dropped: {problem}")
     speakers = {u.speaker for u in listing.utterances}
     print(f"{len(listing.utterances)} utterances of {len(speakers)} speakers")
-    _print_folds(listing.utterances, plan_folds(listing.utterances, experiment.folds))
+    folds = folds_of_listing(experiment, listing.utterances)
+    _print_folds(listing.utterances, folds)
+    _print_notes(folds, cost_warning(experiment, len(folds)))
     return 0
 
 
 def _print_folds(utterances: Sequence[Utterance], folds: Sequence[Fold]) -> None:
     """Each fold that a run would make, with the speakers that it is tested on."""
     count = Counter(u.speaker for u in utterances)
+
+    def held(fold: Fold, side: Split) -> str:
+        speakers, ids = fold.speakers(side), fold.utterance_ids(side)
+        number = sum(count[s] for s in speakers) if ids is None else len(ids)
+        return f"{number} utterances, {len(speakers)} speakers" if speakers else ""
+
     rows = [
         (
             fold.name,
-            *(
-                f"{sum(count[s] for s in side)} utterances, {len(side)} speakers" if side else ""
-                for side in (fold.train_speakers, fold.valid_speakers, fold.test_speakers)
-            ),
+            *(held(fold, side) for side in ("train", "valid", "test")),
             ", ".join(fold.test_speakers[:_SHOWN_SPEAKERS])
             + (", ..." if len(fold.test_speakers) > _SHOWN_SPEAKERS else ""),
         )
@@ -83,6 +88,21 @@ def _print_folds(utterances: Sequence[Utterance], folds: Sequence[Fold]) -> None
     print_table(("fold", "training", "validation", "test", "test speakers"), rows)
     if len(folds) > _SHOWN_FOLDS:
         print(f"... and {len(folds) - _SHOWN_FOLDS} more folds")
+
+
+def _print_notes(folds: Sequence[Fold], cost: str | None) -> None:
+    """What one should know about the folds, and what many of them cost."""
+    for fold in folds:
+        shared = {*fold.shared_speakers("train", "test"), *fold.shared_speakers("valid", "test")}
+        if shared:
+            print(
+                f"warning: {fold.name}: {len(shared)} of {len(fold.test_speakers)} test speakers are in "
+                f"training or validation too; scores are no estimate for unknown speakers"
+            )
+        for note in fold.notes:
+            print(f"{fold.name}: {note}")
+    if cost is not None:
+        print(f"warning: {cost}")
 
 
 @app.command("synth")

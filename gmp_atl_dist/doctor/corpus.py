@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.audio_paths import below_corpus, is_absolute
 from gmp_atl_dist.corpora.base import find_adapter
-from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.doctor.deadline import BackgroundCall
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
 from gmp_atl_dist.doctor.storage import store_name
 from gmp_atl_dist.doctor.storage_errors import explain
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
 from gmp_atl_dist.records import Utterance
+from gmp_atl_dist.stages.planned_folds import folds_of_listing
 from gmp_atl_dist.store.filesystem import Store, UnreadableError
 
 _CHECK = "corpus"
@@ -70,7 +70,7 @@ def check_corpus(config: RunConfig, timeout_s: float, labels_s: float) -> Iterat
 def _folds(item: str, utterances: Sequence[Utterance], config: RunConfig) -> Iterator[Finding]:
     """Whether the listed speakers give the folds that the configuration asks for."""
     try:
-        plan_folds(utterances, config.folds)
+        folds_of_listing(config, utterances)
     except ConfigError as e:
         value, _, remedy = e.message.partition("; ")
         yield fatal(_CHECK, item, value, remedy or "gmp-atl corpora check lists the folds")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import OptimConfig, RunConfig
 from gmp_atl_dist.errors import GmpAtlError
-from gmp_atl_dist.records import Fold
+from gmp_atl_dist.records import Fold, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import Utterances
@@ -112,13 +112,14 @@ def plan_of(
 
 def _hours(config: RunConfig, corpus: Artifact, fold: Fold) -> tuple[float, float]:
     """Seconds of audio of the training speakers, and of all whose audio is used."""
-    every = fold.transductive_speakers() if config.folds.protocol != "clean" else None
+    every = fold.transductive_speakers() if config.folds.trains_on_test_audio else None
     training = fold.training_speakers()
-    return _audio_s(corpus, training.speakers), _audio_s(corpus, (every or training).speakers)
+    return _audio_s(corpus, training), _audio_s(corpus, every or training)
 
 
-def _audio_s(corpus: Artifact, speakers: Sequence[str]) -> float:
-    return float(Utterances(corpus, speakers).num_samples.sum()) / SAMPLE_RATE_HZ
+def _audio_s(corpus: Artifact, training: TrainingSpeakers) -> float:
+    utterances = Utterances(corpus, training.speakers, training.utterance_ids)
+    return float(utterances.num_samples.sum()) / SAMPLE_RATE_HZ
 
 
 def _work(config: RunConfig, name: str, training_s: float, corpus_s: float) -> ExpectedWork:

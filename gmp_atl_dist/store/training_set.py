@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
+
 from gmp_atl_dist.records import Fold, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
 
@@ -23,3 +25,9 @@ class TrainingSet:
     def speakers(self) -> tuple[str, ...]:
         """Names of the training speakers, sorted."""
         return self.training_speakers.speakers
+
+    def members(self) -> pc.Expression:
+        """Selects the rows of the training set, by their columns ``speaker`` and ``utterance_id``."""
+        is_member = pc.field("speaker").isin(self.speakers)
+        ids = self.training_speakers.utterance_ids
+        return is_member if ids is None else is_member & pc.field("utterance_id").isin(sorted(ids))
