@@ -73,7 +73,8 @@ def test_a_section_is_read(write) -> None:
         (
             "[folds]\nprotocol = 'open'",
             [
-                "x.toml: folds.protocol = 'open': expected 'clean', 'transductive', 'peek' or 'speaker_dependent'"
+                "x.toml: folds.protocol = 'open': expected 'clean', 'transductive', 'peek' or "
+                "'speaker_dependent'"
             ],
         ),
         ("warmup = 3", ["x.toml: warmup = 3: expected a section or table with the keys batch_s, "]),

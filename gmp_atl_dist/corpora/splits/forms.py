@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+import pyarrow as pa
+
 from gmp_atl_dist.corpora.delimited import DELIMITERS, read_columns
 from gmp_atl_dist.errors import CorpusError
 
@@ -146,7 +148,13 @@ def _of_table(data: bytes, text: str, file: str) -> Iterable[tuple[str, Mapping[
             f"{file}: its header {header!r} names no utterance; it needs one of the columns "
             f"{', '.join(FIELDS['key'])}, or {', '.join(FIELDS['path'])}"
         )
-    table = read_columns(data, delimiter, wanted, file)
+    try:
+        table = read_columns(data, delimiter, wanted, file)
+    except pa.ArrowException as e:
+        raise CorpusError(
+            f"{file}: cannot be read as a table ({e}); look for a quotation mark that is not closed, or a "
+            f"row with other columns"
+        ) from e
     for number, row in enumerate(table.to_pylist(), 1):
         yield f"{file}, row {number}", row
 

@@ -33,7 +33,9 @@ def partners(fold: Fold, utterances: Iterable[InSession]) -> tuple[str, ...]:
     members: dict[Split, Collection[str]] = {
         side: fold.speakers(side) if named is None else named.of(side) for side in _DOES
     }
-    side_of = {name: side for side, names in members.items() for name in names}
+    side_of: dict[str, Split] = {}
+    for side, names in members.items():
+        side_of |= dict.fromkeys(names, side)
     sessions: dict[str, dict[Split, set[str]]] = {}
     for u in utterances:
         if not u.session:

@@ -1,8 +1,8 @@
 """``folds.k``: speakers, or sessions, dealt into k groups that are alike in gender and emotion.
 
 Each unit belongs to one group as a whole. The units are dealt in a seeded order, one gender after the
-other. Groups differ by at most one unit per gender, and in total. Among the groups that allow this, the one
-whose emotions are then nearest to the mean of all groups gets the unit.
+other, and large units first. Groups differ by at most one unit per gender, and in total. Among the groups
+that allow this, the one whose emotions are then nearest to the mean of all groups gets the unit.
 
 scikit-learn's ``StratifiedGroupKFold`` is not used. It sorts the groups by the spread of their counts, and
 its seed decides between equal groups only: on EmoDB, where no two speakers have the same counts, all seeds
@@ -46,7 +46,7 @@ def stratified_groups(
     # Each column is in shares of a group's mean, so that a rare emotion counts as much as a frequent one.
     matrix_UE /= matrix_UE.sum(axis=0) / k
     kind_U = np.array([_main(genders[unit]) for unit in units])
-    group_U = _dealt(matrix_UE, kind_U, _order(units, kind_U, seed), k)
+    group_U = _dealt(matrix_UE, kind_U, _order(units, genders, kind_U, seed), k)
     return tuple(
         tuple(unit for unit, group in zip(units, group_U, strict=True) if group == g)
         for g in range(k)
@@ -58,11 +58,20 @@ def _main(genders: Counter[str]) -> str:
     return "+".join(sorted(genders))
 
 
-def _order(units: list[str], kind_U: np.ndarray, seed: int) -> Iterable[int]:
-    """The numbers of the units, one gender after the other, in seeded order within each."""
-    return sorted(
-        range(len(units)), key=lambda i: (str(kind_U[i]), keyed_seed("folds.k", seed, units[i]))
-    )
+def _order(
+    units: list[str], genders: Mapping[str, Counter[str]], kind_U: np.ndarray, seed: int
+) -> Iterable[int]:
+    """The numbers of the units, one gender after the other.
+
+    Of one gender, those with many utterances come first, because small ones can still even out. Units whose
+    numbers of utterances have the same power of 2 are in seeded order.
+    """
+
+    def key(i: int) -> tuple[str, int, int]:
+        size = genders[units[i]].total().bit_length()
+        return str(kind_U[i]), -size, keyed_seed("folds.k", seed, units[i])
+
+    return sorted(range(len(units)), key=key)
 
 
 def _dealt(matrix_UE: np.ndarray, kind_U: np.ndarray, order: Iterable[int], k: int) -> np.ndarray:
