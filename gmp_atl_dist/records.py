@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import pyarrow as pa
@@ -344,7 +345,7 @@ class TrainingSpeakers:
     def _sides(self) -> tuple[Split, ...]:
         return ("train", "valid", "test") if self.transductive else ("train",)
 
-    @property
+    @cached_property
     def utterance_ids(self) -> frozenset[str] | None:
         """The utterances that may be used; None: all of the speakers."""
         return self.fold.utterance_ids(*self._sides)
@@ -353,19 +354,23 @@ class TrainingSpeakers:
         """What fingerprints hash of a training set."""
         return {"speakers": list(self.speakers), **self.fold.hashed_utterances(*self._sides)}
 
+    def holds(self, utterance_id: str, speaker: str) -> bool:
+        """Whether a fitted stage may use this utterance."""
+        ids = self.utterance_ids
+        return speaker in self.speakers and (ids is None or utterance_id in ids)
+
     def check(self, utterance_id: str, speaker: str | None) -> None:
         """Refuse an utterance of any other speaker, or of another side.
 
         Raises:
             CorpusError: names the utterance.
         """
-        ids = self.utterance_ids
         if speaker is None or speaker not in self.speakers:
             raise CorpusError(
                 f"utterance {utterance_id!r} is not of a training speaker of fold "
                 f"{self.fold.name!r}, so no fitted stage may use it: extract the training set alone"
             )
-        if ids is not None and utterance_id not in ids:
+        if not self.holds(utterance_id, speaker):
             raise CorpusError(
                 f"utterance {utterance_id!r} is no training utterance of fold {self.fold.name!r}, so "
                 f"no fitted stage may use it: extract the training set alone"

@@ -381,6 +381,8 @@ def test_the_speaker_dependent_arm_names_utterances(tmp_path: Path) -> None:
         assert fold.shared_speakers("train", "test") == ("03", "08", "09", "10")
         training = fold.training_speakers()
         assert training.utterance_ids == {*sides["train"]}
+        assert training.holds(sides["train"][0], sides["train"][0][:2])
+        assert not training.holds(sides["test"][0], sides["test"][0][:2])
         with pytest.raises(CorpusError, match="is no training utterance"):
             training.check(sides["test"][0], sides["test"][0][:2])
         with pytest.raises(CorpusError, match="has no transductive arm"):

@@ -140,6 +140,11 @@ def test_no_test_utterance_is_in_anything_that_is_fitted(leaking: Ran) -> None:
         }
         assert extracted == train
         assert set(read_labels(leaking.made[name, "label"])) == train
+        training = leaking.stages[name, "extract"].training  # pyright: ignore[reportAttributeAccessIssue]
+        with pytest.raises(
+            CorpusError, match="names utterances, and a stage asked for its speakers"
+        ):
+            _ = training.speakers
         for kind in ("warmup", "retrain", "finetune"):
             recipe = leaking.stages[name, kind].recipe()  # pyright: ignore[reportAttributeAccessIssue]
             assert {row.utterance_id for row in recipe.utterances[:]} == train, kind
@@ -252,7 +257,7 @@ def test_an_utterance_outside_the_lists_is_refused_after_ingest_too(
 @pytest.mark.slow
 def test_a_table_of_91_speakers_runs_five_folds(tmp_path: Path) -> None:
     corpus = write_table(tmp_path / "corpus", 91)
-    ran = run(experiment(corpus, tmp_path / "root", k=5))
+    ran = run(experiment(corpus, tmp_path / "root", by="speaker", k=5))
     folds = ran.report["folds"]
     assert [fold["name"] for fold in folds] == [f"fold{i}" for i in range(1, 6)]
     assert {len(fold["test_speakers"]) for fold in folds} == {18, 19}
