@@ -350,6 +350,13 @@ def test_an_utterance_that_is_left_out_is_in_no_training_set(tmp_path: Path) -> 
     assert "08a01Wa" not in fold.utterances.of("train", "valid", "test")
 
 
+@pytest.mark.parametrize("spelled", ["emodb-{}", "emodb_{}", "{}", "downloads/emodb/wav/{}.wav"])
+def test_rows_are_found_by_the_ids_that_the_corpus_has(tmp_path: Path, spelled: str) -> None:
+    lists = emobox(tmp_path, [{"train": of("08", "09", "10"), "test": of("03")}])
+    corpus = [said(spelled.format(name), name[:2]) for name in NAMES]
+    assert plan(corpus, lists=str(lists))[0] == Fold("fold1", ("08", "09", "10"), ("03",))
+
+
 def test_lists_of_another_corpus_are_refused(tmp_path: Path) -> None:
     lists = emobox(tmp_path, [{"train": ["01a"], "test": ["02a"]}])
     with pytest.raises(CorpusError, match=r"none of the 2 listed utterances is in the corpus"):

@@ -29,6 +29,7 @@ def _without_dataset(row: ListedRow) -> str:
 _SCHEMES: Mapping[str, Callable[[ListedRow], str]] = {
     "its key": lambda row: row.key,
     "its key without the dataset's name": _without_dataset,
+    "its key with _ for -": lambda row: row.key.replace("-", "_"),
     "the name of its file": lambda row: PurePosixPath(row.path).stem if row.path else "",
     "its path": lambda row: row.path,
     "its path without the suffix": lambda row: (
@@ -216,8 +217,10 @@ def fold_of_sides(
     if shared and config.protocol != "speaker_dependent":
         raise CorpusError(refusal(where, shared))
     if not sides["test"] or not sides["train"]:
+        side = "train" if sides["test"] else "be tested on"
+        advice = ", or set folds.valid = 'none'" if config.valid == "next" else ""
         raise CorpusError(
-            f"{where}: no utterance of the corpus is left to train or to be tested on"
+            f"{where}: no utterance of the corpus is left to {side}; look at the lists{advice}"
         )
     whole = len(frozenset().union(*sides.values())) == len(speakers)
     return Fold(
