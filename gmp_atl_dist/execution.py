@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 from gmp_atl_dist import pipeline, stopping
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
-from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.errors import ArtifactError, ConfigError
 from gmp_atl_dist.models.head_registry import check_head
 from gmp_atl_dist.outside_inputs import OutsideInputs
@@ -24,6 +23,7 @@ from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage, run_and_seal, sealed
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
+from gmp_atl_dist.stages.planned_folds import cost_warning, folds_of_corpus
 from gmp_atl_dist.stages.report import Report
 from gmp_atl_dist.store.artifact import (
     Artifact,
@@ -35,7 +35,6 @@ from gmp_atl_dist.store.artifact import (
 from gmp_atl_dist.store.checkpoints import ROOT as CHECKPOINTS
 from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.index import one_of_each_group
 from gmp_atl_dist.store.layout import check_layout, claim_layout
 from gmp_atl_dist.store.progress import ProgressSnapshot, read_progress
 from gmp_atl_dist.store.run_state import stage_state
@@ -129,7 +128,8 @@ def run_pipeline(
     check_head(config.finetune)
     context.store.check_writable()
     claim_layout(context.store)
-    return sealed(pipeline.method(config, context.source, _Runner(context, tuple(observers))))
+    runner = _Runner(context, tuple(observers))
+    return sealed(pipeline.method(config, context.source, runner, runner.folds))
 
 
 def run_stage(
@@ -155,7 +155,8 @@ def run_stage(
     context.store.check_writable()
     claim_layout(context.store)
     with suppress(_EndOfWalk):
-        pipeline.method(config, context.source, _Runner(context, tuple(observers), name, order))
+        runner = _Runner(context, tuple(observers), name, order)
+        pipeline.method(config, context.source, runner, runner.folds)
 
 
 def survey(
@@ -218,10 +219,10 @@ def find_fold(
         return artifact or Pending(stage)
 
     def only(config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
-        every = config.folds.model_copy(update={"run": ()})
-        folds = plan_folds(one_of_each_group(corpus), every)
         if number is None:
-            return _only_fold(plan_folds(one_of_each_group(corpus), config.folds))
+            return _only_fold(folds_of_corpus(config, corpus))
+        every = config.folds.model_copy(update={"run": ()})
+        folds = folds_of_corpus(config.model_copy(update={"folds": every}), corpus)
         if not 1 <= number <= len(folds):
             raise ConfigError(
                 f"--fold {number}: there is no such fold; this corpus has 1 to {len(folds)}"
@@ -260,6 +261,17 @@ class _Runner:
             artifact = self._ensure(stage)
         stopping.check()
         return artifact
+
+    def folds(self, config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
+        """The folds, after saying what one should know about them."""
+        folds = folds_of_corpus(config, corpus)
+        for fold in folds:
+            for note in fold.notes:
+                self.context.reporter.line(f"{fold.name}: {note}")
+        cost = cost_warning(config, len(folds))
+        if cost is not None:
+            self.context.reporter.line(f"folds: {cost}")
+        return folds
 
     def _ensure(self, stage: Stage) -> Handle:
         key, reporter = stage.key, self.context.reporter

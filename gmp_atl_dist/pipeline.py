@@ -15,7 +15,6 @@ from typing import TypeAlias
 
 from gmp_atl_dist.config import ClusterConfig, ExtractConfig, LabelConfig, RunConfig
 from gmp_atl_dist.corpora.base import read_corpus
-from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.stages.backbone import Backbone, check_layers
 from gmp_atl_dist.stages.base import Handle, Stage, sealed
@@ -28,13 +27,13 @@ from gmp_atl_dist.stages.ingest import Ingest
 from gmp_atl_dist.stages.label import FusedLabel, Label
 from gmp_atl_dist.stages.label_plan import plan_labels
 from gmp_atl_dist.stages.mfcc import Mfcc
+from gmp_atl_dist.stages.planned_folds import folds_of_corpus
 from gmp_atl_dist.stages.pretrain import Pretrain
 from gmp_atl_dist.stages.report import Report
 from gmp_atl_dist.stages.retrain import Retrain
 from gmp_atl_dist.stages.warmup import Warmup
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.index import one_of_each_group
 from gmp_atl_dist.store.training_set import TrainingSet
 
 Ensure: TypeAlias = Callable[[Stage], Handle]
@@ -44,7 +43,7 @@ ChooseFolds: TypeAlias = Callable[[RunConfig, Artifact], Sequence[Fold]]
 
 def configured_folds(config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
     """The folds that ``config.folds`` asks for, from the sealed corpus."""
-    return plan_folds(one_of_each_group(corpus), config.folds)
+    return folds_of_corpus(config, corpus)
 
 
 def method(
@@ -68,8 +67,8 @@ def one_fold(
     artifacts = FoldArtifacts(fold)
     ensure = artifacts.recorded(ensure)
     # Transductive: pretraining, clustering and retraining use the audio of the test speakers as well.
-    clean = config.folds.protocol == "clean"
-    speakers = fold.training_speakers() if clean else fold.transductive_speakers()
+    transductive = config.folds.trains_on_test_audio
+    speakers = fold.transductive_speakers() if transductive else fold.training_speakers()
     training = TrainingSet(corpus, speakers)
     start = pretrain(config, backbone, training, ensure)
     warmup = ensure(Warmup(config.warmup, corpus, start, fold))

@@ -72,7 +72,10 @@ def test_a_section_is_read(write) -> None:
         ("[warmup]\nlr = nan", ["x.toml: warmup.lr = nan: expected a number above 0"]),
         (
             "[folds]\nprotocol = 'open'",
-            ["x.toml: folds.protocol = 'open': expected 'clean', 'transductive' or 'peek'"],
+            [
+                "x.toml: folds.protocol = 'open': expected 'clean', 'transductive', 'peek' or "
+                "'speaker_dependent'"
+            ],
         ),
         ("warmup = 3", ["x.toml: warmup = 3: expected a section or table with the keys batch_s, "]),
         (

@@ -50,7 +50,7 @@ class Loudness(Stage):
         return self.training.fold.name
 
     def science(self) -> dict[str, Json]:
-        return {"speakers": list(self.training.speakers)}
+        return {**self.training.training_speakers.hashed()}
 
     def inputs(self) -> Mapping[str, Handle]:
         return {"corpus": self.training.corpus}
@@ -91,7 +91,7 @@ class LoudnessWorker:
         rows = [
             {"utterance_id": u.utterance_id, "level_dbfs": _level_dbfs(part.samples(u.row))}
             for u in part.utterances
-            if u.speaker in training.speakers
+            if training.training_speakers.holds(u.utterance_id, u.speaker)
         ]
         audio_s = sum(u.num_samples for u in part.utterances) / SAMPLE_RATE_HZ
         table = pa.Table.from_pylist(rows, schema=LOUDNESS_SCHEMA)

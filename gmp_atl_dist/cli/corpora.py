@@ -48,8 +48,8 @@ def check(
 ) -> int:
     """List a corpus and its folds; every bad item at once. Reads audio only with --audio."""
     from gmp_atl_dist.corpora.base import read_corpus
-    from gmp_atl_dist.corpora.folds import plan_folds
     from gmp_atl_dist.records import GENDERS, UNKNOWN_GENDER
+    from gmp_atl_dist.stages.planned_folds import cost_warning, folds_of_listing
     from gmp_atl_dist.store.filesystem import Store
 
     experiment = load_experiment(config, set_, None)
@@ -72,11 +72,17 @@ def check(
         print(f"note: {note}")
     speakers = {u.speaker for u in listing.utterances}
     print(f"{len(listing.utterances)} utterances of {len(speakers)} speakers")
-    _print_folds(listing, plan_folds(listing.utterances, experiment.folds))
+    folds = folds_of_listing(experiment, listing.utterances)
+    durations: Mapping[str, float] = {}
+    bad = None
     if audio:
         from gmp_atl_dist.cli.corpora_audio import check_and_print
 
-        check_and_print(experiment, listing, source)
+        durations, bad = check_and_print(experiment, listing, source)
+    _print_folds(listing, folds, durations)
+    _print_notes(folds, cost_warning(experiment, len(folds)))
+    if bad is not None:
+        raise bad
     return 0
 
 
@@ -101,6 +107,21 @@ def _print_folds(
     print_table(headings, rows)
     if len(folds) > _SHOWN_FOLDS:
         print(f"... and {len(folds) - _SHOWN_FOLDS} more folds")
+
+
+def _print_notes(folds: Sequence[Fold], cost: str | None) -> None:
+    """What one should know about the folds, and what many of them cost."""
+    for fold in folds:
+        shared = {*fold.shared_speakers("train", "test"), *fold.shared_speakers("valid", "test")}
+        if shared:
+            print(
+                f"warning: {fold.name}: {len(shared)} of {len(fold.test_speakers)} test speakers are in "
+                f"training or validation too; scores are no estimate for unknown speakers"
+            )
+        for note in fold.notes:
+            print(f"{fold.name}: {note}")
+    if cost is not None:
+        print(f"warning: {cost}")
 
 
 @app.command("synth")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gmp_atl_dist.cli.tables import print_table
 from gmp_atl_dist.console import Reporter
-from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist.errors import CorpusError, GmpAtlError
 from gmp_atl_dist.tags import Tags
 
 if TYPE_CHECKING:
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 _SHOWN = 5
 
 
-def check_and_print(experiment: RunConfig, listing: CorpusListing, source: Store) -> None:
-    """Decode the whole corpus, print its audit, and refuse bad recordings.
+def check_and_print(
+    experiment: RunConfig, listing: CorpusListing, source: Store
+) -> tuple[dict[str, float], GmpAtlError | None]:
+    """Decode the whole corpus, and print its audit.
 
-    Raises:
-        CorpusError: recordings cannot be used, or contradict each other; names all of them.
+    Returns:
+        seconds by utterance id; and an error that names the recordings that cannot be used or contradict
+        each other, or None.
     """
     from gmp_atl_dist.corpora.audio_check import check_audio
     from gmp_atl_dist.report.audio_content import audit_of
@@ -42,12 +45,14 @@ def check_and_print(experiment: RunConfig, listing: CorpusListing, source: Store
         _print_audit(audit_of(found.table, emotions, experiment.audit, found.same.copies))
     if copies := found.same.copies_line():
         print(f"warning: {copies}")
-    if found.problems:
-        raise CorpusError.of_all(
-            f"{source.uri}: {len(found.problems)} of {len(listing.utterances)} utterances are bad; repair "
-            f"them, or leave them out (a run leaves out up to the share corpus.max_bad_fraction):",
-            [str(problem) for problem in found.problems],
-        )
+    durations = dict(zip(found.table.ids, found.table.columns["seconds"].tolist(), strict=True))
+    if not found.problems:
+        return durations, None
+    return durations, CorpusError.of_all(
+        f"{source.uri}: {len(found.problems)} of {len(listing.utterances)} utterances are bad; repair "
+        f"them, or leave them out (a run leaves out up to the share corpus.max_bad_fraction):",
+        [str(problem) for problem in found.problems],
+    )
 
 
 def _print_audit(audit: AudioContent) -> None:

@@ -15,6 +15,7 @@ import typer
 
 from gmp_atl_dist import __version__, stopping
 from gmp_atl_dist.cli import (
+    audit,
     codebooks,
     config,
     corpora,
@@ -43,6 +44,7 @@ app.command()(run.verify)
 app.command()(predict.predict)
 app.command()(serve.serve)
 app.command()(doctor.doctor)
+app.command()(audit.audit)
 app.command()(submit.submit)
 app.add_typer(runs.app, name="runs")
 app.add_typer(corpora.app, name="corpora")

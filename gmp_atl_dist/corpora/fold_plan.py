@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from gmp_atl_dist.records import Fold, Utterance
+from gmp_atl_dist.records import Fold, Split, Utterance
 
 _SECONDS_AN_HOUR = 3600.0
 UNKNOWN = "-"
@@ -68,47 +68,51 @@ def count_folds(
         emotions: the class list.
         durations: seconds by utterance id, where they are known; those of segments always are.
     """
-    per_speaker: dict[str, Counter[str]] = {}
-    seconds: dict[str, float | None] = {}
+    of_speakers: dict[str, _Tally] = {}
     for u in utterances:
-        per_speaker.setdefault(u.speaker, Counter())[u.emotion] += 1
-        known, more = seconds.get(u.speaker, 0.0), _seconds(u, durations or {})
-        seconds[u.speaker] = None if known is None or more is None else known + more
+        of_speakers.setdefault(u.speaker, _Tally()).add(u, durations or {})
     for fold in folds:
-        sides = {
-            "training": fold.train_speakers,
-            "validation": fold.valid_speakers,
-            "test": fold.test_speakers,
-        }
-        yield FoldCount(
-            fold,
-            tuple(
-                _side(name, speakers, per_speaker, seconds, emotions)
-                for name, speakers in sides.items()
-                if speakers
-            ),
-        )
+        sides: list[SideCount] = []
+        for side, name in _NAMES.items():
+            speakers, ids = fold.speakers(side), fold.utterance_ids(side)
+            tally = _Tally()
+            if ids is None:
+                for speaker in speakers:
+                    tally.merge(of_speakers.get(speaker, _Tally()))
+            else:
+                for u in utterances:
+                    if u.utterance_id in ids:
+                        tally.add(u, durations or {})
+            if speakers:
+                sides.append(tally.side(name, len(speakers), emotions))
+        yield FoldCount(fold, tuple(sides))
 
 
-def _side(
-    name: str,
-    speakers: Sequence[str],
-    per_speaker: Mapping[str, Counter[str]],
-    seconds: Mapping[str, float | None],
-    emotions: Sequence[str],
-) -> SideCount:
-    counts: Counter[str] = Counter()
-    for speaker in speakers:
-        counts.update(per_speaker.get(speaker, Counter()))
-    known = [seconds.get(speaker) for speaker in speakers]
-    told = [s for s in known if s is not None]
-    return SideCount(
-        name,
-        len(speakers),
-        counts.total(),
-        sum(told) if len(told) == len(known) else None,
-        tuple(emotion for emotion in emotions if not counts[emotion]),
-    )
+_NAMES: Mapping[Split, str] = {"train": "training", "valid": "validation", "test": "test"}
+
+
+@dataclass
+class _Tally:
+    """Utterances by emotion, and their seconds; None as soon as one duration is not known."""
+
+    emotions: Counter[str] = field(default_factory=Counter)
+    seconds: float | None = 0.0
+
+    def add(self, u: Utterance, durations: Mapping[str, float]) -> None:
+        self.emotions[u.emotion] += 1
+        self._more(_seconds(u, durations))
+
+    def merge(self, other: _Tally) -> None:
+        self.emotions.update(other.emotions)
+        self._more(other.seconds)
+
+    def _more(self, seconds: float | None) -> None:
+        if self.seconds is not None:
+            self.seconds = None if seconds is None else self.seconds + seconds
+
+    def side(self, name: str, speakers: int, classes: Sequence[str]) -> SideCount:
+        absent = tuple(emotion for emotion in classes if not self.emotions[emotion])
+        return SideCount(name, speakers, self.emotions.total(), self.seconds, absent)
 
 
 def _seconds(u: Utterance, durations: Mapping[str, float]) -> float | None:

@@ -14,7 +14,6 @@ from gmp_atl_dist.corpora.audio_paths import below_corpus, is_absolute
 from gmp_atl_dist.corpora.base import Labels, read_labels
 from gmp_atl_dist.corpora.checks import refuse_too_many_bad
 from gmp_atl_dist.corpora.fold_plan import count_folds
-from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.corpora.speakers import speaker_notes
 from gmp_atl_dist.doctor.deadline import BackgroundCall
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
@@ -22,6 +21,7 @@ from gmp_atl_dist.doctor.storage import store_name
 from gmp_atl_dist.doctor.storage_errors import explain
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
 from gmp_atl_dist.records import Note, Problem, Utterance
+from gmp_atl_dist.stages.planned_folds import folds_of_listing
 from gmp_atl_dist.store.filesystem import Store, UnreadableError
 
 _CHECK = "corpus"
@@ -112,7 +112,7 @@ def _folds(
 ) -> Iterator[Finding]:
     """The folds that the configuration asks for, or why there are none."""
     try:
-        folds = plan_folds(utterances, config.folds)
+        folds = folds_of_listing(config, utterances)
     except (ConfigError, CorpusError) as e:
         headline, *lines = e.message.splitlines()
         value, _, remedy = headline.rstrip(":").partition("; ")

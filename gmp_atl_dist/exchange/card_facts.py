@@ -97,7 +97,7 @@ class CardFacts:
         """
         stage, utterances = artifact.key.kind, read_utterances(corpus)
         emotions = read_emotions(corpus)
-        transductive = stage == "retrain" and config.folds.protocol != "clean"
+        transductive = stage == "retrain" and config.folds.trains_on_test_audio
         sides = ("train", "valid", "test") if transductive else ("train",)
         outcome = None
         if stage in ("finetune", "retrain") and not isinstance(made.handles["evaluate"], Pending):

@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gmp_atl_dist.clustering.sample import UtteranceSample
 from gmp_atl_dist.runtime import Task
@@ -52,7 +51,7 @@ class AudioSlices:
             piece.stop,
             columns=[*COLUMNS, "speaker", "emotion"],
         )
-        table = table.filter(pc.field("speaker").isin(training.speakers))
+        table = table.filter(training.members())
         if sample is not None and not sample.is_all:
             groups = table[sample.by].to_pylist() if sample.by else None
             held = sample.mask(table["utterance_id"].to_pylist(), groups)

@@ -39,6 +39,7 @@ class FinetuneRecipe(Recipe):
         retrained: Artifact,
         training: TrainingSpeakers,
         selection_speakers: tuple[str, ...],
+        selection_utterances: frozenset[str] | None = None,
     ) -> None:
         self.optim = config
         self._config = config
@@ -47,7 +48,7 @@ class FinetuneRecipe(Recipe):
         self._accuracy_name = "accuracy_with_margin" if with_margin else "training_accuracy"
         self.corpus = corpus
         self.utterances = training_utterances(corpus, training)
-        self.selection = Utterances(corpus, selection_speakers)
+        self.selection = Utterances(corpus, selection_speakers, selection_utterances)
         self._retrained = retrained
         self._emotions = read_emotions(corpus)
         self._channel: Channel = read_channel(corpus)

@@ -69,6 +69,10 @@ class FoldContent(Content):
     codebooks: tuple[CodebookContent, ...] = ()
     timelines: tuple[TimelineContent, ...] = ()
     artefacts: dict[str, str] = Field(default_factory=dict)
+    shared_speakers: tuple[str, ...] = ()
+    """Test speakers in training or validation too; only the protocol ``speaker_dependent`` has some."""
+    notes: tuple[str, ...] = ()
+    """What one should know about the split: where it is from, partners on two sides, what it leaves out."""
 
     @model_validator(mode="after")
     def _all_tested(self) -> Self:
@@ -159,6 +163,15 @@ class ReportContent(Content):
                 raise ValueError(
                     f"fold {fold.name!r}: its confusion matrix has {len(fold.outcome.confusion)} "
                     f"rows for the {len(self.classes)} classes {list(self.classes)}"
+                )
+            on_two_sides = {*fold.train_speakers, *fold.valid_speakers} & {*fold.test_speakers}
+            if {*fold.shared_speakers} != on_two_sides or (
+                on_two_sides and self.protocol.name != "speaker_dependent"
+            ):
+                raise ValueError(
+                    f"fold {fold.name!r}: {sorted(on_two_sides)} are on two sides and "
+                    f"{list(fold.shared_speakers)} are said to be, under protocol "
+                    f"{self.protocol.name!r}; only 'speaker_dependent' has such folds, and names them"
                 )
             if (fold.selection.rule == "test") != (self.protocol.name == "peek"):
                 raise ValueError(

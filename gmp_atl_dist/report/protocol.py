@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-ProtocolName = Literal["clean", "transductive", "peek"]
+ProtocolName = Literal["clean", "transductive", "peek", "speaker_dependent"]
 SelectionRule = Literal["last", "valid", "test"]
 
 _CLEAN = (
@@ -17,10 +17,15 @@ _TRANSDUCTIVE = (
     "Clustering and retraining used the audio of the test speakers, without their emotion labels. "
     "Warm-up and fine-tuning used only the training speakers of each fold."
 )
+_SPEAKER_DEPENDENT = (
+    "The split has the same speakers in training and test. Every fitted stage used the training utterances "
+    "of each fold alone, and none used the audio or labels of a test utterance."
+)
 _PRETRAINED: dict[ProtocolName, str] = {
     "clean": "The same holds for the pretraining from which they start.",
     "transductive": "The pretraining from which they start also used the audio of the test speakers.",
     "peek": "The pretraining from which they start also used the audio of the test speakers.",
+    "speaker_dependent": "The same holds for the pretraining from which they start.",
 }
 _SELECTED: dict[SelectionRule, str] = {
     "last": "No epoch was selected: the last one is reported.",
@@ -28,6 +33,10 @@ _SELECTED: dict[SelectionRule, str] = {
     "the test set.",
     "test": "The epoch was selected on the test speakers themselves.",
 }
+_SELECTED_WITHIN = (
+    "The epoch was selected on validation utterances. Speakers of the validation set may be in training and "
+    "in test too."
+)
 _TEST_AUDIO_USED = (
     "This result is not free of leakage: training used unlabelled test audio. Compare it with other "
     "transductive results only."
@@ -37,6 +46,24 @@ _SELECTED_ON_TEST = (
     "known to add 2.7 to 4.7 points of accuracy (emotion2vec, table 2). This run only measures the "
     "size of that error."
 )
+
+
+_SAME_SPEAKERS = (
+    "Not a valid estimate for unknown speakers: speakers of the test set are in the training set, so the "
+    "model was tested on voices that it had learnt. Compare this result only with others on the same split."
+)
+_USAGE: dict[ProtocolName, str] = {
+    "clean": _CLEAN,
+    "transductive": _TRANSDUCTIVE,
+    "peek": _TRANSDUCTIVE,
+    "speaker_dependent": _SPEAKER_DEPENDENT,
+}
+_WARNINGS: dict[ProtocolName, str | None] = {
+    "clean": None,
+    "transductive": _TEST_AUDIO_USED,
+    "peek": _SELECTED_ON_TEST,
+    "speaker_dependent": _SAME_SPEAKERS,
+}
 
 
 class Content(BaseModel):
@@ -81,8 +108,9 @@ class Protocol(Content):
                 f"protocol {name!r} with an epoch selected by {selection!r}: 'peek' and 'test' go "
                 f"together"
             )
-        usage = _CLEAN if name == "clean" else _TRANSDUCTIVE
+        usage = _USAGE[name]
         if pretrained:
             usage = f"{usage} {_PRETRAINED[name]}"
-        warnings = {"clean": None, "transductive": _TEST_AUDIO_USED, "peek": _SELECTED_ON_TEST}
-        return cls(name=name, statement=f"{usage} {_SELECTED[selection]}", warning=warnings[name])
+        within = name == "speaker_dependent" and selection == "valid"
+        selected = _SELECTED_WITHIN if within else _SELECTED[selection]
+        return cls(name=name, statement=f"{usage} {selected}", warning=_WARNINGS[name])

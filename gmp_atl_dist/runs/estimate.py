@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import OptimConfig, RunConfig
 from gmp_atl_dist.errors import GmpAtlError
-from gmp_atl_dist.records import Fold
+from gmp_atl_dist.records import Fold, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import Utterances
@@ -154,17 +154,18 @@ def plan_of(
 
 def _hours(config: RunConfig, corpus: Artifact, fold: Fold) -> tuple[float, float, float]:
     """Seconds of audio of the training speakers, of all whose audio is used, and of the test speakers."""
-    every = fold.transductive_speakers() if config.folds.protocol != "clean" else None
+    every = fold.transductive_speakers() if config.folds.trains_on_test_audio else None
     training = fold.training_speakers()
-    return (
-        _audio_s(corpus, training.speakers),
-        _audio_s(corpus, (every or training).speakers),
-        _audio_s(corpus, fold.test_speakers),
-    )
+    tested = Utterances(corpus, fold.test_speakers, fold.utterance_ids("test"))
+    return _audio_s(corpus, training), _audio_s(corpus, every or training), _seconds(tested)
 
 
-def _audio_s(corpus: Artifact, speakers: Sequence[str]) -> float:
-    return float(Utterances(corpus, speakers).num_samples.sum()) / SAMPLE_RATE_HZ
+def _audio_s(corpus: Artifact, training: TrainingSpeakers) -> float:
+    return _seconds(Utterances(corpus, training.speakers, training.utterance_ids))
+
+
+def _seconds(utterances: Utterances) -> float:
+    return float(utterances.num_samples.sum()) / SAMPLE_RATE_HZ
 
 
 def _work(

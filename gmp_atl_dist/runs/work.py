@@ -10,7 +10,6 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import OptimConfig
@@ -20,7 +19,7 @@ from gmp_atl_dist.stages.trained import TrainedStage
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.index import read_index
+from gmp_atl_dist.store.index import Utterances
 from gmp_atl_dist.store.training_set import TrainingSet
 
 SUMMARY = "training.json"
@@ -65,14 +64,13 @@ def _trained_audio_s(stage: TrainedStage, updates: int, epochs: int) -> float:
     if not isinstance(optim, OptimConfig):
         return 0.0
     if isinstance(training, TrainingSet):
-        speakers = training.speakers
+        used = training.training_speakers
     elif isinstance(fold, Fold):
-        speakers = fold.train_speakers
+        used = fold.training_speakers()
     else:
         return 0.0
-    index = read_index(sealed(stage.inputs()["corpus"]))
-    is_in_set = np.isin(index["speaker"].cast(pa.string()).to_numpy(), speakers)
-    samples = index["num_samples"].to_numpy()[is_in_set]
+    corpus = sealed(stage.inputs()["corpus"])
+    samples = Utterances(corpus, used.speakers, used.utterance_ids).num_samples
     total = np.minimum(samples, optim.max_utterance_s * SAMPLE_RATE_HZ).sum()
     audio_s = epochs * float(total) / SAMPLE_RATE_HZ
     return audio_s if optim.steps is None else min(audio_s, updates * optim.batch_s)

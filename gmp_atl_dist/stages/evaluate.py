@@ -45,7 +45,10 @@ class Evaluate(Stage):
         return self.fold.name
 
     def science(self) -> dict[str, Json]:
-        return {"test_speakers": list(self.fold.test_speakers)}
+        return {
+            "test_speakers": list(self.fold.test_speakers),
+            **self.fold.hashed_utterances("test"),
+        }
 
     def inputs(self) -> Mapping[str, Handle]:
         return {"corpus": self.corpus, "finetuned": self.finetuned}

@@ -49,7 +49,7 @@ class Extract(Stage):
     def science(self) -> dict[str, Json]:
         science: dict[str, Json] = {
             "extract": hashed(self.config),
-            "speakers": list(self.training.speakers),
+            **self.training.training_speakers.hashed(),
         }
         sample = self._sample
         if sample is not None and not sample.is_all:

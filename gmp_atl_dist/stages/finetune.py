@@ -51,6 +51,7 @@ class Finetune(TrainedStage):
             "train_speakers": list(self.fold.train_speakers),
             "select_on": self.select_on,
             "selection_speakers": list(self._selection_speakers()),
+            **self.fold.hashed_utterances("train", *self._selection_sides()),
         }
 
     def inputs(self) -> Mapping[str, Handle]:
@@ -65,8 +66,11 @@ class Finetune(TrainedStage):
             sealed(self.retrained),
             self.fold.training_speakers(),
             self._selection_speakers(),
+            self.fold.utterance_ids(*self._selection_sides()),
         )
 
     def _selection_speakers(self) -> tuple[str, ...]:
-        sides = {"valid": self.fold.valid_speakers, "test": self.fold.test_speakers}
-        return sides[self.select_on] if self.select_on else ()
+        return self.fold.speakers(self.select_on) if self.select_on else ()
+
+    def _selection_sides(self) -> tuple[SelectionSide, ...]:
+        return (self.select_on,) if self.select_on else ()

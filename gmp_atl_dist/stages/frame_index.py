@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, MIN_SAMPLES
 from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample
@@ -23,7 +22,7 @@ def frame_index(training: TrainingSet, sample: UtteranceSample | None = None) ->
         CorpusError: there is no such utterance.
     """
     index = read_index(training.corpus)
-    index = index.filter(pc.field("speaker").isin(training.speakers))
+    index = index.filter(training.members())
     if sample is not None and not sample.is_all:
         groups = column(index, sample.by) if sample.by else None
         held = sample.mask(column(index, "utterance_id"), groups)

@@ -102,7 +102,7 @@ class FusedLabel(Stage):
 
     def science(self) -> dict[str, Json]:
         extract = hashed(self.config, exclude={"layers", "compression"})
-        return {"fused": extract, "speakers": list(self.training.speakers)}
+        return {"fused": extract, **self.training.training_speakers.hashed()}
 
     def inputs(self) -> Mapping[str, Handle]:
         corpus = self.training.corpus

@@ -36,7 +36,7 @@ class Mfcc(Stage):
 
     def science(self) -> dict[str, Json]:
         kept = hashed(self.config, include={"part_frames", "compression"})
-        return {"mfcc": kept, "speakers": list(self.training.speakers)}
+        return {"mfcc": kept, **self.training.training_speakers.hashed()}
 
     def inputs(self) -> Mapping[str, Handle]:
         return {"corpus": self.training.corpus}

@@ -96,7 +96,7 @@ class Report(Stage):
         predictions = [p for _, p in found]
         corpus = corpus_content(config.corpus, self.corpus)
         # Labels of test utterances exist only where clustering was allowed to use test audio.
-        leaky = config.folds.protocol != "clean"
+        leaky = config.folds.trains_on_test_audio
         return ReportContent(
             # The corpus has no name here: a name is no science, and the same run gives the same bytes.
             title=f"GMP-ATL on a corpus of {len(classes)} classes and {corpus.num_speakers} speakers",
@@ -149,6 +149,12 @@ class Report(Stage):
             codebooks=codebook_contents(self.corpus, labels, books),
             timelines=timelines(self.corpus, labels, books),
             artefacts={n: sealed(h).key.fingerprint for n, h in artifacts.handles.items()},
+            shared_speakers=tuple(
+                sorted(
+                    {*fold.shared_speakers("train", "test"), *fold.shared_speakers("valid", "test")}
+                )
+            ),
+            notes=fold.notes,
         )
 
     def _outcome(self, predictions: list[Prediction] | tuple[Prediction, ...]) -> Outcome:

@@ -39,6 +39,7 @@ class Warmup(TrainedStage):
         return {
             "warmup": hashed(self.config),
             "train_speakers": list(self.fold.train_speakers),
+            **self.fold.hashed_utterances("train"),
         }
 
     def inputs(self) -> Mapping[str, Handle]:

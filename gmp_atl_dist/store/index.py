@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from threading import Lock
 
@@ -17,6 +18,7 @@ from gmp_atl_dist.records import (
     UTTERANCE_SCHEMA,
     StoredUtterance,
     TrainingSpeakers,
+    UtteranceGroup,
     utterances_from_table,
 )
 from gmp_atl_dist.store.artifact import Artifact
@@ -79,21 +81,32 @@ def index_rows(index: pa.Table, utterance_ids: Sequence[str]) -> dict[str, Index
 
 
 class Utterances(Sequence[IndexRow]):
-    """The utterances of some speakers, sorted by id.
+    """The utterances of some speakers, sorted by id; with ``utterance_ids`` only those of them.
 
     They are rows of the index; an object is made only for an utterance that is asked for. A pickle holds
     the corpus and the speakers alone, and the process that loads it reads the index again.
     """
 
-    def __init__(self, corpus: Artifact, speakers: Sequence[str]) -> None:
+    def __init__(
+        self,
+        corpus: Artifact,
+        speakers: Sequence[str],
+        utterance_ids: AbstractSet[str] | None = None,
+    ) -> None:
         self._corpus = corpus
         self.speakers = tuple(speakers)
+        self._utterance_ids = utterance_ids
         index = read_index(corpus)
-        is_theirs = pc.field("speaker").isin(pa.array(self.speakers, pa.string()))
-        self._table = index.filter(is_theirs).combine_chunks()
+        selected = pc.field("speaker").isin(pa.array(self.speakers, pa.string()))
+        if utterance_ids is not None:
+            named = pa.array(sorted(utterance_ids), pa.string())
+            selected &= pc.field("utterance_id").isin(named)
+        self._table = index.filter(selected).combine_chunks()
 
-    def __reduce__(self) -> tuple[type[Utterances], tuple[Artifact, tuple[str, ...]]]:
-        return Utterances, (self._corpus, self.speakers)
+    def __reduce__(
+        self,
+    ) -> tuple[type[Utterances], tuple[Artifact, tuple[str, ...], AbstractSet[str] | None]]:
+        return Utterances, (self._corpus, self.speakers, self._utterance_ids)
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -139,7 +152,7 @@ def training_utterances(corpus: Artifact, training_speakers: TrainingSpeakers) -
     Raises:
         CorpusError: there is none.
     """
-    utterances = Utterances(corpus, training_speakers.speakers)
+    utterances = Utterances(corpus, training_speakers.speakers, training_speakers.utterance_ids)
     if not utterances:
         raise CorpusError(
             f"fold {training_speakers.fold.name!r} has no training utterance; check folds.held_out "
@@ -156,3 +169,14 @@ def one_of_each_group(corpus: Artifact) -> tuple[StoredUtterance, ...]:
     )
     groups = numbered.group_by(["speaker", "session", "split"]).aggregate([("number", "min")])
     return utterances_from_table(table.take(groups.sort_by("number_min")["number_min"]))
+
+
+def utterance_groups(corpus: Artifact) -> tuple[UtteranceGroup, ...]:
+    """The utterances in groups of one speaker, gender, emotion, session and split, with their numbers."""
+    names = ["speaker", "gender", "emotion", "session", "split"]
+    table = corpus.read_part(INDEX_PART, UTTERANCE_SCHEMA, columns=["utterance_id", *names])
+    groups = table.group_by(names).aggregate([("utterance_id", "min"), ("utterance_id", "count")])
+    named = groups.rename_columns(
+        {"utterance_id_min": "utterance_id", "utterance_id_count": "count"}
+    )
+    return tuple(UtteranceGroup(**row) for row in named.sort_by("utterance_id").to_pylist())

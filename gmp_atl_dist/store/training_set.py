@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
+
+from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import Fold, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
 
@@ -21,5 +24,21 @@ class TrainingSet:
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """Names of the training speakers, sorted."""
+        """Names of the training speakers, sorted, where they tell the whole training set.
+
+        Raises:
+            CorpusError: the fold names utterances, so that a stage that selects by speakers alone could use
+                test utterances.
+        """
+        if self.training_speakers.utterance_ids is not None:
+            raise CorpusError(
+                f"fold {self.fold.name!r} names utterances, and a stage asked for its speakers alone; let "
+                f"the stage select by members(), or by training_speakers.holds(utterance_id, speaker)"
+            )
         return self.training_speakers.speakers
+
+    def members(self) -> pc.Expression:
+        """Selects the rows of the training set, by their columns ``speaker`` and ``utterance_id``."""
+        is_member = pc.field("speaker").isin(self.training_speakers.speakers)
+        ids = self.training_speakers.utterance_ids
+        return is_member if ids is None else is_member & pc.field("utterance_id").isin(sorted(ids))

@@ -1,0 +1,1 @@
+"""What folds are planned from beside groups: stratified groups, lists of others, and their checks."""

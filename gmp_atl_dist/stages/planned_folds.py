@@ -1,0 +1,55 @@
+"""The folds of a run, from the sealed corpus or from its listing, and what many folds cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.corpora.folds import Grouped, names_utterances, plan_folds, read_fold_lists
+from gmp_atl_dist.records import Fold
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.index import one_of_each_group, utterance_groups
+from gmp_atl_dist.store.readers import read_utterances
+
+MANY_FOLDS = 20
+"""From so many folds on, a plan says what they cost."""
+
+
+def folds_of_listing(config: RunConfig, utterances: Sequence[Grouped]) -> tuple[Fold, ...]:
+    """The folds that a run would make of listed utterances.
+
+    Raises:
+        ConfigError: ``[folds]`` does not fit the corpus.
+        CorpusError: the corpus or the lists do not give folds.
+    """
+    uri = Store.open(config.runtime.corpus).uri if config.folds.lists else ""
+    return plan_folds(utterances, config.folds, read_fold_lists(config.folds, uri))
+
+
+def folds_of_corpus(config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
+    """The folds of a sealed corpus.
+
+    Raises:
+        ConfigError: ``[folds]`` does not fit the corpus.
+        CorpusError: the corpus or the lists do not give folds.
+    """
+    if names_utterances(config.folds):
+        return folds_of_listing(config, read_utterances(corpus))
+    if config.folds.k is not None:
+        return folds_of_listing(config, utterance_groups(corpus))
+    return folds_of_listing(config, one_of_each_group(corpus))
+
+
+def cost_warning(config: RunConfig, num_folds: int) -> str | None:
+    """What ``MANY_FOLDS`` folds or more cost, as a number of trainings; None for fewer."""
+    if num_folds < MANY_FOLDS:
+        return None
+    stages = [f"pretrain{i}" for i in range(1, config.pretrain.iterations + 1)]
+    stages += ["warmup", "retrain", "finetune"]
+    advice = "" if config.folds.k is not None or config.folds.lists else "; folds.k = 5 makes five"
+    return (
+        f"{num_folds} folds of {len(stages)} trainings each ({', '.join(stages)}) are "
+        f"{num_folds * len(stages)} trainings, and as many sets of features and labels as folds{advice}, and "
+        f"folds.run runs some of them"
+    )
