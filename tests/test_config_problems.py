@@ -122,7 +122,10 @@ def test_keys_of_tables_in_lists_are_named_with_their_place(name: str) -> None:
         ("[folds]\nrun = 1", "each item a whole number of at least 1; write run = [1]"),
         ("[warmup]\nlrr = 1", "warmup.lrr: unknown key; did you mean lr? known here: batch_s, "),
         ("[warmup]\nBatch-S = 1", "did you mean batch_s?"),
-        ("[model]\nk = 50", "model.k: unknown key; did you mean pretrain.k? known here: "),
+        (
+            "[model]\nk = 50",
+            "model.k: unknown key; did you mean folds.k or pretrain.k? known here: ",
+        ),
         ("[runtime.trian]\ncpus = 1", "runtime.trian: unknown key; did you mean train?"),
         (
             "[runtime.train]\nworkers = 'two'",

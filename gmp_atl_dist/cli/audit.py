@@ -44,7 +44,7 @@ def audit(
     """Say what training, validation and test of lists share; 3 on a leak, 2 if it cannot be told."""
     from gmp_atl_dist.corpora.splits.audit import audit_fold
     from gmp_atl_dist.corpora.splits.lists import read_lists
-    from gmp_atl_dist.corpora.splits.recordings import Recordings
+    from gmp_atl_dist.corpora.splits.recordings import RecordingNames
     from gmp_atl_dist.corpora.splits.rules import rule_of, speaker_rule
     from gmp_atl_dist.corpora.splits.told import tell
     from gmp_atl_dist.store.filesystem import Store
@@ -53,7 +53,7 @@ def audit(
         raise ConfigError("--speaker and --rule exclude each other; keep one of them")
     own = speaker_rule(speaker) if speaker else None
     found = read_lists([os.path.expanduser(one) for one in lists])
-    recordings = Recordings(Store.open(audio) if audio else None)
+    recordings = RecordingNames(Store.open(audio) if audio else None)
     audits: list[FoldAudit] = []
     for fold in found.folds:
         rows = [row for side in fold.sides.values() for row in side]

@@ -14,7 +14,7 @@ from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.corpora.splits.audit import FoldAudit, audit_fold
 from gmp_atl_dist.corpora.splits.forms import ListedRow, read_rows
 from gmp_atl_dist.corpora.splits.lists import read_lists
-from gmp_atl_dist.corpora.splits.recordings import Recordings
+from gmp_atl_dist.corpora.splits.recordings import RecordingNames
 from gmp_atl_dist.corpora.splits.rules import RULES, rule_of
 from gmp_atl_dist.corpora.splits.told import tell
 from gmp_atl_dist.errors import ConfigError, CorpusError
@@ -46,7 +46,7 @@ def emobox(
 def audited(where: Path, rule: str = "auto", audio: Path | None = None) -> FoldAudit:
     (fold,) = read_lists([str(where)]).folds
     rows = [row for side in fold.sides.values() for row in side]
-    recordings = Recordings(Store.open(str(audio)) if audio else None)
+    recordings = RecordingNames(Store.open(str(audio)) if audio else None)
     return audit_fold(tell(fold, rule_of(rows, rule)), recordings)
 
 

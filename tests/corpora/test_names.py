@@ -90,7 +90,7 @@ def test_classes_of_the_configuration_are_compared_in_the_same_form(tmp_path: Pa
 
 
 def test_held_out_names_are_compared_in_the_same_form(tmp_path: Path) -> None:
-    rows = table(f"u1,a.wav,{DECOMPOSED},m,sad,,,", "u2,a.wav,t,m,sad,,,")
+    rows = table(f"u1,a.wav,{DECOMPOSED},m,sad,,,", "u2,b.wav,t,m,sad,,,")
     folds = FoldsConfig(by="speaker", held_out=((DECOMPOSED,),))
     (fold,) = plan_folds(read(tmp_path, rows).utterances, folds)
     assert fold.test_speakers == (COMPOSED,)

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 from gmp_atl_dist.corpora.splits.forms import ListedRow
 from gmp_atl_dist.corpora.splits.lists import ListedFold
-from gmp_atl_dist.corpora.splits.recordings import Recordings, overlapping
+from gmp_atl_dist.corpora.splits.recordings import RecordingNames, overlapping
 from gmp_atl_dist.corpora.splits.told import Told
 from gmp_atl_dist.records import Split
 
@@ -87,7 +87,7 @@ class FoldAudit:
         return next((s for s in self.shared if (s.kind, s.sides) == (kind, sides)), None)
 
 
-def audit_fold(told: Told, recordings: Recordings) -> FoldAudit:
+def audit_fold(told: Told, recordings: RecordingNames) -> FoldAudit:
     """Compare the sides of a fold with each other."""
     fold = told.fold
     shared: list[Shared] = []

@@ -18,7 +18,7 @@ _DECODED_BYTES = 64_000_000
 """A larger file is compared by its bytes, because its samples may not fit into memory."""
 
 
-class Recordings:
+class RecordingNames:
     """What recording each row is of. A recording that can be read is known by its samples.
 
     The samples are those of ``ingest`` (16 kHz mono), so that a WAV and a FLAC file of one recording are the
@@ -56,7 +56,7 @@ class Recordings:
 
 
 def overlapping(
-    a: Iterable[ListedRow], b: Sequence[ListedRow], recordings: Recordings
+    a: Iterable[ListedRow], b: Sequence[ListedRow], recordings: RecordingNames
 ) -> tuple[list[ListedRow], int]:
     """The rows of ``b`` whose audio is in ``a`` too, and the number of recordings of which both have
     segments that do not overlap."""
