@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 from gmp_atl_dist import pipeline, stopping
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
-from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.errors import ArtifactError, ConfigError
 from gmp_atl_dist.models.head_registry import check_head
 from gmp_atl_dist.outside_inputs import OutsideInputs
@@ -35,7 +34,6 @@ from gmp_atl_dist.store.artifact import (
 from gmp_atl_dist.store.checkpoints import ROOT as CHECKPOINTS
 from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.index import one_of_each_group
 from gmp_atl_dist.store.layout import check_layout, claim_layout
 from gmp_atl_dist.store.progress import ProgressSnapshot, read_progress
 from gmp_atl_dist.store.run_state import stage_state
@@ -218,10 +216,11 @@ def find_fold(
         return artifact or Pending(stage)
 
     def only(config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
-        every = config.folds.model_copy(update={"run": ()})
-        folds = plan_folds(one_of_each_group(corpus), every)
+        every_fold = config.folds.model_copy(update={"run": ()})
+        every = config.model_copy(update={"folds": every_fold})
+        folds = pipeline.configured_folds(every, corpus)
         if number is None:
-            return _only_fold(plan_folds(one_of_each_group(corpus), config.folds))
+            return _only_fold(pipeline.configured_folds(config, corpus))
         if not 1 <= number <= len(folds):
             raise ConfigError(
                 f"--fold {number}: there is no such fold; this corpus has 1 to {len(folds)}"

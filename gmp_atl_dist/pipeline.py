@@ -10,16 +10,19 @@ to learn their names and order. A new stage is one module in ``stages/`` and one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
 from gmp_atl_dist.config import ClusterConfig, ExtractConfig, LabelConfig, RunConfig
 from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.corpora.folds import plan_folds
-from gmp_atl_dist.records import Fold
+from gmp_atl_dist.corpora.sources import reader_of, store_of
+from gmp_atl_dist.records import Fold, source_of
 from gmp_atl_dist.stages.backbone import Backbone, check_layers
 from gmp_atl_dist.stages.base import Handle, Stage, sealed
 from gmp_atl_dist.stages.cluster import Cluster
+from gmp_atl_dist.stages.combine import Combine
 from gmp_atl_dist.stages.evaluate import Evaluate
 from gmp_atl_dist.stages.extract import Extract
 from gmp_atl_dist.stages.finetune import Finetune, selection_side
@@ -35,6 +38,7 @@ from gmp_atl_dist.stages.warmup import Warmup
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import one_of_each_group
+from gmp_atl_dist.store.sources import read_sources
 from gmp_atl_dist.store.training_set import TrainingSet
 
 Ensure: TypeAlias = Callable[[Stage], Handle]
@@ -43,22 +47,42 @@ ChooseFolds: TypeAlias = Callable[[RunConfig, Artifact], Sequence[Fold]]
 
 
 def configured_folds(config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
-    """The folds that ``config.folds`` asks for, from the sealed corpus."""
-    return plan_folds(one_of_each_group(corpus), config.folds)
+    """The folds that ``config.folds`` asks for, from the sealed corpus.
+
+    Unlabelled speech is on no side of a fold. Its speakers are added to each one.
+    """
+    names = {source.name for source in read_sources(corpus) if not source.labelled}
+    groups = one_of_each_group(corpus)
+    unlabelled = {u.speaker for u in groups if source_of(u.speaker) in names}
+    folds = plan_folds([u for u in groups if u.speaker not in unlabelled], config.folds)
+    return tuple(replace(fold, unlabelled_speakers=tuple(unlabelled)) for fold in folds)
 
 
 def method(
     config: RunConfig, source: Store, ensure: Ensure, folds: ChooseFolds = configured_folds
 ) -> Handle:
     """The method, from recordings to the report."""
-    read = partial(read_corpus, gender_needed=config.needs_gender)
-    corpus = sealed(ensure(Ingest(config.corpus, source, read)))
+    corpus = ingested(config, source, ensure)
     backbone = sealed(ensure(Backbone(config.model)))
     check_layers(backbone, config.extract.layers)
     if config.pretrain.iterations == 2:
         check_layers(backbone, (config.pretrain.layer,), "pretrain.layer")
     results = [one_fold(config, corpus, backbone, f, ensure) for f in folds(config, corpus)]
     return ensure(Report(config, corpus, backbone, tuple(results)))
+
+
+def ingested(config: RunConfig, source: Store, ensure: Ensure) -> Artifact:
+    """The corpus: of one ``ingest``, or combined from that of each source of ``[[corpora]]``."""
+    if not config.corpora:
+        read = partial(read_corpus, gender_needed=config.needs_gender)
+        return sealed(ensure(Ingest(config.corpus, source, read)))
+    emotions = config.corpus.emotions
+    stages = [
+        Ingest(s.corpus(emotions), store_of(config, s), reader_of(config, s), s.name)
+        for s in config.corpora
+    ]
+    corpora = tuple(sealed(ensure(stage)) for stage in stages)
+    return sealed(ensure(Combine(emotions, config.corpora, corpora)))
 
 
 def one_fold(
@@ -69,7 +93,7 @@ def one_fold(
     ensure = artifacts.recorded(ensure)
     # Transductive: pretraining, clustering and retraining use the audio of the test speakers as well.
     clean = config.folds.protocol == "clean"
-    speakers = fold.training_speakers() if clean else fold.transductive_speakers()
+    speakers = fold.pseudo_label_speakers() if clean else fold.transductive_speakers()
     training = TrainingSet(corpus, speakers)
     start = pretrain(config, backbone, training, ensure)
     warmup = ensure(Warmup(config.warmup, corpus, start, fold))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import pyarrow as pa
@@ -22,6 +23,16 @@ EVERYBODY = "all"
 """The group of a codebook for both genders."""
 
 Split = Literal["train", "valid", "test"]
+
+
+def qualified(source: str, name: str) -> str:
+    """A name of a corpus within a run of several: ``emodb/03``. What has no name has none here either."""
+    return f"{source}/{name}" if name else ""
+
+
+def source_of(name: str) -> str:
+    """The source of an id, speaker or session of :func:`qualified`."""
+    return name.partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,16 +196,19 @@ class Fold:
     train_speakers: tuple[str, ...]
     test_speakers: tuple[str, ...]
     valid_speakers: tuple[str, ...] = ()
+    unlabelled_speakers: tuple[str, ...] = ()
+    """Of speech without emotion labels: pseudo-labels are fitted on it too, and nothing else is."""
 
     def __post_init__(self) -> None:
         sides = {
             "train": self.train_speakers,
             "valid": self.valid_speakers,
             "test": self.test_speakers,
+            "unlabelled": self.unlabelled_speakers,
         }
         problems = [
             f"speaker {speaker!r} is in both {a} and {b}; give each speaker to one side only"
-            for a, b in (("train", "test"), ("train", "valid"), ("valid", "test"))
+            for a, b in combinations(sides, 2)
             for speaker in sorted(set(sides[a]) & set(sides[b]))
         ]
         problems += [
@@ -204,7 +218,7 @@ class Fold:
         ]
         if problems:
             raise CorpusError.of_all(f"fold {self.name!r} cannot be used:", problems)
-        for side in ("train", "valid", "test"):
+        for side in sides:
             object.__setattr__(self, f"{side}_speakers", tuple(sorted(set(sides[side]))))
 
     def select(
@@ -222,15 +236,25 @@ class Fold:
         """The speakers that fitted stages may use."""
         return TrainingSpeakers(self.train_speakers, self)
 
+    def pseudo_label_speakers(self) -> TrainingSpeakers:
+        """The training speakers, and those of unlabelled speech: for stages that use no emotion label."""
+        if not self.unlabelled_speakers:
+            return self.training_speakers()
+        both = sorted({*self.train_speakers, *self.unlabelled_speakers})
+        return TrainingSpeakers(tuple(both), self, unlabelled=True)
+
     def transductive_speakers(self) -> TrainingSpeakers:
         """All speakers, for the experimental arm that is called transductive."""
         everybody = {*self.train_speakers, *self.valid_speakers, *self.test_speakers}
+        everybody |= {*self.unlabelled_speakers}
         return TrainingSpeakers(tuple(sorted(everybody)), self, transductive=True)
 
 
 @dataclass(frozen=True)
 class TrainingSpeakers:
     """Speakers that a fitted stage may use. Every such stage takes this type.
+
+    ``unlabelled`` also allows the speakers of unlabelled speech. It is set for stages that use no emotion.
 
     Raises:
         CorpusError: one is not a training speaker of the fold, and the arm is not ``transductive``.
@@ -239,15 +263,34 @@ class TrainingSpeakers:
     speakers: tuple[str, ...]
     fold: Fold
     transductive: bool = False
+    unlabelled: bool = False
 
     def __post_init__(self) -> None:
-        leaks = set() if self.transductive else set(self.speakers) - set(self.fold.train_speakers)
+        allowed = {*self.fold.train_speakers}
+        if self.unlabelled:
+            allowed |= {*self.fold.unlabelled_speakers}
+        leaks = set() if self.transductive else set(self.speakers) - allowed
         if leaks:
             raise CorpusError.of_all(
                 f"fold {self.fold.name!r}: a fitted stage was given speakers outside the training set; "
                 f"use fold.training_speakers():",
                 [f"speaker {speaker!r}" for speaker in sorted(leaks)],
             )
+
+    def with_emotions(self, stage: str) -> TrainingSpeakers:
+        """These speakers, for a stage that is trained on emotion labels.
+
+        Raises:
+            CorpusError: one of them is of unlabelled speech.
+        """
+        unlabelled = sorted(set(self.speakers) & set(self.fold.unlabelled_speakers))
+        if unlabelled:
+            raise CorpusError.of_all(
+                f"{stage} of fold {self.fold.name!r} learns emotions, and was given speakers of unlabelled "
+                f"speech; use fold.training_speakers():",
+                [f"speaker {speaker!r}" for speaker in unlabelled],
+            )
+        return self
 
     def check(self, utterance_id: str, speaker: str | None) -> None:
         """Refuse an utterance of any other speaker.

@@ -15,6 +15,7 @@ from gmp_atl_dist.cli.options import ConfigOption, SetOption, load_experiment
 from gmp_atl_dist.cli.tables import print_table
 
 if TYPE_CHECKING:
+    from gmp_atl_dist.config import RunConfig
     from gmp_atl_dist.records import Fold, Utterance
 
 _SHOWN_FOLDS = 20
@@ -41,6 +42,8 @@ def check(config: ConfigOption, set_: SetOption = None) -> int:
     from gmp_atl_dist.store.filesystem import Store
 
     experiment = load_experiment(config, set_, None)
+    if experiment.corpora:
+        return _check_sources(experiment)
     listing = read_corpus(
         experiment.corpus,
         Store.open(experiment.runtime.corpus),
@@ -62,6 +65,39 @@ def check(config: ConfigOption, set_: SetOption = None) -> int:
     speakers = {u.speaker for u in listing.utterances}
     print(f"{len(listing.utterances)} utterances of {len(speakers)} speakers")
     _print_folds(listing.utterances, plan_folds(listing.utterances, experiment.folds))
+    return 0
+
+
+def _check_sources(experiment: RunConfig) -> int:
+    """Each of several corpora, the classes in each, and the folds over the labelled ones."""
+    from gmp_atl_dist.corpora.folds import plan_folds
+    from gmp_atl_dist.corpora.sources import list_sources
+
+    found = list_sources(experiment)
+    rows = [
+        (
+            f.source.name,
+            f.source.role,
+            str(len(f.utterances)),
+            str(len({u.speaker for u in f.utterances})),
+            ", ".join(
+                f"{emotion} {sum(u.emotion == emotion for u in f.utterances)}"
+                for emotion in experiment.corpus.emotions
+            )
+            if f.source.is_labelled
+            else "",
+        )
+        for f in found
+    ]
+    print_table(("source", "role", "utterances", "speakers", "classes"), rows)
+    for problem in (p for f in found for p in f.problems):
+        print(f"dropped: {problem}")
+    labelled = [u for f in found if f.source.is_labelled for u in f.utterances]
+    _print_folds(labelled, plan_folds(labelled, experiment.folds))
+    print(
+        "A recording that two sources share is found by its samples, once both are ingested: "
+        "gmp-atl run refuses it by name."
+    )
     return 0
 
 

@@ -86,8 +86,7 @@ def _experiment(
 
 
 def _ingest_of_recordings(source: Store, channel: Channel) -> Ingest:
-    from gmp_atl_dist.corpora.unlabelled import UNLABELLED, unlabelled_reader
-    from gmp_atl_dist.prediction.sources import AUDIO_SUFFIXES
+    from gmp_atl_dist.corpora.unlabelled import AUDIO_SUFFIXES, UNLABELLED, unlabelled_reader
     from gmp_atl_dist.stages.ingest import Ingest
 
     config = UNLABELLED.model_copy(update={"channel": channel})

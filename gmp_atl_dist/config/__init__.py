@@ -45,8 +45,10 @@ from gmp_atl_dist.config.sections import (
     Section,
     hashed,
 )
+from gmp_atl_dist.config.sources import AUDIO_FILES, SourceConfig
 
 __all__ = [
+    "AUDIO_FILES",
     "MAX_UTTERANCE_S",
     "RANDOM_SOURCE",
     "Added",
@@ -72,6 +74,7 @@ __all__ = [
     "RuntimeConfig",
     "Scale",
     "Section",
+    "SourceConfig",
     "StreamWorkersConfig",
     "TrainWorkersConfig",
     "WarmupConfig",

@@ -111,9 +111,17 @@ def find_adapter(name: str) -> Corpus:
 
 
 def read_corpus(
-    config: CorpusConfig, source: Store, *, gender_needed: bool = True
+    config: CorpusConfig,
+    source: Store,
+    *,
+    gender_needed: bool = True,
+    adapter: Corpus | None = None,
+    every_class: bool = True,
 ) -> CorpusListing:
     """List the corpus at ``source`` and check every utterance.
+
+    ``adapter`` replaces the one that ``config`` names. Without ``every_class``, a class may have no
+    utterance, and the listing has the classes that occur: this is for one of several corpora.
 
     An utterance is bad if its audio file is missing or empty, its path leaves the corpus, its id is
     empty or duplicate, its gender or emotion is unknown, it has no speaker, or its segment ends
@@ -124,7 +132,7 @@ def read_corpus(
             no gender and it is needed.
         CorpusError: more than ``max_bad_fraction`` of the items are bad, or no utterance is left.
     """
-    adapter = find_adapter(config.adapter)
+    adapter = adapter or find_adapter(config.adapter)
     listed, problems = adapter.list(source, config)
     merge = {spelling(old): spelling(new) for old, new in config.merge.items()}
     if gender_needed and listed and not any(u.gender for u in listed):
@@ -149,7 +157,11 @@ def read_corpus(
             f"of them is usable; check runtime.corpus, corpus.adapter and corpus.emotions",
             [str(p) for p in problems],
         )
-    _refuse_empty_classes(config, kept, merged)
+    if every_class:
+        _refuse_empty_classes(config, kept, merged)
+    else:
+        occurring = {u.emotion for u in kept}
+        emotions = tuple(emotion for emotion in emotions if emotion in occurring)
     kept.sort(key=lambda u: u.utterance_id)
     used = [files[path] for path in sorted({u.path for u in kept})]
     return CorpusListing(

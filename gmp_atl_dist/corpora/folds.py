@@ -1,8 +1,8 @@
-"""Plans folds over sessions, speakers, or a given split.
+"""Plans folds over sessions, speakers, corpora, or a given split.
 
-A group is a session or a speaker. Each fold tests on one held-out group, or on one list of groups,
-and trains on all others. :class:`~gmp_atl_dist.records.Fold` refuses a speaker in two sets of one
-fold, so two sessions that share a speaker cannot leak.
+A group is a session, a speaker, or one of several corpora. Each fold tests on one held-out group, or on
+one list of groups, and trains on all others. :class:`~gmp_atl_dist.records.Fold` refuses a speaker in two
+sets of one fold, so two sessions that share a speaker cannot leak.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 
 from gmp_atl_dist.config import FoldsConfig
 from gmp_atl_dist.errors import ConfigError, CorpusError
-from gmp_atl_dist.records import Fold
+from gmp_atl_dist.records import Fold, source_of
 
 
 class Grouped(Protocol):
@@ -107,11 +107,12 @@ def _by_split(utterances: Sequence[Grouped], config: FoldsConfig) -> tuple[Fold,
 
 
 def _speakers_by_group(utterances: Sequence[Grouped], config: FoldsConfig) -> dict[str, set[str]]:
-    """The speakers of each group: of each session, or each speaker alone."""
+    """The speakers of each group: of each session or corpus, or each speaker alone."""
     speakers: dict[str, set[str]] = {}
     missing: list[str] = []
     for u in utterances:
-        group = u.session if config.by == "session" else u.speaker
+        groups = {"session": u.session, "corpus": source_of(u.speaker)}
+        group = groups.get(config.by, u.speaker)
         if group:
             speakers.setdefault(group, set()).add(u.speaker)
         else:

@@ -154,11 +154,12 @@ def plan_of(
 
 def _hours(config: RunConfig, corpus: Artifact, fold: Fold) -> tuple[float, float, float]:
     """Seconds of audio of the training speakers, of all whose audio is used, and of the test speakers."""
-    every = fold.transductive_speakers() if config.folds.protocol != "clean" else None
+    clean = config.folds.protocol == "clean"
+    every = fold.pseudo_label_speakers() if clean else fold.transductive_speakers()
     training = fold.training_speakers()
     return (
         _audio_s(corpus, training.speakers),
-        _audio_s(corpus, (every or training).speakers),
+        _audio_s(corpus, every.speakers),
         _audio_s(corpus, fold.test_speakers),
     )
 

@@ -56,9 +56,15 @@ class Ingest(Stage):
     source: Store
     read: Callable[[CorpusConfig, Store], CorpusListing] = read_corpus
     """Lists the corpus; called when the listing is first needed."""
+    source_name: str = ""
+    """Of one of several corpora. Part of the stage's name only."""
 
     kind: ClassVar[str] = "ingest"
     identity_is_fingerprint: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.source_name}" if self.source_name else self.kind
 
     @cached_property
     def listing(self) -> CorpusListing:

@@ -29,6 +29,7 @@ from gmp_atl_dist.records import (
 )
 from gmp_atl_dist.store.artifact import Artifact, part_path
 from gmp_atl_dist.store.cache import LoadingCache
+from gmp_atl_dist.store.sources import locate, part_names
 
 INDEX_PART = "utterances"
 _AUDIO_CACHE_BYTES = 512 << 20
@@ -57,7 +58,7 @@ def read_channel(corpus: Artifact) -> Channel:
 
 
 def audio_part_names(corpus: Artifact) -> tuple[str, ...]:
-    return tuple(name for name in corpus.part_names if name != INDEX_PART)
+    return part_names(corpus, INDEX_PART)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class AudioPart:
 
 
 def read_audio_part(corpus: Artifact, name: str) -> AudioPart:
-    table = corpus.read_part(name, AUDIO_SCHEMA)
+    table = _read_part(corpus, name)
     pcm16 = table["pcm16"].combine_chunks()
     if isinstance(pcm16, pa.ChunkedArray):
         pcm16 = pcm16.chunk(0)
@@ -85,7 +86,14 @@ def read_audio_part(corpus: Artifact, name: str) -> AudioPart:
 
 def read_part_utterances(corpus: Artifact, name: str) -> tuple[StoredUtterance, ...]:
     """The utterances of an audio part, in the order of its rows; samples are not read."""
-    return utterances_from_table(corpus.read_part(name, AUDIO_SCHEMA, UTTERANCE_SCHEMA.names))
+    return utterances_from_table(_read_part(corpus, name, UTTERANCE_SCHEMA.names))
+
+
+def _read_part(corpus: Artifact, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Columns of an audio part, wherever it lies."""
+    source, artifact, own = locate(corpus, name)
+    table = artifact.read_part(own, AUDIO_SCHEMA, columns)
+    return table if source is None else source.table(table)
 
 
 def read_audio_rows(
@@ -96,16 +104,17 @@ def read_audio_rows(
     Raises:
         ArtifactError: the part cannot be read, or has fewer rows.
     """
-    with corpus.open_part(name, AUDIO_SCHEMA) as part:
+    source, artifact, own = locate(corpus, name)
+    with artifact.open_part(own, AUDIO_SCHEMA) as part:
         groups, first = _row_groups(part.metadata, start, stop)
         table = part.read_row_groups(groups, columns=list(columns))
     table = table.slice(start - first, stop - start)
     if table.num_rows != stop - start:
         raise ArtifactError(
-            f"{corpus.store.uri}/{corpus.key.prefix}/{part_path(name)} has {table.num_rows} of rows "
+            f"{artifact.store.uri}/{artifact.key.prefix}/{part_path(own)} has {table.num_rows} of rows "
             f"{start} to {stop}; run gmp-atl verify"
         )
-    return table
+    return table if source is None else source.table(table)
 
 
 def _row_groups(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[int], int]:
