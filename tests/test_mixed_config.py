@@ -57,7 +57,7 @@ def of_section(name: str, **keys: object) -> Change:
         (lambda d: d.pop("corpora"), "runtime.corpora.acted: there is no [[corpora]] of that name"),
         (lambda d: d.pop("corpora"), "folds.by: 'corpus' holds out one of [[corpora]]"),
         (
-            lambda d: (d["corpora"].pop(), of_section("retrain", unlabelled_share=0.5)(d)),
+            lambda d: d["corpora"].pop(),
             "retrain.unlabelled_share: 0.5 without a source",
         ),
     ],

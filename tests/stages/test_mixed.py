@@ -24,6 +24,7 @@ from gmp_atl_dist.stages.base import Context, Handle, Stage
 from gmp_atl_dist.stages.evaluate import read_predictions
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.index import Utterances
 from gmp_atl_dist.store.readers import (
     AudioReader,
     audio_part_names,
@@ -257,6 +258,19 @@ def test_gender_of_unlabelled_speech_is_never_guessed(
     assert "source talks" in error.value.message
     assert "the gender of 60 of 60 unlabelled utterances is not known" in error.value.message
     assert "set cluster.gender = 'multitask'" in error.value.message
+
+
+def test_balanced_classes_count_what_training_draws(mixed: Mixed) -> None:
+    """A source of weight 3 is drawn three times as often, so its classes are as well."""
+    document = mixed.config.model_dump(mode="json")
+    document["corpora"][0]["weight"] = 3.0
+    corpus = corpus_of(RunConfig.model_validate(document), mixed.context)
+    assert corpus.key != mixed.corpus.key
+    women = ("acted/Ses01F", "read/Ses01F", "read/Ses02F")
+    emotions = ("angry", "happy", "neutral", "sad")
+    plain, drawn = (Utterances(c, women).drawn("emotion", emotions) for c in (mixed.corpus, corpus))
+    own = Utterances(mixed.corpus, women[:1]).counts("emotion", emotions)
+    assert [d - p for d, p in zip(drawn, plain, strict=True)] == [2 * count for count in own]
 
 
 def test_audio_that_is_gone_is_named(mixed: Mixed, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def mixed_document(folder: Path, root: Path | str) -> dict[str, dict[str, object
         "warmup": {**short, "epochs": 1},
         "extract": {"layers": [2, 3]},
         "cluster": {"scales": [{"layer": 2, "k": 5}, {"layer": 3, "k": 7}], "iterations": 5},
-        "retrain": {**short, "steps": 2, "projection_dim": 16},
+        "retrain": {**short, "steps": 2, "projection_dim": 16, "unlabelled_share": 0.5},
         "finetune": {**short, "epochs": 1, "embedding_dim": 16},
         "evaluate": {"bootstrap_samples": 50},
         "runtime": {
