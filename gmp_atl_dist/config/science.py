@@ -82,7 +82,8 @@ class FoldsConfig(Section):
         "[[corpora]]",
     )
     held_out: tuple[tuple[str, ...], ...] = Field(
-        default=(), description="groups of sessions or speakers; empty leaves one out at a time"
+        default=(),
+        description="groups of sessions, speakers or corpora; empty leaves one out at a time",
     )
     valid: Literal["none", "next"] = Field(
         default="none",

@@ -33,8 +33,8 @@ class SourceConfig(CorpusConfig):
     )
     weight: PositiveFloat = Field(
         default=1.0,
-        description="how often its audio is drawn in training, relative to other sources of its role; "
-        "1: as often as it occurs",
+        description="how often its audio is drawn in training, relative to other sources; 1: as often as it "
+        "occurs",
     )
     language: str = Field(default="", description="for the report and the model card")
     licence: str = Field(default="", description="for the report and the model card")
