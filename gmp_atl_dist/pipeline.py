@@ -17,7 +17,7 @@ from typing import TypeAlias
 from gmp_atl_dist.config import ClusterConfig, ExtractConfig, LabelConfig, RunConfig
 from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.corpora.folds import plan_folds
-from gmp_atl_dist.corpora.sources import reader_of, store_of
+from gmp_atl_dist.corpora.sources import cut_of, reader_of, store_of
 from gmp_atl_dist.records import Fold, source_of
 from gmp_atl_dist.stages.backbone import Backbone, check_layers
 from gmp_atl_dist.stages.base import Handle, Stage, sealed
@@ -78,7 +78,7 @@ def ingested(config: RunConfig, source: Store, ensure: Ensure) -> Artifact:
         return sealed(ensure(Ingest(config.corpus, source, read)))
     emotions = config.corpus.emotions
     stages = [
-        Ingest(s.corpus(emotions), store_of(config, s), reader_of(config, s), s.name)
+        Ingest(s.corpus(emotions), store_of(config, s), reader_of(config, s), s.name, cut_of(s))
         for s in config.corpora
     ]
     corpora = tuple(sealed(ensure(stage)) for stage in stages)

@@ -54,6 +54,12 @@ def of_section(name: str, **keys: object) -> Change:
         (of_section("corpus", emotions=[]), "corpus.emotions: is needed with [[corpora]]"),
         (of_section("corpus", table="x.csv"), "corpus.table: is not used with [[corpora]]"),
         (of_section("cluster", balance="emotion"), "cluster.balance: 'emotion' needs the emotion"),
+        (of_source(0, vad=True), "corpora[0].vad: true cuts recordings, and a label is of a whole"),
+        (
+            of_source(2, vad=True, max_s=30.0),
+            "a labelled recording of up to 60 s could be cut here, and then not be recognised",
+        ),
+        (of_source(2, vad=True, vad_max_s=90.0), "corpora[2].vad_max_s: 90 is not between 1 and"),
         (lambda d: d.pop("corpora"), "runtime.corpora.acted: there is no [[corpora]] of that name"),
         (lambda d: d.pop("corpora"), "folds.by: 'corpus' holds out one of [[corpora]]"),
         (

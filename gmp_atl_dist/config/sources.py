@@ -36,6 +36,18 @@ class SourceConfig(CorpusConfig):
         description="how often its audio is drawn in training, relative to other sources; 1: as often as it "
         "occurs",
     )
+    vad: bool = Field(
+        default=False,
+        description="unlabelled sources: cut recordings longer than max_s into utterances by their "
+        "energy. Ids get the limits in seconds",
+    )
+    vad_max_s: PositiveFloat = Field(
+        default=20.0, description="vad: longest utterance, in seconds; at most max_s"
+    )
+    vad_db: PositiveFloat = Field(
+        default=30.0,
+        description="vad: a frame this far below the loud frames of its recording is a pause",
+    )
     language: str = Field(default="", description="for the report and the model card")
     licence: str = Field(default="", description="for the report and the model card")
 
@@ -126,7 +138,33 @@ def problems_of_sources(
                 f"key, and set ignore_other_emotions = true to leave out the other emotions of "
                 f"{source.name}"
             )
-    return problems + _conflicts_of_labels(common.emotions, labelled)
+    return problems + _problems_of_cuts(sources) + _conflicts_of_labels(common.emotions, labelled)
+
+
+def _problems_of_cuts(sources: Sequence[SourceConfig]) -> list[str]:
+    """Cuts of labelled speech, and cuts that would hide a test recording."""
+    problems: list[str] = []
+    longest = max((s.max_s for s in sources if s.is_labelled), default=0.0)
+    for i, source in enumerate(sources):
+        if not source.vad:
+            continue
+        if source.is_labelled:
+            problems.append(
+                f"corpora[{i}].vad: true cuts recordings, and a label is of a whole one; set it for "
+                f"unlabelled sources alone"
+            )
+        elif source.max_s < longest:
+            problems.append(
+                f"corpora[{i}].max_s: {source.max_s:g} with vad = true: a labelled recording of up to "
+                f"{longest:g} s could be cut here, and then not be recognised; set it to {longest:g} or "
+                f"more, and vad_max_s to the length that utterances are to have"
+            )
+        if source.vad_max_s > source.max_s or source.vad_max_s < 1:
+            problems.append(
+                f"corpora[{i}].vad_max_s: {source.vad_max_s:g} is not between 1 and max_s = "
+                f"{source.max_s:g}"
+            )
+    return problems
 
 
 def _conflicts_of_labels(

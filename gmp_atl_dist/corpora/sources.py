@@ -14,6 +14,7 @@ from typing import TypeAlias, cast
 from gmp_atl_dist.config import AUDIO_FILES, CorpusConfig, RunConfig, SourceConfig
 from gmp_atl_dist.corpora.base import Corpus, CorpusListing, Listed, find_adapter, read_corpus
 from gmp_atl_dist.corpora.unlabelled import AudioFiles
+from gmp_atl_dist.corpora.vad import SpeechCut
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.records import UNKNOWN_GENDER, Gender, Problem, Utterance, qualified
 from gmp_atl_dist.store.filesystem import Store
@@ -51,6 +52,13 @@ class Unlabelled:
 def store_of(config: RunConfig, source: SourceConfig) -> Store:
     """Where a source lies."""
     return Store.open(config.runtime.corpora[source.name])
+
+
+def cut_of(source: SourceConfig) -> SpeechCut | None:
+    """How long recordings of a source are cut; None if they are refused."""
+    if not source.vad:
+        return None
+    return SpeechCut(source.max_s, source.min_s, source.vad_max_s, source.vad_db)
 
 
 def reader_of(config: RunConfig, source: SourceConfig) -> ReadSource:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from gmp_atl_dist.audio import DEFAULT_CHANNEL, SAMPLE_RATE_HZ, ChannelsCancelError, decode_pcm16
 from gmp_atl_dist.config import CorpusConfig, Json, digest, hashed
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.checks import refuse_too_many_bad
+from gmp_atl_dist.corpora.vad import LONGEST_S, SpeechCut, segment_id
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import (
     AUDIO_SCHEMA,
@@ -58,6 +60,8 @@ class Ingest(Stage):
     """Lists the corpus; called when the listing is first needed."""
     source_name: str = ""
     """Of one of several corpora. Part of the stage's name only."""
+    cut: SpeechCut | None = None
+    """How long recordings are cut; None: they are refused."""
 
     kind: ClassVar[str] = "ingest"
     identity_is_fingerprint: ClassVar[bool] = False
@@ -79,7 +83,8 @@ class Ingest(Stage):
         return self.settings() | {"listing": self.listing.stamp}
 
     def settings(self) -> dict[str, Json]:
-        return {"corpus": hashed(self.config)}
+        cut: dict[str, Json] = {"vad": asdict(self.cut)} if self.cut else {}
+        return {"corpus": hashed(self.config), **cut}
 
     def inputs(self) -> Mapping[str, Artifact]:
         return {}
@@ -92,7 +97,7 @@ class Ingest(Stage):
             context.tags(self),
             tasks,
             _Decoder,
-            _DecoderArgument(self.source, context.store, self.key, self.config),
+            _DecoderArgument(self.source, context.store, self.key, self.config, self.cut),
             context.settings.ingest,
             outputs=lambda name: [name],
         )
@@ -205,12 +210,29 @@ def _problem(utterance: Utterance, message: str) -> Problem:
     return Problem(f"{utterance.utterance_id} ({utterance.path})", message)
 
 
+def _row(utterance: Utterance, pcm16: np.ndarray, part: str, row: int) -> dict[str, object]:
+    stored = StoredUtterance(
+        utterance_id=utterance.utterance_id,
+        speaker=utterance.speaker,
+        gender=utterance.gender,
+        emotion=utterance.emotion,
+        session=utterance.session,
+        split=utterance.split,
+        num_samples=len(pcm16),
+        audio_sha256=pcm16_sha256(pcm16),
+        part=part,
+        row=row,
+    )
+    return {**asdict(stored), "pcm16": pcm16.astype("<i2", copy=False).tobytes()}
+
+
 @dataclass(frozen=True)
 class _DecoderArgument:
     source: Store
     store: Store
     key: ArtifactKey
     config: CorpusConfig
+    cut: SpeechCut | None = None
 
 
 class _Decoder:
@@ -231,12 +253,16 @@ class _Decoder:
         for values in json.loads(task.payload):
             utterance = Utterance(**values)
             try:
-                rows.append(self._decode(utterance, task.name, len(rows)))
+                rows += self._rows(utterance, task.name, len(rows))
             except ChannelsCancelError as e:
                 advice = "or set corpus.channel = 'first' or 'loudest'"
                 problems.append(_problem(utterance, f"{e.message}, {advice}"))
             except (CorpusError, UnreadableError) as e:
                 problems.append(_problem(utterance, e.message))
+        if self._argument.cut is not None:
+            # Ids of segments may sort in another way than those of their recordings.
+            rows.sort(key=lambda row: str(row["utterance_id"]))
+            rows = [{**row, "row": number} for number, row in enumerate(rows)]
         table = pa.Table.from_pylist(rows, schema=AUDIO_SCHEMA)
         audio_s = sum(utterance.num_samples for utterance in utterances_from_table(table))
         receipt = self._out.put_part(
@@ -248,29 +274,36 @@ class _Decoder:
         )
         return receipts_json([receipt])
 
-    def _decode(self, utterance: Utterance, part: str, row: int) -> dict[str, object]:
+    def _rows(self, utterance: Utterance, part: str, first: int) -> list[dict[str, object]]:
+        """The utterance as a row; of a long recording that is cut, a row for each of its utterances."""
+        config, cut = self._argument.config, self._argument.cut
+        if cut is None:
+            pcm16 = self._samples(utterance, config.max_s)
+            return [_row(utterance, pcm16, part, first)]
+        pcm16 = self._samples(utterance, LONGEST_S)
+        spans = cut.spans(pcm16)
+        if spans == [(0, len(pcm16))]:
+            return [_row(utterance, pcm16, part, first)]
+        return [
+            _row(
+                replace(utterance, utterance_id=segment_id(utterance.utterance_id, start, end)),
+                pcm16[start:end],
+                part,
+                first + number,
+            )
+            for number, (start, end) in enumerate(spans)
+        ]
+
+    def _samples(self, utterance: Utterance, max_s: float) -> np.ndarray:
         config = self._argument.config
-        pcm16 = decode_pcm16(
+        return decode_pcm16(
             self._recording(utterance.path),
             start_s=utterance.start_s,
             end_s=utterance.end_s,
             min_s=config.min_s,
-            max_s=config.max_s,
+            max_s=max_s,
             channel=config.channel,
         )
-        stored = StoredUtterance(
-            utterance_id=utterance.utterance_id,
-            speaker=utterance.speaker,
-            gender=utterance.gender,
-            emotion=utterance.emotion,
-            session=utterance.session,
-            split=utterance.split,
-            num_samples=len(pcm16),
-            audio_sha256=pcm16_sha256(pcm16),
-            part=part,
-            row=row,
-        )
-        return {**asdict(stored), "pcm16": pcm16.astype("<i2", copy=False).tobytes()}
 
     def _recording(self, path: str) -> bytes:
         """The bytes of the file. The last file is kept, because the next segment is often from it."""

@@ -14,7 +14,7 @@ from support.mixed import NAMES, mixed_config, write_corpora
 from support.one_process import context_of, finish, no_ray
 
 from gmp_atl_dist import execution, pipeline
-from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.config import CorpusConfig, RunConfig
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.records import Fold, StoredUtterance, source_of
@@ -185,9 +185,8 @@ def test_the_report_has_scores_per_corpus_and_what_each_source_is(mixed: Mixed) 
 
 def test_a_source_and_the_same_corpus_alone_share_one_artefact(mixed: Mixed) -> None:
     document = mixed.config.model_dump(mode="json")
-    alone = {**document["corpora"][0], "emotions": document["corpus"]["emotions"]}
-    for key in ("name", "role", "weight", "language", "licence"):
-        del alone[key]
+    alone = {k: v for k, v in document["corpora"][0].items() if k in CorpusConfig.model_fields}
+    alone["emotions"] = document["corpus"]["emotions"]
     runtime = {"corpus": str(mixed.folder / "acted"), "root": mixed.context.store.uri}
     config = RunConfig.model_validate({"corpus": alone, "runtime": runtime})
     made: list[Stage] = []
@@ -221,6 +220,63 @@ def test_a_test_recording_in_unlabelled_speech_is_refused_by_name(
     with pytest.raises(CorpusError) as error:
         corpus_of(config, context)
     assert "1 recordings are in a labelled source and in another" in error.value.message
+    for name in ids:
+        assert repr(name) in error.value.message
+
+
+def with_cuts(folder: Path) -> RunConfig:
+    document = mixed_config(folder, folder / "root").model_dump(mode="json")
+    document["corpora"][2] |= {"vad": True, "vad_max_s": 8.0}
+    return RunConfig.model_validate(document)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_long_unlabelled_recordings_become_utterances_whose_ids_say_where_they_were(
+    corpora: Path, tmp_path: Path
+) -> None:
+    for name in ("acted", "read"):
+        (tmp_path / name).symlink_to(corpora / name)
+    rng = np.random.default_rng(0)
+    loud = (rng.normal(0, 3000, 16_000 * 12)).astype(np.int16)
+    pause = (rng.normal(0, 3, 16_000 * 10)).astype(np.int16)
+    show = np.concatenate([pause, loud, pause, loud[: 16_000 * 5], pause, loud, pause])
+    (tmp_path / "talks").mkdir()
+    sf.write(tmp_path / "talks" / "show.flac", show, 16_000, subtype="PCM_16")
+    sf.write(tmp_path / "talks" / "show!.flac", loud, 16_000, subtype="PCM_16")
+    config = with_cuts(tmp_path)
+    context = context_of(tmp_path / "root", tmp_path, config)
+
+    corpus = corpus_of(config, context)
+
+    found = [u for u in read_utterances(corpus) if source_of(u.utterance_id) == "talks"]
+    assert found[0].utterance_id == "talks/show!.flac", "not longer than max_s, so it stays whole"
+    assert found[0].num_samples == 16_000 * 12
+    reader = AudioReader(corpus)
+    covered = np.zeros(len(show), dtype=bool)
+    for u in found[1:]:
+        limits = u.utterance_id.removeprefix("talks/show.flac#").split("-")
+        start, end = (round(float(s) * 16_000) for s in limits)
+        assert np.array_equal(reader.samples(u), show[start:end])
+        assert end - start <= 8 * 16_000
+        assert not covered[start:end].any()
+        covered[start:end] = True
+    assert len(found) == 1 + 2 + 1 + 2
+    assert covered[np.abs(show) > 1000].all(), "no speech is lost"
+    assert covered.sum() < 16_000 * 31, "pauses are left out"
+    for part in {u.part for u in found}:
+        rows = read_part_utterances(corpus, part)
+        assert [u.row for u in rows] == list(range(len(rows)))
+        assert [u.utterance_id for u in rows] == sorted(u.utterance_id for u in rows)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_test_recording_is_found_although_its_source_is_cut(
+    corpora: Path, tmp_path: Path
+) -> None:
+    ids = planted(corpora, tmp_path, "read", "talks")
+    config = with_cuts(tmp_path)
+    with pytest.raises(CorpusError) as error:
+        corpus_of(config, context_of(tmp_path / "root", tmp_path, config))
     for name in ids:
         assert repr(name) in error.value.message
 
