@@ -49,13 +49,29 @@ ChooseFolds: TypeAlias = Callable[[RunConfig, Artifact], Sequence[Fold]]
 def configured_folds(config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
     """The folds that ``config.folds`` asks for, from the sealed corpus.
 
-    Unlabelled speech is on no side of a fold. Its speakers are added to each one.
+    Unlabelled speech is on no side of a fold. Its speakers are added to each one, without people whom the
+    fold tests or validates on.
     """
-    names = {source.name for source in read_sources(corpus) if not source.labelled}
+    sources = {source.name: source for source in read_sources(corpus) if not source.labelled}
     groups = one_of_each_group(corpus)
-    unlabelled = {u.speaker for u in groups if source_of(u.speaker) in names}
-    folds = plan_folds([u for u in groups if u.speaker not in unlabelled], config.folds)
-    return tuple(replace(fold, unlabelled_speakers=tuple(unlabelled)) for fold in folds)
+    # Each with the same person in a labelled source, as far as one is known.
+    twins = {
+        u.speaker: sources[source_of(u.speaker)].twin(u.speaker)
+        for u in groups
+        if source_of(u.speaker) in sources
+    }
+    folds = plan_folds([u for u in groups if u.speaker not in twins], config.folds)
+    return tuple(
+        replace(
+            fold,
+            unlabelled_speakers=tuple(
+                speaker
+                for speaker, twin in twins.items()
+                if twin not in (*fold.test_speakers, *fold.valid_speakers)
+            ),
+        )
+        for fold in folds
+    )
 
 
 def method(

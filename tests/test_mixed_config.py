@@ -54,6 +54,11 @@ def of_section(name: str, **keys: object) -> Change:
         (of_section("corpus", emotions=[]), "corpus.emotions: is needed with [[corpora]]"),
         (of_section("corpus", table="x.csv"), "corpus.table: is not used with [[corpora]]"),
         (of_section("cluster", balance="emotion"), "cluster.balance: 'emotion' needs the emotion"),
+        (of_source(0, speakers_of="read"), "corpora[0].speakers_of: is for unlabelled sources"),
+        (
+            of_source(2, speakers_of="talks"),
+            "corpora[2].speakers_of: 'talks' is no labelled source",
+        ),
         (of_source(0, vad=True), "corpora[0].vad: true cuts recordings, and a label is of a whole"),
         (
             of_source(2, vad=True, max_s=30.0),

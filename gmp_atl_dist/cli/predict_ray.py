@@ -73,6 +73,11 @@ def _experiment(
         )
     if config is not None:
         experiment = load_experiment(config, overrides, root)
+        if experiment.corpora and not paths:
+            raise ConfigError(
+                "predict --ray reads one corpus, and the configuration has [[corpora]]; name the folder or "
+                "prefix of one of them instead of --config, with --root"
+            )
     elif overrides or root is None:
         raise ConfigError("predict --ray without --config needs --root, and takes no --set")
     else:

@@ -45,11 +45,12 @@ from gmp_atl_dist.config.sections import (
     Section,
     hashed,
 )
-from gmp_atl_dist.config.sources import AUDIO_FILES, SourceConfig
+from gmp_atl_dist.config.sources import AUDIO_FILES, NOBODY, SourceConfig
 
 __all__ = [
     "AUDIO_FILES",
     "MAX_UTTERANCE_S",
+    "NOBODY",
     "RANDOM_SOURCE",
     "Added",
     "ClusterConfig",

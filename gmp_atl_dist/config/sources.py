@@ -14,6 +14,8 @@ from pydantic import Field, field_validator, model_validator
 from gmp_atl_dist.config.science import CorpusConfig
 from gmp_atl_dist.config.sections import PositiveFloat
 
+NOBODY = "nobody"
+"""``speakers_of`` of a source whose speakers are in no other one, although names are alike."""
 AUDIO_FILES = "unlabelled"
 """The adapter of an unlabelled source that takes every audio file below its folder."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
@@ -35,6 +37,12 @@ class SourceConfig(CorpusConfig):
         default=1.0,
         description="how often its audio is drawn in training, relative to other sources; 1: as often as it "
         "occurs",
+    )
+    speakers_of: str = Field(
+        default="",
+        description="unlabelled sources that tell speakers: the labelled source in which the same names "
+        "are the same people, or 'nobody'. In each fold, speech of people who are tested or validated "
+        "on is left out",
     )
     vad: bool = Field(
         default=False,
@@ -138,6 +146,15 @@ def problems_of_sources(
                 f"key, and set ignore_other_emotions = true to leave out the other emotions of "
                 f"{source.name}"
             )
+    known = [source.name for _, source in labelled]
+    problems += [
+        f"corpora[{i}].speakers_of: {source.speakers_of!r} is no labelled source; give one of "
+        f"{', '.join(known)}, or '{NOBODY}'"
+        if not source.is_labelled
+        else f"corpora[{i}].speakers_of: is for unlabelled sources; remove it"
+        for i, source in enumerate(sources)
+        if source.speakers_of and (source.is_labelled or source.speakers_of not in (*known, NOBODY))
+    ]
     return problems + _problems_of_cuts(sources) + _conflicts_of_labels(common.emotions, labelled)
 
 

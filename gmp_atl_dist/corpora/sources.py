@@ -6,12 +6,12 @@ speaker by accident.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias, cast
 
-from gmp_atl_dist.config import AUDIO_FILES, CorpusConfig, RunConfig, SourceConfig
+from gmp_atl_dist.config import AUDIO_FILES, NOBODY, CorpusConfig, RunConfig, SourceConfig
 from gmp_atl_dist.corpora.base import Corpus, CorpusListing, Listed, find_adapter, read_corpus
 from gmp_atl_dist.corpora.unlabelled import AudioFiles
 from gmp_atl_dist.corpora.vad import SpeechCut
@@ -142,10 +142,22 @@ def list_sources(config: RunConfig) -> tuple[SourceListing, ...]:
         CorpusError: as of ``read_corpus``.
     """
     found = tuple(list_source(config, s, store_of(config, s)) for s in config.corpora)
+    refuse_conflicts(config, found)
+    return found
+
+
+def refuse_conflicts(config: RunConfig, found: Sequence[SourceListing]) -> None:
+    """What is refused of all listed sources together.
+
+    Raises:
+        ConfigError: a class occurs in no source, or speakers may be the same people.
+    """
     refuse_empty_classes(
         config.corpus.emotions, (f.listing.emotions for f in found if f.source.is_labelled)
     )
-    return found
+    refuse_shared_names(
+        config.corpora, {f.source.name: {u.speaker for u in f.listing.utterances} for f in found}
+    )
 
 
 def refuse_empty_classes(emotions: Iterable[str], occurring: Iterable[Iterable[str]]) -> None:
@@ -160,6 +172,37 @@ def refuse_empty_classes(emotions: Iterable[str], occurring: Iterable[Iterable[s
         raise ConfigError(
             f"corpus.emotions: no utterance of any source has {', '.join(map(repr, empty))}; remove it "
             f"there, or map a label to it in the merge of a source"
+        )
+
+
+def refuse_shared_names(
+    sources: Sequence[SourceConfig], speakers: Mapping[str, Iterable[str]]
+) -> None:
+    """Refuse speakers of unlabelled speech who may be those of a labelled source, unless that is settled.
+
+    Args:
+        speakers: the speakers of each source, without its name before them.
+
+    Raises:
+        ConfigError: names them, and both ways to settle it.
+    """
+    known = {s.name: set(speakers[s.name]) for s in sources if s.is_labelled}
+    problems: list[str] = []
+    for source in sources:
+        if source.is_labelled or source.speakers_of:
+            continue
+        told = set(speakers[source.name]) - {UNKNOWN_SPEAKER}
+        for name, labelled in known.items():
+            shared = sorted(told & labelled)
+            if shared:
+                problems.append(
+                    f"{source.name} and {name} both have {', '.join(shared[:3])}"
+                    f"{f' and {len(shared) - 3} more' if len(shared) > 3 else ''}: set speakers_of = "
+                    f"'{name}' in {source.name} if these are the same people, else '{NOBODY}'"
+                )
+    if problems:
+        raise ConfigError.of_all(
+            "speakers of unlabelled speech may be people who are tested on:", problems
         )
 
 

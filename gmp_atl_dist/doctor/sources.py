@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.folds import plan_folds
-from gmp_atl_dist.corpora.sources import SourceListing, list_source, refuse_empty_classes
+from gmp_atl_dist.corpora.sources import SourceListing, list_source, refuse_conflicts
 from gmp_atl_dist.doctor.deadline import BackgroundCall
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
 from gmp_atl_dist.doctor.storage_errors import explain
@@ -58,7 +58,7 @@ def _together(config: RunConfig, found: list[SourceListing]) -> Iterator[Finding
     labelled = [f for f in found if f.source.is_labelled]
     utterances: list[Utterance] = [u for f in labelled for u in f.utterances]
     try:
-        refuse_empty_classes(config.corpus.emotions, (f.listing.emotions for f in labelled))
+        refuse_conflicts(config, found)
         folds = plan_folds(utterances, config.folds)
     except (ConfigError, CorpusError) as e:
         value, _, remedy = e.message.partition("; ")

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gmp_atl_dist.audio import DEFAULT_CHANNEL
-from gmp_atl_dist.config import Json, SourceConfig
-from gmp_atl_dist.corpora.sources import refuse_empty_classes
+from gmp_atl_dist.config import NOBODY, Json, SourceConfig
+from gmp_atl_dist.corpora.sources import refuse_empty_classes, refuse_shared_names
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import UTTERANCE_SCHEMA, Problem
 from gmp_atl_dist.stages.base import Context, Seal, Stage
@@ -44,14 +44,24 @@ class Combine(Stage):
         sources: list[Json] = [
             [s.name, s.role, s.weight] if s.weight != 1 else [s.name, s.role] for s in self.sources
         ]
-        return {"emotions": list(self.emotions), "sources": sources}
+        shared: dict[str, Json] = {s.name: s.speakers_of for s in self.sources if s.speakers_of}
+        science: dict[str, Json] = {"emotions": list(self.emotions), "sources": sources}
+        return science | ({"speakers_of": shared} if shared else {})
 
     def inputs(self) -> Mapping[str, Artifact]:
         return {s.name: corpus for s, corpus in zip(self.sources, self.corpora, strict=True)}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         linked = tuple(
-            LinkedSource(s.name, s.is_labelled, c.key.fingerprint, c.identity, s.weight, c.kind)
+            LinkedSource(
+                s.name,
+                s.is_labelled,
+                c.key.fingerprint,
+                c.identity,
+                s.weight,
+                c.kind,
+                "" if s.speakers_of == NOBODY else s.speakers_of,
+            )
             for s, c in zip(self.sources, self.corpora, strict=True)
         )
         tables = [
@@ -59,6 +69,15 @@ class Combine(Stage):
             for source, corpus in zip(linked, self.corpora, strict=True)
         ]
         refuse_shared_recordings(linked, tables)
+        refuse_shared_names(
+            self.sources,
+            {
+                source.name: corpus.read_part(INDEX_PART, UTTERANCE_SCHEMA, ["speaker"])["speaker"]
+                .unique()
+                .to_pylist()
+                for source, corpus in zip(linked, self.corpora, strict=True)
+            },
+        )
         refuse_empty_classes(
             self.emotions,
             (t["emotion"].unique().to_pylist() for t in tables),

@@ -35,6 +35,8 @@ class LinkedSource:
     identity: str
     weight: float = 1.0
     kind: str = "ingest"
+    speakers_of: str = ""
+    """A labelled source in which the same names are the same people; empty if there is none."""
 
     def table(self, table: pa.Table) -> pa.Table:
         """Rows of the source's artefact as the corpus has them; any columns of ``AUDIO_SCHEMA``."""
@@ -54,6 +56,12 @@ class LinkedSource:
             number = table.column_names.index(name)
             table = table.set_column(number, table.field(number), column.cast(pa.string()))
         return table
+
+    def twin(self, speaker: str) -> str:
+        """The same person in the labelled source that has them; empty if no source has."""
+        if not self.speakers_of:
+            return ""
+        return qualified(self.speakers_of, speaker.removeprefix(f"{self.name}/"))
 
     def item(self, item: str) -> str:
         """What the corpus calls an item of the source."""

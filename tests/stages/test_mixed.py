@@ -15,6 +15,7 @@ from support.one_process import context_of, finish, no_ray
 
 from gmp_atl_dist import execution, pipeline
 from gmp_atl_dist.config import CorpusConfig, RunConfig
+from gmp_atl_dist.corpora.sources import list_sources
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.records import Fold, StoredUtterance, source_of
@@ -222,6 +223,44 @@ def test_a_test_recording_in_unlabelled_speech_is_refused_by_name(
     assert "1 recordings are in a labelled source and in another" in error.value.message
     for name in ids:
         assert repr(name) in error.value.message
+
+
+def same_people(corpora: Path, root: Path, **keys: object) -> tuple[RunConfig, Context]:
+    """``talks`` is listed by an adapter that tells speakers of the names that ``acted`` and ``read`` have."""
+    document = mixed_config(corpora, root, folds={"by": "speaker"}).model_dump(mode="json")
+    document["corpora"][2] |= {"adapter": "iemocap", **keys}
+    config = RunConfig.model_validate(document)
+    return config, context_of(root, corpora, config)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_speakers_who_may_be_tested_on_are_refused_by_name(corpora: Path, tmp_path: Path) -> None:
+    config, context = same_people(corpora, tmp_path / "root")
+    for look in (lambda: corpus_of(config, context), lambda: list_sources(config)):
+        with pytest.raises(ConfigError) as error:
+            look()
+        assert "talks and acted both have Ses01F, Ses01M, Ses02F and 7 more" in error.value.message
+        assert "set speakers_of = 'acted' in talks" in error.value.message
+
+
+@pytest.mark.usefixtures("in_process")
+def test_unlabelled_speech_of_a_test_speaker_is_left_out_of_the_fold(
+    corpora: Path, tmp_path: Path
+) -> None:
+    config, context = same_people(corpora, tmp_path / "root", speakers_of="acted")
+    corpus = corpus_of(config, context)
+    everybody = {u.speaker for u in read_utterances(corpus) if source_of(u.speaker) == "talks"}
+    assert len(everybody) == 10
+    for fold in pipeline.configured_folds(config, corpus):
+        (tested,) = fold.test_speakers
+        own = {tested.replace("acted/", "talks/")} if source_of(tested) == "acted" else set()
+        assert set(fold.unlabelled_speakers) == everybody - own
+
+    other, _ = same_people(corpora, tmp_path / "root", speakers_of="nobody")
+    corpus = corpus_of(other, context)
+    assert {f.unlabelled_speakers for f in pipeline.configured_folds(other, corpus)} == {
+        tuple(sorted(everybody))
+    }
 
 
 def with_cuts(folder: Path) -> RunConfig:
