@@ -21,7 +21,8 @@ _HEAD = f"""\
 # Stages
 
 The stages in the order in which they run. `gmp-atl stage NAME` runs one of them. Names with a number belong
-to an iteration of pretraining, and run only with `[pretrain]`.
+to an iteration of pretraining, and run only with `[pretrain]`. With `[[corpora]]`, `ingest-NAME`
+and `combine` take the place of `ingest`.
 
 | stage | per | reads | makes |
 |---|---|---|---|
@@ -30,7 +31,14 @@ to an iteration of pretraining, and run only with `[pretrain]`.
 
 def page() -> str:
     """The whole page."""
-    return _HEAD + "".join(_row(stage) for stage in execution.planned_stages(execution.EVERY_STAGE))
+    first, *others = execution.planned_stages(execution.EVERY_STAGE)
+    known = {stage.name for stage in (first, *others)}
+    of_several = [
+        stage
+        for stage in execution.planned_stages(execution.SEVERAL_CORPORA)
+        if stage.name not in known
+    ]
+    return _HEAD + "".join(_row(stage) for stage in (first, *of_several, *others))
 
 
 def _row(stage: Stage) -> str:

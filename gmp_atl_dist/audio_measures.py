@@ -144,8 +144,8 @@ class AudioTable:
         return json.dumps({"utterance_id": self.ids} | columns).encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> AudioTable:
-        """The inverse of :meth:`to_json`."""
+    def from_json(cls, data: bytes, prefix: str = "") -> AudioTable:
+        """The inverse of :meth:`to_json`; ids get ``prefix``."""
         columns = json.loads(data)
-        ids = tuple(columns.pop("utterance_id"))
+        ids = tuple(prefix + name for name in columns.pop("utterance_id"))
         return cls(ids, {name: np.array(values, float) for name, values in columns.items()})

@@ -44,6 +44,14 @@ EVERY_STAGE = RunConfig.model_validate(
     {"model": {"source": "random:base"}, "pretrain": {"iterations": 2}}
 )
 """A configuration that has all stages."""
+SEVERAL_CORPORA = RunConfig.model_validate(
+    {
+        "corpus": {"emotions": ["a class"]},
+        "corpora": [{"name": "NAME"}],
+        "runtime": {"corpora": {"NAME": "a folder"}},
+    }
+)
+"""A configuration of several corpora, with the stages that only such a one has."""
 _ANY_FOLD = Fold("fold1", train_speakers=("train",), test_speakers=("test",))
 
 
@@ -145,6 +153,14 @@ def run_stage(
     order = stage_names(config)
     if name not in order:
         known = all_stage_names()
+        if config.corpora and name == "ingest":
+            raise ConfigError(
+                f"stage 'ingest' is one stage per source here: {', '.join(order[: len(config.corpora)])}"
+            )
+        if name in stage_names(SEVERAL_CORPORA) and name not in known:
+            raise ConfigError(
+                f"stage {name!r} is not a part of this experiment: it has one corpus, and no [[corpora]]"
+            )
         if name not in known:
             raise ConfigError(f"stage {name!r} is not known; known: {', '.join(known)}")
         raise ConfigError(
@@ -220,9 +236,9 @@ def find_fold(
 
     def only(config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
         if number is None:
-            return _only_fold(folds_of_corpus(config, corpus))
-        every = config.folds.model_copy(update={"run": ()})
-        folds = folds_of_corpus(config.model_copy(update={"folds": every}), corpus)
+            return _only_fold(pipeline.configured_folds(config, corpus))
+        every_fold = config.folds.model_copy(update={"run": ()})
+        folds = pipeline.configured_folds(config.model_copy(update={"folds": every_fold}), corpus)
         if not 1 <= number <= len(folds):
             raise ConfigError(
                 f"--fold {number}: there is no such fold; this corpus has 1 to {len(folds)}"

@@ -15,10 +15,12 @@ from typing import TypeAlias
 
 from gmp_atl_dist.config import ClusterConfig, ExtractConfig, LabelConfig, RunConfig
 from gmp_atl_dist.corpora.base import read_corpus
+from gmp_atl_dist.corpora.sources import cut_of, reader_of, store_of
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.stages.backbone import Backbone, check_layers
 from gmp_atl_dist.stages.base import Handle, Stage, sealed
 from gmp_atl_dist.stages.cluster import Cluster
+from gmp_atl_dist.stages.combine import Combine
 from gmp_atl_dist.stages.evaluate import Evaluate
 from gmp_atl_dist.stages.extract import Extract
 from gmp_atl_dist.stages.finetune import Finetune, selection_side
@@ -50,14 +52,27 @@ def method(
     config: RunConfig, source: Store, ensure: Ensure, folds: ChooseFolds = configured_folds
 ) -> Handle:
     """The method, from recordings to the report."""
-    read = partial(read_corpus, gender_needed=config.needs_gender)
-    corpus = sealed(ensure(Ingest(config.corpus, source, read)))
+    corpus = ingested(config, source, ensure)
     backbone = sealed(ensure(Backbone(config.model)))
     check_layers(backbone, config.extract.layers)
     if config.pretrain.iterations == 2:
         check_layers(backbone, (config.pretrain.layer,), "pretrain.layer")
     results = [one_fold(config, corpus, backbone, f, ensure) for f in folds(config, corpus)]
     return ensure(Report(config, corpus, backbone, tuple(results)))
+
+
+def ingested(config: RunConfig, source: Store, ensure: Ensure) -> Artifact:
+    """The corpus: of one ``ingest``, or combined from that of each source of ``[[corpora]]``."""
+    if not config.corpora:
+        read = partial(read_corpus, gender_needed=config.needs_gender)
+        return sealed(ensure(Ingest(config.corpus, source, read)))
+    emotions = config.corpus.emotions
+    stages = [
+        Ingest(s.corpus(emotions), store_of(config, s), reader_of(config, s), s.name, cut_of(s))
+        for s in config.corpora
+    ]
+    corpora = tuple(sealed(ensure(stage)) for stage in stages)
+    return sealed(ensure(Combine(emotions, config.corpora, corpora)))
 
 
 def one_fold(
@@ -68,7 +83,7 @@ def one_fold(
     ensure = artifacts.recorded(ensure)
     # Transductive: pretraining, clustering and retraining use the audio of the test speakers as well.
     transductive = config.folds.trains_on_test_audio
-    speakers = fold.transductive_speakers() if transductive else fold.training_speakers()
+    speakers = fold.transductive_speakers() if transductive else fold.pseudo_label_speakers()
     training = TrainingSet(corpus, speakers)
     start = pretrain(config, backbone, training, ensure)
     warmup = ensure(Warmup(config.warmup, corpus, start, fold))

@@ -30,6 +30,16 @@ Channel = Literal["mean", "first", "loudest"]
 DEFAULT_CHANNEL: Channel = "mean"
 
 
+def qualified(source: str, name: str) -> str:
+    """A name of a corpus within a run of several: ``emodb/03``. What has no name has none here either."""
+    return f"{source}/{name}" if name else ""
+
+
+def source_of(name: str) -> str:
+    """The source of an id, speaker or session of :func:`qualified`."""
+    return name.partition("/")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A bad item: its name, what is wrong with it, and how to fix it."""
@@ -221,6 +231,7 @@ class FoldUtterances:
         return ids.union(*(getattr(self, side) for side in sides))
 
 
+_SIDES: tuple[Split, ...] = ("train", "valid", "test")
 _PAIRS: tuple[tuple[Split, Split], ...] = (
     ("train", "test"),
     ("train", "valid"),
@@ -249,6 +260,8 @@ class Fold:
     train_speakers: tuple[str, ...]
     test_speakers: tuple[str, ...]
     valid_speakers: tuple[str, ...] = ()
+    unlabelled_speakers: tuple[str, ...] = ()
+    """Of speech without emotion labels: pseudo-labels are fitted on it too, and nothing else is."""
     utterances: FoldUtterances | None = None
     speaker_dependent: bool = False
     notes: tuple[str, ...] = field(default=(), compare=False)
@@ -263,14 +276,21 @@ class Fold:
             if not self.speaker_dependent
         ]
         problems += [
+            f"speaker {speaker!r} is in both {side} and unlabelled; give each speaker to one side only"
+            for side in _SIDES
+            for speaker in sorted(set(self.speakers(side)) & set(self.unlabelled_speakers))
+        ]
+        problems += [
             f"no speaker is in {side}; change folds.by or folds.held_out"
             for side in ("train", "test")
             if not self.speakers(side)
         ]
         if problems:
             raise CorpusError.of_all(f"fold {self.name!r} cannot be used:", problems)
-        for side in ("train", "valid", "test"):
+        for side in _SIDES:
             object.__setattr__(self, f"{side}_speakers", tuple(sorted(set(self.speakers(side)))))
+        unlabelled = tuple(sorted(set(self.unlabelled_speakers)))
+        object.__setattr__(self, "unlabelled_speakers", unlabelled)
 
     def speakers(self, side: Split) -> tuple[str, ...]:
         """The speakers of a side."""
@@ -316,9 +336,17 @@ class Fold:
         """The speakers that fitted stages may use."""
         return TrainingSpeakers(self.train_speakers, self)
 
+    def pseudo_label_speakers(self) -> TrainingSpeakers:
+        """The training speakers, and those of unlabelled speech: for stages that use no emotion label."""
+        if not self.unlabelled_speakers:
+            return self.training_speakers()
+        both = sorted({*self.train_speakers, *self.unlabelled_speakers})
+        return TrainingSpeakers(tuple(both), self, unlabelled=True)
+
     def transductive_speakers(self) -> TrainingSpeakers:
         """All speakers, for the experimental arm that is called transductive."""
         everybody = {*self.train_speakers, *self.valid_speakers, *self.test_speakers}
+        everybody |= {*self.unlabelled_speakers}
         return TrainingSpeakers(tuple(sorted(everybody)), self, transductive=True)
 
 
@@ -326,6 +354,7 @@ class Fold:
 class TrainingSpeakers:
     """Speakers that a fitted stage may use. Every such stage takes this type.
 
+    ``unlabelled`` also allows the speakers of unlabelled speech. It is set for stages that use no emotion.
     Where a fold names utterances, only its training utterances of these speakers may be used.
 
     Raises:
@@ -335,13 +364,17 @@ class TrainingSpeakers:
     speakers: tuple[str, ...]
     fold: Fold
     transductive: bool = False
+    unlabelled: bool = False
 
     def __post_init__(self) -> None:
         if self.transductive and self.fold.speaker_dependent:
             raise CorpusError(
                 f"fold {self.fold.name!r}: is speaker-dependent, so it has no transductive arm"
             )
-        leaks = set() if self.transductive else set(self.speakers) - set(self.fold.train_speakers)
+        allowed = {*self.fold.train_speakers}
+        if self.unlabelled:
+            allowed |= {*self.fold.unlabelled_speakers}
+        leaks = set() if self.transductive else set(self.speakers) - allowed
         if leaks:
             raise CorpusError.of_all(
                 f"fold {self.fold.name!r}: a fitted stage was given speakers outside the training set; "
@@ -366,6 +399,21 @@ class TrainingSpeakers:
         """Whether a fitted stage may use this utterance."""
         ids = self.utterance_ids
         return speaker in self.speakers and (ids is None or utterance_id in ids)
+
+    def with_emotions(self, stage: str) -> TrainingSpeakers:
+        """These speakers, for a stage that is trained on emotion labels.
+
+        Raises:
+            CorpusError: one of them is of unlabelled speech.
+        """
+        unlabelled = sorted(set(self.speakers) & set(self.fold.unlabelled_speakers))
+        if unlabelled:
+            raise CorpusError.of_all(
+                f"{stage} of fold {self.fold.name!r} learns emotions, and was given speakers of unlabelled "
+                f"speech; use fold.training_speakers():",
+                [f"speaker {speaker!r}" for speaker in unlabelled],
+            )
+        return self
 
     def check(self, utterance_id: str, speaker: str | None) -> None:
         """Refuse an utterance of any other speaker, or of another side.

@@ -104,6 +104,8 @@ def name_of(experiment: RunConfig) -> str:
     """The job id of a run. It follows from the science, the corpus and the root alone."""
     settings = experiment.runtime
     run = {"science": experiment.science(), "corpus": settings.corpus, "root": settings.root}
+    if settings.corpora:
+        run["corpus"] = dict(settings.corpora)
     return f"gmp-atl-{digest(run)[:12]}"
 
 

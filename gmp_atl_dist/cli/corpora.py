@@ -12,10 +12,11 @@ from rich.table import Table
 
 from gmp_atl_dist.cli.options import ConfigOption, SetOption, load_experiment, local_option
 from gmp_atl_dist.cli.tables import print_table
+from gmp_atl_dist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gmp_atl_dist.corpora.base import CorpusListing
-    from gmp_atl_dist.records import Fold
+    from gmp_atl_dist.config import RunConfig
+    from gmp_atl_dist.records import Fold, Utterance
 
 _SHOWN_FOLDS = 20
 _SHOWN_SPEAKERS = 6
@@ -53,6 +54,12 @@ def check(
     from gmp_atl_dist.store.filesystem import Store
 
     experiment = load_experiment(config, set_, None)
+    if experiment.corpora:
+        if audio:
+            raise ConfigError(
+                "--audio checks one corpus at a time; give the configuration of one of [[corpora]]"
+            )
+        return _check_sources(experiment)
     source = Store.open(experiment.runtime.corpus)
     listing = read_corpus(experiment.corpus, source, gender_needed=experiment.needs_gender)
     untold = any(u.gender == UNKNOWN_GENDER for u in listing.utterances)
@@ -79,20 +86,61 @@ def check(
         from gmp_atl_dist.cli.corpora_audio import check_and_print
 
         durations, bad = check_and_print(experiment, listing, source)
-    _print_folds(listing, folds, durations)
+    _print_folds(listing.utterances, folds, listing.emotions, durations)
     _print_notes(folds, cost_warning(experiment, len(folds)))
     if bad is not None:
         raise bad
     return 0
 
 
+def _check_sources(experiment: RunConfig) -> int:
+    """Each of several corpora, the classes in each, and the folds over the labelled ones."""
+    from gmp_atl_dist.corpora.sources import list_sources
+    from gmp_atl_dist.stages.planned_folds import cost_warning, folds_of_listing
+
+    found = list_sources(experiment)
+    rows = [
+        (
+            f.source.name,
+            f.source.role,
+            str(len(f.utterances)),
+            str(len({u.speaker for u in f.utterances})),
+            ", ".join(
+                f"{emotion} {sum(u.emotion == emotion for u in f.utterances)}"
+                for emotion in experiment.corpus.emotions
+            )
+            if f.source.is_labelled
+            else "",
+        )
+        for f in found
+    ]
+    print_table(("source", "role", "utterances", "speakers", "classes"), rows)
+    for problem in (p for f in found for p in f.problems):
+        print(f"dropped: {problem}")
+    for f in found:
+        for note in f.listing.notes:
+            print(f"note: {f.source.name}: {note}")
+    labelled = [u for f in found if f.source.is_labelled for u in f.utterances]
+    folds = folds_of_listing(experiment, labelled)
+    _print_folds(labelled, folds, experiment.corpus.emotions)
+    _print_notes(folds, cost_warning(experiment, len(folds)))
+    print(
+        "A recording that two sources share is found by its samples, once both are ingested: "
+        "gmp-atl run refuses it by name."
+    )
+    return 0
+
+
 def _print_folds(
-    listing: CorpusListing, folds: Sequence[Fold], durations: Mapping[str, float] | None = None
+    utterances: Sequence[Utterance],
+    folds: Sequence[Fold],
+    emotions: Sequence[str],
+    durations: Mapping[str, float] | None = None,
 ) -> None:
     """Each fold that a run would make. ``durations`` are seconds by utterance id, where known."""
     from gmp_atl_dist.corpora.fold_plan import count_folds
 
-    counts = count_folds(listing.utterances, folds[:_SHOWN_FOLDS], listing.emotions, durations)
+    counts = count_folds(utterances, folds[:_SHOWN_FOLDS], emotions, durations)
     rows = [
         (
             count.fold.name,

@@ -73,6 +73,11 @@ def _experiment(
         )
     if config is not None:
         experiment = load_experiment(config, overrides, root)
+        if experiment.corpora and not paths:
+            raise ConfigError(
+                "predict --ray reads one corpus, and the configuration has [[corpora]]; name the folder or "
+                "prefix of one of them instead of --config, with --root"
+            )
     elif overrides or root is None:
         raise ConfigError("predict --ray without --config needs --root, and takes no --set")
     else:
@@ -86,8 +91,7 @@ def _experiment(
 
 
 def _ingest_of_recordings(source: Store, channel: Channel) -> Ingest:
-    from gmp_atl_dist.corpora.unlabelled import UNLABELLED, unlabelled_reader
-    from gmp_atl_dist.prediction.sources import AUDIO_SUFFIXES
+    from gmp_atl_dist.corpora.unlabelled import AUDIO_SUFFIXES, UNLABELLED, unlabelled_reader
     from gmp_atl_dist.stages.ingest import Ingest
 
     config = UNLABELLED.model_copy(update={"channel": channel})

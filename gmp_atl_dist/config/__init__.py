@@ -46,9 +46,12 @@ from gmp_atl_dist.config.sections import (
     Section,
     hashed,
 )
+from gmp_atl_dist.config.sources import AUDIO_FILES, NOBODY, SourceConfig
 
 __all__ = [
+    "AUDIO_FILES",
     "MAX_UTTERANCE_S",
+    "NOBODY",
     "RANDOM_SOURCE",
     "Added",
     "AuditConfig",
@@ -74,6 +77,7 @@ __all__ = [
     "RuntimeConfig",
     "Scale",
     "Section",
+    "SourceConfig",
     "StreamWorkersConfig",
     "TrainWorkersConfig",
     "WarmupConfig",

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from pydantic import BaseModel
 
-from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.config import CorpusConfig, RunConfig, SourceConfig
 from gmp_atl_dist.config.toml_text import toml_value
 
 COMMAND = "python docs/generate_configuration.py"
@@ -52,7 +52,23 @@ def reference() -> str:
         if section.get("description"):
             parts.append(f"{textwrap.fill(_prose(section), width=118)}\n")
         parts.append(_table(rows))
+        if path == ("corpus",):
+            parts.append(_of_sources(definitions))
     return "\n".join(parts)
+
+
+def _of_sources(definitions: Schema) -> str:
+    """The keys that a source has beside those of ``[corpus]``."""
+    item = _mapping(definitions[SourceConfig.__name__])
+    shared = {f"`corpora[].{name}`" for name in CorpusConfig.model_fields}
+    rows = _rows_of_items("corpora", {"items": {"$ref": SourceConfig.__name__}}, definitions)
+    own = [row for row in rows if row[0] not in shared]
+    text = textwrap.fill(
+        f"{_prose(item)} Only `emotions` stays in `[corpus]`. Where each lies is `runtime.corpora`. See "
+        f"[Several corpora, and unlabelled speech](mixed.md).",
+        width=118,
+    )
+    return "\n".join(["## `[[corpora]]`\n", f"{text}\n", _table(own)])
 
 
 def _sections(

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import model_validator
+from pydantic import (
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from gmp_atl_dist.config.hashing import Added, Json
 from gmp_atl_dist.config.runtime import RuntimeConfig
@@ -25,12 +31,18 @@ from gmp_atl_dist.config.science import (
     WarmupConfig,
 )
 from gmp_atl_dist.config.sections import Section, hashed
+from gmp_atl_dist.config.sources import SourceConfig, problems_of_sources
 
 
 class RunConfig(Section):
     """A whole experiment."""
 
     corpus: CorpusConfig = CorpusConfig()
+    corpora: Annotated[tuple[SourceConfig, ...], Added("0.4.0", left_out_at=())] = Field(
+        default=(),
+        description="several corpora in one run, each with the keys of [corpus] and those below; they "
+        "share corpus.emotions. Where they lie is runtime.corpora",
+    )
     folds: FoldsConfig = FoldsConfig()
     model: ModelConfig = ModelConfig()
     pretrain: PretrainConfig = PretrainConfig()
@@ -43,6 +55,16 @@ class RunConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     audit: Annotated[AuditConfig, Added("0.4.0", left_out_at=AuditConfig())] = AuditConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_serializer(mode="wrap")
+    def _without_added_defaults(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """A run of one corpus is written as it was before there could be several."""
+        values = super()._without_added_defaults(handler, info)
+        if not self.corpora:
+            values.pop("corpora", None)
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -64,6 +86,7 @@ class RunConfig(Section):
                 "finetune.select: 'valid' needs speakers to select on; set folds.valid = 'next'"
             )
         self._check_pretraining()
+        self._check_sources()
         train = self.runtime.train
         trained = ("pretrain", "warmup", "retrain", "finetune")
         for name in trained if self.pretrain.iterations else trained[1:]:
@@ -92,6 +115,34 @@ class RunConfig(Section):
                 "false"
             )
 
+    def _check_sources(self) -> None:
+        problems = problems_of_sources(self.corpus, self.corpora, self.runtime.corpora)
+        if self.folds.by == "corpus" and not self.corpora:
+            problems.append("folds.by: 'corpus' holds out one of [[corpora]], and there are none")
+        unlabelled = [source.name for source in self.corpora if not source.is_labelled]
+        if self.retrain.unlabelled_share is not None and not unlabelled:
+            problems.append(
+                f"retrain.unlabelled_share: {self.retrain.unlabelled_share:g} without a source of "
+                f"[[corpora]] with role = 'unlabelled'; add one, or remove this key"
+            )
+        if self.cluster.balance == "emotion" and unlabelled:
+            problems.append(
+                f"cluster.balance: 'emotion' needs the emotion of every frame, and {unlabelled[0]} is "
+                f"unlabelled; set 'speaker' or 'none'"
+            )
+        if self.corpora and self.folds.lists:
+            problems.append(
+                "folds.lists: lists are of one corpus, and ids of several begin with the name of their "
+                "source; use folds.by, or run that corpus alone"
+            )
+        if unlabelled and self.folds.protocol == "speaker_dependent":
+            problems.append(
+                f"folds.protocol: 'speaker_dependent' tells utterances of labelled speech apart, and "
+                f"{unlabelled[0]} is unlabelled; leave that source out"
+            )
+        if problems:
+            raise ValueError("\n  - ".join(problems))
+
     @property
     def needs_gender(self) -> bool:
         """Whether a run uses the speakers' gender. Without, a corpus need not tell it."""
@@ -99,6 +150,11 @@ class RunConfig(Section):
         return (
             self.warmup.gender_weight > 0 or cluster.gender != "none" or cluster.balance == "gender"
         )
+
+    @property
+    def needs_gender_of_unlabelled(self) -> bool:
+        """Whether clusters or their sample depend on the gender of speech without labels as well."""
+        return self.cluster.gender == "by_gender" or self.cluster.balance == "gender"
 
     @property
     def not_science(self) -> set[str]:

@@ -181,6 +181,11 @@ class RuntimeConfig(Section):
     """Where and on what a run computes. Nothing here changes a result, so nothing here is hashed."""
 
     corpus: Location = Field(default="corpus", description="folder or URI of the recordings")
+    corpora: dict[str, Location] = Field(
+        default_factory=dict,
+        description="folder or URI of each source of [[corpora]], by its name; runtime.corpus is then "
+        "not used",
+    )
     root: Location = Field(default="runs", description="folder or URI of all artefacts")
     run_name: str = Field(
         default="unnamed",

@@ -95,12 +95,14 @@ class CorpusConfig(Section):
 class FoldsConfig(Section):
     """Who is held out. One fold per held-out group; ``run`` picks some of them."""
 
-    by: Literal["session", "speaker", "split"] = Field(
+    by: Literal["session", "speaker", "split", "corpus"] = Field(
         default="session",
-        description="what is held out: sessions, speakers, or the split of the table",
+        description="what is held out: sessions, speakers, the split of the table, or one of "
+        "[[corpora]]",
     )
     held_out: tuple[tuple[Name, ...], ...] = Field(
-        default=(), description="groups of sessions or speakers; empty leaves one out at a time"
+        default=(),
+        description="groups of sessions, speakers or corpora; empty leaves one out at a time",
     )
     valid: Literal["none", "next", "share", "other_speaker"] = Field(
         default="none",
@@ -460,6 +462,11 @@ class RetrainConfig(FramePredictionConfig):
     """The stock HuBERT, retrained on the frame labels."""
 
     steps: PositiveInt | None = Field(default=20_000, description="updates; give this or epochs")
+    unlabelled_share: Annotated[Fraction | None, Added("0.4.0", left_out_at=None)] = Field(
+        default=None,
+        description="share of the audio of the updates that is of unlabelled sources; unset: their "
+        "share of all audio",
+    )
 
 
 class PretrainConfig(FramePredictionConfig):

@@ -24,11 +24,11 @@ _FAULTS = (OSError, pa.ArrowException)
 
 
 def read_audio_bytes(store: Store, path: str) -> bytes:
-    """The whole file of one recording, wherever it lies. For many recordings, keep an :class:`AudioFiles`."""
-    return AudioFiles(store).read(path)
+    """The whole file of one recording, wherever it lies. For many recordings, keep an :class:`AudioBytes`."""
+    return AudioBytes(store).read(path)
 
 
-class AudioFiles:
+class AudioBytes:
     """The files of a corpus, best read in the order of ``in_reading_order``.
 
     Keeps the last recording, because the next segment is often from it, and one open shard.

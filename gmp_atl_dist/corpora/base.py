@@ -166,7 +166,13 @@ class Labels:
         return _check_all(self.utterances, known, files, gender_needed)
 
 
-def read_labels(config: CorpusConfig, source: Store, *, gender_needed: bool = True) -> Labels:
+def read_labels(
+    config: CorpusConfig,
+    source: Store,
+    *,
+    gender_needed: bool = True,
+    adapter: Corpus | None = None,
+) -> Labels:
     """What the adapter lists at ``source``, with names in canonical form and emotions merged.
 
     Raises:
@@ -174,7 +180,7 @@ def read_labels(config: CorpusConfig, source: Store, *, gender_needed: bool = Tr
             no gender and it is needed.
         CorpusError: the adapter cannot read the corpus.
     """
-    adapter = find_adapter(config.adapter)
+    adapter = adapter or find_adapter(config.adapter)
     check_options(config, getattr(adapter, "options", {}))
     listed, found = adapter.list(source, config)
     # A copy, because the adapter may keep its list; the objects of a large corpus are not held twice.
@@ -204,9 +210,17 @@ def read_labels(config: CorpusConfig, source: Store, *, gender_needed: bool = Tr
 
 
 def read_corpus(
-    config: CorpusConfig, source: Store, *, gender_needed: bool = True
+    config: CorpusConfig,
+    source: Store,
+    *,
+    gender_needed: bool = True,
+    adapter: Corpus | None = None,
+    every_class: bool = True,
 ) -> CorpusListing:
     """List the corpus at ``source`` and check every utterance.
+
+    ``adapter`` replaces the one that ``config`` names. Without ``every_class``, a class may have no
+    utterance, and the listing has the classes that occur: this is for one of several corpora.
 
     An utterance is bad if its audio file is missing or empty, its path leaves the corpus, its id is
     empty or duplicate, its gender or emotion is unknown, it has no speaker, its segment ends before
@@ -218,7 +232,7 @@ def read_corpus(
             no gender and it is needed.
         CorpusError: more than ``max_bad_fraction`` of the items are bad, or no utterance is left.
     """
-    labels = read_labels(config, source, gender_needed=gender_needed)
+    labels = read_labels(config, source, gender_needed=gender_needed, adapter=adapter)
     files = {entry.path: entry for entry in source.list()} if labels.utterances else {}
     files |= member_entries((u.path for u in labels.utterances), files)
     num_unread = len({p.item for p in labels.problems})
@@ -236,7 +250,12 @@ def read_corpus(
             f"none of them is usable; check runtime.corpus, corpus.adapter and corpus.emotions",
             [str(p) for p in problems],
         )
-    _refuse_empty_classes(config, kept, labels.listed_emotions)
+    emotions = labels.emotions
+    if every_class:
+        _refuse_empty_classes(config, kept, labels.listed_emotions)
+    else:
+        occurring = {u.emotion for u in kept}
+        emotions = tuple(emotion for emotion in emotions if emotion in occurring)
     kept.sort(key=lambda u: u.utterance_id)
     used = [files[path] for path in sorted({u.path for u in kept})]
     return CorpusListing(

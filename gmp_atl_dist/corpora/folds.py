@@ -1,9 +1,9 @@
-"""Plans folds over sessions, speakers, a given split, or lists of others.
+"""Plans folds over sessions, speakers, corpora, a given split, or lists of others.
 
-A group is a session or a speaker, or one of ``folds.k`` groups of these. Each fold tests on one held-out
-group, or on one list of groups, and trains on all others. :class:`~gmp_atl_dist.records.Fold` refuses a
-speaker in two sets of one fold, so two sessions that share a speaker cannot leak. A plan depends on what the
-utterances are, never on their order.
+A group is a session, a speaker, one of several corpora, or one of ``folds.k`` groups of these. Each fold
+tests on one held-out group, or on one list of groups, and trains on all others.
+:class:`~gmp_atl_dist.records.Fold` refuses a speaker in two sets of one fold, so two sessions that share a
+speaker cannot leak. A plan depends on what the utterances are, never on their order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gmp_atl_dist.corpora.splits.partners import partners
 from gmp_atl_dist.corpora.splits.stratified import stratified_groups
 from gmp_atl_dist.corpora.splits.validation import other_speakers, with_share
 from gmp_atl_dist.errors import ConfigError, CorpusError
-from gmp_atl_dist.records import Fold, Split, UtteranceGroup
+from gmp_atl_dist.records import Fold, Split, UtteranceGroup, source_of
 
 
 class Grouped(Protocol):
@@ -204,11 +204,12 @@ def _by_split(utterances: Sequence[Grouped], config: FoldsConfig) -> tuple[Fold,
 
 
 def _speakers_by_group(utterances: Sequence[Grouped], config: FoldsConfig) -> dict[str, set[str]]:
-    """The speakers of each group: of each session, or each speaker alone."""
+    """The speakers of each group: of each session or corpus, or each speaker alone."""
     speakers: dict[str, set[str]] = {}
     missing: list[str] = []
     for u in utterances:
-        group = u.session if config.by == "session" else u.speaker
+        groups = {"session": u.session, "corpus": source_of(u.speaker)}
+        group = groups.get(config.by, u.speaker)
         if group:
             speakers.setdefault(group, set()).add(u.speaker)
         else:

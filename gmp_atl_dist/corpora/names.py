@@ -13,11 +13,15 @@ _TITLES = {"iemocap": "IEMOCAP", "synthetic": "synthetic voices"}
 def corpus_name(config: RunConfig) -> str:
     """``runtime.corpus_name``; if it is unset, the title of a known corpus, or the name of its folder.
 
+    Of several corpora, the names of the labelled ones.
+
     An adapter of another package may have an attribute ``title``.
     """
     given = config.runtime.corpus_name
     if given is not None:
         return " ".join(given.split())
+    if config.corpora:
+        return " + ".join(source.name for source in config.corpora if source.is_labelled)
     try:
         title = _TITLES.get(config.corpus.adapter) or getattr(
             find_adapter(config.corpus.adapter), "title", ""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gmp_atl_dist.audio import ChannelsCancelError, Header, decode_pcm16, read_header
 from gmp_atl_dist.config import CorpusConfig
-from gmp_atl_dist.corpora.audio_files import AudioFiles
+from gmp_atl_dist.corpora.audio_files import AudioBytes
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import Problem, Utterance
 from gmp_atl_dist.store.filesystem import Store, UnreadableError
@@ -30,7 +30,7 @@ class Recordings:
     """Reads utterances one after the other, best in the order of ``in_reading_order``."""
 
     def __init__(self, source: Store, config: CorpusConfig) -> None:
-        self._files = AudioFiles(source)
+        self._files = AudioBytes(source)
         self._config = config
 
     def read(self, utterance: Utterance) -> Recording:

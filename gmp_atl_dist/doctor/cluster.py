@@ -152,10 +152,17 @@ def _not_enough(demand: Demand, facts: ClusterFacts, item: str, value: str, now:
     return fatal(_ROOM, item, value, remedy)
 
 
+def _places(config: RuntimeConfig) -> list[tuple[str, str]]:
+    """The keys that say where recordings lie, with their values."""
+    if not config.corpora:
+        return [("corpus", config.corpus)]
+    return [(f"corpora.{name}", place) for name, place in config.corpora.items()]
+
+
 def _shared_root(config: RuntimeConfig, facts: ClusterFacts) -> Iterator[Finding]:
     folders = [
         f"runtime.{name} {uri}"
-        for name, uri in (("root", config.root), ("corpus", config.corpus))
+        for name, uri in (("root", config.root), *_places(config))
         if not uri.startswith("s3://")
     ]
     if folders and len(facts.nodes) > 1:

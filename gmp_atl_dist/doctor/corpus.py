@@ -17,6 +17,7 @@ from gmp_atl_dist.corpora.fold_plan import count_folds
 from gmp_atl_dist.corpora.speakers import speaker_notes
 from gmp_atl_dist.doctor.deadline import BackgroundCall
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
+from gmp_atl_dist.doctor.sources import check_sources
 from gmp_atl_dist.doctor.storage import store_name
 from gmp_atl_dist.doctor.storage_errors import explain
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
@@ -30,6 +31,9 @@ _SHOWN_FOLDS = 10
 
 def check_corpus(config: RunConfig, timeout_s: float, labels_s: float) -> Iterator[Finding]:
     """List the labels with the adapter, for at most ``labels_s``, and look for three recordings."""
+    if config.corpora:
+        yield from check_sources(config, timeout_s, labels_s)
+        return
     try:
         source = Store.open(config.runtime.corpus, timeout_s)
     except ArtifactError as e:

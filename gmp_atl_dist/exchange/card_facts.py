@@ -112,7 +112,7 @@ class CardFacts:
             fold=made.fold.name,
             base_model=base_model,
             base_sentence=base_sentence,
-            corpus=corpus_content(config.corpus, corpus),
+            corpus=corpus_content(config, corpus),
             emotions=emotions,
             protocol=protocol_of(config),
             training_set=SetSize.of(made.fold.select(utterances, *sides)),
@@ -159,7 +159,7 @@ def _identities(
     corpus: Artifact, backbone: Artifact, made: FoldArtifacts, artifact: Artifact
 ) -> dict[str, str]:
     """Identities of the artefact, of all its inputs, and of the evaluation of its fold."""
-    shared = {"ingest": corpus.identity, "backbone": backbone.identity}
+    shared = {corpus.kind: corpus.identity, "backbone": backbone.identity}
     own = {name: handle.identity for name, handle in made.handles.items()}
     order = [*shared, *own]
     last = order.index(artifact.key.kind)

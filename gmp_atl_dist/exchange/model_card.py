@@ -11,6 +11,7 @@ import json
 from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.exchange.card_facts import CardFacts
 from gmp_atl_dist.records import DEFAULT_CHANNEL, Channel
+from gmp_atl_dist.report.content import CorpusContent
 
 _STAGES = {
     "finetune": "a speech-emotion classifier: a HuBERT that was retrained on multi-scale pseudo-labels "
@@ -174,10 +175,29 @@ def _data(facts: CardFacts) -> str:
         f"{corpus.num_speakers} speakers, {corpus.hours:.3g} h in total ({classes}; {genders}). "
         f"{len(corpus.dropped)} recordings were left out as unusable. The training set of the stage that "
         f"made this model has {facts.training_set.describe()}.\n\n"
+        f"{_sources(corpus)}"
         "**The licence of the corpus is not known to the software that wrote this card.** Neither is the "
         "licence of the base model. Both may restrict the use and the sharing of this model. Check them "
         "before you share it."
     )
+
+
+def _sources(corpus: CorpusContent) -> str:
+    """A line for each of several corpora."""
+    if not corpus.sources:
+        return ""
+    lines = [
+        f"- {s.name} ({s.role}): {s.num_utterances} utterances, {s.hours:.3g} h; language "
+        f"{_line(s.language) or 'not stated'}; licence, as the configuration states it: "
+        f"{_line(s.licence) or 'not stated'}"
+        for s in corpus.sources
+    ]
+    counted = "The figures above are of the labelled sources together. The sources:"
+    return "\n".join([counted, "", *lines, "", ""])
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _protocol(facts: CardFacts) -> str:

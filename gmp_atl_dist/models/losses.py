@@ -123,7 +123,7 @@ def feature_penalty_sum(
     return (square_BT.masked_fill(~valid_BT, 0.0) * weight_BT).sum(), weight_BT.float().sum()
 
 
-def balanced_class_weights(counts: Sequence[int]) -> Tensor:
+def balanced_class_weights(counts: Sequence[float]) -> Tensor:
     """n / (K * count) per class, float32: scikit-learn's ``class_weight='balanced'``.
 
     A class without an example gets weight 0, which is never read.

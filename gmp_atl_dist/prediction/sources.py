@@ -13,18 +13,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from gmp_atl_dist.corpora.unlabelled import AUDIO_SUFFIXES
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.prediction.path_lists import LIST_SUFFIXES, listed_paths
 from gmp_atl_dist.store.filesystem import Store
 
-AUDIO_SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in (
-        *("wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc"),
-        *("au", "snd", "caf", "w64", "rf64", "sph", "nist"),
-    )
-)
-"""Files of a folder with another suffix are left out. A file that is named itself may have any."""
 _S3 = "s3://"
 
 

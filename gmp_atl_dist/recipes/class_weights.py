@@ -45,7 +45,7 @@ def check_emotions(
 def class_weights(
     utterances: Utterances, classes: tuple[str, ...], attribute: str, balanced: bool
 ) -> torch.Tensor:
-    """float32 [classes]: inverse frequencies in the training set with mean 1 over utterances, or ones."""
+    """float32 [classes]: inverse frequencies of what training draws, with mean 1 over utterances, or ones."""
     if not balanced:
         return torch.ones(len(classes))
-    return balanced_class_weights(utterances.counts(attribute, classes))
+    return balanced_class_weights(utterances.drawn(attribute, classes))

@@ -47,7 +47,7 @@ class FinetuneRecipe(Recipe):
         with_margin = config.loss == AM_SOFTMAX
         self._accuracy_name = "accuracy_with_margin" if with_margin else "training_accuracy"
         self.corpus = corpus
-        self.utterances = training_utterances(corpus, training)
+        self.utterances = training_utterances(corpus, training.with_emotions(self.name))
         self.selection = Utterances(corpus, selection_speakers, selection_utterances)
         self._retrained = retrained
         self._emotions = read_emotions(corpus)

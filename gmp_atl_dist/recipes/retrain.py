@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from gmp_atl_dist.audio import num_frames
-from gmp_atl_dist.config import FramePredictionConfig
+from gmp_atl_dist.config import FramePredictionConfig, RetrainConfig
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.models.losses import IGNORED_LABEL, feature_penalty_sum, frame_prediction_sums
@@ -51,6 +51,8 @@ class RetrainRecipe(Recipe):
         self._config = config
         self.corpus = training.corpus
         self.utterances = training_utterances(training.corpus, training.training_speakers)
+        if isinstance(config, RetrainConfig):
+            self.unlabelled_share = config.unlabelled_share
         self._uses_unmasked = config.masked and config.unmasked_weight > 0
         unmasked = (config.unmasked_weight,) if self._uses_unmasked else ()
         self.factors = (1.0, config.feature_penalty, *unmasked)

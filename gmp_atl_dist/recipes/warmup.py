@@ -33,7 +33,7 @@ class WarmupRecipe(Recipe):
         self.optim = config
         self._config = config
         self.corpus = corpus
-        self.utterances = training_utterances(corpus, training)
+        self.utterances = training_utterances(corpus, training.with_emotions(self.name))
         self.factors = (1 - config.gender_weight, config.gender_weight)
         self._backbone = backbone
         self._emotions = read_emotions(corpus)

@@ -8,10 +8,16 @@ environment: the same run gives the same bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
-from pydantic import Field, JsonValue, model_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from gmp_atl_dist import metrics
 from gmp_atl_dist.metrics import Spread
@@ -113,8 +119,25 @@ class DroppedItem(Content):
     reason: str
 
 
+class SourceContent(Content):
+    """One of several corpora: what it holds, and what its configuration says of it."""
+
+    name: str
+    role: str
+    language: str = ""
+    licence: str = ""
+    weight: float = 1.0
+    num_utterances: Count
+    hours: float
+    num_speakers: Count
+
+
 class CorpusContent(Content):
-    """The corpus after classes were merged and bad recordings were dropped."""
+    """The corpus after classes were merged and bad recordings were dropped.
+
+    Of several corpora, it counts the labelled ones together. ``sources`` has each one, the unlabelled ones
+    included; it is left out of the JSON if there is one corpus only.
+    """
 
     adapter: str
     num_utterances: Count
@@ -123,6 +146,12 @@ class CorpusContent(Content):
     per_class: dict[str, Count]
     per_gender: dict[str, Count]
     dropped: tuple[DroppedItem, ...] = ()
+    sources: tuple[SourceContent, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_no_sources(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = handler(self)
+        return values if self.sources else {k: v for k, v in values.items() if k != "sources"}
 
 
 class ReportContent(Content):
@@ -195,7 +224,7 @@ class ReportContent(Content):
         # The level alone: a later release may word the sentences in another way.
         if averaged.verdict.level != self.pooled.verdict.level:
             raise ValueError(f"pooled: the verdict on these scores is {averaged.verdict.level!r}")
-        for kind in ("speakers", "genders"):
+        for kind in ("speakers", "genders", "corpora"):
             self._check_groups(kind, getattr(self.groups, kind))
         if self.predictions.utterances:
             self._check_predictions()

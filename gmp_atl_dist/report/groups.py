@@ -1,4 +1,4 @@
-"""Scores of groups of test speakers: each speaker, each gender. A part of ``report.json``."""
+"""Scores of groups of test speakers: each speaker, gender and corpus. A part of ``report.json``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from gmp_atl_dist import metrics
 from gmp_atl_dist.metrics import Intervals
@@ -17,11 +17,11 @@ from gmp_atl_dist.report.protocol import Content
 
 
 class GroupContent(Content):
-    """The scores of a speaker or of a gender.
+    """The scores of a speaker, a gender, or one of several corpora.
 
     ``recalls`` follow the class list; None for a class without a test utterance of the group. ``uar``
     is the mean of the others, because a speaker need not have recorded every emotion. ``gender`` is
-    that of a speaker. ``intervals`` are given for genders that have every class.
+    that of a speaker. ``intervals`` are given for genders and corpora that have every class.
     """
 
     name: str
@@ -90,10 +90,19 @@ def _scores(confusion: Matrix) -> dict[str, object]:
 
 
 class GroupsContent(Content):
-    """All test speakers, lowest UAR first, and the genders, by name. Over all folds."""
+    """All test speakers, lowest UAR first, and the genders and corpora, by name. Over all folds.
+
+    ``corpora`` is empty, and left out of the JSON, unless a run has several.
+    """
 
     speakers: tuple[GroupContent, ...] = ()
     genders: tuple[GroupContent, ...] = ()
+    corpora: tuple[GroupContent, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_no_corpora(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        values = handler(self)
+        return values if self.corpora else {k: v for k, v in values.items() if k != "corpora"}
 
     @classmethod
     def of(
@@ -107,8 +116,13 @@ class GroupsContent(Content):
         samples: int,
         confidence: float,
         seed: int,
+        corpora: Sequence[str] = (),
     ) -> GroupsContent:
-        """Score predictions: one class index, speaker and gender per utterance."""
+        """Score predictions: one class index, speaker and gender per utterance.
+
+        Args:
+            corpora: the corpus of each utterance, if there are several.
+        """
         gender_of = dict(zip(speakers, genders, strict=True))
         bootstrap = {"samples": samples, "confidence": confidence, "seed": seed}
 
@@ -127,5 +141,9 @@ class GroupsContent(Content):
                 for name in sorted(set(genders))
                 # A table of one row that says "unknown" says nothing.
                 if set(genders) != {UNKNOWN_GENDER}
+            ),
+            corpora=tuple(
+                GroupContent.of(name, *rows(corpora, name), num_classes, bootstrap=bootstrap)
+                for name in sorted(set(corpora))
             ),
         )

@@ -27,6 +27,11 @@ _PRETRAINED: dict[ProtocolName, str] = {
     "peek": "The pretraining from which they start also used the audio of the test speakers.",
     "speaker_dependent": "The same holds for the pretraining from which they start.",
 }
+_UNLABELLED = (
+    "Clustering and retraining, and pretraining if there was one, also used speech without emotion labels. "
+    "No fold tests on it, and no recording of it is in a labelled source. Whether a test speaker also speaks "
+    "there, in other recordings, is not known."
+)
 _SELECTED: dict[SelectionRule, str] = {
     "last": "No epoch was selected: the last one is reported.",
     "valid": "The epoch was selected on validation speakers, who are in neither the training set nor "
@@ -90,7 +95,12 @@ class Protocol(Content):
 
     @classmethod
     def of(
-        cls, name: ProtocolName, selection: SelectionRule, *, pretrained: bool = False
+        cls,
+        name: ProtocolName,
+        selection: SelectionRule,
+        *,
+        pretrained: bool = False,
+        unlabelled: bool = False,
     ) -> Protocol:
         """The protocol in plain words.
 
@@ -98,6 +108,7 @@ class Protocol(Content):
             name: the protocol.
             selection: how the epoch was selected.
             pretrained: whether this run pretrained the model from random weights.
+            unlabelled: whether it used speech of unlabelled sources.
 
         Raises:
             ValueError: the epoch was selected on test speakers and the protocol is not ``peek``, or
@@ -111,6 +122,8 @@ class Protocol(Content):
         usage = _USAGE[name]
         if pretrained:
             usage = f"{usage} {_PRETRAINED[name]}"
+        if unlabelled:
+            usage = f"{usage} {_UNLABELLED}"
         within = name == "speaker_dependent" and selection == "valid"
         selected = _SELECTED_WITHIN if within else _SELECTED[selection]
         return cls(name=name, statement=f"{usage} {selected}", warning=_WARNINGS[name])

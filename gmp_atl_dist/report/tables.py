@@ -56,10 +56,10 @@ def stored_predictions_csv(content: ReportContent) -> bytes:
 
 
 def scores_csv(content: ReportContent) -> bytes:
-    """One line per score: of all test utterances, and of each fold, class, gender and speaker.
+    """One line per score: of all test utterances, and of each fold, class, corpus, gender and speaker.
 
-    Values are fractions. ``classes`` says how many a mean over classes has; that of a speaker or gender
-    has only the classes with a test utterance. ``low`` and ``high`` limit the
+    Values are fractions. ``classes`` says how many a mean over classes has; that of a corpus, speaker
+    or gender has only the classes with a test utterance. ``low`` and ``high`` limit the
     bootstrap interval, where there is one.
     """
     header = ["scope", "name", "score", "value", "low", "high", "utterances", "classes"]
@@ -79,6 +79,7 @@ def _score_rows(content: ReportContent) -> Iterator[list[object]]:
         scores = pooled.scores
         yield ["class", name, "recall", f"{scores.recalls[i]:.6f}", "", "", scores.support[i], ""]
     for scope, groups in (
+        ("corpus", content.groups.corpora),
         ("gender", content.groups.genders),
         ("speaker", content.groups.speakers),
     ):

@@ -154,10 +154,14 @@ def plan_of(
 
 def _hours(config: RunConfig, corpus: Artifact, fold: Fold) -> tuple[float, float, float]:
     """Seconds of audio of the training speakers, of all whose audio is used, and of the test speakers."""
-    every = fold.transductive_speakers() if config.folds.trains_on_test_audio else None
-    training = fold.training_speakers()
+    leaky = config.folds.trains_on_test_audio
+    every = fold.transductive_speakers() if leaky else fold.pseudo_label_speakers()
     tested = Utterances(corpus, fold.test_speakers, fold.utterance_ids("test"))
-    return _audio_s(corpus, training), _audio_s(corpus, every or training), _seconds(tested)
+    return (
+        _audio_s(corpus, fold.training_speakers()),
+        _audio_s(corpus, every),
+        _seconds(tested),
+    )
 
 
 def _audio_s(corpus: Artifact, training: TrainingSpeakers) -> float:

@@ -40,7 +40,7 @@ def named(config: RunConfig, file: str | os.PathLike[str]) -> RunConfig:
     name = config.runtime.run_name
     if name == _UNNAMED or not _is_valid(name):
         name = f"{config_name(file)}-{science[:8]}"
-    corpus = without_secrets(config.runtime.corpus)
+    corpus = corpus_place(config.runtime)
     other = f"{name[:90]}-{digest([science, corpus])[:8]}"
     # A store that does not answer is reported by the run itself.
     with suppress(GmpAtlError):
@@ -59,8 +59,22 @@ def named(config: RunConfig, file: str | os.PathLike[str]) -> RunConfig:
 def belongs_to(record: RunRecord, science: str, corpus: str) -> bool:
     """Whether ``record`` is of a run with this digest of the science and this corpus."""
     runtime = record.configuration.get("runtime")
-    known = runtime.get("corpus") if isinstance(runtime, dict) else None
+    known = None
+    if isinstance(runtime, dict):
+        sources = runtime.get("corpora")
+        known = (
+            str(dict(sorted(sources.items())))
+            if isinstance(sources, dict) and sources
+            else runtime.get("corpus")
+        )
     return record.fingerprint == science and known == corpus
+
+
+def corpus_place(runtime: RuntimeConfig) -> str:
+    """Where the corpus lies, or each of several, as :func:`belongs_to` compares it."""
+    if not runtime.corpora:
+        return without_secrets(runtime.corpus)
+    return str({name: without_secrets(place) for name, place in sorted(runtime.corpora.items())})
 
 
 def find_record(config: RunConfig, store: Store) -> RunRecord | None:
@@ -68,7 +82,7 @@ def find_record(config: RunConfig, store: Store) -> RunRecord | None:
 
     A damaged record is passed over.
     """
-    science, corpus = digest(config.science()), without_secrets(config.runtime.corpus)
+    science, corpus = digest(config.science()), corpus_place(config.runtime)
     found = [record for record in read_runs(store) if record.fingerprint == science]
     found.sort(key=lambda r: (belongs_to(r, science, corpus), started_s(r)))
     return found[-1] if found else None

@@ -18,8 +18,8 @@ from gmp_atl_dist.store.checkpoints import Checkpoints
 
 Clock = Callable[[], float]
 
-_FIRST, _LAST_SHARED = "ingest", "backbone"
-"""When it is done, all stages of the run have a fingerprint, so that those done before are known."""
+_CORPUS, _LAST_SHARED = ("combine", "ingest"), "backbone"
+"""When these are done, all stages of the run have a fingerprint, so that those done before are known."""
 
 
 class RunProgress:
@@ -111,8 +111,9 @@ class RunProgress:
         self._left = [planned for planned in self._left if planned.label != stage.label]
         if not stage.fold_name:
             self._shared[stage.name] = artifact
-        if stage.name == _LAST_SHARED and _FIRST in self._shared:
-            self._plan(self._shared[_FIRST])
+        corpus = next((self._shared[name] for name in _CORPUS if name in self._shared), None)
+        if stage.name == _LAST_SHARED and corpus is not None:
+            self._plan(corpus)
             self._announce()
 
     def _plan(self, corpus: Artifact) -> None:

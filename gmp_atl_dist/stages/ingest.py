@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -24,8 +24,9 @@ from gmp_atl_dist.config import CorpusConfig, Json, digest, hashed
 from gmp_atl_dist.corpora.addresses import in_reading_order
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.checks import refuse_too_many_bad
-from gmp_atl_dist.corpora.recordings import CANNOT_BE_USED, Recordings, problem_of
+from gmp_atl_dist.corpora.recordings import CANNOT_BE_USED, Recording, Recordings, problem_of
 from gmp_atl_dist.corpora.same_audio import same_samples
+from gmp_atl_dist.corpora.vad import LONGEST_S, SpeechCut, segment_id
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import (
     AUDIO_SCHEMA,
@@ -69,9 +70,17 @@ class Ingest(Stage):
     source: Store
     read: Callable[[CorpusConfig, Store], CorpusListing] = read_corpus
     """Lists the corpus; called when the listing is first needed."""
+    source_name: str = ""
+    """Of one of several corpora. Part of the stage's name only."""
+    cut: SpeechCut | None = None
+    """How long recordings are cut; None: they are refused."""
 
     kind: ClassVar[str] = "ingest"
     identity_is_fingerprint: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.source_name}" if self.source_name else self.kind
 
     @cached_property
     def listing(self) -> CorpusListing:
@@ -86,7 +95,8 @@ class Ingest(Stage):
         return self.settings() | {"listing": self.listing.stamp}
 
     def settings(self) -> dict[str, Json]:
-        return {"corpus": hashed(self.config)}
+        cut: dict[str, Json] = {"vad": asdict(self.cut)} if self.cut else {}
+        return {"corpus": hashed(self.config), **cut}
 
     def inputs(self) -> Mapping[str, Artifact]:
         return {}
@@ -101,7 +111,7 @@ class Ingest(Stage):
             context.tags(self),
             tasks,
             _Decoder,
-            _DecoderArgument(self.source, context.store, self.key, self.config),
+            _DecoderArgument(self.source, context.store, self.key, self.config, self.cut),
             context.settings.ingest,
             outputs=lambda name: [name],
         )
@@ -225,6 +235,7 @@ class _DecoderArgument:
     store: Store
     key: ArtifactKey
     config: CorpusConfig
+    cut: SpeechCut | None = None
 
 
 class _Decoder:
@@ -237,7 +248,10 @@ class _Decoder:
     def __init__(self, argument: _DecoderArgument) -> None:
         self._argument = argument
         self._out = ArtifactWriter(argument.store, argument.key)
-        self._recordings = Recordings(argument.source, argument.config)
+        config = argument.config
+        if argument.cut is not None:
+            config = config.model_copy(update={"max_s": LONGEST_S})
+        self._recordings = Recordings(argument.source, config)
 
     def __call__(self, task: Task) -> str:
         rows: list[dict[str, object]] = []
@@ -246,12 +260,16 @@ class _Decoder:
         for values in json.loads(task.payload):
             utterance = Utterance(**values)
             try:
-                recording = self._recordings.read(utterance)
+                for one, recording in self._read(utterance):
+                    rows.append(_row(one, recording.pcm16, task.name, len(rows)))
+                    measures.append(measures_of(recording.pcm16, recording.header))
             except CANNOT_BE_USED as e:
                 problems.append(problem_of(utterance, e))
-                continue
-            rows.append(_row(utterance, recording.pcm16, task.name, len(rows)))
-            measures.append(measures_of(recording.pcm16, recording.header))
+        if self._argument.cut is not None:
+            # Ids of segments may sort in another way than those of their recordings.
+            order = sorted(range(len(rows)), key=lambda i: str(rows[i]["utterance_id"]))
+            rows = [{**rows[i], "row": number} for number, i in enumerate(order)]
+            measures = [measures[i] for i in order]
         table = pa.Table.from_pylist(rows, schema=AUDIO_SCHEMA)
         # Before the part: a part that is there has its measures.
         measured = AudioTable.of([str(row["utterance_id"]) for row in rows], measures)
@@ -265,6 +283,20 @@ class _Decoder:
             row_group_rows=_ROW_GROUP_ROWS,
         )
         return receipts_json([receipt])
+
+    def _read(self, utterance: Utterance) -> list[tuple[Utterance, Recording]]:
+        """The utterance; of a long recording that is cut, each of its utterances."""
+        whole, cut = self._recordings.read(utterance), self._argument.cut
+        spans = [] if cut is None else cut.spans(whole.pcm16)
+        if spans in ([], [(0, len(whole.pcm16))]):
+            return [(utterance, whole)]
+        return [
+            (
+                replace(utterance, utterance_id=segment_id(utterance.utterance_id, start, end)),
+                replace(whole, pcm16=whole.pcm16[start:end]),
+            )
+            for start, end in spans
+        ]
 
 
 def _row(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.folds import Grouped, names_utterances, plan_folds, read_fold_lists
-from gmp_atl_dist.records import Fold
+from gmp_atl_dist.records import Fold, source_of
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import one_of_each_group, utterance_groups
 from gmp_atl_dist.store.readers import read_utterances
+from gmp_atl_dist.store.sources import read_sources
 
 MANY_FOLDS = 20
 """From so many folds on, a plan says what they cost."""
@@ -30,15 +32,41 @@ def folds_of_listing(config: RunConfig, utterances: Sequence[Grouped]) -> tuple[
 def folds_of_corpus(config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
     """The folds of a sealed corpus.
 
+    Unlabelled speech is on no side of a fold. Its speakers are added to each one, without people whom the
+    fold tests or validates on.
+
     Raises:
         ConfigError: ``[folds]`` does not fit the corpus.
         CorpusError: the corpus or the lists do not give folds.
     """
+    groups: Sequence[Grouped]
     if names_utterances(config.folds):
-        return folds_of_listing(config, read_utterances(corpus))
-    if config.folds.k is not None:
-        return folds_of_listing(config, utterance_groups(corpus))
-    return folds_of_listing(config, one_of_each_group(corpus))
+        groups = read_utterances(corpus)
+    elif config.folds.k is not None:
+        groups = utterance_groups(corpus)
+    else:
+        groups = one_of_each_group(corpus)
+    unlabelled = {source.name: source for source in read_sources(corpus) if not source.labelled}
+    if not unlabelled:
+        return folds_of_listing(config, groups)
+    # Each with the same person in a labelled source, as far as one is known.
+    twins = {
+        u.speaker: unlabelled[source_of(u.speaker)].twin(u.speaker)
+        for u in groups
+        if source_of(u.speaker) in unlabelled
+    }
+    folds = folds_of_listing(config, [u for u in groups if u.speaker not in twins])
+    return tuple(
+        replace(
+            fold,
+            unlabelled_speakers=tuple(
+                speaker
+                for speaker, twin in twins.items()
+                if twin not in (*fold.test_speakers, *fold.valid_speakers)
+            ),
+        )
+        for fold in folds
+    )
 
 
 def cost_warning(config: RunConfig, num_folds: int) -> str | None:

@@ -14,8 +14,14 @@ from typing import ClassVar
 
 from gmp_atl_dist import __version__
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
-from gmp_atl_dist.config import CorpusConfig, EvaluateConfig, Json, RunConfig
-from gmp_atl_dist.records import GENDERS, UNKNOWN_GENDER, Split, StoredUtterance
+from gmp_atl_dist.config import EvaluateConfig, Json, RunConfig, SourceConfig
+from gmp_atl_dist.records import (
+    GENDERS,
+    UNKNOWN_GENDER,
+    Split,
+    StoredUtterance,
+    source_of,
+)
 from gmp_atl_dist.report.calibration import Calibration
 from gmp_atl_dist.report.content import (
     LARGEST_CLUSTER_SHARE,
@@ -27,6 +33,7 @@ from gmp_atl_dist.report.content import (
     PooledContent,
     ReportContent,
     Selection,
+    SourceContent,
 )
 from gmp_atl_dist.report.groups import GroupsContent
 from gmp_atl_dist.report.protocol import Protocol, SelectionRule
@@ -70,7 +77,7 @@ class Report(Stage):
         return {"configuration": self.config.science(), "folds": [f.fold.name for f in self.folds]}
 
     def inputs(self) -> Mapping[str, Handle]:
-        handles: dict[str, Handle] = {"ingest": self.corpus, "backbone": self.backbone}
+        handles: dict[str, Handle] = {self.corpus.kind: self.corpus, "backbone": self.backbone}
         for fold in self.folds:
             for name, handle in fold.handles.items():
                 handles[f"{fold.fold.name}/{name}"] = handle
@@ -94,7 +101,7 @@ class Report(Stage):
         folds = [self._fold(f, utterances) for f in self.folds]
         found = predictions_of(self.folds)
         predictions = [p for _, p in found]
-        corpus = corpus_content(config.corpus, self.corpus)
+        corpus = corpus_content(config, self.corpus)
         # Labels of test utterances exist only where clustering was allowed to use test audio.
         leaky = config.folds.trains_on_test_audio
         return ReportContent(
@@ -107,7 +114,7 @@ class Report(Stage):
                 self._outcome(predictions), [f.outcome for f in folds], classes
             ),
             calibration=_calibration(predictions, classes),
-            groups=_groups(predictions, classes, config.evaluate),
+            groups=_groups(predictions, classes, config.evaluate, by_corpus=bool(config.corpora)),
             errors=error_contents(
                 found, classes, self.corpus, {f.fold.name: f for f in self.folds} if leaky else {}
             ),
@@ -122,8 +129,11 @@ class Report(Stage):
                 if hasattr(section, "seed") and name not in config.not_science
             },
             versions={"gmp_atl_dist": __version__} | {name: version(name) for name in _VERSIONS_OF},
-            stages=("ingest", "backbone", *(self.folds[0].handles if self.folds else ())),
-            artefacts={"ingest": self.corpus.identity, "backbone": self.backbone.identity},
+            stages=(self.corpus.kind, "backbone", *(self.folds[0].handles if self.folds else ())),
+            artefacts={
+                self.corpus.kind: self.corpus.identity,
+                "backbone": self.backbone.identity,
+            },
         )
 
     def _fold(
@@ -190,17 +200,42 @@ def outcome_of(
     )
 
 
-def corpus_content(config: CorpusConfig, corpus: Artifact) -> CorpusContent:
-    """Counts of an ``ingest`` artefact."""
+def corpus_content(config: RunConfig, corpus: Artifact) -> CorpusContent:
+    """Counts of a corpus: of several, those of the labelled ones together, and of each one."""
     utterances = read_utterances(corpus)
+    adapters = [config.corpus.adapter]
+    sources: list[SourceContent] = []
+    if config.corpora:
+        of_source: dict[str, list[StoredUtterance]] = {s.name: [] for s in config.corpora}
+        for u in utterances:
+            of_source[source_of(u.utterance_id)].append(u)
+        sources = [_source_content(s, of_source[s.name]) for s in config.corpora]
+        labelled = [s for s in config.corpora if s.is_labelled]
+        adapters = list(dict.fromkeys(s.adapter for s in labelled))
+        names = {s.name for s in labelled}
+        utterances = tuple(u for u in utterances if source_of(u.utterance_id) in names)
     return CorpusContent(
-        adapter=config.adapter,
+        adapter=", ".join(adapters),
         num_utterances=len(utterances),
         hours=sum(u.num_samples for u in utterances) / SAMPLE_RATE_HZ / 3600,
         num_speakers=len({u.speaker for u in utterances}),
         per_class=_counts(read_emotions(corpus), [u.emotion for u in utterances]),
         per_gender=_per_gender(utterances),
         dropped=tuple(DroppedItem(item=p.item, reason=p.reason) for p in corpus.manifest.problems),
+        sources=tuple(sources),
+    )
+
+
+def _source_content(config: SourceConfig, utterances: Sequence[StoredUtterance]) -> SourceContent:
+    return SourceContent(
+        name=config.name,
+        role=config.role,
+        language=config.language,
+        licence=config.licence,
+        weight=config.weight,
+        num_utterances=len(utterances),
+        hours=sum(u.num_samples for u in utterances) / SAMPLE_RATE_HZ / 3600,
+        num_speakers=len({u.speaker for u in utterances}),
     )
 
 
@@ -225,7 +260,11 @@ def _calibration(predictions: Sequence[Prediction], classes: Sequence[str]) -> C
 
 
 def _groups(
-    predictions: Sequence[Prediction], classes: Sequence[str], config: EvaluateConfig
+    predictions: Sequence[Prediction],
+    classes: Sequence[str],
+    config: EvaluateConfig,
+    *,
+    by_corpus: bool,
 ) -> GroupsContent:
     return GroupsContent.of(
         [classes.index(p.emotion) for p in predictions],
@@ -236,6 +275,7 @@ def _groups(
         samples=config.bootstrap_samples,
         confidence=config.confidence,
         seed=config.seed,
+        corpora=[source_of(p.speaker) for p in predictions] if by_corpus else (),
     )
 
 
@@ -250,7 +290,10 @@ def protocol_of(config: RunConfig) -> Protocol:
     """The protocol of a configuration."""
     side = selection_side(config.finetune, config.folds)
     pretrained = config.pretrain.iterations > 0
-    return Protocol.of(config.folds.protocol, _rule(side), pretrained=pretrained)
+    unlabelled = any(not source.is_labelled for source in config.corpora)
+    return Protocol.of(
+        config.folds.protocol, _rule(side), pretrained=pretrained, unlabelled=unlabelled
+    )
 
 
 def _curves(trained: Artifact) -> dict[str, tuple[Point, ...]]:

@@ -9,6 +9,8 @@ from gmp_atl_dist.report.audio_content import AudioContent, audit_of
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import read_audio_measures, read_utterances
 
+_UNLABELLED = "no label"
+
 
 def audio_content(corpus: Artifact, config: AuditConfig) -> AudioContent | None:
     """The audit of an ``ingest`` artefact; None if an earlier release made it, which measured nothing."""
@@ -16,7 +18,8 @@ def audio_content(corpus: Artifact, config: AuditConfig) -> AudioContent | None:
     if stored is None:
         return None
     utterances = read_utterances(corpus)
-    emotion_of = {u.utterance_id: u.emotion for u in utterances}
-    table = AudioTable.concatenated(map(AudioTable.from_json, stored)).only(emotion_of)
+    emotion_of = {u.utterance_id: u.emotion or _UNLABELLED for u in utterances}
+    tables = (AudioTable.from_json(data, prefix) for prefix, data in stored)
+    table = AudioTable.concatenated(tables).only(emotion_of)
     same = same_samples(utterances, (u.audio_sha256 for u in utterances))
     return audit_of(table, emotion_of, config, same.copies)

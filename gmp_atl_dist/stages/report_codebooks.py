@@ -48,7 +48,9 @@ def codebook_contents(
     for row, about in _labelled(corpus, labels):
         for scale, ids in enumerate(row.ids):
             counts_N = np.bincount(ids, minlength=ends[scale])
-            emotion_CN[scale][emotions.index(about.emotion)] += counts_N
+            # Unlabelled speech has none.
+            if about.emotion in emotions:
+                emotion_CN[scale][emotions.index(about.emotion)] += counts_N
             if about.gender in GENDERS:
                 gender_CN[scale][GENDERS.index(about.gender)] += counts_N
             speaker_CN[scale][speakers[about.speaker]] += counts_N
@@ -60,10 +62,12 @@ def codebook_contents(
             contents.append(
                 CodebookContent.of(
                     book.layer,
-                    by_emotion.sum(axis=0).tolist(),
+                    speaker_CN[number][:, own].sum(axis=0).tolist(),
                     scale=number,
                     group=book.group,
-                    emotion=metrics.cluster_quality_from_joint(by_emotion),
+                    emotion=metrics.cluster_quality_from_joint(by_emotion)
+                    if by_emotion.any()
+                    else None,
                     gender=metrics.cluster_quality_from_joint(by_gender)
                     if by_gender.any()
                     else None,
@@ -84,9 +88,10 @@ def timelines(
     """Labels of the first utterance of each of a few emotions; at most ten seconds each."""
     scales = books_by_scale(books)
     by_emotion: dict[str, TimelineContent] = {}
-    most = min(_MOST_TIMELINES, len(read_emotions(corpus)))
+    emotions = read_emotions(corpus)
+    most = min(_MOST_TIMELINES, len(emotions))
     for row, about in _labelled(corpus, labels):
-        if about.emotion not in by_emotion:
+        if about.emotion in emotions and about.emotion not in by_emotion:
             by_emotion[about.emotion] = TimelineContent(
                 utterance_id=row.utterance_id,
                 emotion=about.emotion,

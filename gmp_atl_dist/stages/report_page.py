@@ -50,11 +50,11 @@ def _clips(content: ReportContent, report: Artifact, record: RunRecord) -> Mappi
 
 def _corpus(content: ReportContent, report: Artifact, record: RunRecord) -> Artifact | None:
     for stage in record.stages:
-        if stage.kind != "ingest":
+        if stage.kind not in content.artefacts or stage.kind == "backbone":
             continue
-        found = find_artifact(report.store, ArtifactKey("ingest", stage.fingerprint))
+        found = find_artifact(report.store, ArtifactKey(stage.kind, stage.fingerprint))
         # A run may have been repeated with other recordings; the audio must be that of this report.
-        if found is not None and found.identity == content.artefacts["ingest"]:
+        if found is not None and found.identity == content.artefacts[stage.kind]:
             return found
     return None
 

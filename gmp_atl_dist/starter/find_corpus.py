@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from gmp_atl_dist.audio import read_header
 from gmp_atl_dist.config import CorpusConfig
-from gmp_atl_dist.corpora.audio_files import AudioFiles
+from gmp_atl_dist.corpora.audio_files import AudioBytes
 from gmp_atl_dist.corpora.audio_paths import is_absolute
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.delimited import column_names, find_delimiter
@@ -249,7 +249,7 @@ def _mean_s(source: Store, listing: CorpusListing) -> float:
     utterances = listing.utterances
     step = max(1, len(utterances) // _MOST_HEADERS)
     lengths: list[float] = []
-    files = AudioFiles(source)
+    files = AudioBytes(source)
     for u in utterances[::step]:
         if u.start_s is not None and u.end_s is not None:
             lengths.append(u.end_s - u.start_s)

@@ -23,6 +23,7 @@ from gmp_atl_dist.records import (
 )
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import INDEX_PART, artifact_id
+from gmp_atl_dist.store.sources import read_sources
 
 _NAMES = ("speaker", "gender", "emotion", "part")
 _COLUMNS = ("utterance_id", *_NAMES, "num_samples", "row")
@@ -138,6 +139,24 @@ class Utterances(Sequence[IndexRow]):
         ranks = np.empty(len(names), np.int64)
         ranks[np.argsort(np.array(names, dtype=object), kind="stable")] = np.arange(len(names))
         return ranks[coded.indices.to_numpy()]
+
+    def source_numbers(self, names: Sequence[str]) -> np.ndarray:
+        """int64 [utterances]: the number of the source of each among ``names``, by its part."""
+        coded = self._table["part"].combine_chunks()
+        if isinstance(coded, pa.ChunkedArray):
+            coded = coded.chunk(0)
+        own = [names.index(part.partition(".")[0]) for part in coded.dictionary.to_pylist()]
+        return np.array(own, np.int64)[coded.indices.to_numpy()]
+
+    def drawn(self, attribute: str, values: Sequence[str]) -> list[float]:
+        """How often a training draws each value, in any unit: counts, times the weights of sources."""
+        sources = read_sources(self._corpus)
+        if all(source.weight == 1 for source in sources):
+            return [float(count) for count in self.counts(attribute, values)]
+        weights = np.array([source.weight for source in sources])
+        weight_U = weights[self.source_numbers([source.name for source in sources])]
+        column = np.array(self._table[attribute].to_pylist(), dtype=object)
+        return [float(weight_U[column == value].sum()) for value in values]
 
     def counts(self, attribute: str, values: Sequence[str]) -> list[int]:
         """The number of utterances per value of a column: speaker, gender, emotion or part."""

@@ -31,6 +31,7 @@ from gmp_atl_dist.records import (
 )
 from gmp_atl_dist.store.artifact import Artifact, part_path
 from gmp_atl_dist.store.cache import LoadingCache
+from gmp_atl_dist.store.sources import locate, part_names
 
 INDEX_PART = "utterances"
 _AUDIO_CACHE_BYTES = 512 << 20
@@ -60,7 +61,7 @@ def read_channel(corpus: Artifact) -> Channel:
 
 
 def audio_part_names(corpus: Artifact) -> tuple[str, ...]:
-    return tuple(name for name in corpus.part_names if name != INDEX_PART)
+    return part_names(corpus, INDEX_PART)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class AudioPart:
 
 
 def read_audio_part(corpus: Artifact, name: str) -> AudioPart:
-    table = corpus.read_part(name, AUDIO_SCHEMA)
+    table = _read_part(corpus, name)
     pcm16 = table["pcm16"].combine_chunks()
     if isinstance(pcm16, pa.ChunkedArray):
         pcm16 = pcm16.chunk(0)
@@ -91,18 +92,33 @@ def audio_measures_name(part: str) -> str:
     return f"audio/{part}.json"
 
 
-def read_audio_measures(corpus: Artifact) -> list[bytes] | None:
-    """The measures of each audio part as stored; None where an earlier release made the artefact."""
-    names = [audio_measures_name(part) for part in audio_part_names(corpus)]
-    if any(f"files/{name}" not in corpus.receipts for name in names):
+def read_audio_measures(corpus: Artifact) -> list[tuple[str, bytes]] | None:
+    """The measures of each audio part as stored, and what the corpus puts before the ids in them.
+
+    None where an earlier release made an artefact.
+    """
+    places = [locate(corpus, part) for part in audio_part_names(corpus)]
+    files = [(source, held, audio_measures_name(own)) for source, held, own in places]
+    if any(f"files/{name}" not in held.receipts for _, held, name in files):
         return None
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        return list(pool.map(corpus.read_file, names))
+        stored = pool.map(lambda file: file[1].read_file(file[2]), files)
+        return [
+            ("" if source is None else f"{source.name}/", data)
+            for (source, _, _), data in zip(files, stored, strict=True)
+        ]
 
 
 def read_part_utterances(corpus: Artifact, name: str) -> tuple[StoredUtterance, ...]:
     """The utterances of an audio part, in the order of its rows; samples are not read."""
-    return utterances_from_table(corpus.read_part(name, AUDIO_SCHEMA, UTTERANCE_SCHEMA.names))
+    return utterances_from_table(_read_part(corpus, name, UTTERANCE_SCHEMA.names))
+
+
+def _read_part(corpus: Artifact, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Columns of an audio part, wherever it lies."""
+    source, artifact, own = locate(corpus, name)
+    table = artifact.read_part(own, AUDIO_SCHEMA, columns)
+    return table if source is None else source.table(table)
 
 
 def read_audio_rows(
@@ -113,16 +129,17 @@ def read_audio_rows(
     Raises:
         ArtifactError: the part cannot be read, or has fewer rows.
     """
-    with corpus.open_part(name, AUDIO_SCHEMA) as part:
+    source, artifact, own = locate(corpus, name)
+    with artifact.open_part(own, AUDIO_SCHEMA) as part:
         groups, first = _row_groups(part.metadata, start, stop)
         table = part.read_row_groups(groups, columns=list(columns))
     table = table.slice(start - first, stop - start)
     if table.num_rows != stop - start:
         raise ArtifactError(
-            f"{corpus.store.uri}/{corpus.key.prefix}/{part_path(name)} has {table.num_rows} of rows "
+            f"{artifact.store.uri}/{artifact.key.prefix}/{part_path(own)} has {table.num_rows} of rows "
             f"{start} to {stop}; run gmp-atl verify"
         )
-    return table
+    return table if source is None else source.table(table)
 
 
 def _row_groups(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[int], int]:

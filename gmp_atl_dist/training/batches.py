@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -31,10 +32,20 @@ from gmp_atl_dist.store.frontend import FrontendReader
 from gmp_atl_dist.store.index import IndexRow
 from gmp_atl_dist.store.readers import AudioReader
 
-_WINDOW_S = 3 * 3600.0
+WINDOW_S = 3 * 3600.0
 """The audio that is shuffled together: 350 MB of samples, which fit a reader's cache."""
 _BATCHES_PER_BUCKET = 8
 _UPDATES_AHEAD = 4
+
+
+class UpdatePlan(Protocol):
+    """Which utterances make up an update: :class:`BatchPlan`, or shares of sources (``mixture.py``)."""
+
+    batches_per_epoch: int
+
+    def batch(self, step: int) -> np.ndarray: ...
+    def micro_batches(self, step: int, count: int) -> list[np.ndarray]: ...
+    def epoch(self, step: int) -> int: ...
 
 
 class BatchPlan:
@@ -104,7 +115,7 @@ class BatchPlan:
         part_order = rng.permutation(len(parts))
         before = np.cumsum(audio[part_order]) - audio[part_order]
         part_window = np.empty(len(parts), np.int64)
-        part_window[part_order] = before // (_WINDOW_S * SAMPLE_RATE_HZ)
+        part_window[part_order] = before // (WINDOW_S * SAMPLE_RATE_HZ)
         window_U = part_window[part_U]
         order_U = np.lexsort((rng.random(len(window_U)), window_U))
         length_U = self._length_U[order_U]
@@ -165,7 +176,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        plan: BatchPlan,
+        plan: UpdatePlan,
         rows: Callable[[Sequence[int] | np.ndarray], tuple[IndexRow, ...]],
         reader: AudioReader,
         *,

@@ -33,7 +33,7 @@ from gmp_atl_dist.store.progress import (
 )
 from gmp_atl_dist.store.readers import AudioReader
 from gmp_atl_dist.tags import NO_TAGS, Tags
-from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
+from gmp_atl_dist.training.batches import Batch, BatchLoader, max_crop_samples
 from gmp_atl_dist.training.checkpoint import (
     CurvePoint,
     TrainingState,
@@ -46,6 +46,7 @@ from gmp_atl_dist.training.checkpoint import (
 from gmp_atl_dist.training.engine import Engine
 from gmp_atl_dist.training.meter import Meter, Smoothed
 from gmp_atl_dist.training.metrics_log import open_logs
+from gmp_atl_dist.training.mixture import plan_updates
 from gmp_atl_dist.training.recipe import Recipe
 from gmp_atl_dist.training.timing import Interval, TrainingPace
 from gmp_atl_dist.training.validation import validation_uar
@@ -120,9 +121,10 @@ class _Trainer:
         self._recipe = recipe = job.recipe
         self._config = recipe.optim
         max_samples = max_crop_samples(self._config.max_utterance_s)
-        plan = BatchPlan(
-            recipe.utterances.num_samples,
-            recipe.utterances.part_numbers,
+        plan = plan_updates(
+            recipe.corpus,
+            recipe.utterances,
+            recipe.unlabelled_share,
             batch_s=self._config.batch_s,
             max_samples=max_samples,
             seed=self._config.seed,

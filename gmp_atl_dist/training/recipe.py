@@ -45,6 +45,8 @@ class Recipe(ABC):
     utterances: Utterances
     selection: Sequence[IndexRow] = ()
     """The utterances on which each epoch is validated. If there are none, the last epoch is kept."""
+    unlabelled_share: float | None = None
+    """Of the audio of an update, where there are unlabelled sources; None: as much as they have."""
     factors: tuple[float, ...] = (1.0,)
     chance: float | None = None
     """What the accuracy of :attr:`Losses.hits` is without any knowledge."""

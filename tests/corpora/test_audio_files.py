@@ -32,7 +32,7 @@ from support.trees import recording
 from gmp_atl_dist.audio import decode_pcm16
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.addresses import Address, file_of, find_address
-from gmp_atl_dist.corpora.audio_files import AudioFiles, read_audio_bytes
+from gmp_atl_dist.corpora.audio_files import AudioBytes, read_audio_bytes
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.stages.ingest import plan_parts
@@ -72,7 +72,7 @@ def test_each_layout_gives_the_same_utterances(
     }
     assert all((u.start_s, u.end_s) == (None, None) for u in listing.utterances)
     audio = {s.id: s.audio for s in SAMPLES}
-    recordings = AudioFiles(store)
+    recordings = AudioBytes(store)
     # In the order of ids, which jumps between shards and back.
     for u in listing.utterances:
         assert recordings.read(u.path) == audio[u.utterance_id]
@@ -121,7 +121,7 @@ def test_neighbours_in_a_tar_shard_on_s3_need_one_request(
     store = Store.open(s3_server.new_uri())
     put_tars(store)
     paths = sorted((u.path for u in read(store, "webdataset").utterances), key=place)
-    recordings = AudioFiles(store)
+    recordings = AudioBytes(store)
     reads: list[int] = []
     plain = Store.open_input
 
@@ -335,7 +335,7 @@ def test_rows_of_a_large_row_group_are_read_in_any_order(tmp_path: Path) -> None
     pq.write_table(pa.table(rows), tmp_path / "x.parquet", row_group_size=60)
     store = Store.open(str(tmp_path))
     paths = [u.path for u in read(store, "huggingface").utterances]
-    recordings = AudioFiles(store)
+    recordings = AudioBytes(store)
     for row in (59, 0, 31, 17, 16, 60, 99, 3, 75, 74):
         assert recordings.read(paths[row]) == audio[row]
 
