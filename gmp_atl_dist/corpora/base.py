@@ -262,7 +262,7 @@ def read_corpus(
         utterances=tuple(kept),
         sizes={entry.path: entry.size for entry in used},
         stamp=stamp_of(used, kept),
-        emotions=labels.emotions,
+        emotions=emotions,
         problems=tuple(problems),
         num_bad=num_bad,
         num_ignored=labels.num_listed - len(labels.utterances),
