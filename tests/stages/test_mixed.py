@@ -240,6 +240,19 @@ def test_the_index_is_sorted_whatever_sources_are_called(corpora: Path, tmp_path
     assert len(index_rows(read_index(corpus), ids)) == len(ids) == 140
 
 
+def test_a_table_of_unlabelled_speech_needs_no_emotion(corpora: Path, tmp_path: Path) -> None:
+    (wav,) = list((corpora / "talks").rglob("*.wav"))[:1]
+    shutil.copyfile(wav, tmp_path / "a.wav")
+    (tmp_path / "manifest.csv").write_text("utt,path,speaker\ntalk1,a.wav,Anna\n")
+    document = mixed_config(corpora, tmp_path / "root").model_dump(mode="json")
+    document["corpora"][2] |= {"adapter": "table", "columns": {"id": "utt"}}
+    document["runtime"]["corpora"]["talks"] = str(tmp_path)
+    (*_, talks) = list_sources(RunConfig.model_validate(document))
+    (found,) = talks.utterances
+    assert (found.utterance_id, found.speaker) == ("talks/talk1", "talks/Anna")
+    assert (found.emotion, found.gender) == ("", "unknown")
+
+
 def same_people(corpora: Path, root: Path, **keys: object) -> tuple[RunConfig, Context]:
     """``talks`` is listed by an adapter that tells speakers of the names that ``acted`` and ``read`` have."""
     document = mixed_config(corpora, root, folds={"by": "speaker"}).model_dump(mode="json")
