@@ -120,7 +120,7 @@ def test_unknown_keys_and_wrong_values_are_named_at_once(gmp_atl: Run, config: P
         ("=3", "is not of the form a.b=c"),
         ("warmup.lr.x=3", "'lr' is a value, not a section"),
         ("warmup.lr=fast", "warmup.lr = 'fast': expected a number above 0"),
-        ("nowhere.lr=3", "nowhere: unknown section; known here: audit, cluster"),
+        ("nowhere.lr=3", "nowhere: unknown section; known here: audit, cluster, corpora"),
         ("extract.layers=[2]", "cluster.scales[1].layer: 3 is not in extract.layers [2]"),
         ("finetune.select=valid", None),
     ],

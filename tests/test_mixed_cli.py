@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from support.mixed import NAMES, mixed_config, write_corpora
 
+from gmp_atl_dist.cli import predict_ray
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config.file import load_config
 from gmp_atl_dist.corpora.names import corpus_name
 from gmp_atl_dist.doctor.corpus import check_corpus
+from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.runs.names import corpus_place, named
 from gmp_atl_dist.submit import name_of
 
@@ -68,12 +70,11 @@ def test_a_run_is_told_from_one_with_the_same_science_and_other_places(
     assert named(here, "mixed.toml").runtime.run_name.startswith("mixed-")
 
 
-def test_predict_on_several_corpora_says_what_to_name(
-    corpora: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = str(tmp_path / "artifacts" / "finetune" / ("0" * 64))
-    assert main(["predict", "--model", model, "--ray", *options(corpora)]) == 2
-    assert "the configuration has [[corpora]]" in capsys.readouterr().err
+def test_predict_on_several_corpora_says_what_to_name() -> None:
+    with pytest.raises(
+        ConfigError, match=r"the configuration has \[\[corpora\]\]; name the folder"
+    ):
+        predict_ray._experiment((), None, Path("mixed"), None)  # pyright: ignore[reportPrivateUsage]
 
 
 def test_the_shipped_file_is_printed_with_its_sources(capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,7 +80,11 @@ def _read(
             return read_corpus(config, store, gender_needed=gender_needed, every_class=False)
         inner = AudioFiles() if config.adapter == AUDIO_FILES else find_adapter(config.adapter)
         # Emotions are not read, so none can be renamed or left out.
-        plain = config.model_copy(update={"merge": {}, "ignore_other_emotions": False})
+        # The column that any table has stands in for that of emotions, which need not be there.
+        columns = {**config.columns, "emotion": config.columns.get("id", "id")}
+        plain = config.model_copy(
+            update={"merge": {}, "ignore_other_emotions": False, "columns": columns}
+        )
         listing = read_corpus(
             plain, store, gender_needed=False, adapter=Unlabelled(inner), every_class=False
         )

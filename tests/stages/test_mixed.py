@@ -25,7 +25,7 @@ from gmp_atl_dist.stages.base import Context, Handle, Stage
 from gmp_atl_dist.stages.evaluate import read_predictions
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.index import Utterances
+from gmp_atl_dist.store.index import Utterances, index_rows, read_index
 from gmp_atl_dist.store.readers import (
     AudioReader,
     audio_part_names,
@@ -223,6 +223,34 @@ def test_a_test_recording_in_unlabelled_speech_is_refused_by_name(
     assert "1 recordings are in a labelled source and in another" in error.value.message
     for name in ids:
         assert repr(name) in error.value.message
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_index_is_sorted_whatever_sources_are_called(corpora: Path, tmp_path: Path) -> None:
+    """'-' sorts before the '/' behind a name, and rows are found by bisection."""
+    document = mixed_config(corpora, tmp_path / "root").model_dump(mode="json")
+    for number, name in enumerate(("a", "a-b", "a_")):
+        document["corpora"][number]["name"] = name
+        document["runtime"]["corpora"][name] = document["runtime"]["corpora"].pop(NAMES[number])
+    config = RunConfig.model_validate(document)
+    corpus = corpus_of(config, context_of(tmp_path / "root", corpora, config))
+    ids = [u.utterance_id for u in read_utterances(corpus)]
+    assert ids == sorted(ids)
+    assert [source_of(ids[0]), source_of(ids[-1])] == ["a-b", "a_"]
+    assert len(index_rows(read_index(corpus), ids)) == len(ids) == 140
+
+
+def test_a_table_of_unlabelled_speech_needs_no_emotion(corpora: Path, tmp_path: Path) -> None:
+    (wav,) = list((corpora / "talks").rglob("*.wav"))[:1]
+    shutil.copyfile(wav, tmp_path / "a.wav")
+    (tmp_path / "manifest.csv").write_text("utt,path,speaker\ntalk1,a.wav,Anna\n")
+    document = mixed_config(corpora, tmp_path / "root").model_dump(mode="json")
+    document["corpora"][2] |= {"adapter": "table", "columns": {"id": "utt"}}
+    document["runtime"]["corpora"]["talks"] = str(tmp_path)
+    (*_, talks) = list_sources(RunConfig.model_validate(document))
+    (found,) = talks.utterances
+    assert (found.utterance_id, found.speaker) == ("talks/talk1", "talks/Anna")
+    assert (found.emotion, found.gender) == ("", "unknown")
 
 
 def same_people(corpora: Path, root: Path, **keys: object) -> tuple[RunConfig, Context]:
