@@ -54,6 +54,11 @@ def of_section(name: str, **keys: object) -> Change:
         (of_section("corpus", emotions=[]), "corpus.emotions: is needed with [[corpora]]"),
         (of_section("corpus", table="x.csv"), "corpus.table: is not used with [[corpora]]"),
         (of_section("cluster", balance="emotion"), "cluster.balance: 'emotion' needs the emotion"),
+        (of_section("folds", lists="lists"), "folds.lists: lists are of one corpus"),
+        (
+            of_section("folds", by="split", protocol="speaker_dependent"),
+            "folds.protocol: 'speaker_dependent' tells utterances of labelled speech apart",
+        ),
         (of_source(0, speakers_of="read"), "corpora[0].speakers_of: is for unlabelled sources"),
         (
             of_source(2, speakers_of="talks"),

@@ -184,6 +184,17 @@ def test_the_report_has_scores_per_corpus_and_what_each_source_is(mixed: Mixed) 
     assert "CC0-1.0" in page
 
 
+def test_the_audio_audit_covers_every_source(mixed: Mixed) -> None:
+    content = ReportContent.model_validate_json(mixed.report.read_file("report.json"))
+    assert content.audio is not None
+    utterances = read_utterances(mixed.corpus)
+    assert content.audio.num_utterances == len(utterances)
+    counts = {group.name: group.count for group in content.audio.emotions}
+    assert counts["no label"] == sum(u.emotion == "" for u in utterances) > 0
+    named = {name for m in content.audio.measures for name in (m.lowest_id, m.highest_id)}
+    assert named <= {u.utterance_id for u in utterances}
+
+
 def test_a_source_and_the_same_corpus_alone_share_one_artefact(mixed: Mixed) -> None:
     document = mixed.config.model_dump(mode="json")
     alone = {k: v for k, v in document["corpora"][0].items() if k in CorpusConfig.model_fields}
