@@ -14,7 +14,7 @@ from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.shipped import shipped_path
 
 pytest_plugins = ["support.pipeline_runs"]
-pytestmark = [pytest.mark.timeout(3600), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.nightly]
 
 TRAINED = ("warmup", "retrain", "finetune")
 KINDS = ("ingest", "combine", "backbone", *TRAINED, "extract", "cluster", "label", "evaluate")
