@@ -43,7 +43,7 @@ def test_a_small_training_set_is_cut_into_parts_that_outlast_the_warm_up(frames:
     assert parts >= min(8, frames)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_extraction_of_140_recordings_is_measured(data_root: Path, tmp_path: Path) -> None:
     if not (data_root / "nemo").is_dir():
         pytest.skip("the corpus nemo is not in the test data")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -53,13 +54,25 @@ while True:
 """
 
 
+OWNER = "GMP_ATL_TEST_OWNER"
+# Inherited by every launcher and head of this process. Another process may run jobs at the same time.
+os.environ[OWNER] = secrets.token_hex(8)
+
+
 def marked() -> list[psutil.Process]:
     """Processes of heads that a launcher of this test's environment started."""
     return [
         p
         for p in psutil.process_iter()
-        if local._mark_of(p) is not None and p.status() != psutil.STATUS_ZOMBIE
+        if local._mark_of(p) is not None and _is_ours(p) and p.status() != psutil.STATUS_ZOMBIE
     ]
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    try:
+        return process.environ().get(OWNER) == os.environ[OWNER]
+    except psutil.Error:
+        return False
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ OURS = re.compile(
     r"|UAR \d+\.\d % \(95 % interval \d+\.\d to \d+\.\d; chance 25\.0 %\)"
     r"|WAR \d+\.\d % \(95 % interval \d+\.\d to \d+\.\d; always the most frequent class \d+\.\d %\)"
     r"|verdict: .*"
+    r"|starting a Ray of its own for this job, on this machine only"
     r"|report: file://\S+"
     r"|model of fold\d+: file://\S+"
     r"|next:"

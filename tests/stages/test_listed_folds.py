@@ -254,7 +254,7 @@ def test_an_utterance_outside_the_lists_is_refused_after_ingest_too(
         pipeline.configured_folds(config, leaking.made["", "ingest"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_table_of_91_speakers_runs_five_folds(tmp_path: Path) -> None:
     corpus = write_table(tmp_path / "corpus", 91)
     ran = run(experiment(corpus, tmp_path / "root", by="speaker", k=5))
