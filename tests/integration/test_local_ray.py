@@ -71,7 +71,7 @@ def marked() -> list[psutil.Process]:
 def _is_ours(process: psutil.Process) -> bool:
     try:
         return process.environ().get(OWNER) == os.environ[OWNER]
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return False
 
 
