@@ -69,10 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Without ``argv`` the command is that of this process. After a stop, or without workers, the process then
     ends here: threads of Ray and torch that were interrupted may abort it when Python ends, with an exit
-    code of their own.
+    code of their own. The same holds after any error without Ray: a command that ends early can meet
+    threads of Arrow that have only begun.
     """
     code = _main(argv)
-    if argv is None and code in (*stopping.EXIT_CODES, WorkerError.exit_code):
+    abrupt = code in (*stopping.EXIT_CODES, WorkerError.exit_code)
+    if argv is None and (abrupt or (code != 0 and "ray" not in sys.modules)):
         stopping.leave(code)
     return code
 

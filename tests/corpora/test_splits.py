@@ -350,7 +350,9 @@ def test_an_utterance_that_is_left_out_is_in_no_training_set(tmp_path: Path) -> 
     assert "08a01Wa" not in fold.utterances.of("train", "valid", "test")
 
 
-@pytest.mark.parametrize("spelled", ["emodb-{}", "emodb_{}", "{}", "downloads/emodb/wav/{}.wav"])
+@pytest.mark.parametrize(
+    "spelled", ["emodb-{}", "emodb_{}", "berlin_{}", "{}", "downloads/emodb/wav/{}.wav"]
+)
 def test_rows_are_found_by_the_ids_that_the_corpus_has(tmp_path: Path, spelled: str) -> None:
     lists = emobox(tmp_path, [{"train": of("08", "09", "10"), "test": of("03")}])
     corpus = [said(spelled.format(name), name[:2]) for name in NAMES]

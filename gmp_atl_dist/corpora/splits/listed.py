@@ -113,7 +113,8 @@ def _named(speakers: Mapping[str, str], lists: Iterable[ListedFold]) -> Callable
     rows = {
         (r.key, r.path, r.dataset): r for f in lists for side in f.sides.values() for r in side
     }.values()
-    found = {way: sum(name(r) in speakers for r in rows) for way, name in _SCHEMES.items()}
+    schemes = {**_SCHEMES, "its file after the corpus's prefix": _after(_prefix(speakers))}
+    found = {way: sum(name(r) in speakers for r in rows) for way, name in schemes.items()}
     best = max(found, key=lambda way: found[way])
     if not found[best]:
         first = next(iter(rows))
@@ -122,7 +123,18 @@ def _named(speakers: Mapping[str, str], lists: Iterable[ListedFold]) -> Callable
             f"nor by its path or file name. The first is key {first.key!r}, path {first.path!r}; the corpus "
             f"has {min(speakers)!r}. Make the ids of the corpus equal to one of them"
         )
-    return _SCHEMES[best]
+    return schemes[best]
+
+
+def _prefix(ids: Iterable[str]) -> str:
+    """What all ids begin with, to the first underscore: the corpus's name, as in ``emodb_03a01Fa``."""
+    prefixes = {"".join(name.partition("_")[:2]) for name in ids}
+    prefix = prefixes.pop() if len(prefixes) == 1 else ""
+    return prefix if prefix.endswith("_") else ""
+
+
+def _after(prefix: str) -> Callable[[ListedRow], str]:
+    return lambda row: prefix + PurePosixPath(row.path).stem if row.path else ""
 
 
 Sides = dict[Split, frozenset[str]]
