@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from support.mixed import mixed_config, mixed_document, write_corpora
-from support.one_process import context_of, finish, no_ray
+from support.one_process import FOLD, Tiny, context_of, finish, no_ray, one_rank
 
 from gmp_atl_dist import execution, pipeline, runtime
-from gmp_atl_dist.config import ClusterConfig, LabelConfig, RunConfig
+from gmp_atl_dist.config import ClusterConfig, LabelConfig, RunConfig, WarmupConfig
 from gmp_atl_dist.config.file import parse_config
 from gmp_atl_dist.corpora.sources import list_sources
 from gmp_atl_dist.errors import ConfigError, ModelError
-from gmp_atl_dist.models.warmed_up import HEADS_NAME, warmup_model_from_files
+from gmp_atl_dist.models.warmed_up import HEADS_NAME, heads_to_bytes, warmup_model_from_files
+from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.records import GENDERS, source_of
 from gmp_atl_dist.report.content import ReportContent
 from gmp_atl_dist.report.html import render_html
@@ -40,7 +40,7 @@ from gmp_atl_dist.store.training_set import TrainingSet
 
 pytest_plugins = ["support.one_process"]
 
-LEARNS = {"gender_weight": 0.9, "epochs": 4}
+LEARNS = {"gender_weight": 0.9, "epochs": 2}
 BY_GENDER = {"gender": "by_gender"}
 
 
@@ -170,8 +170,7 @@ def test_any_number_of_workers_gives_the_same_bytes(
         return contents(finish(ran.stages["gender"], replace(ran.context, store=store)))
 
     # As a worker does. The process of the run has had more threads.
-    torch.set_num_threads(1)
-    with no_ray():
+    with no_ray(), one_rank():
         one = made("one")
         monkeypatch.setattr(runtime, "map_tasks", one_worker_a_task)
         assert made("many") == one
@@ -254,20 +253,21 @@ def test_where_gender_groups_nothing_no_stage_changes(ran: Ran) -> None:
     assert states["cluster fold1"].state == "waiting"
 
 
-def test_heads_are_kept_for_unlabelled_speech_alone(ran: Ran) -> None:
-    stage = ran.stages["warmup"]
-    recipe = stage.recipe()  # pyright: ignore[reportAttributeAccessIssue]
-    model = recipe.build()
-    assert HEADS_NAME in recipe.export(model)
+def test_heads_are_kept_where_a_source_is_unlabelled(ran: Ran) -> None:
     kept = ran.artifact("warmup").read_files()
     loaded = warmup_model_from_files(kept, "w")
     assert not loaded.training
-    recipe._keeps_heads = False
-    assert set(recipe.export(model)) == set(kept) & set(recipe.export(model))
-    assert HEADS_NAME not in recipe.export(model)
+    assert heads_to_bytes(loaded) == kept[HEADS_NAME]
+
     del kept[HEADS_NAME]
     with pytest.raises(ModelError, match=f"w has no {HEADS_NAME}.*Delete it, and run again"):
         warmup_model_from_files(kept, "w")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_without_unlabelled_speech_warmup_keeps_the_same_files_as_before(tiny: Tiny) -> None:
+    recipe = WarmupRecipe(WarmupConfig(), tiny.corpus, tiny.backbone, FOLD.training_speakers())
+    assert set(recipe.export(recipe.build())) == {"config.json", "model.safetensors"}
 
 
 @pytest.mark.parametrize(
