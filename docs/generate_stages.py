@@ -22,7 +22,8 @@ _HEAD = f"""\
 
 The stages in the order in which they run. `gmp-atl stage NAME` runs one of them. Names with a number belong
 to an iteration of pretraining, and run only with `[pretrain]`. With `[[corpora]]`, `ingest-NAME`
-and `combine` take the place of `ingest`.
+and `combine` take the place of `ingest`. `gender` runs with unlabelled speech, where codebooks or their
+frames are grouped by gender.
 
 | stage | per | reads | makes |
 |---|---|---|---|
@@ -31,14 +32,7 @@ and `combine` take the place of `ingest`.
 
 def page() -> str:
     """The whole page."""
-    first, *others = execution.planned_stages(execution.EVERY_STAGE)
-    known = {stage.name for stage in (first, *others)}
-    of_several = [
-        stage
-        for stage in execution.planned_stages(execution.SEVERAL_CORPORA)
-        if stage.name not in known
-    ]
-    return _HEAD + "".join(_row(stage) for stage in (first, *of_several, *others))
+    return _HEAD + "".join(_row(stage) for stage in execution.stages_of_all_configurations())
 
 
 def _row(stage: Stage) -> str:

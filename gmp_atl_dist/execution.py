@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from gmp_atl_dist import pipeline, stopping
@@ -23,6 +24,7 @@ from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage, run_and_seal, sealed
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
+from gmp_atl_dist.stages.gender import PredictGender
 from gmp_atl_dist.stages.planned_folds import cost_warning, folds_of_corpus
 from gmp_atl_dist.stages.report import Report
 from gmp_atl_dist.store.artifact import (
@@ -52,6 +54,15 @@ SEVERAL_CORPORA = RunConfig.model_validate(
     }
 )
 """A configuration of several corpora, with the stages that only such a one has."""
+PREDICTED_GENDER = RunConfig.model_validate(
+    {
+        "corpus": {"emotions": ["a class"]},
+        "corpora": [{"name": "NAME"}, {"name": "MORE", "role": "unlabelled"}],
+        "cluster": {"gender": "by_gender"},
+        "runtime": {"corpora": {"NAME": "a folder", "MORE": "another folder"}},
+    }
+)
+"""A configuration that predicts the gender of unlabelled speech."""
 _ANY_FOLD = Fold("fold1", train_speakers=("train",), test_speakers=("test",))
 
 
@@ -73,6 +84,18 @@ def planned_stages(config: RunConfig) -> tuple[Stage, ...]:
 def stage_names(config: RunConfig) -> tuple[str, ...]:
     """The names of :func:`planned_stages`."""
     return tuple(stage.name for stage in planned_stages(config))
+
+
+def stages_of_all_configurations() -> tuple[Stage, ...]:
+    """Each stage that some configuration has, in the order in which they run. For the documentation."""
+    first, *others = planned_stages(EVERY_STAGE)
+    known = {stage.name for stage in (first, *others)}
+    of_several = [s for s in planned_stages(SEVERAL_CORPORA) if s.name not in known]
+    stages = [first, *of_several, *others]
+    for before, stage in pairwise(planned_stages(PREDICTED_GENDER)):
+        if isinstance(stage, PredictGender):
+            stages.insert([s.name for s in stages].index(before.name) + 1, stage)
+    return tuple(stages)
 
 
 def _placeholder(stage: Stage) -> Artifact:
@@ -160,6 +183,11 @@ def run_stage(
         if name in stage_names(SEVERAL_CORPORA) and name not in known:
             raise ConfigError(
                 f"stage {name!r} is not a part of this experiment: it has one corpus, and no [[corpora]]"
+            )
+        if name == PredictGender.kind:
+            raise ConfigError(
+                f"stage {name!r} is not a part of this experiment: it predicts the gender of unlabelled "
+                f"speech, for cluster.gender = 'by_gender' or cluster.balance = 'gender'"
             )
         if name not in known:
             raise ConfigError(f"stage {name!r} is not known; known: {', '.join(known)}")

@@ -10,6 +10,7 @@ to learn their names and order. A new stage is one module in ``stages/`` and one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -25,6 +26,7 @@ from gmp_atl_dist.stages.evaluate import Evaluate
 from gmp_atl_dist.stages.extract import Extract
 from gmp_atl_dist.stages.finetune import Finetune, selection_side
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
+from gmp_atl_dist.stages.gender import PredictGender
 from gmp_atl_dist.stages.ingest import Ingest
 from gmp_atl_dist.stages.label import FusedLabel, Label
 from gmp_atl_dist.stages.label_plan import plan_labels
@@ -87,8 +89,11 @@ def one_fold(
     training = TrainingSet(corpus, speakers)
     start = pretrain(config, backbone, training, ensure)
     warmup = ensure(Warmup(config.warmup, corpus, start, fold))
+    grouped = training
+    if config.predicts_gender:
+        grouped = replace(training, genders=ensure(PredictGender(warmup, training)))
     codebooks, labels = pseudo_labels(
-        config, config.cluster, config.extract, warmup, training, ensure
+        config, config.cluster, config.extract, warmup, grouped, ensure
     )
     retrained = ensure(Retrain(config.retrain, start, codebooks, labels, training))
     select_on = selection_side(config.finetune, config.folds)

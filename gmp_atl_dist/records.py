@@ -203,6 +203,15 @@ PREDICTION_SCHEMA = pa.schema(
 )
 """One row per test utterance; ``probabilities`` follow the fold's fixed class list."""
 
+GENDER_SCHEMA = pa.schema(
+    [
+        pa.field("utterance_id", pa.string(), nullable=False),
+        pa.field("gender", pa.string(), nullable=False),
+        pa.field("probability", pa.float64(), nullable=False),
+    ]
+)
+"""One row per utterance whose gender the corpus does not tell: the more probable one, and its probability."""
+
 
 @dataclass(frozen=True)
 class FoldUtterances:

@@ -31,7 +31,7 @@ from gmp_atl_dist.config.science import (
     WarmupConfig,
 )
 from gmp_atl_dist.config.sections import Section, hashed
-from gmp_atl_dist.config.sources import SourceConfig, problems_of_sources
+from gmp_atl_dist.config.sources import AUDIO_FILES, SourceConfig, problems_of_sources
 
 
 class RunConfig(Section):
@@ -130,6 +130,13 @@ class RunConfig(Section):
                 f"cluster.balance: 'emotion' needs the emotion of every frame, and {unlabelled[0]} is "
                 f"unlabelled; set 'speaker' or 'none'"
             )
+        untold = [source.name for source in self.corpora if source.adapter == AUDIO_FILES]
+        if untold and self.needs_gender_of_unlabelled and not self.predicts_gender:
+            problems.append(
+                f"warmup.gender_weight: 0 leaves the gender of {untold[0]} unknown, which is unlabelled and "
+                f"tells none; raise it, so that the warmed-up model predicts it. Or use neither "
+                f"cluster.gender = 'by_gender' nor cluster.balance = 'gender'"
+            )
         if self.corpora and self.folds.lists:
             problems.append(
                 "folds.lists: lists are of one corpus, and ids of several begin with the name of their "
@@ -155,6 +162,12 @@ class RunConfig(Section):
     def needs_gender_of_unlabelled(self) -> bool:
         """Whether clusters or their sample depend on the gender of speech without labels as well."""
         return self.cluster.gender == "by_gender" or self.cluster.balance == "gender"
+
+    @property
+    def predicts_gender(self) -> bool:
+        """Whether the warmed-up model predicts the gender of unlabelled speech that tells none."""
+        unlabelled = any(not source.is_labelled for source in self.corpora)
+        return unlabelled and self.needs_gender_of_unlabelled and self.warmup.gender_weight > 0
 
     @property
     def not_science(self) -> set[str]:

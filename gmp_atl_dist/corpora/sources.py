@@ -63,7 +63,9 @@ def cut_of(source: SourceConfig) -> SpeechCut | None:
 
 def reader_of(config: RunConfig, source: SourceConfig) -> ReadSource:
     """Lists one source; for ``Ingest.read``. Picklable."""
-    gender_needed = config.needs_gender if source.is_labelled else config.needs_gender_of_unlabelled
+    gender_needed = config.needs_gender
+    if not source.is_labelled:
+        gender_needed = config.needs_gender_of_unlabelled and not config.predicts_gender
     return partial(_read, source, gender_needed)
 
 
@@ -103,9 +105,8 @@ def _refuse_unknown_gender(listing: CorpusListing) -> None:
     if unknown:
         raise ConfigError(
             f"the gender of {len(unknown)} of {len(listing.utterances)} unlabelled utterances is not "
-            f"known, e.g. of {unknown[0]!r}, and it is never guessed. cluster.gender = 'by_gender' and "
-            f"cluster.balance = 'gender' need it; set cluster.gender = 'multitask' or 'none', and "
-            f"another balance"
+            f"known, e.g. of {unknown[0]!r}. cluster.gender = 'by_gender' and cluster.balance = 'gender' "
+            f"need it; raise warmup.gender_weight, so that the warmed-up model predicts it, or use neither"
         )
 
 

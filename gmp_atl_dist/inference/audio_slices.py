@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from gmp_atl_dist.clustering.sample import UtteranceSample
 from gmp_atl_dist.runtime import Task
+from gmp_atl_dist.store.genders import with_predicted_genders
 from gmp_atl_dist.store.readers import read_audio_rows
 from gmp_atl_dist.store.training_set import TrainingSet
 
@@ -51,7 +52,7 @@ class AudioSlices:
             piece.stop,
             columns=[*COLUMNS, "speaker", "emotion"],
         )
-        table = table.filter(training.members())
+        table = with_predicted_genders(training, table.filter(training.members()))
         if sample is not None and not sample.is_all:
             groups = table[sample.by].to_pylist() if sample.by else None
             held = sample.mask(table["utterance_id"].to_pylist(), groups)

@@ -25,7 +25,8 @@ from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, r
 from gmp_atl_dist.store.codebooks import Codebook, read_codebooks
 from gmp_atl_dist.store.features import UtteranceFrames, read_features
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.index import index_rows, read_index
+from gmp_atl_dist.store.genders import training_index
+from gmp_atl_dist.store.index import index_rows
 from gmp_atl_dist.store.labels import UtteranceLabels, narrow, put_labels
 from gmp_atl_dist.store.training_set import TrainingSet
 
@@ -130,7 +131,7 @@ class Labeller:
     def __init__(self, argument: LabellerArgument) -> None:
         self._argument = argument
         self._out = ArtifactWriter(argument.store, argument.key)
-        self._index = read_index(argument.training.corpus)
+        self._index = training_index(argument.training)
         self._codebooks = Codebooks(argument.codebooks, math.ceil(argument.workers.gpus))
 
     def __call__(self, task: Task) -> str:

@@ -18,7 +18,8 @@ from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import EVERYBODY
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import UtteranceFrames, read_features
-from gmp_atl_dist.store.index import IndexRow, index_rows, read_index
+from gmp_atl_dist.store.genders import training_index
+from gmp_atl_dist.store.index import IndexRow, index_rows
 from gmp_atl_dist.store.readers import AudioReader
 from gmp_atl_dist.store.training_set import TrainingSet
 
@@ -82,7 +83,7 @@ class SelectedFrameReader:
     _kept: dict[str, PartFrames] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._index = read_index(self.selection.training.corpus)
+        self._index = training_index(self.selection.training)
         self._audio = AudioReader(self.selection.training.corpus, _AUDIO_CACHE_BYTES)
 
     def parts(self, layer: int, names: Sequence[str], working_bytes: int) -> Iterator[PartFrames]:

@@ -13,11 +13,13 @@ from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.models.losses import weighted_cross_entropy_sum
 from gmp_atl_dist.models.multitask import WarmupModel, WarmupOutput
 from gmp_atl_dist.models.source import backbone_from_files, model_to_files
+from gmp_atl_dist.models.warmed_up import HEADS_NAME, heads_to_bytes
 from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
 from gmp_atl_dist.records import GENDERS, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import training_utterances
 from gmp_atl_dist.store.readers import read_emotions
+from gmp_atl_dist.store.sources import read_sources
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
 
@@ -36,6 +38,7 @@ class WarmupRecipe(Recipe):
         self.utterances = training_utterances(corpus, training.with_emotions(self.name))
         self.factors = (1 - config.gender_weight, config.gender_weight)
         self._backbone = backbone
+        self._keeps_heads = any(not source.labelled for source in read_sources(corpus))
         self._emotions = read_emotions(corpus)
         if config.gender_weight < 1:
             check_emotions(self.utterances, self._emotions, self.name, training.fold.name)
@@ -95,7 +98,11 @@ class WarmupRecipe(Recipe):
         return model.backbone
 
     def export(self, model: nn.Module) -> dict[str, bytes]:
-        return model_to_files(self.backbone(model))
+        files = model_to_files(self.backbone(model))
+        # The gender of unlabelled speech is predicted with the heads. Without, nothing reads them.
+        if isinstance(model, WarmupModel) and self._keeps_heads:
+            files[HEADS_NAME] = heads_to_bytes(model)
+        return files
 
     def _targets(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         emotion_B = [self._emotions.index(u.emotion) for u in batch.utterances]

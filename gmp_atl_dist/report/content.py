@@ -45,6 +45,8 @@ Lines = Mapping[str, Mapping[str, tuple[Point, ...]]]
 
 LARGEST_CLUSTER_SHARE = "largest_cluster_share"
 """A metric of pretraining: the accuracy of always predicting the most frequent label."""
+SURE_FROM = 0.75
+"""A predicted gender of a lower probability is counted as unsure."""
 
 
 class Selection(Content):
@@ -57,8 +59,24 @@ class Selection(Content):
     value: float | None = None
 
 
+class GendersContent(Content):
+    """The predicted genders of an unlabelled source in one fold, and how sure the model was of them.
+
+    ``mean_probability`` is that of the predicted gender. ``unsure_share`` is the share of the utterances
+    where it is below ``SURE_FROM``; half is chance.
+    """
+
+    source: str
+    per_gender: dict[str, Count]
+    mean_probability: float
+    unsure_share: float
+
+
 class FoldContent(Content):
-    """One fold: its speakers, its scores, and the results of its stages."""
+    """One fold: its speakers, its scores, and the results of its stages.
+
+    ``predicted_genders`` is left out of the JSON where none were predicted.
+    """
 
     name: str
     train_speakers: tuple[str, ...]
@@ -79,6 +97,14 @@ class FoldContent(Content):
     """Test speakers in training or validation too; only the protocol ``speaker_dependent`` has some."""
     notes: tuple[str, ...] = ()
     """What one should know about the split: where it is from, partners on two sides, what it leaves out."""
+    predicted_genders: tuple[GendersContent, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_no_genders(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = handler(self)
+        if not self.predicted_genders:
+            values.pop("predicted_genders", None)
+        return values
 
     @model_validator(mode="after")
     def _all_tested(self) -> Self:

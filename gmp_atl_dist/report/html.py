@@ -19,7 +19,7 @@ from gmp_atl_dist.records import GENDERS
 from gmp_atl_dist.report import palette, rows
 from gmp_atl_dist.report.charts import DASHES
 from gmp_atl_dist.report.codebook_charts import map_panels, shape_svg, usage_panels
-from gmp_atl_dist.report.content import ReportContent
+from gmp_atl_dist.report.content import SURE_FROM, ReportContent
 from gmp_atl_dist.report.curves import line_style, stage_panels
 from gmp_atl_dist.report.downloads import downloads_of
 from gmp_atl_dist.report.formats import FILTERS
@@ -150,6 +150,8 @@ def _provenance(content: ReportContent) -> dict[str, object]:
         "shared_artefacts": {
             k: content.artefacts[k] for k in rows.ordered(content.artefacts, content.stages)
         },
+        "gender_rows": [(f.name, row) for f in content.folds for row in f.predicted_genders],
+        "sure_from": SURE_FROM,
         "shown_dropped": content.corpus.dropped[:_MAX_DROPPED],
     }
 

@@ -48,7 +48,7 @@ _UPDATE, _FORWARD = 3.0, 1.0
 """Cost of a second of audio: a backward pass takes about two forward passes."""
 _COSTS = {
     **dict.fromkeys(("warmup", "retrain", "finetune", "pretrain1", "pretrain2"), _UPDATE),
-    **dict.fromkeys(("extract", "extract1", "extract2", "evaluate"), _FORWARD),
+    **dict.fromkeys(("extract", "extract1", "extract2", "gender", "evaluate"), _FORWARD),
 }
 """Stages whose time goes into passes of the model over the audio."""
 
@@ -190,6 +190,9 @@ def _work(
         return ExpectedWork(passes * audio_s, passes * max(1.0, audio_s // optim.batch_s))
     if name.rstrip("12") in ("extract", "label", "mfcc"):
         return ExpectedWork(corpus_s)
+    if name == "gender":
+        # At most: some of the unlabelled speech may tell it.
+        return ExpectedWork(max(0.0, corpus_s - training_s))
     if name == "evaluate":
         return ExpectedWork(test_s)
     return ExpectedWork()

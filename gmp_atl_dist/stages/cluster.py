@@ -22,6 +22,7 @@ from gmp_atl_dist.records import EVERYBODY
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
 from gmp_atl_dist.stages.frame_index import sampled_frames
+from gmp_atl_dist.stages.gender import gender_inputs
 from gmp_atl_dist.stages.label_plan import LabelPlan
 from gmp_atl_dist.stages.layer_fit import KIND, LayerFit, ScaleFit
 from gmp_atl_dist.store.artifact import (
@@ -63,7 +64,8 @@ class Cluster(Stage):
         return {"cluster": hashed(self.config)}
 
     def inputs(self) -> Mapping[str, Handle]:
-        return {"corpus": self.training.corpus, "features": self.features}
+        inputs = {"corpus": self.training.corpus, "features": self.features}
+        return {**inputs, **gender_inputs(self.training)}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         artifacts: dict[int, Artifact] = {}

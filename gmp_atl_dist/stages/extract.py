@@ -17,6 +17,7 @@ from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.config import ExtractConfig, Json, StreamWorkersConfig, hashed
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
 from gmp_atl_dist.stages.frame_index import frame_index
+from gmp_atl_dist.stages.gender import gender_inputs
 from gmp_atl_dist.stages.label_plan import LabelPlan
 from gmp_atl_dist.stages.mapped import map_parts
 from gmp_atl_dist.stages.part_plan import plan_parts
@@ -51,6 +52,9 @@ class Extract(Stage):
             "extract": hashed(self.config),
             **self.training.training_speakers.hashed(),
         }
+        if self._draws_by_predicted_gender:
+            # The shares follow from these keys and from the input, which may not be there yet.
+            return {**science, "sample_by_predicted_gender": dict(self.plan.drawn_by)}
         sample = self._sample
         if sample is not None and not sample.is_all:
             science["sample"] = [sample.share, sample.seed]
@@ -59,7 +63,8 @@ class Extract(Stage):
         return science
 
     def inputs(self) -> Mapping[str, Handle]:
-        return {"corpus": self.training.corpus, self.model.kind: self.model}
+        inputs = {"corpus": self.training.corpus, self.model.kind: self.model}
+        return inputs | (gender_inputs(self.training) if self._draws_by_predicted_gender else {})
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         from gmp_atl_dist.inference.audio_slices import AudioSlices
@@ -83,6 +88,11 @@ class Extract(Stage):
             reader=partial(AudioSlices, forward.selection),
         )
         return Seal()
+
+    @property
+    def _draws_by_predicted_gender(self) -> bool:
+        by_gender = self.plan.drawn_by.get("balance") == "gender"
+        return self.plan.fused and by_gender and self.training.genders is not None
 
     @property
     def _sample(self) -> UtteranceSample | None:

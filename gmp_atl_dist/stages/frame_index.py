@@ -9,19 +9,20 @@ from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, MIN_SAMPLES
 from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import EVERYBODY
-from gmp_atl_dist.store.index import read_index
+from gmp_atl_dist.store.genders import training_index
 from gmp_atl_dist.store.training_set import TrainingSet
 
 
 def frame_index(training: TrainingSet, sample: UtteranceSample | None = None) -> pa.Table:
-    """Rows of the training set, as :func:`gmp_atl_dist.store.index.read_index` has them, sorted by id.
+    """Rows of the training set, as ``store.genders.training_index`` has them, sorted by id.
 
     A column ``num_frames`` is added. With ``sample``, only the sampled utterances are returned.
 
     Raises:
         CorpusError: there is no such utterance.
+        ArtifactError: genders are predicted, and that stage has not run yet.
     """
-    index = read_index(training.corpus)
+    index = training_index(training)
     index = index.filter(training.members())
     if sample is not None and not sample.is_all:
         groups = column(index, sample.by) if sample.by else None

@@ -20,6 +20,7 @@ from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
 from gmp_atl_dist.stages.extract import forward_argument
 from gmp_atl_dist.stages.frame_index import frame_index
+from gmp_atl_dist.stages.gender import gender_inputs
 from gmp_atl_dist.stages.mapped import map_parts
 from gmp_atl_dist.stages.part_plan import plan_parts
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
@@ -52,7 +53,8 @@ class Label(Stage):
 
     def inputs(self) -> Mapping[str, Handle]:
         corpus = self.training.corpus
-        return {"corpus": corpus, "features": self.features, "codebooks": self.codebooks}
+        inputs = {"corpus": corpus, "features": self.features, "codebooks": self.codebooks}
+        return {**inputs, **gender_inputs(self.training)}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         from gmp_atl_dist.inference.labeller import Labeller, LabellerArgument
@@ -106,7 +108,8 @@ class FusedLabel(Stage):
 
     def inputs(self) -> Mapping[str, Handle]:
         corpus = self.training.corpus
-        return {"corpus": corpus, self.model.kind: self.model, "codebooks": self.codebooks}
+        inputs = {"corpus": corpus, self.model.kind: self.model, "codebooks": self.codebooks}
+        return {**inputs, **gender_inputs(self.training)}
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         from gmp_atl_dist.inference.audio_slices import AudioSlices

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample, plan_sample
-from gmp_atl_dist.config import ClusterConfig, LabelConfig
+from gmp_atl_dist.config import ClusterConfig, Json, LabelConfig
 from gmp_atl_dist.stages.frame_index import column, frame_index
 from gmp_atl_dist.store.training_set import TrainingSet
+
+_DRAWN_BY = ("balance", "sample_frames", "sample_spread", "seed")
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class LabelPlan:
     fused: bool
     num_scales: int
     draw: Callable[[], FrameSample]
+    drawn_by: Mapping[str, Json] = field(default_factory=dict)
+    """The keys of ``cluster`` that the sample follows from, besides the training set."""
 
     @cached_property
     def frames(self) -> FrameSample:
@@ -51,12 +55,15 @@ def plan_labels(label: LabelConfig, cluster: ClusterConfig, training: TrainingSe
     """The way that ``label`` asks for, and the sample that k-means is fitted on."""
 
     def draw() -> FrameSample:
-        index = frame_index(training)
+        # Predicted genders may not be there yet, and only a sample that is balanced by them waits for them.
+        by_gender = cluster.balance == "gender"
+        index = frame_index(training if by_gender else replace(training, genders=None))
         groups = [] if cluster.balance == "none" else column(index, cluster.balance)
         frames = index["num_frames"].to_numpy()
         return plan_sample(cluster, column(index, "utterance_id"), groups, frames)
 
-    return LabelPlan(label.fused, len(cluster.scales), draw)
+    drawn_by = {name: getattr(cluster, name) for name in _DRAWN_BY}
+    return LabelPlan(label.fused, len(cluster.scales), draw, drawn_by)
 
 
 def _total_frames(training: TrainingSet, sample: UtteranceSample | None) -> int:

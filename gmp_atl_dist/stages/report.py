@@ -51,6 +51,7 @@ from gmp_atl_dist.stages.report_errors import (
     predictions_content,
     predictions_of,
 )
+from gmp_atl_dist.stages.report_genders import genders_content
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.codebooks import read_codebooks
 from gmp_atl_dist.store.readers import read_curves, read_emotions, read_utterances
@@ -165,6 +166,7 @@ class Report(Stage):
                 )
             ),
             notes=fold.notes,
+            predicted_genders=genders_content(artifacts),
         )
 
     def _outcome(self, predictions: list[Prediction] | tuple[Prediction, ...]) -> Outcome:

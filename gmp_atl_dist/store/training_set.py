@@ -3,20 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import pyarrow.compute as pc
 
-from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist.errors import ArtifactError, CorpusError
 from gmp_atl_dist.records import Fold, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
 
 
+class Identified(Protocol):
+    """An artefact, or one that its stage has not made yet."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def identity(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class TrainingSet:
-    """The utterances of ``training_speakers`` in ``corpus``, an ``ingest`` artefact."""
+    """The utterances of ``training_speakers`` in ``corpus``, an ``ingest`` artefact.
+
+    ``genders`` is a ``gender`` artefact: the predicted genders of those whose gender the corpus does not
+    tell. Stages read it through ``store/genders.py``.
+    """
 
     corpus: Artifact
     training_speakers: TrainingSpeakers
+    genders: Identified | None = None
+
+    @property
+    def predicted_genders(self) -> Artifact | None:
+        """The sealed artefact of predicted genders; None: none are predicted.
+
+        Raises:
+            ArtifactError: its stage has not run yet.
+        """
+        if self.genders is None or isinstance(self.genders, Artifact):
+            return self.genders
+        raise ArtifactError(
+            f"{self.genders.kind} {self.genders.identity[:12]} does not exist yet; run the stages before "
+            f"this one first"
+        )
 
     @property
     def fold(self) -> Fold:

@@ -380,20 +380,6 @@ def test_a_class_that_no_source_has_is_named(corpora: Path, tmp_path: Path) -> N
         corpus_of(config, context_of(tmp_path / "root", corpora, config))
 
 
-@pytest.mark.parametrize(
-    "section", [{"gender": "by_gender"}, {"balance": "gender"}], ids=["by_gender", "balance"]
-)
-def test_gender_of_unlabelled_speech_is_never_guessed(
-    mixed: Mixed, section: dict[str, object]
-) -> None:
-    config = mixed_config(mixed.folder, mixed.context.store.uri, cluster=section)
-    with pytest.raises(ConfigError) as error:
-        corpus_of(config, mixed.context)
-    assert "source talks" in error.value.message
-    assert "the gender of 60 of 60 unlabelled utterances is not known" in error.value.message
-    assert "set cluster.gender = 'multitask'" in error.value.message
-
-
 def test_balanced_classes_count_what_training_draws(mixed: Mixed) -> None:
     """A source of weight 3 is drawn three times as often, so its classes are as well."""
     document = mixed.config.model_dump(mode="json")
