@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -32,7 +33,7 @@ from gmp_atl_dist.stages.label_plan import plan_labels
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import books_by_scale, read_codebooks
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.genders import read_genders
+from gmp_atl_dist.store.genders import read_genders, training_index
 from gmp_atl_dist.store.index import read_index
 from gmp_atl_dist.store.labels import stream_labels
 from gmp_atl_dist.store.readers import read_utterances
@@ -176,6 +177,15 @@ def test_any_number_of_workers_gives_the_same_bytes(
         assert made("many") == one
 
 
+def test_a_worker_gets_the_training_set_with_its_genders(ran: Ran) -> None:
+    sent = pickle.loads(pickle.dumps(ran.training))
+    assert sent.predicted_genders.key == ran.artifact("gender").key
+    assert training_index(sent).equals(training_index(ran.training))
+    unknown = Counter(read_index(sent.corpus)["gender"].to_pylist())["unknown"]
+    assert unknown == len(ran.predicted())
+    assert "unknown" not in training_index(sent)["gender"].to_pylist()
+
+
 def contents(artifact: Artifact) -> dict[str, str]:
     return {r.name: r.sha256 for r in artifact.manifest.receipts}
 
@@ -291,7 +301,8 @@ def test_without_a_gender_head_a_table_must_tell_gender(ran: Ran, tmp_path: Path
     (tmp_path / "a.wav").write_bytes(wav.read_bytes())
     (tmp_path / "manifest.csv").write_text("id,path,speaker\ntalk1,a.wav,Anna\n")
     document = mixed_document(ran.folder, tmp_path / "root")
-    document["corpora"][2] |= {"adapter": "table"}  # pyright: ignore[reportArgumentType]
+    talks: dict[str, object] = document["corpora"][2]  # pyright: ignore[reportArgumentType, reportAssignmentType]
+    talks["adapter"] = "table"
     places = {name: str(ran.folder / name) for name in ("acted", "read")}
     document["runtime"]["corpora"] = {**places, "talks": str(tmp_path)}
     document["cluster"] |= BY_GENDER
