@@ -63,7 +63,7 @@ def audit(
     else:
         _show(audits, found.ignored)
         if audio:
-            print(f"recordings: {recordings.num_read} read, {recordings.num_missing} not found")
+            print(f"recordings: {recordings.num_read} read, {len(recordings.unread)} not found")
     return _ended(audits)
 
 
@@ -155,6 +155,7 @@ def _ended(audits: Sequence[FoldAudit]) -> int:
     if unknown:
         raise ConfigError(
             f"{len(unknown)} of {len(audits)} folds cannot be judged: {_some(unknown)}. Nothing that could "
-            f"be compared leaks; say who speaks by --speaker, --rule, or a column speaker"
+            f"be compared leaks. Give what is missing: speakers, by --speaker, --rule, or a column speaker; "
+            f"a list; or the folder that the listed paths are relative to, by --audio"
         )
     return 0

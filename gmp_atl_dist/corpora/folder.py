@@ -26,7 +26,7 @@ from gmp_atl_dist.corpora.checks import spelling
 from gmp_atl_dist.corpora.fields import SPLITS
 from gmp_atl_dist.corpora.file_names import AUDIO_SUFFIXES, find_recordings
 from gmp_atl_dist.corpora.video import VIDEO_SUFFIXES
-from gmp_atl_dist.errors import ConfigError
+from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.records import Gender, Problem, Utterance
 from gmp_atl_dist.store.filesystem import Store
 
@@ -58,10 +58,16 @@ class Folder:
 
         Raises:
             ConfigError: there is no pattern, or it is not valid.
+            CorpusError: there is no recording, as in a folder that does not exist.
         """
         given = str(config.options.get("pattern", ""))
         pattern = compile_pattern(given)
         recordings, problems = find_recordings(source, (*AUDIO_SUFFIXES, *VIDEO_SUFFIXES))
+        if not recordings and not problems:
+            raise CorpusError(
+                f"{source.uri}: is not there or holds no recording; set runtime.corpus to the folder with "
+                f"files like {self.card.example}"
+            )
         utterances: list[Utterance] = []
         for path in recordings:
             match = pattern.fullmatch(path)

@@ -43,6 +43,7 @@ from gmp_atl_dist.corpora.fields import (
     split_of_path,
 )
 from gmp_atl_dist.corpora.file_names import AUDIO_SUFFIXES, find_recordings
+from gmp_atl_dist.corpora.numbered_shards import check_complete
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.records import Problem, Utterance
 from gmp_atl_dist.store.filesystem import Store
@@ -73,7 +74,7 @@ class HuggingFace:
 
         Raises:
             ConfigError: columns are missing.
-            CorpusError: there is no shard, or one is damaged.
+            CorpusError: there is no shard, or one is missing or damaged.
         """
         files, problems = find_recordings(source, (PARQUET, *AUDIO_SUFFIXES))
         shards = [path for path in files if path.endswith(PARQUET)]
@@ -81,6 +82,7 @@ class HuggingFace:
             raise CorpusError(
                 f"{source.uri}: holds no Parquet file; set runtime.corpus to the folder with the shards"
             )
+        check_complete(source.uri, shards, config.allow_incomplete)
         columns = columns_of(config, ("audio", *LABELS), {})
         utterances: list[Utterance] = []
         with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:

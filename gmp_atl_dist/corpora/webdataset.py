@@ -41,6 +41,7 @@ from gmp_atl_dist.corpora.fields import (
     split_of_path,
 )
 from gmp_atl_dist.corpora.file_names import AUDIO_SUFFIXES, find_recordings
+from gmp_atl_dist.corpora.numbered_shards import check_complete
 from gmp_atl_dist.corpora.video import VIDEO_SUFFIXES
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import Problem, Utterance
@@ -79,7 +80,7 @@ class WebDataset:
 
         Raises:
             ConfigError: ``corpus.columns`` is not valid.
-            CorpusError: there is no shard, or one is damaged or cut short.
+            CorpusError: there is no shard, or one is missing, damaged or cut short.
         """
         shards, problems = find_recordings(source, (TAR,))
         if not shards:
@@ -87,6 +88,7 @@ class WebDataset:
                 f"{source.uri}: holds no .tar file; set runtime.corpus to the folder with the shards, and "
                 f"unpack compressed ones"
             )
+        check_complete(source.uri, shards, config.allow_incomplete)
         columns = columns_of(config, LABELS, {})
         utterances: list[Utterance] = []
         with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:

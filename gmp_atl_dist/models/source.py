@@ -202,8 +202,8 @@ def _answer_of_hub(error: Exception, hub_id: str, revision: str) -> str:
         if revision == default.revision and hub_id != default.source:
             note = f", which is the default and a commit of {default.source}"
         return (
-            f"{hub_id} has no revision {revision}{note}; set model.revision to a commit of that model, "
-            f"or to main"
+            f"{hub_id} has no revision {revision}{note}; set model.revision to a commit of that model"
+            f"{'' if revision == 'main' else ', or to main'}"
         )
     if isinstance(error, GatedRepoError):
         return f"{hub_id} is gated; accept its terms on the hub, and set HF_TOKEN to a token of your own"

@@ -186,6 +186,8 @@ def test_a_folder_with_a_pattern(tmp_path: Path) -> None:
         ("s1", "female", "happy"),
         ("s", "male", "2"),
     }, "the shortest speaker that fits"
+    with pytest.raises(CorpusError, match="nowhere: is not there or holds no recording"):
+        read(tmp_path / "nowhere", "folder", options={"pattern": pattern})
 
 
 @pytest.mark.parametrize(

@@ -259,6 +259,38 @@ def test_a_damaged_shard_is_an_error_and_not_a_smaller_corpus(tmp_path: Path, ho
             read(Store.open(str(tmp_path)), "webdataset")
 
 
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (("train-00000-of-00003", "train-00002-of-00003"), "data/train-00001-of-00003"),
+        (("a-00001-of-00002-0f3b", "b-00000-of-00001"), "data/a-00000-of-00002"),
+        (("a-00001-of-00002-0f3b", "a-00000-of-00002-77ac"), ""),
+        (("a-1-of-2", "a-2-of-2"), ""),
+        (("train-0", "train-2"), ""),
+    ],
+)
+def test_a_shard_that_is_missing_by_the_names_of_others_is_named(
+    tmp_path: Path, names: tuple[str, ...], missing: str
+) -> None:
+    store = Store.open(str(tmp_path))
+    for name in names:
+        store.put(f"data/{name}.tar", tar_bytes([]))
+    if missing:
+        with pytest.raises(CorpusError, match="1 more belong to them") as e:
+            read(store, "webdataset")
+        assert str(e.value).endswith(f"\n  - {missing}")
+    with pytest.raises(CorpusError, match="listed 0 utterances"):
+        read(store, "webdataset", allow_incomplete=True)
+
+
+def test_a_missing_parquet_shard_is_refused(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    store.put("train-00000-of-00002.parquet", parquet_bytes(SAMPLES))
+    with pytest.raises(CorpusError, match=r"train-00001-of-00002$"):
+        read(store, "huggingface")
+    assert len(read(store, "huggingface", allow_incomplete=True).utterances) == len(SAMPLES)
+
+
 def test_a_shard_that_shrinks_after_listing_is_told(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     put_tars(store)

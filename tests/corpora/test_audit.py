@@ -188,6 +188,9 @@ def test_recordings_are_compared_by_their_samples(
     assert shared.names == ("copy.flac",)
     assert main(["audit", "--audio", str(tmp_path), str(path)]) == 3
     assert "recordings: 3 read, 1 not found" in capsys.readouterr().out
+    # A wrong folder is no clean verdict.
+    assert main(["audit", "--audio", str(tmp_path / "nowhere"), str(path)]) == 2
+    assert "4 of 4 recordings are not below --audio" in capsys.readouterr().out
 
 
 def test_validation_may_share_nothing_with_test(tmp_path: Path) -> None:

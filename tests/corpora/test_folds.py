@@ -160,13 +160,14 @@ def test_a_given_split_that_leaks_or_has_holes_is_refused() -> None:
 
 
 def test_planted_leaks_cannot_be_constructed() -> None:
-    for sides in (
-        {"train_speakers": ("a", "b"), "test_speakers": ("b",)},
-        {"train_speakers": ("a",), "test_speakers": ("b",), "valid_speakers": ("b",)},
-        {"train_speakers": ("a",), "test_speakers": ("b",), "valid_speakers": ("a",)},
-    ):
+    sides: tuple[tuple[tuple[str, ...], ...], ...] = (
+        (("a", "b"), ("b",), ()),
+        (("a",), ("b",), ("b",)),
+        (("a",), ("b",), ("a",)),
+    )
+    for train, test, valid in sides:
         with pytest.raises(CorpusError, match="is in both"):
-            Fold("leaky", **sides)
+            Fold("leaky", train, test, valid)
 
 
 def test_learners_refuse_test_and_valid_speakers() -> None:

@@ -101,7 +101,20 @@ def audit_fold(told: Told, recordings: RecordingNames) -> FoldAudit:
         if same:
             names = tuple(sorted({row.name for row in same}))
             shared.append(Shared("audio", pair, names, len(same)))
-    return FoldAudit(fold, told.source, tuple(shared), tuple(_unknown(told)), num_apart)
+    unknown = (*_unknown(told), *_unread(fold, recordings))
+    return FoldAudit(fold, told.source, tuple(shared), unknown, num_apart)
+
+
+def _unread(fold: ListedFold, recordings: RecordingNames) -> list[str]:
+    """Recordings whose samples were asked for, and are not there."""
+    names = {recordings.name_of(row) for side in fold.sides.values() for row in side}
+    unread = sorted(names & recordings.unread)
+    if not unread:
+        return []
+    return [
+        f"{len(unread)} of {len(names)} recordings are not below --audio, so their samples were not "
+        f"compared; the first: {unread[0]!r}"
+    ]
 
 
 def _shared(

@@ -30,21 +30,29 @@ class RecordingNames:
         self._source = source
         self._known: dict[str, str] = {}
         self.num_read = 0
-        self.num_missing = 0
+        self.unread: set[str] = set()
+
+    @staticmethod
+    def name_of(row: ListedRow) -> str:
+        """The path of a row's recording, or else its key."""
+        return posixpath.normpath(row.path) if row.path else f"key {row.key}"
 
     def __call__(self, row: ListedRow) -> str:
-        name = posixpath.normpath(row.path) if row.path else f"key {row.key}"
+        name = self.name_of(row)
         if name not in self._known:
-            self._known[name] = self._content(name) if row.path else name
+            self._known[name] = self._content(name, bool(row.path))
         return self._known[name]
 
-    def _content(self, path: str) -> str:
-        if self._source is None or is_absolute(path) or path.startswith(".."):
+    def _content(self, path: str, is_path: bool) -> str:
+        if self._source is None:
+            return path
+        if not is_path or is_absolute(path) or path.startswith(".."):
+            self.unread.add(path)
             return path
         try:
             data = self._source.read(path)
         except ArtifactError:
-            self.num_missing += 1
+            self.unread.add(path)
             return path
         self.num_read += 1
         if len(data) <= _DECODED_BYTES:
