@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -50,6 +51,20 @@ _SHARED = {"support.pipeline_runs": "runs", "support.gangs": "gangs"}
 
 Modules that import one of them run in the same process.
 """
+
+
+_INTO_RAY = ("map_tasks", "stream_tasks", "open_pool", "train")
+
+
+@pytest.fixture(autouse=True)
+def ways_into_ray_are_put_back() -> Iterator[None]:
+    """A test that replaces them for good makes every later one of its process run without Ray."""
+    yield
+    runtime = sys.modules.get("gmp_atl_dist.runtime")
+    if runtime is not None:
+        modules = {name: getattr(runtime, name).__module__ for name in _INTO_RAY}
+        left = {name for name, of in modules.items() if not of.startswith("gmp_atl_dist.")}
+        assert not left, f"this test left its own {', '.join(sorted(left))} in gmp_atl_dist.runtime"
 
 
 @cache

@@ -111,7 +111,7 @@ def test_an_error_and_a_stop_end_the_attempt_and_its_stage(tiny: Tiny, tmp_path:
         def train(*_: object, error: BaseException = error, **__: object) -> None:
             raise error
 
-        with pytest.MonkeyPatch.context() as patch, no_ray():
+        with no_ray(), pytest.MonkeyPatch.context() as patch:
             patch.setattr("gmp_atl_dist.runtime.train", train)
             with (
                 pytest.raises(type(error)),

@@ -156,9 +156,7 @@ def test_stored_and_fused_labels_use_the_same_predicted_genders(ran: Ran, balanc
     assert found[0] == found[1]
 
 
-def test_any_number_of_workers_gives_the_same_bytes(
-    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_number_of_workers_gives_the_same_bytes(ran: Ran, tmp_path: Path) -> None:
     def one_worker_a_task(
         tasks: Sequence[Task], worker: Callable, argument: object, **_: object
     ) -> Iterator[TaskResult]:
@@ -171,9 +169,9 @@ def test_any_number_of_workers_gives_the_same_bytes(
         return contents(finish(ran.stages["gender"], replace(ran.context, store=store)))
 
     # As a worker does. The process of the run has had more threads.
-    with no_ray(), one_rank():
+    with no_ray(), one_rank(), pytest.MonkeyPatch.context() as patch:
         one = made("one")
-        monkeypatch.setattr(runtime, "map_tasks", one_worker_a_task)
+        patch.setattr(runtime, "map_tasks", one_worker_a_task)
         assert made("many") == one
 
 
