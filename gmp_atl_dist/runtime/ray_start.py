@@ -106,6 +106,7 @@ def _end_halfway_start(before: set[int]) -> None:
     """End the processes that the failed attempt left, so that the next one finds a free machine."""
     import ray
 
+    # Ray may be half started, and its shutdown then fails. What is left is killed below.
     with suppress(Exception):
         ray.shutdown()
     stopping.kill([p for p in stopping.descendants() if p.pid not in before])

@@ -107,7 +107,7 @@ def test_a_list_without_speakers_is_not_called_clean(
     text = "path,split\nx/ann_1.wav,train\nx/ben_1.wav,train\nx/ann_2.wav,test\n"
     path = str(table(tmp_path, text))
     assert main(["audit", path]) == 2
-    assert "no speaker is told" in capsys.readouterr().out
+    assert "the list names no speaker" in capsys.readouterr().out
     assert main(["audit", "--speaker", r"/([a-z]+)_\d", path]) == 3
     assert "speakers in training and in test: 1 (ann)" in capsys.readouterr().out
     assert main(["audit", "--speaker", "[a-z]+", path]) == 2

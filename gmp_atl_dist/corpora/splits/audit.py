@@ -139,7 +139,7 @@ def _unknown(told: Told) -> list[str]:
     rows = [row for side in fold.sides.values() for row in side]
     untold = [row for row in rows if not row.speaker]
     if len(untold) == len(rows):
-        reasons.append("no speaker is told")
+        reasons.append("the list names no speaker")
     elif untold:
         reasons.append(f"{len(untold)} rows tell no speaker; the first: {untold[0].name!r}")
     return reasons

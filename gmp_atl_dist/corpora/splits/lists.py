@@ -1,7 +1,7 @@
 """Finds lists as they lie, and makes folds of them: which file is whose training or test side.
 
-A side is told by the name of a file or folder (``train``, ``valid``, ``dev``, ``test``, ``eval``), or by a
-column ``split``. Files whose paths differ in that word alone belong to one fold: EmoBox's
+The side of a row is in the name of its file or folder (``train``, ``valid``, ``dev``, ``test``, ``eval``),
+or in a column ``split``. Files whose paths differ in that word alone belong to one fold: EmoBox's
 ``fold_1/emodb_train_fold_1.jsonl`` and ``fold_1/emodb_test_fold_1.jsonl``, s3prl's
 ``Session1/train_meta_data.json`` and ``Session1/test_meta_data.json``. A column ``fold`` makes one fold of
 each of its values, which is tested while the others train.
@@ -73,7 +73,7 @@ def read_lists(where: Sequence[str], base_uri: str = "") -> FoundLists:
         base_uri: what a relative path is relative to; "": the working folder.
 
     Raises:
-        ConfigError: there is no such file, or no side is told.
+        ConfigError: there is no such file, or nothing says which side a row is on.
         CorpusError: a list cannot be read.
     """
     files: dict[str, tuple[Store, str]] = {}
