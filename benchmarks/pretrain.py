@@ -50,26 +50,22 @@ def _measure(args: Namespace) -> dict[str, float | Spread | None]:
 
     with _configuration(args.config, args.set) as config:
         result = compare(config, args.seeds)
-    for arm, values in result.uar.items():
-        print(f"{arm}: UAR {', '.join(f'{v:.1%}' for v in values)}")
-    low, high = result.over_utterances
-    seeds_low, seeds_high = result.over_seeds or (None, None)
+    arms = result.arms
+    for arm in arms.predicted:
+        print(f"{arm}: UAR {', '.join(f'{v:.1%}' for v in arms.uar(arm))}")
+    low, high = arms.over_utterances("pretrained", "random")
+    seeds_low, seeds_high = arms.over_seeds("pretrained", "random") or (None, None)
     return {
         "masked_accuracy": result.masked_accuracy[-1],
         "largest_cluster_share": result.largest_cluster_share[-1],
-        "uar_pretrained": _over_seeds(result.uar["pretrained"]),
-        "uar_random": _over_seeds(result.uar["random"]),
+        "uar_pretrained": arms.mean_uar("pretrained"),
+        "uar_random": arms.mean_uar("random"),
         "uar_difference_low": low,
         "uar_difference_high": high,
         "uar_difference_seeds_low": seeds_low,
         "uar_difference_seeds_high": seeds_high,
-        "test_utterances": result.test_utterances,
+        "test_utterances": len(arms.true_U),
     }
-
-
-def _over_seeds(uar: list[float]) -> Spread:
-    """The mean, not the median: the intervals are of means."""
-    return Spread(sum(uar) / len(uar), min(uar), max(uar))
 
 
 @contextmanager

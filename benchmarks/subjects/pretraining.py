@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from dataclasses import dataclass
 
-import numpy as np
-from scipy.stats import t as student_t
-
 from benchmarks.harness.rounds import MeasurementError
 from benchmarks.inputs.stages import finish
+from benchmarks.subjects.arms import Arms
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.corpora.folds import plan_folds
-from gmp_atl_dist.metrics import confusion_matrix, scores_from_confusion
 from gmp_atl_dist.pipeline import pretrain
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.backbone import Backbone
 from gmp_atl_dist.stages.base import Context, Stage
-from gmp_atl_dist.stages.evaluate import Evaluate, read_predictions
+from gmp_atl_dist.stages.evaluate import Evaluate, Prediction, read_predictions
 from gmp_atl_dist.stages.finetune import Finetune
 from gmp_atl_dist.stages.ingest import Ingest
 from gmp_atl_dist.stages.pretrain import LARGEST_CLUSTER_NOTE, Pretrain
@@ -31,21 +27,16 @@ from gmp_atl_dist.store.readers import read_curves, read_emotions
 from gmp_atl_dist.store.training_set import TrainingSet
 
 ARMS = ("pretrained", "random")
-_DRAWS = 2000
 _LAST_POINTS = 10
-_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Figures of both arms; lists have a value per iteration of pretraining, or per seed."""
+    """Predictions of both arms; lists have a value per iteration of pretraining."""
 
     masked_accuracy: list[float]
     largest_cluster_share: list[float]
-    uar: dict[str, list[float]]
-    over_utterances: tuple[float, float]
-    over_seeds: tuple[float, float] | None
-    test_utterances: int
+    arms: Arms
 
 
 def compare(config: RunConfig, seeds: int) -> Comparison:
@@ -79,21 +70,14 @@ def compare(config: RunConfig, seeds: int) -> Comparison:
 
         pretrain(config, random, training, ensure)
         masked = [_masked_accuracy(model) for model in models]
-        classes = read_emotions(corpus)
-        predicted: dict[str, list[np.ndarray]] = {arm: [] for arm in ARMS}
-        true = np.empty(0, np.int64)
+        predicted: dict[str, list[tuple[Prediction, ...]]] = {arm: [] for arm in ARMS}
         for seed in range(seeds):
             for arm, model in zip(ARMS, (models[-1], random), strict=True):
-                true, of_arm = _tested(config, context, corpus, model, fold, seed, classes)
-                predicted[arm].append(of_arm)
-    uar = {arm: [_uar(true, p, len(classes)) for p in predicted[arm]] for arm in ARMS}
+                predicted[arm].append(_tested(config, context, corpus, model, fold, seed))
     return Comparison(
         masked_accuracy=[accuracy for accuracy, _ in masked],
         largest_cluster_share=[share for _, share in masked],
-        uar=uar,
-        over_utterances=_over_utterances(true, predicted, len(classes)),
-        over_seeds=_over_seeds(uar),
-        test_utterances=len(true),
+        arms=Arms.of(predicted, read_emotions(corpus)),
     )
 
 
@@ -116,44 +100,8 @@ def _tested(
     model: Artifact,
     fold: Fold,
     seed: int,
-    classes: tuple[str, ...],
-) -> tuple[np.ndarray, np.ndarray]:
-    """(true, predicted) classes of the test utterances, in their order."""
+) -> tuple[Prediction, ...]:
+    """The predictions for the test utterances, in their order."""
     finetune = config.finetune.model_copy(update={"seed": seed})
     tuned = finish(Finetune(finetune, corpus, model, fold, None), context)
-    predictions = read_predictions(finish(Evaluate(corpus, tuned, fold), context))
-    true = np.array([classes.index(p.emotion) for p in predictions])
-    return true, np.array([classes.index(p.predicted) for p in predictions])
-
-
-def _uar(true: np.ndarray, predicted: np.ndarray, num_classes: int) -> float:
-    matrix = confusion_matrix(true.tolist(), predicted.tolist(), num_classes)
-    return scores_from_confusion(matrix).uar
-
-
-def _over_utterances(
-    true: np.ndarray, predicted: dict[str, list[np.ndarray]], num_classes: int
-) -> tuple[float, float]:
-    """Bootstrap interval of the difference of the arms' means."""
-    rng = np.random.default_rng(0)
-    differences: list[float] = []
-    for _ in range(_DRAWS):
-        drawn = rng.integers(0, len(true), len(true))
-        means = [
-            statistics.mean(_uar(true[drawn], p[drawn], num_classes) for p in predicted[arm])
-            for arm in ARMS
-        ]
-        differences.append(means[0] - means[1])
-    low, high = np.quantile(differences, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-    return float(low), float(high)
-
-
-def _over_seeds(uar: dict[str, list[float]]) -> tuple[float, float] | None:
-    """Student's interval of the paired differences; None for one seed, which has no spread."""
-    differences = np.subtract(uar["pretrained"], uar["random"])
-    count = len(differences)
-    if count < 2:
-        return None
-    spread = float(differences.std(ddof=1)) / math.sqrt(count)
-    reach = float(student_t.ppf((1 + _CONFIDENCE) / 2, count - 1)) * spread
-    return float(differences.mean()) - reach, float(differences.mean()) + reach
+    return read_predictions(finish(Evaluate(corpus, tuned, fold), context))
