@@ -83,7 +83,7 @@ def predictions_of(corpus: Artifact, fold: Fold, emotions: Sequence[str]) -> lis
 
 
 def _matrix(reader: AudioReader, utterances: Utterances) -> tuple[np.ndarray, tuple[IndexRow, ...]]:
-    rows = utterances[:]
+    rows = utterances.rows(range(len(utterances)))
     waves = (reader.samples(row).astype(np.float32) / 32768 for row in rows)
     return np.stack([statistics_of(wave_N) for wave_N in waves]), rows
 
