@@ -38,7 +38,7 @@ def statistics_of(wave_N: np.ndarray) -> np.ndarray:
         MeasurementError: librosa is not installed.
     """
     try:
-        import librosa
+        import librosa  # pyright: ignore[reportMissingImports]  # of the extra bench
     except ImportError as e:
         raise MeasurementError("the floor needs librosa: pip install '.[bench]'") from e
     # A window must fit, and differences need nine frames.
