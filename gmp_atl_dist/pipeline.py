@@ -87,7 +87,8 @@ def one_fold(
     transductive = config.folds.trains_on_test_audio
     speakers = fold.transductive_speakers() if transductive else fold.pseudo_label_speakers()
     training = TrainingSet(corpus, speakers)
-    start = pretrain(config, backbone, training, ensure)
+    pretraining = TrainingSet(corpus, fold.with_pretrain_speakers(speakers))
+    start = pretrain(config, backbone, pretraining, ensure)
     warmup = ensure(Warmup(config.warmup, corpus, start, fold))
     grouped = training
     if config.predicts_gender:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -271,6 +271,8 @@ class Fold:
     valid_speakers: tuple[str, ...] = ()
     unlabelled_speakers: tuple[str, ...] = ()
     """Of speech without emotion labels: pseudo-labels are fitted on it too, and nothing else is."""
+    pretrain_speakers: tuple[str, ...] = ()
+    """Of speech without emotion labels that pretraining uses, and nothing else."""
     utterances: FoldUtterances | None = None
     speaker_dependent: bool = False
     notes: tuple[str, ...] = field(default=(), compare=False)
@@ -287,7 +289,7 @@ class Fold:
         problems += [
             f"speaker {speaker!r} is in both {side} and unlabelled; give each speaker to one side only"
             for side in _SIDES
-            for speaker in sorted(set(self.speakers(side)) & set(self.unlabelled_speakers))
+            for speaker in sorted(set(self.speakers(side)) & self._without_labels)
         ]
         problems += [
             f"no speaker is in {side}; change folds.by or folds.held_out"
@@ -298,8 +300,8 @@ class Fold:
             raise CorpusError.of_all(f"fold {self.name!r} cannot be used:", problems)
         for side in _SIDES:
             object.__setattr__(self, f"{side}_speakers", tuple(sorted(set(self.speakers(side)))))
-        unlabelled = tuple(sorted(set(self.unlabelled_speakers)))
-        object.__setattr__(self, "unlabelled_speakers", unlabelled)
+        for name in ("unlabelled_speakers", "pretrain_speakers"):
+            object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
 
     def speakers(self, side: Split) -> tuple[str, ...]:
         """The speakers of a side."""
@@ -309,6 +311,10 @@ class Fold:
             "test": self.test_speakers,
         }
         return sides[side]
+
+    @property
+    def _without_labels(self) -> frozenset[str]:
+        return frozenset({*self.unlabelled_speakers, *self.pretrain_speakers})
 
     def shared_speakers(self, a: Split, b: Split) -> tuple[str, ...]:
         """The speakers that are on both sides, sorted; none unless the fold is speaker-dependent."""
@@ -358,12 +364,18 @@ class Fold:
         everybody |= {*self.unlabelled_speakers}
         return TrainingSpeakers(tuple(sorted(everybody)), self, transductive=True)
 
+    def with_pretrain_speakers(self, speakers: TrainingSpeakers) -> TrainingSpeakers:
+        """``speakers`` of this fold, and those of speech that only pretraining uses."""
+        everybody = tuple(sorted({*speakers.speakers, *self.pretrain_speakers}))
+        return replace(speakers, speakers=everybody, pretraining=True)
+
 
 @dataclass(frozen=True)
 class TrainingSpeakers:
     """Speakers that a fitted stage may use. Every such stage takes this type.
 
     ``unlabelled`` also allows the speakers of unlabelled speech. It is set for stages that use no emotion.
+    ``pretraining`` also allows those of speech that only pretraining uses.
     Where a fold names utterances, only its training utterances of these speakers may be used.
 
     Raises:
@@ -374,6 +386,7 @@ class TrainingSpeakers:
     fold: Fold
     transductive: bool = False
     unlabelled: bool = False
+    pretraining: bool = False
 
     def __post_init__(self) -> None:
         if self.transductive and self.fold.speaker_dependent:
@@ -383,7 +396,12 @@ class TrainingSpeakers:
         allowed = {*self.fold.train_speakers}
         if self.unlabelled:
             allowed |= {*self.fold.unlabelled_speakers}
-        leaks = set() if self.transductive else set(self.speakers) - allowed
+        if self.pretraining:
+            allowed |= {*self.fold.pretrain_speakers}
+        if self.transductive:
+            allowed |= {*self.fold.valid_speakers, *self.fold.test_speakers}
+            allowed |= {*self.fold.unlabelled_speakers}
+        leaks = set(self.speakers) - allowed
         if leaks:
             raise CorpusError.of_all(
                 f"fold {self.fold.name!r}: a fitted stage was given speakers outside the training set; "
@@ -415,7 +433,9 @@ class TrainingSpeakers:
         Raises:
             CorpusError: one of them is of unlabelled speech.
         """
-        unlabelled = sorted(set(self.speakers) & set(self.fold.unlabelled_speakers))
+        unlabelled = sorted(
+            set(self.speakers) & {*self.fold.unlabelled_speakers, *self.fold.pretrain_speakers}
+        )
         if unlabelled:
             raise CorpusError.of_all(
                 f"{stage} of fold {self.fold.name!r} learns emotions, and was given speakers of unlabelled "

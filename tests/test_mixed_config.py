@@ -72,6 +72,16 @@ def of_section(name: str, **keys: object) -> Change:
         (of_source(2, vad=True, vad_max_s=90.0), "corpora[2].vad_max_s: 90 is not between 1 and"),
         (lambda d: d.pop("corpora"), "runtime.corpora.acted: there is no [[corpora]] of that name"),
         (lambda d: d.pop("corpora"), "folds.by: 'corpus' holds out one of [[corpora]]"),
+        (of_source(0, use="pretrain"), "corpora[0].use: 'pretrain' is for unlabelled sources"),
+        (
+            of_source(2, use="pretrain"),
+            "retrain.unlabelled_share: 0.5 without a source of [[corpora]] with role = 'unlabelled' and "
+            "use = 'pseudo_labels'",
+        ),
+        (
+            of_source(2, use="pretrain"),
+            "corpora[2].use: 'pretrain' with pretrain.iterations = 0 leaves talks unused",
+        ),
         (
             lambda d: d["corpora"].pop(),
             "retrain.unlabelled_share: 0.5 without a source",

@@ -120,17 +120,26 @@ class RunConfig(Section):
         if self.folds.by == "corpus" and not self.corpora:
             problems.append("folds.by: 'corpus' holds out one of [[corpora]], and there are none")
         unlabelled = [source.name for source in self.corpora if not source.is_labelled]
-        if self.retrain.unlabelled_share is not None and not unlabelled:
+        adapted = [s.name for s in self.corpora if not s.is_labelled and s.is_adapted_to]
+        if self.retrain.unlabelled_share is not None and not adapted:
             problems.append(
                 f"retrain.unlabelled_share: {self.retrain.unlabelled_share:g} without a source of "
-                f"[[corpora]] with role = 'unlabelled'; add one, or remove this key"
+                f"[[corpora]] with role = 'unlabelled' and use = 'pseudo_labels'; add one, or remove "
+                f"this key"
             )
-        if self.cluster.balance == "emotion" and unlabelled:
+        if not self.pretrain.iterations:
+            problems += [
+                f"corpora[{i}].use: 'pretrain' with pretrain.iterations = 0 leaves {source.name} unused; "
+                f"raise pretrain.iterations, or remove the source"
+                for i, source in enumerate(self.corpora)
+                if not source.is_labelled and not source.is_adapted_to
+            ]
+        if self.cluster.balance == "emotion" and adapted:
             problems.append(
-                f"cluster.balance: 'emotion' needs the emotion of every frame, and {unlabelled[0]} is "
+                f"cluster.balance: 'emotion' needs the emotion of every frame, and {adapted[0]} is "
                 f"unlabelled; set 'speaker' or 'none'"
             )
-        untold = [source.name for source in self.corpora if source.adapter == AUDIO_FILES]
+        untold = [s.name for s in self.corpora if s.adapter == AUDIO_FILES and s.is_adapted_to]
         if untold and self.needs_gender_of_unlabelled and not self.predicts_gender:
             problems.append(
                 f"warmup.gender_weight: 0 leaves the gender of {untold[0]} unknown, which is unlabelled and "
@@ -166,7 +175,7 @@ class RunConfig(Section):
     @property
     def predicts_gender(self) -> bool:
         """Whether the warmed-up model predicts the gender of unlabelled speech that tells none."""
-        unlabelled = any(not source.is_labelled for source in self.corpora)
+        unlabelled = any(not s.is_labelled and s.is_adapted_to for s in self.corpora)
         return unlabelled and self.needs_gender_of_unlabelled and self.warmup.gender_weight > 0
 
     @property

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from gmp_atl_dist.config.hashing import Added
 from gmp_atl_dist.config.science import CorpusConfig
 from gmp_atl_dist.config.sections import PositiveFloat
 
@@ -33,6 +34,11 @@ class SourceConfig(CorpusConfig):
         default="labelled",
         description="unlabelled: its speech is used by pretrain, extract, cluster, label and retrain, "
         "and by nothing else; emotions that it tells are not read",
+    )
+    use: Annotated[Literal["pseudo_labels", "pretrain"], Added("0.5.0", "pseudo_labels")] = Field(
+        default="pseudo_labels",
+        description="unlabelled sources: which stages use them. pseudo_labels: all that the role names; "
+        "pretrain: pretrain alone, so that codebooks and retraining are of the other sources",
     )
     weight: PositiveFloat = Field(
         default=1.0,
@@ -79,6 +85,11 @@ class SourceConfig(CorpusConfig):
     @property
     def is_labelled(self) -> bool:
         return self.role == "labelled"
+
+    @property
+    def is_adapted_to(self) -> bool:
+        """Whether its speech is clustered and retrained on."""
+        return self.use == "pseudo_labels"
 
     def corpus(self, emotions: Sequence[str]) -> CorpusConfig:
         """What its ``ingest`` reads, with the class list of all sources.
@@ -155,6 +166,11 @@ def problems_of_sources(
         else f"corpora[{i}].speakers_of: is for unlabelled sources; remove it"
         for i, source in enumerate(sources)
         if source.speakers_of and (source.is_labelled or source.speakers_of not in (*known, NOBODY))
+    ]
+    problems += [
+        f"corpora[{i}].use: 'pretrain' is for unlabelled sources; remove it"
+        for i, source in labelled
+        if not source.is_adapted_to
     ]
     return problems + _problems_of_cuts(sources) + _conflicts_of_labels(common.emotions, labelled)
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 ProtocolName = Literal["clean", "transductive", "peek", "speaker_dependent"]
 SelectionRule = Literal["last", "valid", "test"]
+UnlabelledUse = Literal["pseudo_labels", "pretrain"]
 
 _CLEAN = (
     "No fitted stage used data of the test speakers: warm-up, clustering, retraining and fine-tuning "
@@ -27,11 +28,15 @@ _PRETRAINED: dict[ProtocolName, str] = {
     "peek": "The pretraining from which they start also used the audio of the test speakers.",
     "speaker_dependent": "The same holds for the pretraining from which they start.",
 }
-_UNLABELLED = (
-    "Clustering and retraining, and pretraining if there was one, also used speech without emotion labels. "
+_NOT_TESTED = (
     "No fold tests on it, and no recording of it is in a labelled source. Whether a test speaker also speaks "
     "there, in other recordings, is not known."
 )
+_UNLABELLED: dict[UnlabelledUse, str] = {
+    "pseudo_labels": "Clustering and retraining, and pretraining if there was one, also used speech without "
+    f"emotion labels. {_NOT_TESTED}",
+    "pretrain": f"Pretraining also used speech without emotion labels, and no other stage did. {_NOT_TESTED}",
+}
 _SELECTED: dict[SelectionRule, str] = {
     "last": "No epoch was selected: the last one is reported.",
     "valid": "The epoch was selected on validation speakers, who are in neither the training set nor "
@@ -100,7 +105,7 @@ class Protocol(Content):
         selection: SelectionRule,
         *,
         pretrained: bool = False,
-        unlabelled: bool = False,
+        unlabelled: UnlabelledUse | None = None,
     ) -> Protocol:
         """The protocol in plain words.
 
@@ -108,7 +113,7 @@ class Protocol(Content):
             name: the protocol.
             selection: how the epoch was selected.
             pretrained: whether this run pretrained the model from random weights.
-            unlabelled: whether it used speech of unlabelled sources.
+            unlabelled: what speech of unlabelled sources was used for; None: there was none.
 
         Raises:
             ValueError: the epoch was selected on test speakers and the protocol is not ``peek``, or
@@ -123,7 +128,7 @@ class Protocol(Content):
         if pretrained:
             usage = f"{usage} {_PRETRAINED[name]}"
         if unlabelled:
-            usage = f"{usage} {_UNLABELLED}"
+            usage = f"{usage} {_UNLABELLED[unlabelled]}"
         within = name == "speaker_dependent" and selection == "valid"
         selected = _SELECTED_WITHIN if within else _SELECTED[selection]
         return cls(name=name, statement=f"{usage} {selected}", warning=_WARNINGS[name])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from gmp_atl_dist.config import RunConfig
@@ -56,16 +57,20 @@ def folds_of_corpus(config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
         if source_of(u.speaker) in unlabelled
     }
     folds = folds_of_listing(config, [u for u in groups if u.speaker not in twins])
-    return tuple(
-        replace(
-            fold,
-            unlabelled_speakers=tuple(
-                speaker
-                for speaker, twin in twins.items()
-                if twin not in (*fold.test_speakers, *fold.valid_speakers)
-            ),
-        )
-        for fold in folds
+    pretrain_alone = {source.name for source in config.corpora if not source.is_adapted_to}
+    return tuple(_with_unlabelled(fold, twins, pretrain_alone) for fold in folds)
+
+
+def _with_unlabelled(
+    fold: Fold, twins: Mapping[str, str], pretrain_alone: AbstractSet[str]
+) -> Fold:
+    """The fold with the unlabelled speakers, without people whom it tests or validates on."""
+    held_out = {*fold.test_speakers, *fold.valid_speakers}
+    speakers = [speaker for speaker, twin in twins.items() if twin not in held_out]
+    return replace(
+        fold,
+        unlabelled_speakers=tuple(s for s in speakers if source_of(s) not in pretrain_alone),
+        pretrain_speakers=tuple(s for s in speakers if source_of(s) in pretrain_alone),
     )
 
 

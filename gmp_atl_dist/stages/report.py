@@ -36,7 +36,7 @@ from gmp_atl_dist.report.content import (
     SourceContent,
 )
 from gmp_atl_dist.report.groups import GroupsContent
-from gmp_atl_dist.report.protocol import Protocol, SelectionRule
+from gmp_atl_dist.report.protocol import Protocol, SelectionRule, UnlabelledUse
 from gmp_atl_dist.report.tables import PredictionRow, predictions_csv
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
@@ -292,7 +292,10 @@ def protocol_of(config: RunConfig) -> Protocol:
     """The protocol of a configuration."""
     side = selection_side(config.finetune, config.folds)
     pretrained = config.pretrain.iterations > 0
-    unlabelled = any(not source.is_labelled for source in config.corpora)
+    unlabelled: UnlabelledUse | None = None
+    for source in config.corpora:
+        if not source.is_labelled and unlabelled != "pseudo_labels":
+            unlabelled = source.use
     return Protocol.of(
         config.folds.protocol, _rule(side), pretrained=pretrained, unlabelled=unlabelled
     )

@@ -14,14 +14,14 @@ from support.mixed import NAMES, mixed_config, write_corpora
 from support.one_process import context_of, finish, no_ray
 
 from gmp_atl_dist import execution, pipeline
-from gmp_atl_dist.config import CorpusConfig, RunConfig
+from gmp_atl_dist.config import CorpusConfig, PretrainConfig, RunConfig
 from gmp_atl_dist.corpora.sources import list_sources
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
-from gmp_atl_dist.records import Fold, StoredUtterance, source_of
+from gmp_atl_dist.records import Fold, StoredUtterance, TrainingSpeakers, source_of
 from gmp_atl_dist.report.content import ReportContent
 from gmp_atl_dist.report.html import render_html
-from gmp_atl_dist.stages.base import Context, Handle, Stage
+from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage
 from gmp_atl_dist.stages.evaluate import read_predictions
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
@@ -136,6 +136,51 @@ def test_unlabelled_speech_joins_the_pseudo_labels_and_nothing_else(mixed: Mixed
     predicted = read_predictions(mixed.artifact("evaluate"))
     assert {p.speaker for p in predicted} == set(fold.test_speakers)
     assert {source_of(p.speaker) for p in predicted} == {"acted"}
+
+
+def test_speech_for_pretraining_alone_joins_no_other_stage(mixed: Mixed) -> None:
+    """The same combined corpus serves: what a source is used for changes no artefact of it."""
+    *labelled, talks = mixed.config.corpora
+    config = mixed.config.model_copy(
+        update={
+            "corpora": (*labelled, talks.model_copy(update={"use": "pretrain"})),
+            "pretrain": PretrainConfig(iterations=2, layer=2, k=(5, 5), steps=1),
+        }
+    )
+    stages: dict[str, Stage] = {}
+
+    def note(stage: Stage) -> Handle:
+        stages[stage.name] = stage
+        return Pending(stage)
+
+    (fold,) = pipeline.configured_folds(config, mixed.corpus)
+    pipeline.one_fold(config, mixed.corpus, mixed.artifact("backbone"), fold, note)
+
+    assert (fold.unlabelled_speakers, fold.pretrain_speakers) == ((), ("talks/unknown",))
+    heard = {
+        name: set(stage.training.speakers)  # pyright: ignore[reportAttributeAccessIssue]
+        for name, stage in stages.items()
+        if hasattr(stage, "training")
+    }
+    pretraining = {"mfcc", "cluster1", "label1", "pretrain1"}
+    pretraining |= {"extract2", "cluster2", "label2", "pretrain2"}
+    assert heard.keys() == pretraining | {"extract", "cluster", "label", "retrain"}
+    for name, speakers in heard.items():
+        expected = {*fold.train_speakers} | ({"talks/unknown"} if name in pretraining else set())
+        assert speakers == expected, name
+
+
+def test_speech_for_pretraining_alone_is_refused_elsewhere() -> None:
+    fold = Fold("f", ("a",), ("b",), pretrain_speakers=("u",))
+
+    with pytest.raises(CorpusError, match="speaker 'u'"):
+        TrainingSpeakers(("a", "u"), fold, unlabelled=True)
+    with pytest.raises(CorpusError, match="speaker 'u'"):
+        TrainingSpeakers(("a", "u"), fold, transductive=True)
+    with pytest.raises(CorpusError, match="speaker 'u'"):
+        fold.with_pretrain_speakers(fold.training_speakers()).with_emotions("warmup")
+    with pytest.raises(CorpusError, match="'b' is in both test and unlabelled"):
+        Fold("f", ("a",), ("b",), pretrain_speakers=("b",))
 
 
 def test_a_stage_that_uses_emotions_refuses_unlabelled_speakers(mixed: Mixed) -> None:
