@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gmp_atl_dist.config.science import CorpusConfig
+from gmp_atl_dist.config.corpus import CorpusConfig
 from gmp_atl_dist.config.sections import PositiveFloat
 
 NOBODY = "nobody"
