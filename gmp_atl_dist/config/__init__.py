@@ -25,14 +25,6 @@ from gmp_atl_dist.config.runtime import (
     TrainWorkersConfig,
     WorkersConfig,
 )
-from gmp_atl_dist.config.science import (
-    FinetuneConfig,
-    FramePredictionConfig,
-    OptimConfig,
-    PretrainConfig,
-    RetrainConfig,
-    WarmupConfig,
-)
 from gmp_atl_dist.config.sections import (
     Fraction,
     PositiveFloat,
@@ -41,6 +33,14 @@ from gmp_atl_dist.config.sections import (
     hashed,
 )
 from gmp_atl_dist.config.sources import AUDIO_FILES, NOBODY, SourceConfig
+from gmp_atl_dist.config.trained import (
+    FinetuneConfig,
+    FramePredictionConfig,
+    OptimConfig,
+    PretrainConfig,
+    RetrainConfig,
+    WarmupConfig,
+)
 
 __all__ = [
     "AUDIO_FILES",
