@@ -5,12 +5,17 @@ default that works, and unknown keys are refused. Nothing here imports torch or 
 configuration is checked in well under a second.
 """
 
+from gmp_atl_dist.config.corpus import MAX_UTTERANCE_S, AuditConfig, CorpusConfig
+from gmp_atl_dist.config.evaluation import EvaluateConfig
+from gmp_atl_dist.config.folds import FoldsConfig
 from gmp_atl_dist.config.hashing import (
     Added,
     Json,
     canonical_json,
     digest,
 )
+from gmp_atl_dist.config.model import RANDOM_SOURCE, ModelConfig
+from gmp_atl_dist.config.pseudo_labels import ClusterConfig, ExtractConfig, LabelConfig, Scale
 from gmp_atl_dist.config.run import RunConfig
 from gmp_atl_dist.config.runtime import (
     ClusterWorkersConfig,
@@ -20,25 +25,6 @@ from gmp_atl_dist.config.runtime import (
     TrainWorkersConfig,
     WorkersConfig,
 )
-from gmp_atl_dist.config.science import (
-    MAX_UTTERANCE_S,
-    RANDOM_SOURCE,
-    AuditConfig,
-    ClusterConfig,
-    CorpusConfig,
-    EvaluateConfig,
-    ExtractConfig,
-    FinetuneConfig,
-    FoldsConfig,
-    FramePredictionConfig,
-    LabelConfig,
-    ModelConfig,
-    OptimConfig,
-    PretrainConfig,
-    RetrainConfig,
-    Scale,
-    WarmupConfig,
-)
 from gmp_atl_dist.config.sections import (
     Fraction,
     PositiveFloat,
@@ -47,6 +33,14 @@ from gmp_atl_dist.config.sections import (
     hashed,
 )
 from gmp_atl_dist.config.sources import AUDIO_FILES, NOBODY, SourceConfig
+from gmp_atl_dist.config.trained import (
+    FinetuneConfig,
+    FramePredictionConfig,
+    OptimConfig,
+    PretrainConfig,
+    RetrainConfig,
+    WarmupConfig,
+)
 
 __all__ = [
     "AUDIO_FILES",

@@ -12,26 +12,22 @@ from pydantic import (
     model_validator,
 )
 
+from gmp_atl_dist.config.corpus import AuditConfig, CorpusConfig
+from gmp_atl_dist.config.evaluation import EvaluateConfig
+from gmp_atl_dist.config.folds import FoldsConfig
 from gmp_atl_dist.config.hashing import Added, Json
+from gmp_atl_dist.config.model import RANDOM_SOURCE, ModelConfig
+from gmp_atl_dist.config.pseudo_labels import ClusterConfig, ExtractConfig, LabelConfig
 from gmp_atl_dist.config.runtime import RuntimeConfig
-from gmp_atl_dist.config.science import (
-    RANDOM_SOURCE,
-    AuditConfig,
-    ClusterConfig,
-    CorpusConfig,
-    EvaluateConfig,
-    ExtractConfig,
+from gmp_atl_dist.config.sections import Section, hashed
+from gmp_atl_dist.config.sources import AUDIO_FILES, SourceConfig, problems_of_sources
+from gmp_atl_dist.config.trained import (
     FinetuneConfig,
-    FoldsConfig,
-    LabelConfig,
-    ModelConfig,
     OptimConfig,
     PretrainConfig,
     RetrainConfig,
     WarmupConfig,
 )
-from gmp_atl_dist.config.sections import Section, hashed
-from gmp_atl_dist.config.sources import AUDIO_FILES, SourceConfig, problems_of_sources
 
 
 class RunConfig(Section):

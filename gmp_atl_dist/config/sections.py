@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +21,8 @@ from gmp_atl_dist.uris import uri_problem
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+OptionValue: TypeAlias = bool | int | float | str
+"""An option of an adapter, a pooling or a loss, which says what it must be."""
 
 
 def _well_spelt(text: str) -> str:

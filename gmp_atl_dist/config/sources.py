@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from gmp_atl_dist.config.corpus import CorpusConfig
 from gmp_atl_dist.config.hashing import Added
-from gmp_atl_dist.config.science import CorpusConfig
 from gmp_atl_dist.config.sections import PositiveFloat
 
 NOBODY = "nobody"

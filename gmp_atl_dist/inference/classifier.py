@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ
-from gmp_atl_dist.config.science import MAX_UTTERANCE_S
+from gmp_atl_dist.config import MAX_UTTERANCE_S
 from gmp_atl_dist.device import (
     Accelerator,
     choose_accelerator,

@@ -13,7 +13,7 @@ import numpy as np
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.audio_measures import clipped_share, level_dbfs, zero_share
-from gmp_atl_dist.config.science import MAX_UTTERANCE_S, AuditConfig
+from gmp_atl_dist.config import MAX_UTTERANCE_S, AuditConfig
 from gmp_atl_dist.samples import to_pcm16
 
 SHORT_S = 0.5

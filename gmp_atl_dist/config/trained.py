@@ -1,0 +1,223 @@
+"""What the trained stages share, and the keys of each of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from gmp_atl_dist.config.hashing import Added
+from gmp_atl_dist.config.pseudo_labels import ClusterConfig, Scale
+from gmp_atl_dist.config.sections import Fraction, OptionValue, PositiveFloat, PositiveInt, Section
+
+
+class OptimConfig(Section):
+    """Keys that all trained stages share."""
+
+    steps: PositiveInt | None = Field(default=None, description="updates; give this or epochs")
+    epochs: PositiveInt | None = Field(
+        default=None, description="passes over the data; or give steps"
+    )
+    batch_s: PositiveFloat = Field(
+        default=300.0,
+        description="audio per update in seconds, over all workers. An epoch is cut into equal "
+        "batches "
+        "that are at least this long",
+    )
+    micro_batches: PositiveInt = Field(
+        default=4,
+        description="forward passes per update, whatever the number of workers. Workers share "
+        "them, so "
+        "this is the largest useful number of workers",
+    )
+    lr: PositiveFloat = Field(default=1e-4, description="highest learning rate")
+    warmup_fraction: Fraction = Field(
+        default=0.1,
+        description="share of the updates in which the learning rate rises; then it falls linearly",
+    )
+    betas: tuple[Fraction, Fraction] = Field(
+        default=(0.9, 0.98),
+        description="decay rates of AdamW's running means: of the gradient, and of its square",
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        default=0.01, description="weight decay of AdamW; 0: none"
+    )
+    clip_norm: PositiveFloat = Field(
+        default=10.0, description="largest norm of the gradient; larger ones are scaled down to it"
+    )
+    max_skipped_updates: Annotated[int, Field(ge=0)] = Field(
+        default=10,
+        description="most updates that may be skipped because a loss or gradient is not "
+        "finite; one "
+        "more stops the stage",
+    )
+    freeze_conv: bool = Field(default=True, description="leave the convolutional encoder as it was")
+    dropout: Fraction = Field(
+        default=0.1, description="dropout of hidden states, attention and projections"
+    )
+    max_utterance_s: Annotated[float, Field(ge=0.1)] = Field(
+        default=15.6, description="longer utterances are cropped to this length, in seconds"
+    )
+    seed: int = Field(
+        default=0,
+        description="random seed of the order of utterances, crops, masks, dropout and new heads",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given_length_replaces_the_default(cls, raw: object) -> object:
+        """TOML has no null, so naming one of the two unsets the other's default."""
+        if not isinstance(raw, dict) or ("steps" in raw) == ("epochs" in raw):
+            return raw
+        return {**raw, "epochs" if "steps" in raw else "steps": None}
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(
+                f"steps = {self.steps} and epochs = {self.epochs}: give exactly one of them"
+            )
+        return self
+
+
+class WarmupConfig(OptimConfig):
+    """HuBERT with an emotion and a gender head, trained together."""
+
+    epochs: PositiveInt | None = Field(
+        default=10, description="passes over the training set; or give steps"
+    )
+    gender_weight: Fraction = Field(
+        default=0.1, description="weight of the gender loss; the emotion loss has 1 minus this"
+    )
+    class_weights: Literal["balanced", "none"] = Field(
+        default="balanced",
+        description="balanced: each class counts the same in the loss, however many utterances "
+        "it has",
+    )
+    pool_layers: Literal["last", "average"] = Field(
+        default="last",
+        description="what the heads read: the last layer, or a learnt mean of all layers",
+    )
+
+
+class FramePredictionConfig(OptimConfig):
+    """Keys that the two stages share which learn to predict frame labels."""
+
+    masked: bool = Field(default=True, description="masked prediction; false: plain cross-entropy")
+    mask_prob: Fraction = Field(
+        default=0.8, description="share of the frames that masks cover, before overlaps"
+    )
+    mask_length_frames: PositiveInt = Field(
+        default=10, description="frames in one mask; a shorter clip has a shorter mask"
+    )
+    logit_temperature: PositiveFloat = Field(
+        default=0.1, description="cosine similarities are divided by it"
+    )
+    unmasked_weight: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="weight of the loss on frames that are not masked; masked frames have "
+        "weight 1. "
+        "Training from random weights on little audio needs 1",
+    )
+    feature_penalty: Annotated[float, Field(ge=0)] = Field(
+        default=10.0,
+        description="weight of the L2 penalty on the output of the convolutional encoder",
+    )
+    projection_dim: PositiveInt = Field(
+        default=256, description="dimension in which frames and label embeddings are compared"
+    )
+    freeze_conv: bool = Field(
+        default=False, description="leave the convolutional encoder as it was"
+    )
+
+
+class RetrainConfig(FramePredictionConfig):
+    """The stock HuBERT, retrained on the frame labels."""
+
+    steps: PositiveInt | None = Field(default=20_000, description="updates; give this or epochs")
+    unlabelled_share: Annotated[Fraction | None, Added("0.4.0", left_out_at=None)] = Field(
+        default=None,
+        description="share of the audio of the updates that is of unlabelled sources; unset: their "
+        "share of all audio",
+    )
+
+
+class PretrainConfig(FramePredictionConfig):
+    """HuBERT from random weights, for sites without a checkpoint (arXiv 2106.07447, section IV).
+
+    Iteration 1 predicts clusters of MFCC, iteration 2 clusters of a layer of iteration 1's model. Both
+    start from the same random weights and use the training speakers of the fold alone.
+    """
+
+    iterations: Literal[0, 1, 2] = Field(
+        default=0,
+        description="0: no pretraining; the other keys of this section then have no effect",
+    )
+    steps: PositiveInt | None = Field(
+        default=250_000, description="updates per iteration; give this or epochs"
+    )
+    second_steps: PositiveInt | None = Field(
+        default=None, description="updates of iteration 2; unset: as many as iteration 1"
+    )
+    lr: PositiveFloat = Field(default=5e-4, description="highest learning rate")
+    k: tuple[Annotated[int, Field(ge=2)], Annotated[int, Field(ge=2)]] = Field(
+        default=(100, 500),
+        description="clusters of MFCC in iteration 1, and of iteration 1's layer in iteration 2",
+    )
+    layer: PositiveInt = Field(
+        default=6, description="layer of iteration 1's model that iteration 2 clusters"
+    )
+    sample_frames: PositiveInt | Literal["all"] = Field(
+        default=2_000_000, description="most frames in the fit of each codebook"
+    )
+
+    def clusters(self, iteration: int) -> ClusterConfig:
+        """How the labels of an iteration are made: one codebook, for everybody."""
+        scale = Scale(layer=0 if iteration == 1 else self.layer, k=self.k[iteration - 1])
+        return ClusterConfig(scales=(scale,), sample_frames=self.sample_frames, seed=self.seed)
+
+    def training(self, iteration: int) -> FramePredictionConfig:
+        """What an iteration's training depends on beside its labels: nothing of the other one's."""
+        shared = {name: getattr(self, name) for name in FramePredictionConfig.model_fields}
+        if iteration == 2 and self.second_steps is not None:
+            shared |= {"steps": self.second_steps, "epochs": None}
+        return FramePredictionConfig.model_validate(shared)
+
+
+class FinetuneConfig(OptimConfig):
+    """The retrained HuBERT on emotion labels, with a pooling and a loss that are chosen by name.
+
+    Packages can add poolings and losses through entry points; see ``models/head_registry.py``.
+    """
+
+    epochs: PositiveInt | None = Field(
+        default=40, description="passes over the training set; or give steps"
+    )
+    class_weights: Literal["balanced", "none"] = Field(
+        default="balanced",
+        description="balanced: each class counts the same in the loss, however many utterances "
+        "it has",
+    )
+    pooling: Annotated[str, Field(min_length=1), Added("0.2.0", left_out_at="attentive")] = Field(
+        default="attentive", description="attentive, mean, or the name of an installed pooling"
+    )
+    pooling_options: Annotated[dict[str, OptionValue], Added("0.2.0", left_out_at={})] = Field(
+        default_factory=dict, description="options of an installed pooling; it checks them"
+    )
+    loss: Annotated[str, Field(min_length=1), Added("0.2.0", left_out_at="am_softmax")] = Field(
+        default="am_softmax",
+        description="am_softmax, cross_entropy, or the name of an installed loss",
+    )
+    loss_options: Annotated[dict[str, OptionValue], Added("0.2.0", left_out_at={})] = Field(
+        default_factory=dict, description="options of an installed loss; it checks them"
+    )
+    am_scale: PositiveFloat = Field(default=30.0, description="factor of the cosines of am_softmax")
+    am_margin: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.2, description="what am_softmax subtracts from the target's cosine in training"
+    )
+    embedding_dim: PositiveInt = Field(
+        default=256, description="dimension of the pooled utterance embedding"
+    )
+    select: Literal["last", "valid"] = Field(
+        default="last", description="which epoch is kept; 'valid' needs folds.valid = 'next'"
+    )
