@@ -9,7 +9,7 @@ speaker cannot leak. A plan depends on what the utterances are, never on their o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from gmp_atl_dist.corpora.splits.partners import partners
 from gmp_atl_dist.corpora.splits.stratified import stratified_groups
 from gmp_atl_dist.corpora.splits.validation import other_speakers, with_share
 from gmp_atl_dist.errors import ConfigError, CorpusError
-from gmp_atl_dist.records import Fold, Split, UtteranceGroup, source_of
+from gmp_atl_dist.records import Fold, Split, Utterance, UtteranceGroup, source_of
 
 
 class Grouped(Protocol):
@@ -61,7 +61,10 @@ def read_fold_lists(config: FoldsConfig, corpus_uri: str) -> tuple[ListedFold, .
 
 
 def plan_folds(
-    utterances: Sequence[Grouped], config: FoldsConfig, lists: Sequence[ListedFold] = ()
+    utterances: Sequence[Grouped],
+    config: FoldsConfig,
+    lists: Sequence[ListedFold] = (),
+    paths: Mapping[str, str] | None = None,
 ) -> tuple[Fold, ...]:
     """The folds of ``config``, in order, with the names ``fold1``, ``fold2``, ... or ``split``.
 
@@ -69,6 +72,8 @@ def plan_folds(
         utterances: all of the corpus where :func:`names_utterances` says so; else one of each group of one
             speaker, session and split is enough, and for ``folds.k`` of one gender and emotion as well.
         lists: of :func:`read_fold_lists`.
+        paths: utterance id -> path of its audio, which lists may name it by; None: that which a listed
+            utterance has.
 
     Raises:
         ConfigError: held-out groups are unknown, duplicate or too few, or ``folds.run`` names a
@@ -83,7 +88,10 @@ def plan_folds(
             "the lists of folds.lists are those of read_fold_lists(), which were not given"
         )
     if config.lists:
-        folds = listed_folds({u.utterance_id: u.speaker for u in utterances}, lists, config)
+        if paths is None:
+            paths = {u.utterance_id: u.path for u in utterances if isinstance(u, Utterance)}
+        speakers = {u.utterance_id: u.speaker for u in utterances}
+        folds = listed_folds(speakers, paths, lists, config)
     elif config.by == "split":
         folds = _by_split(utterances, config)
     else:

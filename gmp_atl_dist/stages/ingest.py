@@ -47,6 +47,7 @@ from gmp_atl_dist.store.artifact import (
     Receipt,
     receipts_json,
 )
+from gmp_atl_dist.store.audio_paths import put_audio_paths
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import (
     INDEX_PART,
@@ -128,6 +129,8 @@ class Ingest(Stage):
         except CorpusError:
             _forget_bad(out, receipts)
             raise
+        if self.cut is None:
+            put_audio_paths(out, self.listing.utterances)
         if problems:
             where = f"{context.store.uri}/{out.key.manifest_path}"
             context.reporter.line(

@@ -10,6 +10,7 @@ from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.folds import Grouped, names_utterances, plan_folds, read_fold_lists
 from gmp_atl_dist.records import Fold, source_of
 from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.audio_paths import read_audio_paths
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import one_of_each_group, utterance_groups
 from gmp_atl_dist.store.readers import read_utterances
@@ -19,15 +20,20 @@ MANY_FOLDS = 20
 """From so many folds on, a plan says what they cost."""
 
 
-def folds_of_listing(config: RunConfig, utterances: Sequence[Grouped]) -> tuple[Fold, ...]:
+def folds_of_listing(
+    config: RunConfig, utterances: Sequence[Grouped], paths: Mapping[str, str] | None = None
+) -> tuple[Fold, ...]:
     """The folds that a run would make of listed utterances.
+
+    Args:
+        paths: of their audio by id, where ``utterances`` do not tell them.
 
     Raises:
         ConfigError: ``[folds]`` does not fit the corpus.
         CorpusError: the corpus or the lists do not give folds.
     """
     uri = Store.open(config.runtime.corpus).uri if config.folds.lists else ""
-    return plan_folds(utterances, config.folds, read_fold_lists(config.folds, uri))
+    return plan_folds(utterances, config.folds, read_fold_lists(config.folds, uri), paths)
 
 
 def folds_of_corpus(config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
@@ -49,7 +55,8 @@ def folds_of_corpus(config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
         groups = one_of_each_group(corpus)
     unlabelled = {source.name: source for source in read_sources(corpus) if not source.labelled}
     if not unlabelled:
-        return folds_of_listing(config, groups)
+        paths = read_audio_paths(corpus) if config.folds.lists else None
+        return folds_of_listing(config, groups, paths)
     # Each with the same person in a labelled source, as far as one is known.
     twins = {
         u.speaker: unlabelled[source_of(u.speaker)].twin(u.speaker)

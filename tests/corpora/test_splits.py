@@ -13,7 +13,7 @@ import pytest
 from gmp_atl_dist.config import FoldsConfig
 from gmp_atl_dist.corpora.folds import plan_folds, read_fold_lists
 from gmp_atl_dist.errors import ConfigError, CorpusError
-from gmp_atl_dist.records import Fold, StoredUtterance, UtteranceGroup
+from gmp_atl_dist.records import Fold, StoredUtterance, Utterance, UtteranceGroup
 
 DATA = Path(
     os.environ.get("GMP_ATL_TEST_DATA", Path(__file__).resolve().parents[2] / "../shared/data")
@@ -363,6 +363,69 @@ def test_lists_of_another_corpus_are_refused(tmp_path: Path) -> None:
     lists = emobox(tmp_path, [{"train": ["01a"], "test": ["02a"]}])
     with pytest.raises(CorpusError, match=r"none of the 2 listed utterances is in the corpus"):
         plan(CORPUS, lists=str(lists))
+
+
+def listed(ids_and_paths: Mapping[str, str]) -> list[Utterance]:
+    """A corpus whose speaker is in the first two characters of each file's name."""
+    return [
+        Utterance(name, path, Path(path).name[:2], "female", "sad")
+        for name, path in ids_and_paths.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "downloads/emodb/wav/{}.wav",  # as the list has it
+        "wav/{}.wav",  # the corpus is a folder of what the list names
+        "2023/downloads/emodb/wav/{}.wav",  # the other way round
+        "clean/{}.wav",
+        "clean/{}.flac",
+        "shard-0.tar#wav/{}.flac@512+9000",
+    ],
+)
+def test_rows_are_found_by_the_path_of_the_audio(tmp_path: Path, path: str) -> None:
+    lists = str(emobox(tmp_path, [{"train": of("08", "09", "10"), "test": of("03")}]))
+    paths = {f"u{i:04d}": path.format(name) for i, name in enumerate(NAMES)}
+    speakers = {u: name[:2] for u, name in zip(paths, NAMES, strict=True)}
+    expected = (Fold("fold1", ("08", "09", "10"), ("03",)),)
+    config = FoldsConfig(lists=lists)
+    of_listing = [Utterance(u, p, speakers[u], "female", "sad") for u, p in paths.items()]
+    assert plan_folds(of_listing, config, read_fold_lists(config, "")) == expected
+    # A stored corpus keeps its paths beside its utterances. Those that it left out are in no list.
+    stored = [said(u, speakers[u]) for u in paths]
+    more = {**paths, "left out": "downloads/emodb/wav/03a00Wa.wav"}
+    assert plan_folds(stored, config, read_fold_lists(config, ""), more) == expected
+
+
+def test_a_row_that_fits_several_recordings_is_refused_and_both_are_named(tmp_path: Path) -> None:
+    lists = str(emobox(tmp_path, [{"train": of("08", "09", "10"), "test": of("03")}]))
+    paths = {f"u{i:04d}": f"a/{name}.wav" for i, name in enumerate(NAMES)}
+    config = FoldsConfig(lists=lists)
+    twice = listed({**paths, "more": f"b/{NAMES[0]}.wav"})
+    with pytest.raises(CorpusError) as e:
+        plan_folds(twice, config, read_fold_lists(config, ""))
+    assert f"'more' (b/{NAMES[0]}.wav) or 'u0000' (a/{NAMES[0]}.wav)" in e.value.message
+    # The whole path decides between equal names.
+    whole = {f"u{i:04d}": f"downloads/emodb/wav/{name}.wav" for i, name in enumerate(NAMES)}
+    folds = plan_folds(
+        listed({**whole, "more": f"b/{NAMES[0]}.wav"}),
+        config.model_copy(update={"unlisted": "leave_out"}),
+        read_fold_lists(config, ""),
+    )
+    assert folds[0].utterances is not None
+    assert "more" not in folds[0].utterances.of("train", "test")
+
+
+def test_a_name_of_a_file_counts_only_where_nothing_else_finds_a_row(tmp_path: Path) -> None:
+    sides = {"train": of("08", "09", "10"), "test": of("03")}
+    # The list's first recording is not in the corpus. Another one has its name, in another folder.
+    paths = {name: f"downloads/emodb/wav/{name}.wav" for name in NAMES[1:]}
+    corpus = listed({**paths, "another": f"other/{NAMES[0]}.wav"})
+    config = FoldsConfig(lists=str(emobox(tmp_path, [sides])))
+    with pytest.raises(CorpusError) as e:
+        plan_folds(corpus, config, read_fold_lists(config, ""))
+    assert f"the corpus does not have: 'emodb-{NAMES[0]}'" in e.value.message
 
 
 LEAKING = [

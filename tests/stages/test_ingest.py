@@ -19,14 +19,16 @@ from support.one_process import Tiny, context_of, ingest
 
 from gmp_atl_dist.audio import decode_pcm16
 from gmp_atl_dist.audio_measures import AudioTable
-from gmp_atl_dist.config import AuditConfig, CorpusConfig
+from gmp_atl_dist.config import AuditConfig, CorpusConfig, RunConfig
 from gmp_atl_dist.corpora.base import CorpusListing
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import Utterance
-from gmp_atl_dist.stages.base import Context
+from gmp_atl_dist.stages.base import Context, run_and_seal
 from gmp_atl_dist.stages.ingest import Ingest, plan_parts
+from gmp_atl_dist.stages.planned_folds import folds_of_corpus
 from gmp_atl_dist.stages.report_audio import audio_content
 from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.audio_paths import read_audio_paths
 from gmp_atl_dist.store.readers import (
     AudioReader,
     audio_part_names,
@@ -357,3 +359,30 @@ def test_an_artefact_of_an_earlier_release_has_no_measures(good: Path, tmp_path:
     assert audit.num_utterances == 6
     (finding,) = [f for f in audit.findings if f.code == "quiet"]
     assert finding.count == 6
+
+
+@pytest.mark.usefixtures("in_process")
+def test_lists_find_stored_utterances_by_the_paths_of_their_audio(
+    good: Path, tmp_path: Path
+) -> None:
+    lines = ["id,path,speaker,gender,emotion"]
+    lines += [f"{i},u{i}.wav,s{i % 3},female,{('sad', 'happy')[i % 2]}" for i in range(6)]
+    (good / "manifest.csv").write_text("\n".join(lines) + "\n")
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    sides = {"train": (0, 1, 3, 4), "test": (2, 5)}
+    for side, numbers in sides.items():
+        (lists / f"{side}.csv").write_text("wav\n" + "".join(f"/disk/u{i}.wav\n" for i in numbers))
+    context = table_of(tmp_path / "root", good)
+    corpus = run_and_seal(Ingest(CorpusConfig(adapter="table"), context.source), context)
+
+    assert read_audio_paths(corpus) == {str(i): f"u{i}.wav" for i in range(6)}
+    config = RunConfig.model_validate({"folds": {"lists": str(lists)}})
+    (fold,) = folds_of_corpus(config, corpus)
+    assert (fold.train_speakers, fold.test_speakers) == (("s0", "s1"), ("s2",))
+
+    # A corpus that an earlier release stored has no paths, and its ids are in no list.
+    left = tuple(r for r in corpus.manifest.receipts if r.name != "files/paths.parquet")
+    older = replace(corpus, manifest=corpus.manifest.model_copy(update={"receipts": left}))
+    with pytest.raises(CorpusError, match=r"an earlier release stored .* delete its artifacts/ing"):
+        folds_of_corpus(config, older)

@@ -7,36 +7,18 @@ speaker on two sides is refused, except in the protocol ``speaker_dependent``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from gmp_atl_dist.config import FoldsConfig
 from gmp_atl_dist.corpora.splits.forms import ListedRow
 from gmp_atl_dist.corpora.splits.lists import ListedFold
+from gmp_atl_dist.corpora.splits.naming import Naming
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.records import Fold, FoldUtterances, Split
 
 _SIDES: tuple[Split, ...] = ("train", "valid", "test")
 _SHOWN_IDS = 3
-
-
-def _without_dataset(row: ListedRow) -> str:
-    prefix = f"{row.dataset}-"
-    return row.key.removeprefix(prefix) if row.dataset else ""
-
-
-_SCHEMES: Mapping[str, Callable[[ListedRow], str]] = {
-    "its key": lambda row: row.key,
-    "its key without the dataset's name": _without_dataset,
-    "its key with _ for -": lambda row: row.key.replace("-", "_"),
-    "the name of its file": lambda row: PurePosixPath(row.path).stem if row.path else "",
-    "its path": lambda row: row.path,
-    "its path without the suffix": lambda row: (
-        str(PurePosixPath(row.path).with_suffix("")) if row.path else ""
-    ),
-}
-"""How a row may name an utterance of the corpus. One way holds for all rows of all lists."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +50,21 @@ class _LeftOut:
 
 
 def listed_folds(
-    speakers: Mapping[str, str], lists: Sequence[ListedFold], config: FoldsConfig
+    speakers: Mapping[str, str],
+    paths: Mapping[str, str],
+    lists: Sequence[ListedFold],
+    config: FoldsConfig,
 ) -> tuple[Fold, ...]:
     """The folds ``fold1``, ``fold2``, ... of the lists, in their order.
 
     Args:
         speakers: utterance id -> speaker, of the whole corpus.
+        paths: utterance id -> path of its audio; empty where the corpus was stored without them.
 
     Raises:
         ConfigError: a fold lacks a training or test list, or the validation that is asked for.
-        CorpusError: the lists and the corpus name different utterances, or a speaker is on two sides.
+        CorpusError: the lists and the corpus name different utterances, a row fits several utterances, or
+            a speaker is on two sides.
     """
     for fold in lists:
         absent = [side for side in ("train", "test") if not fold.rows(side)]
@@ -86,8 +73,9 @@ def listed_folds(
                 f"folds.lists: {fold.name} has no {' and no '.join(absent)} list; add it, or choose other "
                 f"files by a pattern"
             )
-    named = _named(speakers, lists)
-    sides = [_sides(fold, named, speakers) for fold in lists]
+    rows = (row for fold in lists for side in fold.sides.values() for row in side)
+    named = Naming(speakers, paths, rows)
+    sides = [_sides(fold, named) for fold in lists]
     if config.valid == "next":
         sides = _with_next(sides, speakers, config)
     left_out = [_left_out(*both, named, speakers) for both in zip(lists, sides, strict=True)]
@@ -108,57 +96,26 @@ def listed_folds(
     )
 
 
-def _named(speakers: Mapping[str, str], lists: Iterable[ListedFold]) -> Callable[[ListedRow], str]:
-    """How rows name utterances: the way that finds most of them."""
-    rows = {
-        (r.key, r.path, r.dataset): r for f in lists for side in f.sides.values() for r in side
-    }.values()
-    schemes = {**_SCHEMES, "its file after the corpus's prefix": _after(_prefix(speakers))}
-    found = {way: sum(name(r) in speakers for r in rows) for way, name in schemes.items()}
-    best = max(found, key=lambda way: found[way])
-    if not found[best]:
-        first = next(iter(rows))
-        raise CorpusError(
-            f"folds.lists: none of the {len(rows)} listed utterances is in the corpus, neither by its key "
-            f"nor by its path or file name. The first is key {first.key!r}, path {first.path!r}; the corpus "
-            f"has {min(speakers)!r}. Make the ids of the corpus equal to one of them"
-        )
-    return schemes[best]
-
-
-def _prefix(ids: Iterable[str]) -> str:
-    """What all ids begin with, to the first underscore: the corpus's name, as in ``emodb_03a01Fa``."""
-    prefixes = {"".join(name.partition("_")[:2]) for name in ids}
-    prefix = prefixes.pop() if len(prefixes) == 1 else ""
-    return prefix if prefix.endswith("_") else ""
-
-
-def _after(prefix: str) -> Callable[[ListedRow], str]:
-    return lambda row: prefix + PurePosixPath(row.path).stem if row.path else ""
-
-
 Sides = dict[Split, frozenset[str]]
 
 
-def _sides(
-    fold: ListedFold, named: Callable[[ListedRow], str], speakers: Mapping[str, str]
-) -> Sides:
+def _sides(fold: ListedFold, named: Naming) -> Sides:
     """The utterances of the corpus on each side."""
     owner: dict[str, ListedRow] = {}
     problems: list[str] = []
     for rows in fold.sides.values():
         for row in rows:
-            other = owner.setdefault(named(row), row)
+            name = named(row)
+            other = owner.setdefault(name, row) if name else row
             if (other.path, other.start_s, other.end_s) != (row.path, row.start_s, row.end_s):
-                problems.append(f"{other.where} and {row.where} are both {named(row)!r}")
+                problems.append(f"{other.where} and {row.where} are both {name!r}")
     if problems:
         raise CorpusError.of_all(
             f"folds.lists: {fold.name} names one utterance of the corpus twice, with other audio:",
             problems,
         )
     return {
-        side: frozenset(name for row in fold.rows(side) if (name := named(row)) in speakers)
-        for side in _SIDES
+        side: frozenset(name for row in fold.rows(side) if (name := named(row))) for side in _SIDES
     }
 
 
@@ -189,14 +146,14 @@ def _with_next(
 def _left_out(
     fold: ListedFold,
     sides: Sides,
-    named: Callable[[ListedRow], str],
+    named: Naming,
     speakers: Mapping[str, str],
 ) -> _LeftOut:
     used = frozenset().union(*sides.values())
     rows = (row for listed in fold.sides.values() for row in listed)
     return _LeftOut(
         unlisted=tuple(sorted(speakers.keys() - used)),
-        absent=tuple(sorted({row.name for row in rows if named(row) not in speakers})),
+        absent=tuple(sorted({row.name for row in rows if not named(row)})),
     )
 
 
