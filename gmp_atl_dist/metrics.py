@@ -45,6 +45,12 @@ class Scores:
         """Indices of the classes without an utterance in the truth."""
         return tuple(i for i, count in enumerate(self.support) if count == 0)
 
+    @property
+    def uar_of_present_classes(self) -> float:
+        """The other convention: mean recall of the classes with an utterance in the truth."""
+        present = [r for r, count in zip(self.recalls, self.support, strict=True) if count]
+        return sum(present) / len(present)
+
 
 @dataclass(frozen=True, slots=True)
 class Intervals:

@@ -1,0 +1,1 @@
+"""Statistics of arms: scores over seeds, intervals, paired tests, calibration. numpy and scipy alone."""
