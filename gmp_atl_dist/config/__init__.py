@@ -26,6 +26,8 @@ from gmp_atl_dist.config.runtime import (
     WorkersConfig,
 )
 from gmp_atl_dist.config.science import (
+    AdaptedConfig,
+    AugmentedConfig,
     FinetuneConfig,
     FramePredictionConfig,
     OptimConfig,
@@ -47,8 +49,10 @@ __all__ = [
     "MAX_UTTERANCE_S",
     "NOBODY",
     "RANDOM_SOURCE",
+    "AdaptedConfig",
     "Added",
     "AuditConfig",
+    "AugmentedConfig",
     "ClusterConfig",
     "ClusterWorkersConfig",
     "CorpusConfig",
