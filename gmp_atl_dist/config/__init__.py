@@ -25,7 +25,15 @@ from gmp_atl_dist.config.runtime import (
     TrainWorkersConfig,
     WorkersConfig,
 )
-from gmp_atl_dist.config.science import (
+from gmp_atl_dist.config.sections import (
+    Fraction,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    hashed,
+)
+from gmp_atl_dist.config.sources import AUDIO_FILES, NOBODY, SourceConfig
+from gmp_atl_dist.config.trained import (
     AdaptedConfig,
     AugmentedConfig,
     FinetuneConfig,
@@ -35,14 +43,6 @@ from gmp_atl_dist.config.science import (
     RetrainConfig,
     WarmupConfig,
 )
-from gmp_atl_dist.config.sections import (
-    Fraction,
-    PositiveFloat,
-    PositiveInt,
-    Section,
-    hashed,
-)
-from gmp_atl_dist.config.sources import AUDIO_FILES, NOBODY, SourceConfig
 
 __all__ = [
     "AUDIO_FILES",
