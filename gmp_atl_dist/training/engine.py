@@ -193,22 +193,34 @@ class Engine:
         """Of the last update, over all ranks, before clipping."""
         return float(self._engine.get_global_grad_norm() or 0.0)
 
-    def start_update(self, step: int, total_steps: int) -> float:
-        """Set what the optimiser and the backbone do in update ``step``, counted from 0.
-
-        Returns the schedule's learning rate.
-        """
+    def start_update(self, step: int, total_steps: int) -> None:
+        """Set what the optimiser and the backbone do in update ``step``, counted from 0."""
         rate = learning_rate(self._config, step, total_steps)
         frozen = backbone_is_frozen(self._config, step)
         # DeepSpeed's wrapper shares its groups with the optimiser that it was given.
         for group, values in zip(self._groups, self._optimizer.param_groups, strict=True):
             values["lr"] = group.learning_rate(rate, frozen)
-            values["frozen"] = frozen and group.is_backbone
+            values["frozen"] = frozen and group.freezes
         self._backbone.gradient_blocked = frozen
         self._backbone.dropped_layers = dropped_layers(
             self._config, self._backbone.num_layers, step
         )
-        return rate
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """The rates that the optimiser has, by the name of their metric.
+
+        ``learning_rate`` is that of the last layer, 0 while the backbone is frozen. Where the head's is
+        another one, ``head_learning_rate`` is there too.
+        """
+        rates = [float(values["lr"]) for values in self._optimizer.param_groups]
+        of_groups = list(zip(self._groups, rates, strict=True))
+        head = [rate for group, rate in of_groups if group.has_head]
+        backbone = [rate for group, rate in of_groups if group.has_backbone]
+        found = {"learning_rate": max(backbone or head)}
+        if head and any(not group.has_backbone for group in self._groups):
+            found["head_learning_rate"] = max(head)
+        return found
 
     def save(self, folder: Path) -> None:
         """Write this rank's share of the model and the optimiser."""

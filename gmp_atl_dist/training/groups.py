@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,17 +22,21 @@ class ParameterGroup:
         weight_decay: 0 for vectors: biases, the scales and shifts of norms, the mask embedding. Only
             tensors of two dimensions or more are decayed.
         lr_factor: the learning rate is that of the schedule times this.
-        is_backbone: whether ``freeze_backbone_steps`` applies.
+        freezes: whether ``freeze_backbone_steps`` applies.
+        has_backbone: whether parameters of the backbone are among them.
+        has_head: whether others are.
     """
 
     parameters: tuple[nn.Parameter, ...]
     weight_decay: float
     lr_factor: float
-    is_backbone: bool
+    freezes: bool
+    has_backbone: bool
+    has_head: bool
 
     def learning_rate(self, rate: float, frozen: bool) -> float:
         """``rate`` is the schedule's; a frozen backbone has 0, and so no weight decay either."""
-        return 0.0 if frozen and self.is_backbone else rate * self.lr_factor
+        return 0.0 if frozen and self.freezes else rate * self.lr_factor
 
 
 def parameter_groups(
@@ -61,43 +65,29 @@ def parameter_groups(
     for parameter in model.parameters():
         if parameter.requires_grad:
             factor = of_backbone.get(id(parameter), head_factor)
-            is_vector = parameter.ndim <= 1
             # Without freezing, head and backbone share a group where their rates are equal.
             freezing = freezes and id(parameter) in of_backbone
-            found.setdefault((is_vector, factor, freezing), []).append(parameter)
-    return [
-        ParameterGroup(
-            tuple(parameters), 0.0 if is_vector else config.weight_decay, factor, freezing
+            found.setdefault((parameter.ndim <= 1, factor, freezing), []).append(parameter)
+    groups: list[ParameterGroup] = []
+    for key in sorted(found, key=lambda key: key[0]):
+        is_vector, factor, freezing = key
+        inside = [id(parameter) in of_backbone for parameter in found[key]]
+        groups.append(
+            ParameterGroup(
+                tuple(found[key]),
+                weight_decay=0.0 if is_vector else config.weight_decay,
+                lr_factor=factor,
+                freezes=freezing,
+                has_backbone=any(inside),
+                has_head=not all(inside),
+            )
         )
-        for (is_vector, factor, freezing), parameters in sorted(
-            found.items(), key=lambda item: item[0][0]
-        )
-    ]
-
-
-class ThawingAdamW(torch.optim.AdamW):
-    """AdamW with groups whose key ``frozen`` is true in some updates.
-
-    Their gradient and learning rate are 0 then, so weights and moments stay. What would change is the number
-    of updates that corrects the bias of the moments. It stays 0 too, so that a group that is no longer
-    frozen starts as a new optimiser would, not with moments that are taken for those of many updates.
-    """
-
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        loss = super().step(closure)
-        for group in self.param_groups:
-            if group.get("frozen"):
-                for parameter in group["params"]:
-                    state: dict[str, Any] = self.state.get(parameter, {})
-                    if "step" in state:
-                        state["step"] = torch.zeros_like(state["step"])
-        return loss
+    return groups
 
 
 def adamw(groups: Sequence[ParameterGroup], config: OptimConfig) -> torch.optim.AdamW:
-    """PyTorch's AdamW over ``groups``, in their order."""
-    kind = ThawingAdamW if any(group.is_backbone for group in groups) else torch.optim.AdamW
-    return kind(
+    """PyTorch's AdamW over ``groups``, in their order. Their key ``frozen`` may be set before an update."""
+    optimizer = torch.optim.AdamW(
         [
             {"params": list(group.parameters), "weight_decay": group.weight_decay}
             for group in groups
@@ -106,3 +96,21 @@ def adamw(groups: Sequence[ParameterGroup], config: OptimConfig) -> torch.optim.
         betas=config.betas,
         eps=config.adam_eps,
     )
+    if any(group.freezes for group in groups):
+        optimizer.register_step_post_hook(_keep_frozen_groups_new)
+    return optimizer
+
+
+def _keep_frozen_groups_new(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Gradient and learning rate of a frozen group are 0, so its weights and moments stay as they were.
+
+    What would still change is the number of updates, which corrects the bias of the moments. It stays 0 too.
+    So a group that is no longer frozen starts as in a new optimiser, and its moments are not taken for those
+    of many updates.
+    """
+    for group in optimizer.param_groups:
+        if group.get("frozen"):
+            for parameter in group["params"]:
+                state: dict[str, Any] = optimizer.state.get(parameter, {})
+                if "step" in state:
+                    state["step"] = torch.zeros_like(state["step"])
