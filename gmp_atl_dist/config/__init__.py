@@ -34,6 +34,8 @@ from gmp_atl_dist.config.sections import (
 )
 from gmp_atl_dist.config.sources import AUDIO_FILES, NOBODY, SourceConfig
 from gmp_atl_dist.config.trained import (
+    AdaptedConfig,
+    AugmentedConfig,
     FinetuneConfig,
     FramePredictionConfig,
     OptimConfig,
@@ -47,8 +49,10 @@ __all__ = [
     "MAX_UTTERANCE_S",
     "NOBODY",
     "RANDOM_SOURCE",
+    "AdaptedConfig",
     "Added",
     "AuditConfig",
+    "AugmentedConfig",
     "ClusterConfig",
     "ClusterWorkersConfig",
     "CorpusConfig",

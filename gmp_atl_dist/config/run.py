@@ -81,6 +81,12 @@ class RunConfig(Section):
             raise ValueError(
                 "finetune.select: 'valid' needs speakers to select on; set folds.valid = 'next'"
             )
+        weights, scales = self.retrain.scale_weights, self.cluster.scales
+        if weights and len(weights) != len(scales):
+            raise ValueError(
+                f"retrain.scale_weights: {len(weights)} weights for {len(scales)} cluster.scales; give one "
+                f"weight for each scale, in their order"
+            )
         self._check_pretraining()
         self._check_sources()
         train = self.runtime.train

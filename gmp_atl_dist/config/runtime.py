@@ -128,6 +128,11 @@ class TrainWorkersConfig(WorkersConfig):
         "less memory, "
         "more time",
     )
+    gradient_dtype: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="type in which workers with GPUs exchange gradients. bf16 halves the traffic, and "
+        "rounds each gradient before they are summed. On CPUs it is always fp32",
+    )
     frontend_cache: bool = Field(
         default=False,
         description="store the output of a frozen convolutional encoder once for all epochs "

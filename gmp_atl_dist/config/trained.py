@@ -42,6 +42,9 @@ class OptimConfig(Section):
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         default=0.01, description="weight decay of AdamW; 0: none"
     )
+    adam_eps: Annotated[PositiveFloat, Added("0.5.0", left_out_at=1e-8)] = Field(
+        default=1e-8, description="what AdamW adds to the root of the mean squared gradient"
+    )
     clip_norm: PositiveFloat = Field(
         default=10.0, description="largest norm of the gradient; larger ones are scaled down to it"
     )
@@ -52,15 +55,26 @@ class OptimConfig(Section):
         "more stops the stage",
     )
     freeze_conv: bool = Field(default=True, description="leave the convolutional encoder as it was")
+    feature_grad_mult: Annotated[PositiveFloat, Added("0.5.0", left_out_at=1.0)] = Field(
+        default=1.0,
+        description="factor of the gradient that the convolutional encoder gets; needs freeze_conv = "
+        "false",
+    )
     dropout: Fraction = Field(
         default=0.1, description="dropout of hidden states, attention and projections"
+    )
+    layer_drop: Annotated[float, Field(ge=0, lt=1), Added("0.5.0", left_out_at=0.0)] = Field(
+        default=0.0,
+        description="probability that a layer of the encoder passes its input on in an update, the same "
+        "for the whole batch",
     )
     max_utterance_s: Annotated[float, Field(ge=0.1)] = Field(
         default=15.6, description="longer utterances are cropped to this length, in seconds"
     )
     seed: int = Field(
         default=0,
-        description="random seed of the order of utterances, crops, masks, dropout and new heads",
+        description="random seed of the order of utterances, crops, masks, dropout, layer drop and new "
+        "heads",
     )
 
     @model_validator(mode="before")
@@ -79,8 +93,74 @@ class OptimConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _gradient_of_a_trained_encoder(self) -> Self:
+        if self.freeze_conv and self.feature_grad_mult != 1:
+            raise ValueError(
+                f"feature_grad_mult: {self.feature_grad_mult:g} with freeze_conv = true has no effect, "
+                f"because a frozen convolutional encoder gets no gradient; set freeze_conv = false, or "
+                f"leave this key out"
+            )
+        return self
 
-class WarmupConfig(OptimConfig):
+
+class AdaptedConfig(OptimConfig):
+    """Keys of the stages that train a new head on a trained backbone."""
+
+    head_lr_factor: Annotated[PositiveFloat, Added("0.5.0", left_out_at=1.0)] = Field(
+        default=1.0,
+        description="the learning rate of everything outside the backbone is lr times this",
+    )
+    layer_lr_decay: Annotated[float, Field(gt=0, le=1), Added("0.5.0", left_out_at=1.0)] = Field(
+        default=1.0,
+        description="a layer has the learning rate of the layer above times this; the last layer has lr, "
+        "and what lies before the first layer counts as one more",
+    )
+    freeze_backbone_steps: Annotated[int, Field(ge=0), Added("0.5.0", left_out_at=0)] = Field(
+        default=0,
+        description="updates, from the first, in which the head alone is trained; the backbone then "
+        "begins with the learning rate of that update",
+    )
+
+
+class AugmentedConfig(AdaptedConfig):
+    """Keys of the stages that learn from labels of whole utterances."""
+
+    mask_time_prob: Annotated[Fraction, Added("0.5.0", left_out_at=0.0)] = Field(
+        default=0.0,
+        description="SpecAugment: share of the frames that masks cover in training, before overlaps",
+    )
+    mask_time_length_frames: Annotated[PositiveInt, Added("0.5.0", left_out_at=10)] = Field(
+        default=10, description="frames in one mask of mask_time_prob"
+    )
+    mask_feature_prob: Annotated[Fraction, Added("0.5.0", left_out_at=0.0)] = Field(
+        default=0.0,
+        description="SpecAugment: share of the features of all frames that masks set to zero in "
+        "training, before overlaps",
+    )
+    mask_feature_length: Annotated[PositiveInt, Added("0.5.0", left_out_at=64)] = Field(
+        default=64, description="features in one mask of mask_feature_prob"
+    )
+    head_dropout: Annotated[float, Field(ge=0, lt=1), Added("0.5.0", left_out_at=0.0)] = Field(
+        default=0.0, description="dropout of the pooled vector, which the head reads"
+    )
+
+    @model_validator(mode="after")
+    def _lengths_of_masks_that_are_drawn(self) -> Self:
+        for prob, length in (
+            ("mask_time_prob", "mask_time_length_frames"),
+            ("mask_feature_prob", "mask_feature_length"),
+        ):
+            given = getattr(self, length)
+            if getattr(self, prob) == 0 and given != type(self).model_fields[length].default:
+                raise ValueError(
+                    f"{length}: {given} with {prob} = 0 has no effect, because nothing is masked; raise "
+                    f"{prob}, or leave this key out"
+                )
+        return self
+
+
+class WarmupConfig(AugmentedConfig):
     """HuBERT with an emotion and a gender head, trained together."""
 
     epochs: PositiveInt | None = Field(
@@ -131,10 +211,19 @@ class FramePredictionConfig(OptimConfig):
     )
 
 
-class RetrainConfig(FramePredictionConfig):
+class RetrainConfig(FramePredictionConfig, AdaptedConfig):
     """The stock HuBERT, retrained on the frame labels."""
 
     steps: PositiveInt | None = Field(default=20_000, description="updates; give this or epochs")
+    scale_weights: Annotated[tuple[PositiveFloat, ...], Added("0.5.0", left_out_at=())] = Field(
+        default=(),
+        description="weight of the loss of each of cluster.scales, in their order; empty: 1 each",
+    )
+    scale_reduction: Annotated[Literal["mean", "sum"], Added("0.5.0", left_out_at="mean")] = Field(
+        default="mean",
+        description="how the losses of the scales are joined. mean: the weighted mean. sum: the weighted "
+        "sum, as in fairseq, where each further scale lessens the share of feature_penalty",
+    )
     unlabelled_share: Annotated[Fraction | None, Added("0.4.0", left_out_at=None)] = Field(
         default=None,
         description="share of the audio of the updates that is of unlabelled sources; unset: their "
@@ -184,7 +273,7 @@ class PretrainConfig(FramePredictionConfig):
         return FramePredictionConfig.model_validate(shared)
 
 
-class FinetuneConfig(OptimConfig):
+class FinetuneConfig(AugmentedConfig):
     """The retrained HuBERT on emotion labels, with a pooling and a loss that are chosen by name.
 
     Packages can add poolings and losses through entry points; see ``models/head_registry.py``.

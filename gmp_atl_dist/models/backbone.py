@@ -33,6 +33,7 @@ from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.clip_by_clip import ClipByClip
 from gmp_atl_dist.models.flops import FrameFlops, frame_flops
 from gmp_atl_dist.models.padding import refuse_short, valid_steps
+from gmp_atl_dist.models.training_controls import TrainingControls
 
 DEFAULT_MODEL_TYPE = "hubert"
 """Of the random sizes, and of fine-tuned models whose files name no model type of their backbone."""
@@ -109,7 +110,7 @@ class BackboneFacts:
         return 1 + sum((kernel - 1) * prod(strides[:i]) for i, kernel in enumerate(kernels))
 
 
-class SpeechBackbone(PreTrainedModel, ABC):
+class SpeechBackbone(TrainingControls, PreTrainedModel, ABC):
     """A speech model with frames of chosen layers that do not depend on padding.
 
     Inherit from the model of transformers first and from this class second, for example
@@ -180,9 +181,10 @@ class SpeechBackbone(PreTrainedModel, ABC):
     def prepare_config(cls, config: PreTrainedConfig) -> None:
         """Check the frame rate, and switch off what transformers does at random in training.
 
-        Layer drop and SpecAugment stay off: parameters without gradient stall distributed training, and
-        frames that a mask hides would be clustered. ``normalize_waveform`` is set where it is missing: True
-        where the convolutions use layer norm. It is saved with the model.
+        Its layer drop and SpecAugment stay off: they follow no seed of ours, parameters without gradient
+        stall distributed training, and frames that a mask hides would be clustered. Ours are
+        ``layer_drop``, ``mask_time_prob`` and ``mask_feature_prob``. ``normalize_waveform`` is set where
+        it is missing: True where the convolutions use layer norm. It is saved with the model.
 
         Raises:
             ModelError: the model has another frame rate or frame length than this package's labels.
@@ -219,6 +221,7 @@ class SpeechBackbone(PreTrainedModel, ABC):
         num_samples_B: Tensor,
         *,
         mask_BT: Tensor | None = None,
+        mask_BD: Tensor | None = None,
         want: Sequence[int] | None = None,
     ) -> FrameOutput:
         """Hidden states of the wanted layers. Layers above the highest of them are not computed.
@@ -228,6 +231,8 @@ class SpeechBackbone(PreTrainedModel, ABC):
                 output of the convolutional encoder, which then is not computed.
             num_samples_B: int64, each clip's own samples.
             mask_BT: frames to replace with ``masked_spec_embed``.
+            mask_BD: features of each clip to set to zero in all of its frames, after ``mask_BT``
+                (SpecAugment, Park et al. 2019, in the manner of wav2vec 2.0).
             want: layers, see :class:`FrameOutput`; None is the last one.
 
         Raises:
@@ -244,6 +249,7 @@ class SpeechBackbone(PreTrainedModel, ABC):
         conv_features_BTC = (
             wave_BN if wave_BN.ndim == 3 else self.conv_features(wave_BN, num_samples_B, lengths)
         )
+        conv_features_BTC = self._controlled_front_end(conv_features_BTC)
         num_frames_B = torch.tensor([num_frames(n) for n in lengths], device=wave_BN.device)
         valid_BT = valid_steps(num_frames_B, conv_features_BTC.shape[1])
 
@@ -252,9 +258,13 @@ class SpeechBackbone(PreTrainedModel, ABC):
             # torch.where, not assignment: with no masked frame the embedding still gets a zero gradient.
             embedding_D = cast(Tensor, self.masked_spec_embed)
             x_BTD = torch.where(mask_BT[..., None], embedding_D.to(x_BTD.dtype), x_BTD)
+        if mask_BD is not None:
+            x_BTD = x_BTD.masked_fill(mask_BD[:, None], 0.0)
         # Zeros, as behind the end of a clip that is alone: the positional convolution looks 1.3 s ahead.
         x_BTD = x_BTD.masked_fill(~valid_BT[..., None], 0.0)
-        hidden = self.encode(x_BTD, valid_BT, layers)
+        encoded = self.encode(x_BTD, valid_BT, layers)
+        hidden = {layer: self._controlled_output(h_BTD) for layer, h_BTD in encoded.items()}
+        conv_features_BTC = self._controlled_output(conv_features_BTC)
         return FrameOutput(hidden, num_frames_B, valid_BT, conv_features_BTC)
 
     @property

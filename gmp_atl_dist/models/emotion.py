@@ -114,6 +114,8 @@ class EmotionModel(PreTrainedModel):
         self.pooling = build_pooling(
             config.pooling, backbone.hidden_size, config.pooling_options or {}
         )
+        # Training sets its probability (finetune.head_dropout). It is no part of the stored model.
+        self.head_dropout = nn.Dropout(0.0)
         self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
         self.classifier = _classifier(config)
         self.post_init()
@@ -182,14 +184,28 @@ class EmotionModel(PreTrainedModel):
         setattr(model, model.base_model_prefix, backbone)
         return model.train(backbone.training)
 
-    def embed(self, wave_BN: Tensor, num_samples_B: Tensor) -> Tensor:
-        """Utterance embeddings (B, E)."""
-        frames = self.backbone.forward_frames(wave_BN, num_samples_B)
+    def embed(
+        self,
+        wave_BN: Tensor,
+        num_samples_B: Tensor,
+        mask_BT: Tensor | None = None,
+        mask_BD: Tensor | None = None,
+    ) -> Tensor:
+        """Utterance embeddings (B, E). For the masks see :meth:`SpeechBackbone.forward_frames`."""
+        frames = self.backbone.forward_frames(
+            wave_BN, num_samples_B, mask_BT=mask_BT, mask_BD=mask_BD
+        )
         x_BTD = frames.hidden[self.backbone.num_layers]
-        return torch.tanh(self.embedding(self.pooling(x_BTD, frames.valid_BT)))
+        pooled = self.head_dropout(self.pooling(x_BTD, frames.valid_BT))
+        return torch.tanh(self.embedding(pooled))
 
     def forward(
-        self, wave_BN: Tensor, num_samples_B: Tensor, target_B: Tensor | None = None
+        self,
+        wave_BN: Tensor,
+        num_samples_B: Tensor,
+        target_B: Tensor | None = None,
+        mask_BT: Tensor | None = None,
+        mask_BD: Tensor | None = None,
     ) -> Tensor | LossTerms:
         """Logits (B, K) without targets, whose softmax gives the probabilities. With targets, the loss.
 
@@ -198,8 +214,10 @@ class EmotionModel(PreTrainedModel):
             num_samples_B: int64, the length of each clip.
             target_B: int64 classes, for training only. The logits that come with the loss may have a
                 margin subtracted from the target's, so they are no prediction.
+            mask_BT: of SpecAugment, for training only.
+            mask_BD: the same, of features.
         """
-        return self.classifier(self.embed(wave_BN, num_samples_B), target_B)
+        return self.classifier(self.embed(wave_BN, num_samples_B, mask_BT, mask_BD), target_B)
 
 
 def _classifier(config: EmotionConfig) -> ClassificationLoss:

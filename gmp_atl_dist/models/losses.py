@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,11 +21,42 @@ IGNORED_LABEL = -100
 
 
 @dataclass(frozen=True, slots=True)
+class ScaleJoin:
+    """How the losses of several scales become one.
+
+    The default is their mean: every scale has the same weight, whatever its k. fairseq sums them
+    (``hubert_criterion.py``), so that its feature penalty weighs less the more scales there are.
+
+    Attributes:
+        weights: one per scale; empty: 1 each.
+        reduction: ``mean``: the weighted sum, divided by the sum of the weights. ``sum``: the weighted sum.
+    """
+
+    weights: tuple[float, ...] = ()
+    reduction: Literal["mean", "sum"] = "mean"
+
+    def __call__(self, loss_S: Tensor) -> Tensor:
+        """One loss of S.
+
+        Raises:
+            ValueError: there are weights, and they are not as many as scales.
+        """
+        if self.weights and len(self.weights) != len(loss_S):
+            raise ValueError(f"{len(self.weights)} weights for the losses of {len(loss_S)} scales")
+        weight_S = torch.tensor(self.weights or (1.0,) * len(loss_S), device=loss_S.device)
+        if self.reduction == "sum":
+            return (weight_S * loss_S).sum()
+        if not self.weights:
+            return loss_S.mean()
+        return (weight_S * loss_S).sum() / weight_S.sum()
+
+
+@dataclass(frozen=True, slots=True)
 class FrameSums:
     """Sums over the selected frames of a batch, each frame times its row's weight.
 
     Attributes:
-        loss: cross-entropy, the mean of the scales' sums: every scale has the same weight, whatever its k.
+        loss: cross-entropy; the scales' sums, joined as :class:`ScaleJoin` says.
         count: frames.
         loss_S: cross-entropy per scale, without a gradient.
         correct_S: frames whose most likely cluster is the label, per scale.
@@ -34,6 +66,9 @@ class FrameSums:
     count: Tensor
     loss_S: Tensor
     correct_S: Tensor
+
+
+_MEAN = ScaleJoin()
 
 
 def weighted_cross_entropy_sum(
@@ -78,6 +113,7 @@ def frame_prediction_sums(
     labels_SBT: Tensor,
     select_BT: Tensor,
     row_weight_B: Tensor | None = None,
+    join: ScaleJoin = _MEAN,
 ) -> FrameSums:
     """Cross-entropy of the selected frames against the pseudo-labels of every scale.
 
@@ -89,6 +125,7 @@ def frame_prediction_sums(
         labels_SBT: int64; never read outside ``select_BT``.
         select_BT: True on the frames that count.
         row_weight_B: see :func:`weighted_cross_entropy_sum`.
+        join: how the scales become one loss.
 
     Raises:
         ValueError: the numbers of heads and scales differ, or a selected frame's label is not a cluster
@@ -106,7 +143,7 @@ def frame_prediction_sums(
         losses.append((weight_M * F.cross_entropy(logits_MK, labels_M, reduction="none")).sum())
         correct.append((weight_M * (logits_MK.detach().argmax(-1) == labels_M)).sum())
     loss_S = torch.stack(losses)
-    return FrameSums(loss_S.mean(), weight_M.sum(), loss_S.detach(), torch.stack(correct))
+    return FrameSums(join(loss_S), weight_M.sum(), loss_S.detach(), torch.stack(correct))
 
 
 def feature_penalty_sum(

@@ -37,6 +37,7 @@ class WarmupModel(nn.Module):
         num_emotions: K.
         pool_layers: the heads read the last layer, or a learnt mean of all layers and the encoder's input
             (softmax weights, equal at first; SUPERB, Yang et al. 2021).
+        head_dropout: of the pooled vector.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class WarmupModel(nn.Module):
         backbone: SpeechBackbone,
         num_emotions: int,
         pool_layers: Literal["last", "average"] = "last",
+        head_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -53,11 +55,21 @@ class WarmupModel(nn.Module):
         if pool_layers == "average":
             self.layer_logits = nn.Parameter(torch.zeros(len(self.layers)))
         self.pooling = MeanPooling(dim)
+        self.head_dropout = nn.Dropout(head_dropout)
         self.emotion = nn.Linear(dim, num_emotions)
         self.gender = nn.Linear(dim, len(GENDERS))
 
-    def forward(self, wave_BN: Tensor, num_samples_B: Tensor) -> WarmupOutput:
-        frames = self.backbone.forward_frames(wave_BN, num_samples_B, want=self.layers)
+    def forward(
+        self,
+        wave_BN: Tensor,
+        num_samples_B: Tensor,
+        mask_BT: Tensor | None = None,
+        mask_BD: Tensor | None = None,
+    ) -> WarmupOutput:
+        """Logits of emotions and genders. For the masks see :meth:`SpeechBackbone.forward_frames`."""
+        frames = self.backbone.forward_frames(
+            wave_BN, num_samples_B, mask_BT=mask_BT, mask_BD=mask_BD, want=self.layers
+        )
         # Pooling is linear, so it may come before the mean of the layers. That keeps T times less.
         pooled = [self.pooling(frames.hidden[i], frames.valid_BT) for i in self.layers]
         if len(pooled) == 1:
@@ -65,6 +77,7 @@ class WarmupModel(nn.Module):
         else:
             weights = self.layer_logits.softmax(0)
             x_BD = torch.einsum("l,lbd->bd", weights.to(pooled[0].dtype), torch.stack(pooled))
+        x_BD = self.head_dropout(x_BD)
         return WarmupOutput(self.emotion(x_BD), self.gender(x_BD))
 
 

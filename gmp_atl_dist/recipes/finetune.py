@@ -18,6 +18,7 @@ from gmp_atl_dist.models.heads import LossTerms
 from gmp_atl_dist.models.losses import weighted_sum
 from gmp_atl_dist.models.source import backbone_from_files, model_to_files
 from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
+from gmp_atl_dist.recipes.options import augmentation_masks, prepare_backbone
 from gmp_atl_dist.records import Channel, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import Utterances, training_utterances
@@ -50,6 +51,7 @@ class FinetuneRecipe(Recipe):
         self.utterances = training_utterances(corpus, training.with_emotions(self.name))
         self.selection = Utterances(corpus, selection_speakers, selection_utterances)
         self._retrained = retrained
+        self._hidden_size = 0  # known once the model is built
         self._emotions = read_emotions(corpus)
         self._channel: Channel = read_channel(corpus)
         check_emotions(self.utterances, self._emotions, self.name, training.fold.name)
@@ -61,6 +63,7 @@ class FinetuneRecipe(Recipe):
     def build(self) -> nn.Module:
         files = self._retrained.read_files()
         backbone = backbone_from_files({n: d for n, d in files.items() if n != "training.json"})
+        self._hidden_size = backbone.hidden_size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._config.seed)
             model = EmotionModel.from_backbone(
@@ -75,9 +78,8 @@ class FinetuneRecipe(Recipe):
                 am_margin=self._config.am_margin,
                 channel=self._channel,
             )
-        model.backbone.set_dropout(self._config.dropout)
-        if self._config.freeze_conv:
-            model.backbone.freeze_front_end()
+        model.head_dropout.p = self._config.head_dropout
+        prepare_backbone(model.backbone, self._config)
         return model
 
     def counts(self, batch: Batch) -> tuple[float, ...]:
@@ -85,7 +87,8 @@ class FinetuneRecipe(Recipe):
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         target_B = self._targets(batch).to(batch.wave_BN.device)
-        terms = forward(batch.model_input, batch.num_samples_B, target_B)
+        masks = augmentation_masks(self._config, batch, self._hidden_size)
+        terms = forward(batch.model_input, batch.num_samples_B, target_B, **masks)
         if not isinstance(terms, LossTerms):
             raise TypeError(f"finetune expects LossTerms, got {type(terms).__name__}")
         total, _ = weighted_sum(

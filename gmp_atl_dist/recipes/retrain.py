@@ -2,7 +2,8 @@
 
 Masked prediction (HuBERT, arXiv 2106.07447, eq. 1-3): cross-entropy over masked frames of cosine
 logits divided by a temperature, plus ``unmasked_weight`` times that over the other frames (fairseq's
-``pred_nomask_weight``) and a penalty on the convolutional features. All scales have the same weight.
+``pred_nomask_weight``) and a penalty on the convolutional features. The loss of several scales is their mean,
+or what ``scale_weights`` and ``scale_reduction`` say.
 ``masked = false`` is plain cross-entropy over all frames.
 
 Shape suffixes: B utterances, T frames, S scales.
@@ -20,10 +21,16 @@ from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.config import FramePredictionConfig, RetrainConfig
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.backbone import SpeechBackbone
-from gmp_atl_dist.models.losses import IGNORED_LABEL, feature_penalty_sum, frame_prediction_sums
+from gmp_atl_dist.models.losses import (
+    IGNORED_LABEL,
+    ScaleJoin,
+    feature_penalty_sum,
+    frame_prediction_sums,
+)
 from gmp_atl_dist.models.masking import span_mask
 from gmp_atl_dist.models.multitask import RetrainModel, RetrainOutput
 from gmp_atl_dist.models.source import backbone_from_files, model_to_files
+from gmp_atl_dist.recipes.options import prepare_backbone
 from gmp_atl_dist.seeding import keyed_rng
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import Codebook, books_by_scale
@@ -59,13 +66,14 @@ class RetrainRecipe(Recipe):
         self._backbone = backbone
         self._labels = labels
         self._codebooks = codebooks
+        self._join = ScaleJoin()
+        if isinstance(config, RetrainConfig):
+            self._join = ScaleJoin(config.scale_weights, config.scale_reduction)
         self._num_labels = tuple(max(b.end for b in scale) for scale in books_by_scale(codebooks))
 
     def build(self) -> nn.Module:
         backbone = backbone_from_files(self._backbone.read_files())
-        backbone.set_dropout(self._config.dropout)
-        if self._config.freeze_conv:
-            backbone.freeze_front_end()
+        prepare_backbone(backbone, self._config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._config.seed)
             return RetrainModel(
@@ -104,7 +112,7 @@ class RetrainRecipe(Recipe):
             raise TypeError(f"{self.name} expects a RetrainOutput, got {type(output).__name__}")
         frames = output.frames
         predicted = frame_prediction_sums(
-            output.logits, labels_SBT, mask_BT & frames.valid_BT, batch.weight_B
+            output.logits, labels_SBT, mask_BT & frames.valid_BT, batch.weight_B, self._join
         )
         penalty, _ = feature_penalty_sum(frames.conv_features_BTC, frames.valid_BT, batch.weight_B)
         tries = float((mask_BT * batch.weight_B[:, None]).sum())
@@ -116,9 +124,10 @@ class RetrainRecipe(Recipe):
         sums = [predicted.loss, penalty]
         if self._uses_unmasked:
             rest_BT = ~mask_BT & frames.valid_BT
-            sums.append(
-                frame_prediction_sums(output.logits, labels_SBT, rest_BT, batch.weight_B).loss
+            rest = frame_prediction_sums(
+                output.logits, labels_SBT, rest_BT, batch.weight_B, self._join
             )
+            sums.append(rest.loss)
         return Losses(tuple(sums), metrics)
 
     def backbone(self, model: nn.Module) -> SpeechBackbone:

@@ -15,6 +15,7 @@ from gmp_atl_dist.models.multitask import WarmupModel, WarmupOutput
 from gmp_atl_dist.models.source import backbone_from_files, model_to_files
 from gmp_atl_dist.models.warmed_up import HEADS_NAME, heads_to_bytes
 from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
+from gmp_atl_dist.recipes.options import augmentation_masks, prepare_backbone
 from gmp_atl_dist.records import GENDERS, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import training_utterances
@@ -38,6 +39,7 @@ class WarmupRecipe(Recipe):
         self.utterances = training_utterances(corpus, training.with_emotions(self.name))
         self.factors = (1 - config.gender_weight, config.gender_weight)
         self._backbone = backbone
+        self._hidden_size = 0  # known once the model is built
         self._keeps_heads = any(not source.labelled for source in read_sources(corpus))
         self._emotions = read_emotions(corpus)
         if config.gender_weight < 1:
@@ -52,12 +54,17 @@ class WarmupRecipe(Recipe):
 
     def build(self) -> nn.Module:
         backbone = backbone_from_files(self._backbone.read_files())
-        backbone.set_dropout(self._config.dropout)
-        if self._config.freeze_conv:
-            backbone.freeze_front_end()
+        self._hidden_size = backbone.hidden_size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._config.seed)
-            return WarmupModel(backbone, len(self._emotions), self._config.pool_layers)
+            model = WarmupModel(
+                backbone,
+                len(self._emotions),
+                self._config.pool_layers,
+                self._config.head_dropout,
+            )
+        prepare_backbone(backbone, self._config)
+        return model
 
     def counts(self, batch: Batch) -> tuple[float, ...]:
         emotion_B, gender_B = self._targets(batch)
@@ -68,7 +75,8 @@ class WarmupRecipe(Recipe):
         )
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
-        logits = forward(batch.model_input, batch.num_samples_B)
+        masks = augmentation_masks(self._config, batch, self._hidden_size)
+        logits = forward(batch.model_input, batch.num_samples_B, **masks)
         if not isinstance(logits, WarmupOutput):
             raise TypeError(f"warmup expects a WarmupOutput, got {type(logits).__name__}")
         device = batch.wave_BN.device

@@ -1,10 +1,13 @@
 """DeepSpeed behind four methods: forward, backward_and_step, save, restore.
 
-Three decisions, with their reasons:
+Four decisions, with their reasons:
 
 - ``TORCH_FORCE_WEIGHTS_ONLY_LOAD`` is set, because DeepSpeed's checkpoint engine unpickles any file.
 - AdamW is PyTorch's, because DeepSpeed's own CPU one compiles for minutes.
 - The learning rate follows from the step only, so that a resumed schedule cannot drift.
+- Gradients are exchanged in fp32. Under ``torch_autocast`` DeepSpeed ignores its own key
+  ``communication_data_type``: it exchanges gradients of the modules that it lists in bf16. An empty list
+  leaves none.
 """
 
 from __future__ import annotations
@@ -24,9 +27,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gmp_atl_dist.config import Json, OptimConfig, TrainWorkersConfig
+from gmp_atl_dist.config import AdaptedConfig, Json, OptimConfig, TrainWorkersConfig
 from gmp_atl_dist.device import accelerator, collective_backend, torch_device, use_bf16
 from gmp_atl_dist.errors import CheckpointError, ModelError
+from gmp_atl_dist.models.backbone import SpeechBackbone
+from gmp_atl_dist.seeding import keyed_rng
+from gmp_atl_dist.training.groups import adamw, parameter_groups
 from gmp_atl_dist.training.ops import use_ops_folder
 
 TAG = "state"
@@ -40,10 +46,30 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
     return config.lr * max(total_steps - step, 1) / max(total_steps - warmup_steps, 1)
 
 
+def dropped_layers(config: OptimConfig, num_layers: int, step: int) -> frozenset[int]:
+    """The layers, from 1, that pass their input on in update ``step``.
+
+    They are the same for every rank and micro-batch, so an update does not depend on how its batch is cut.
+    They follow from the seed and the update, so a resumed training drops the same ones.
+    """
+    if config.layer_drop == 0:
+        return frozenset()
+    drawn = keyed_rng("layer drop", config.seed, step).random(num_layers)
+    return frozenset(i for i, x in enumerate(drawn.tolist(), 1) if x < config.layer_drop)
+
+
+def backbone_is_frozen(config: OptimConfig, step: int) -> bool:
+    """Whether update ``step``, counted from 0, trains the head alone."""
+    return isinstance(config, AdaptedConfig) and step < config.freeze_backbone_steps
+
+
 def deepspeed_config(
     config: OptimConfig, workers: TrainWorkersConfig, *, passes: int, universal: bool
 ) -> dict[str, Json]:
     """DeepSpeed's configuration. Weights and the optimiser are fp32; matrix products on a GPU are bf16."""
+    autocast: dict[str, Json] = {"enabled": use_bf16(), "dtype": "bfloat16"}
+    if workers.gradient_dtype == "fp32":
+        autocast["lower_precision_safe_modules"] = []
     return {
         # Only for DeepSpeed's own accounting: losses are normalised before they reach it.
         "train_micro_batch_size_per_gpu": 1,
@@ -52,7 +78,7 @@ def deepspeed_config(
         "zero_optimization": {"stage": workers.zero_stage},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "torch_autocast": {"enabled": use_bf16(), "dtype": "bfloat16"},
+        "torch_autocast": autocast,
         "steps_per_print": 10**9,
         "checkpoint": {"load_universal": universal},
     }
@@ -64,6 +90,7 @@ class Engine:
     def __init__(
         self,
         model: nn.Module,
+        backbone: SpeechBackbone,
         config: OptimConfig,
         workers: TrainWorkersConfig,
         *,
@@ -74,6 +101,7 @@ class Engine:
 
         Args:
             model: what to train.
+            backbone: the part of it that is not the head.
             config: the optimiser's part of it is read.
             workers: the ZeRO stage and the time limit of collectives.
             passes: forward passes per update.
@@ -102,18 +130,11 @@ class Engine:
             verbose=False,
             timeout=timedelta(seconds=workers.collective_timeout_s),
         )
-        matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-        others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=config.lr,
-            betas=config.betas,
-        )
+        self._groups = parameter_groups(model, backbone, config)
+        optimizer = adamw(self._groups, config)
         self._config = config
         self._model = model
+        self._backbone = backbone
         self._optimizer = optimizer
         self._engine, _, _, _ = deepspeed.initialize(
             model=model,
@@ -172,12 +193,34 @@ class Engine:
         """Of the last update, over all ranks, before clipping."""
         return float(self._engine.get_global_grad_norm() or 0.0)
 
-    def set_learning_rate(self, step: int, total_steps: int) -> float:
+    def start_update(self, step: int, total_steps: int) -> None:
+        """Set what the optimiser and the backbone do in update ``step``, counted from 0."""
         rate = learning_rate(self._config, step, total_steps)
+        frozen = backbone_is_frozen(self._config, step)
         # DeepSpeed's wrapper shares its groups with the optimiser that it was given.
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        return rate
+        for group, values in zip(self._groups, self._optimizer.param_groups, strict=True):
+            values["lr"] = group.learning_rate(rate, frozen)
+            values["frozen"] = frozen and group.freezes
+        self._backbone.gradient_blocked = frozen
+        self._backbone.dropped_layers = dropped_layers(
+            self._config, self._backbone.num_layers, step
+        )
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """The rates that the optimiser has, by the name of their metric.
+
+        ``learning_rate`` is that of the last layer, 0 while the backbone is frozen. Where the head's is
+        another one, ``head_learning_rate`` is there too.
+        """
+        rates = [float(values["lr"]) for values in self._optimizer.param_groups]
+        of_groups = list(zip(self._groups, rates, strict=True))
+        head = [rate for group, rate in of_groups if group.has_head]
+        backbone = [rate for group, rate in of_groups if group.has_backbone]
+        found = {"learning_rate": max(backbone or head)}
+        if head and any(not group.has_backbone for group in self._groups):
+            found["head_learning_rate"] = max(head)
+        return found
 
     def save(self, folder: Path) -> None:
         """Write this rank's share of the model and the optimiser."""

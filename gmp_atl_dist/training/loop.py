@@ -189,10 +189,11 @@ class _Trainer:
             if reshape:
                 folder = universal_form(folder, local, **where)
         model = self._recipe.build()
+        backbone = self._recipe.backbone(model)
         if workers.gradient_checkpointing:
-            self._recipe.backbone(model).checkpoint_activations()
+            backbone.checkpoint_activations()
         passes = self._loader.passes
-        engine = Engine(model, self._config, workers, passes=passes, universal=reshape)
+        engine = Engine(model, backbone, self._config, workers, passes=passes, universal=reshape)
         if folder is not None:
             engine.restore(folder)
         return engine
@@ -234,7 +235,7 @@ class _Trainer:
     def _update(self, step: int, batches: list[Batch]) -> bool:
         """Take one update. Returns whether the gang shall save a checkpoint and stop after it."""
         engine, recipe = self._engine, self._recipe
-        rate = engine.set_learning_rate(step, self._total_steps)
+        engine.start_update(step, self._total_steps)
         counts, stop = self._agree([recipe.counts(batch) for batch in batches])
         metrics: list[dict[str, tuple[float, float]]] = []
         hits: list[tuple[float, float]] = []
@@ -264,7 +265,7 @@ class _Trainer:
         once = 1.0 if self._gang.rank == 0 else 0.0
         norm = once * engine.gradient_norm
         self._meter.add({"loss": (0.0, once), "gradient_norm": (norm, once)})
-        self._meter.add({"learning_rate": (once * rate, once)})
+        self._meter.add({n: (once * r, once) for n, r in engine.learning_rates.items()})
         return stop
 
     def _agree(self, counts: list[tuple[float, ...]]) -> tuple[list[float], bool]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gmp_atl_dist.audio import num_frames
-from gmp_atl_dist.config import RetrainConfig, TrainWorkersConfig
+from gmp_atl_dist.config import Json, RetrainConfig, TrainWorkersConfig
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.codebooks import Codebook
 from gmp_atl_dist.store.filesystem import Store
@@ -104,7 +104,8 @@ class Case:
         assert len(epochs) == STEPS // an_epoch * len(recipe.utterances)
 
 
-def case(tiny: Tiny, folder: Path) -> Case:
+def case(tiny: Tiny, folder: Path, **keys: Json) -> Case:
+    """``keys`` are of the configuration, beside those that all cases share."""
     utterances = read_utterances(tiny.corpus)
     names = tuple(book.fingerprint for book in BOOKS)
     rows: list[UtteranceLabels] = []
@@ -123,6 +124,7 @@ def case(tiny: Tiny, folder: Path) -> Case:
             "lr": 1e-3,
             "dropout": 0.1,
             "projection_dim": 16,
+            **keys,
         }
     )
     training = TrainingSet(tiny.corpus, FOLD.training_speakers())

@@ -31,7 +31,8 @@ def test_deepspeed_is_told_bf16_where_a_gpu_has_it(
     monkeypatch.setattr(device, "accelerator", lambda: accelerator)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
     told = deepspeed_config(WarmupConfig(), TrainWorkersConfig(), passes=4, universal=False)
-    assert told["torch_autocast"] == {"enabled": expected, "dtype": "bfloat16"}
+    assert isinstance(autocast := told["torch_autocast"], dict)
+    assert (autocast["enabled"], autocast["dtype"]) == (expected, "bfloat16")
     # DeepSpeed's own modes would hold the weights themselves in 16 bits.
     assert not {"bf16", "fp16"} & told.keys()
 
