@@ -8,6 +8,9 @@
   memory. The time runs from the end of the first part, so the start of Ray and its workers is left out.
 - Requests: one part is read from and written to a real S3 server, and HTTP requests are counted on the
   way.
+- Sources: two labelled corpora and one without labels, which has half of the utterances. Each utterance is a
+  file. The driver of a run whose parts of ``ingest`` are all there lists, indexes and combines them, plans
+  folds, and selects a training set. ``batches`` is what each worker of ``retrain`` plans: an epoch.
 - Devices: parts of ten minutes and a model that sleeps as a GPU would compute, on 1, 2 and 4 workers.
 
 Figures of growth in the last line are those of the largest size.
@@ -30,15 +33,22 @@ from benchmarks.harness.command import Benchmark, at_least, positive
 from benchmarks.harness.rounds import Spread, interleaved, ratios
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchmarks.subjects.growth import Growth
+    from benchmarks.subjects.sources import DriverOfSources
 
 DEVICES = (1, 2, 4)
+PARTS = ("growth", "sources", "requests", "devices")
 KEYS = {
     "utterances": "of the largest corpus",
     "driver_peak_gib": "peak memory of the driver with it, GiB",
     "planning_s": "seconds to plan its parts",
     "overhead_ms_per_part": "milliseconds per part of it",
     "growth_exponent": "of time over utterances, from all sizes; 1 is proportional",
+    "sources_driver_peak_gib": "peak memory of the driver with three sources, GiB",
+    "sources_driver_s": "seconds of the driver with three sources",
+    "sources_growth_exponent": "of that time over utterances",
     "storage_requests_per_part": "HTTP requests to S3 for one part of two layers",
     "efficiency_4_workers": "rate of four devices over four times the rate of one",
 }
@@ -57,6 +67,9 @@ def _add_options(parser: ArgumentParser) -> None:
         "--rounds", type=positive, default=3, metavar="N", help="repetitions of every measurement"
     )
     parser.add_argument(
+        "--parts", choices=PARTS, nargs="+", default=list(PARTS), help="what is measured"
+    )
+    parser.add_argument(
         "--device-parts",
         type=at_least(max(DEVICES) + 1),
         default=48,
@@ -67,9 +80,15 @@ def _add_options(parser: ArgumentParser) -> None:
 
 def _measure(args: Namespace) -> dict[str, float | Spread | None]:
     sizes = sorted(set(args.sizes))
-    figures = _growth(sizes, args.rounds)
-    figures["storage_requests_per_part"] = _requests()
-    figures["efficiency_4_workers"] = _devices(args.device_parts, args.rounds)
+    figures: dict[str, float | Spread | None] = {"utterances": sizes[-1]}
+    if "growth" in args.parts:
+        figures |= _growth(sizes, args.rounds)
+    if "sources" in args.parts:
+        figures |= _sources(sizes, args.rounds)
+    if "requests" in args.parts:
+        figures["storage_requests_per_part"] = _requests()
+    if "devices" in args.parts:
+        figures["efficiency_4_workers"] = _devices(args.device_parts, args.rounds)
     return figures
 
 
@@ -96,23 +115,65 @@ def _growth(sizes: list[int], rounds: int) -> dict[str, float | Spread | None]:
     last = measured[-1]
     by_round = list(zip(*measured, strict=True))
     return {
-        "utterances": last[0].utterances,
         "driver_peak_gib": _spread(last, "driver_peak_gib"),
         "planning_s": _spread(last, "planning_s"),
         "overhead_ms_per_part": _spread(last, "overhead_ms_per_part"),
         # A slope needs two sizes.
-        "growth_exponent": Spread.of(map(_exponent, by_round)) if len(sizes) > 1 else None,
+        "growth_exponent": (
+            Spread.of(
+                _exponent(sizes, [growth.planning_s + growth.run_s for growth in of_round])
+                for of_round in by_round
+            )
+            if len(sizes) > 1
+            else None
+        ),
     }
 
 
-def _spread(measured: list[Growth], name: str) -> Spread:
-    return Spread.of(getattr(growth, name) for growth in measured)
+def _sources(sizes: list[int], rounds: int) -> dict[str, float | Spread | None]:
+    from benchmarks.inputs.sources import write_parts, write_sources
+    from benchmarks.subjects.sources import STEPS, drive
+
+    with tempfile.TemporaryDirectory(prefix="gmp-atl-bench-") as folder:
+        for size in sizes:
+            run_alone(partial(write_sources, f"{folder}/{size}", size))
+            run_alone(partial(write_parts, f"{folder}/{size}"))
+        calls = {
+            f"{size} utterances of three sources": partial(
+                run_alone, partial(drive, f"{folder}/{size}", size)
+            )
+            for size in sizes
+        }
+        measured = list(interleaved(calls, rounds).values())
+    for size, of_size in zip(sizes, measured, strict=True):
+        print(
+            f"{size:9,} utterances of three sources: driver {_spread(of_size, 'driver_s'):.1f} s, peak "
+            f"{_spread(of_size, 'driver_peak_gib'):.2f} GiB"
+        )
+        for step in STEPS:
+            took = Spread.of(one.step_s[step] for one in of_size)
+            peak = Spread.of(one.peaks_gib[step] for one in of_size)
+            print(f"          {step:14} {took:.2f} s, peak {peak:.2f} GiB")
+    by_round = zip(*measured, strict=True)
+    return {
+        "sources_driver_peak_gib": _spread(measured[-1], "driver_peak_gib"),
+        "sources_driver_s": _spread(measured[-1], "driver_s"),
+        "sources_growth_exponent": (
+            Spread.of(_exponent(sizes, [one.driver_s for one in of_round]) for of_round in by_round)
+            if len(sizes) > 1
+            else None
+        ),
+    }
 
 
-def _exponent(of_round: tuple[Growth, ...]) -> float:
+def _spread(measured: Sequence[Growth | DriverOfSources], name: str) -> Spread:
+    return Spread.of(getattr(one, name) for one in measured)
+
+
+def _exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
     """Slope of log time over log utterances, least squares."""
-    x = [math.log(growth.utterances) for growth in of_round]
-    y = [math.log(growth.planning_s + growth.run_s) for growth in of_round]
+    x = [math.log(size) for size in sizes]
+    y = [math.log(s) for s in seconds]
     return statistics.linear_regression(x, y).slope
 
 

@@ -69,11 +69,17 @@ def ingested(config: RunConfig, source: Store, ensure: Ensure) -> Artifact:
         read = partial(read_corpus, gender_needed=config.needs_gender)
         return sealed(ensure(Ingest(config.corpus, source, read)))
     emotions = config.corpus.emotions
-    stages = [
-        Ingest(s.corpus(emotions), store_of(config, s), reader_of(config, s), s.name, cut_of(s))
+    # One after the other: a stage keeps its listing, and that of a large source takes much memory.
+    corpora = tuple(
+        sealed(
+            ensure(
+                Ingest(
+                    s.corpus(emotions), store_of(config, s), reader_of(config, s), s.name, cut_of(s)
+                )
+            )
+        )
         for s in config.corpora
-    ]
-    corpora = tuple(sealed(ensure(stage)) for stage in stages)
+    )
     return sealed(ensure(Combine(emotions, config.corpora, corpora)))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -122,6 +123,8 @@ UTTERANCE_SCHEMA = pa.schema(
         pa.field("row", pa.int64(), nullable=False),
     ]
 )
+
+_REPEATED = ("speaker", "gender", "emotion", "session", "split", "part")
 
 AUDIO_SCHEMA = pa.schema([*UTTERANCE_SCHEMA, pa.field("pcm16", pa.binary(), nullable=False)])
 """A part of ``ingest``: the utterance, then its samples as little-endian int16."""
@@ -469,12 +472,18 @@ def _digest(ids: Iterable[str]) -> str:
 
 def utterances_to_table(utterances: Sequence[StoredUtterance]) -> pa.Table:
     """The utterances as a table of ``UTTERANCE_SCHEMA``, in the order given."""
-    return pa.Table.from_pylist(
-        [{name: getattr(u, name) for name in UTTERANCE_SCHEMA.names} for u in utterances],
-        schema=UTTERANCE_SCHEMA,
-    )
+    columns = {name: [getattr(u, name) for u in utterances] for name in UTTERANCE_SCHEMA.names}
+    return pa.table(columns, schema=UTTERANCE_SCHEMA)
 
 
 def utterances_from_table(table: pa.Table) -> tuple[StoredUtterance, ...]:
-    """The inverse of :func:`utterances_to_table`."""
-    return tuple(StoredUtterance(**row) for row in table.select(UTTERANCE_SCHEMA.names).to_pylist())
+    """The inverse of :func:`utterances_to_table`. Equal names of many utterances are one string."""
+    columns = [
+        _shared(table[name]) if name in _REPEATED else table[name].to_pylist()
+        for name in UTTERANCE_SCHEMA.names
+    ]
+    return tuple(map(StoredUtterance, *columns))
+
+
+def _shared(column: pa.ChunkedArray) -> list[str]:
+    return [sys.intern(text) for text in column.to_pylist()]

@@ -35,8 +35,14 @@ def descendants_cpu_s(names: tuple[str, ...] = ()) -> float:
     return total_s
 
 
+def forget_peak() -> None:
+    """Count :func:`peak_bytes` of this process from now on."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_bytes(pid: int | None = None) -> int:
-    """The most resident memory that a process (this one by default) ever had; 0 if it has ended."""
+    """The most resident memory that a process (this one by default) had since it began, or since
+    :func:`forget_peak`; 0 if it has ended."""
     status = Path(f"/proc/{os.getpid() if pid is None else pid}/status")
     with suppress(OSError):
         for line in status.read_text().splitlines():

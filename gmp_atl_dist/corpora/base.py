@@ -260,7 +260,8 @@ def read_corpus(
     used = [files[path] for path in sorted({u.path for u in kept})]
     return CorpusListing(
         utterances=tuple(kept),
-        sizes={entry.path: entry.size for entry in used},
+        # The paths of the utterances, so that those of the files need not stay.
+        sizes={u.path: files[u.path].size for u in kept},
         stamp=stamp_of(used, kept),
         emotions=emotions,
         problems=tuple(problems),

@@ -8,6 +8,7 @@ report shows and no other stage reads.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -20,7 +21,7 @@ import pyarrow as pa
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.audio_measures import AudioTable, measures_of
-from gmp_atl_dist.config import CorpusConfig, Json, digest, hashed
+from gmp_atl_dist.config import CorpusConfig, Json, canonical_json, hashed
 from gmp_atl_dist.corpora.addresses import in_reading_order
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.checks import refuse_too_many_bad
@@ -60,6 +61,7 @@ _BYTES_A_SECOND = SAMPLE_RATE_HZ * 2
 _ROW_GROUP_ROWS = 64
 """Small enough that readers can fetch some rows of a part without the others."""
 _FIELDS = tuple(field.name for field in fields(Utterance))
+_ROWS_AT_ONCE = 1 << 12
 _SHOWN_BAD = 3
 
 
@@ -116,8 +118,11 @@ class Ingest(Stage):
             context.settings.ingest,
             outputs=lambda name: [name],
         )
+        names = [task.name for task in tasks]
+        # The payloads list the corpus a second time.
+        del tasks
         undecodable = sorted((p for r in receipts for p in r.problems), key=lambda p: p.item)
-        stored = _stored(out, [task.name for task in tasks])
+        stored = _stored(out, names)
         same = same_samples(stored, (u.audio_sha256 for u in stored))
         problems = [*self.listing.problems, *undecodable, *same.problems(stored)]
         num_bad = self.listing.num_bad + len(undecodable) + len(same.contradictions)
@@ -221,15 +226,22 @@ def _first_of(problems: list[Problem]) -> str:
 
 
 def _identity(utterances: list[StoredUtterance], emotions: tuple[str, ...]) -> str:
-    rows: list[Json] = [
-        [
-            *(u.utterance_id, u.speaker, u.gender, u.emotion),
-            *(u.session, u.split, u.num_samples, u.audio_sha256),
-            *(u.part, u.row),
+    """``digest`` of emotions and utterances, without the text of the whole in memory."""
+    sha256 = hashlib.sha256()
+    sha256.update(f'{{"emotions":{canonical_json(list(emotions))},"utterances":['.encode())
+    for start in range(0, len(utterances), _ROWS_AT_ONCE):
+        rows: list[Json] = [
+            [
+                *(u.utterance_id, u.speaker, u.gender, u.emotion),
+                *(u.session, u.split, u.num_samples, u.audio_sha256),
+                *(u.part, u.row),
+            ]
+            for u in utterances[start : start + _ROWS_AT_ONCE]
         ]
-        for u in utterances
-    ]
-    return digest({"utterances": rows, "emotions": list(emotions)})
+        text = canonical_json(rows)[1:-1]
+        sha256.update(f"{',' if start else ''}{text}".encode("ascii"))
+    sha256.update(b"]}")
+    return sha256.hexdigest()
 
 
 @dataclass(frozen=True)

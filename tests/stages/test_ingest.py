@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import wave
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,16 @@ from support.one_process import Tiny, context_of, ingest
 
 from gmp_atl_dist.audio import decode_pcm16
 from gmp_atl_dist.audio_measures import AudioTable
-from gmp_atl_dist.config import AuditConfig, CorpusConfig, RunConfig
+from gmp_atl_dist.config import AuditConfig, CorpusConfig, Json, RunConfig, digest
 from gmp_atl_dist.corpora.base import CorpusListing
 from gmp_atl_dist.errors import CorpusError
-from gmp_atl_dist.records import Utterance
+from gmp_atl_dist.records import (
+    StoredUtterance,
+    Utterance,
+    utterances_from_table,
+    utterances_to_table,
+)
+from gmp_atl_dist.stages import ingest as ingest_module
 from gmp_atl_dist.stages.base import Context, run_and_seal
 from gmp_atl_dist.stages.ingest import Ingest, plan_parts
 from gmp_atl_dist.stages.planned_folds import folds_of_corpus
@@ -386,3 +392,27 @@ def test_lists_find_stored_utterances_by_the_paths_of_their_audio(
     older = replace(corpus, manifest=corpus.manifest.model_copy(update={"receipts": left}))
     with pytest.raises(CorpusError, match=r"an earlier release stored .* delete its artifacts/ing"):
         folds_of_corpus(config, older)
+
+
+def test_the_identity_is_the_digest_of_all_utterances(monkeypatch: pytest.MonkeyPatch) -> None:
+    # It is computed in pieces, and stores of earlier releases have the digest of the whole.
+    monkeypatch.setattr(ingest_module, "_ROWS_AT_ONCE", 2)
+    for count in (1, 2, 5):
+        stored = [
+            StoredUtterance(f"é{i}", "s", "female", "sad", "", "", i, "0" * 64, "part-0", i)
+            for i in range(count)
+        ]
+        rows: list[Json] = [list(asdict(u).values()) for u in stored]
+        whole = digest({"utterances": rows, "emotions": ["sad", "ärger"]})
+        assert ingest_module._identity(stored, ("sad", "ärger")) == whole
+
+
+def test_equal_names_of_stored_utterances_are_one_string() -> None:
+    stored = [
+        StoredUtterance(f"u{i}", f"s{i % 2}", "female", "sad", "", "test", 9, "0" * 64, "part-0", i)
+        for i in range(4)
+    ]
+    again = utterances_from_table(utterances_to_table(stored))
+    assert again == tuple(stored)
+    assert again[0].speaker is again[2].speaker
+    assert again[0].part is again[3].part

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from gmp_atl_dist.report.content import ReportContent
 from gmp_atl_dist.report.html import render_html
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage
 from gmp_atl_dist.stages.evaluate import read_predictions
-from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, Manifest
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import Utterances, index_rows, read_index
 from gmp_atl_dist.store.readers import (
@@ -54,6 +55,27 @@ class Mixed:
 
     def artifact(self, name: str) -> Artifact:
         return finish(self.stages[name], self.context)
+
+
+def test_the_listing_of_a_source_is_gone_before_the_next_one_is_read(tmp_path: Path) -> None:
+    # A listing of a million utterances takes half a gigabyte.
+    config = mixed_config(tmp_path, tmp_path / "root")
+    stages: list[weakref.ref[Stage]] = []
+    alive: list[int] = []
+
+    def ensure(stage: Stage) -> Handle:
+        alive.append(sum(ref() is not None for ref in stages))
+        stages.append(weakref.ref(stage))
+        key = ArtifactKey(stage.kind, str(len(stages)))
+        manifest = Manifest(
+            kind=key.kind, version=1, fingerprint=key.fingerprint, identity=key.fingerprint,
+            science={}, inputs={}, receipts=(),
+        )  # fmt: skip
+        return Artifact(Store.open(str(tmp_path)), key, manifest)
+
+    pipeline.ingested(config, Store.open(str(tmp_path)), ensure)
+
+    assert alive == [0, 0, 0, 0]
 
 
 def corpus_of(config: RunConfig, context: Context) -> Artifact:
