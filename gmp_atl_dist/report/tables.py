@@ -129,10 +129,15 @@ def scores_latex(content: ReportContent, title: str) -> bytes:
     return "\n".join(lines).encode()
 
 
+def escape_latex(text: str) -> str:
+    """Text for the cell of a LaTeX table."""
+    return text.translate(_LATEX)
+
+
 def _latex_row(name: str, outcome: Outcome) -> str:
     scores, intervals = outcome.scores, outcome.intervals
     cells = [
-        name.translate(_LATEX),
+        escape_latex(name),
         str(scores.num_utterances),
         *(
             f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
