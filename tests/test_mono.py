@@ -1,4 +1,4 @@
-"""Decoding in blocks: the samples of a decode of the whole recording, in memory that its length does not fill."""
+"""Decoding in blocks: the samples of a whole decode, in memory that floats of the whole would not fit."""
 
 from __future__ import annotations
 
