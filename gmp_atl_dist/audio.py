@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import soundfile as sf
-import soxr
 
 from gmp_atl_dist import containers
 from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist.mono import ChannelsCancelError as ChannelsCancelError
+from gmp_atl_dist.mono import mono_pcm16
 from gmp_atl_dist.records import DEFAULT_CHANNEL, Channel
-from gmp_atl_dist.samples import FULL_SCALE, is_silent, refuse_unscaled, to_pcm16, why_silent
+from gmp_atl_dist.samples import FULL_SCALE
 
 SAMPLE_RATE_HZ = 16000
 FRAME_HOP_SAMPLES = 320
@@ -29,23 +30,18 @@ MIN_SAMPLES = 400
 """Samples that one frame sees, 25 ms; anything shorter yields no frame."""
 
 _MIN_SOURCE_RATE_HZ = 4000
-# Mixing channels that have nothing in common costs 3 dB, a silent second channel 6 dB.
-_CANCELLED = 1e-3
 # Times in tables are commonly rounded to hundredths; beyond that, the table means another file.
 _END_TOLERANCE_S = 0.01
 # Seeking in these is exact to the sample; in lossy formats it can change what is decoded.
 _SEEKABLE_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "NIST"})
-# Memory is allocated for samples that are there, at most 128 MiB at a time, not for what a header claims.
-_BLOCK_VALUES = 1 << 24
+# Memory is allocated for samples that are there, not for what a header claims. 256 KiB of floats fit into the
+# cache of a core; of two speeds, that is the faster one.
+_BLOCK_VALUES = 1 << 15
 _MAX_TOTAL = 1 << 40
 # Decoding reads bytes in memory alone. So any error of soundfile, soxr or numpy, a request for too much
 # memory included, is a fault of these bytes.
 _FAULTS_OF_DATA = (sf.SoundFileError, ArithmeticError, MemoryError, RuntimeError, ValueError)
 _FLOAT_SUBTYPES = frozenset({"FLOAT", "DOUBLE"})
-
-
-class ChannelsCancelError(CorpusError):
-    """The channels of a recording cancel in their mean. Who can choose another channel adds how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +92,16 @@ def read_header(data: bytes) -> Header:
         CorpusError: the bytes are no recording, or are cut short.
     """
     with _opened(data) as (recording, frames):
-        return Header(
-            recording.samplerate,
-            recording.channels,
-            frames,
-            f"{recording.format} {recording.subtype}",
-        )
+        return _header(recording, frames)
+
+
+def _header(recording: sf.SoundFile, frames: int) -> Header:
+    return Header(
+        recording.samplerate,
+        recording.channels,
+        frames,
+        f"{recording.format} {recording.subtype}",
+    )
 
 
 def num_frames(num_samples: int) -> int:
@@ -141,10 +141,41 @@ def decode_pcm16(
             (:class:`ChannelsCancelError`), or the segment is not inside the recording. The message does
             not name the utterance; the caller adds it.
     """
+    pcm16, _ = decode_with_header(
+        data, start_s=start_s, end_s=end_s, min_s=min_s, max_s=max_s, channel=channel
+    )
+    return pcm16
+
+
+def decode_with_header(
+    data: bytes,
+    *,
+    start_s: float | None,
+    end_s: float | None,
+    min_s: float,
+    max_s: float,
+    channel: Channel,
+) -> tuple[npt.NDArray[np.int16], Header]:
+    """As :func:`decode_pcm16`, and what the header says, from one look at it."""
+
+    def again() -> Iterator[npt.NDArray[np.float64]]:
+        with _opened(data) as (recording, _):
+            yield from _blocks(recording, start, end)
+
     with _opened(data) as (recording, frames):
-        start, end = _segment(frames, recording.samplerate, start_s, end_s)
-        _check_length((end - start) / recording.samplerate, min_s, max_s)
-        return _decode(recording, start, end, channel)
+        rate_hz = recording.samplerate
+        start, end = _segment(frames, rate_hz, start_s, end_s)
+        _check_length((end - start) / rate_hz, min_s, max_s)
+        pcm16 = mono_pcm16(
+            _blocks(recording, start, end),
+            again,
+            channels=recording.channels,
+            channel=channel,
+            floats=recording.subtype in _FLOAT_SUBTYPES,
+            from_hz=rate_hz,
+            to_hz=SAMPLE_RATE_HZ,
+        )
+        return pcm16, _header(recording, frames)
 
 
 def pcm16_to_float(pcm16: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
@@ -166,51 +197,6 @@ def frame_levels_db(pcm16: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     loudest = power.max(initial=0.0) or 1.0
     with np.errstate(divide="ignore"):
         return (10 * np.log10(power / loudest)).astype(np.float32)
-
-
-def _decode(
-    recording: sf.SoundFile, start: int, end: int, channel: Channel
-) -> npt.NDArray[np.int16]:
-    rate_hz = recording.samplerate
-    # 16-bit samples converted to float64 and back are the same bit for bit.
-    samples = _read(recording, start, end)
-    if not np.isfinite(samples).all():
-        raise CorpusError(
-            "the recording has samples that are not finite; write it again from source"
-        )
-    if recording.subtype in _FLOAT_SUBTYPES:
-        refuse_unscaled(samples)
-    chosen = mono = samples[:, 0] if samples.shape[1] == 1 else _mono(samples, channel)
-    if rate_hz != SAMPLE_RATE_HZ:
-        mono = soxr.resample(mono, rate_hz, SAMPLE_RATE_HZ, quality="VHQ")
-    if not len(mono):
-        raise CorpusError(
-            f"{end - start} samples at {rate_hz} Hz are too short to be resampled; leave it out"
-        )
-    pcm16 = to_pcm16(mono)
-    # Resampling turns a constant into a step at each end, so the source is looked at as well.
-    if is_silent(pcm16) or (mono is not chosen and is_silent(to_pcm16(chosen))):
-        raise CorpusError(why_silent(samples, chosen))
-    return pcm16
-
-
-def _mono(samples: npt.NDArray[np.float64], channel: Channel) -> npt.NDArray[np.float64]:
-    """Shape (samples, channels) to (samples,)."""
-    if channel == "first":
-        return samples[:, 0]
-    power_C = np.mean(samples**2, axis=0)
-    if channel == "loudest":
-        return samples[:, int(power_C.argmax())]
-    mean = samples.mean(axis=1)
-    power = float(np.mean(mean**2))
-    loudest = float(power_C.max())
-    if power < loudest * _CANCELLED:
-        below = f"{10 * math.log10(loudest / power):.0f} dB below" if power else "silent beside"
-        raise ChannelsCancelError(
-            f"its {len(power_C)} channels cancel when mixed to mono: the mean is {below} the louder "
-            f"channel; give one channel of it"
-        )
-    return mean
 
 
 def _segment(
@@ -256,28 +242,26 @@ def _check_length(length_s: float, min_s: float, max_s: float) -> None:
             )
 
 
-def _read(recording: sf.SoundFile, start: int, end: int) -> npt.NDArray[np.float64]:
-    """Samples ``start`` to ``end``: shape (samples, channels), full scale 1."""
-    wanted = end - start
+def _blocks(recording: sf.SoundFile, start: int, end: int) -> Iterator[npt.NDArray[np.float64]]:
+    """Samples ``start`` to ``end``: shape (samples, channels), full scale 1, in one buffer for all blocks.
+
+    16-bit samples converted to float64 and back are the same bit for bit.
+    """
     room = max(1, _BLOCK_VALUES // recording.channels)
+    buffer = np.empty((min(room, end), recording.channels))
     position = 0
     # GSM 6.10 cannot seek at all, not even to where it is.
     if recording.format in _SEEKABLE_FORMATS and recording.subtype != "GSM610":
         position = recording.seek(start)
-    blocks = [np.empty((0, recording.channels))]
     while position < end:
         asked = min(end - position, room)
-        block = recording.read(asked, dtype="float64", always_2d=True)
+        block = recording.read(out=buffer[:asked])
         position += len(block)
-        # Samples before the segment are not kept: a recording can be hours long.
+        # Samples before the segment are left out: a recording can be hours long.
         if position > start:
-            blocks.append(np.asarray(block, dtype=np.float64)[-(position - start) :])
+            yield np.asarray(block)[-(position - start) :]
         if len(block) < asked:
-            break
-    samples = np.concatenate(blocks)
-    if len(samples) != wanted:
-        raise CorpusError(
-            f"the recording is cut short: {wanted} samples were expected and {len(samples)} are "
-            f"there; copy the file again"
-        )
-    return samples
+            raise CorpusError(
+                f"the recording is cut short: {end - start} samples were expected and "
+                f"{max(0, position - start)} are there; copy the file again"
+            )

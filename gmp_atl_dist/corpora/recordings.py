@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gmp_atl_dist.audio import ChannelsCancelError, Header, decode_pcm16, read_header
+from gmp_atl_dist.audio import ChannelsCancelError, Header, decode_with_header
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.audio_files import AudioBytes
 from gmp_atl_dist.errors import CorpusError
@@ -44,7 +44,7 @@ class Recordings:
         config = self._config
         data = self._files.read(utterance.path)
         try:
-            pcm16 = decode_pcm16(
+            pcm16, header = decode_with_header(
                 data,
                 start_s=utterance.start_s,
                 end_s=utterance.end_s,
@@ -55,7 +55,7 @@ class Recordings:
         except ChannelsCancelError as e:
             advice = "or set corpus.channel = 'first' or 'loudest'"
             raise CorpusError(f"{e.message}, {advice}") from e
-        return Recording(pcm16, read_header(data))
+        return Recording(pcm16, header)
 
 
 def problem_of(utterance: Utterance, error: CorpusError | UnreadableError) -> Problem:

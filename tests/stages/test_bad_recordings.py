@@ -301,7 +301,7 @@ def test_whatever_decoding_makes_of_the_bytes_is_the_recordings_fault(
     def read(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr(audio, "_read", read)
+    monkeypatch.setattr(audio, "_blocks", read)
     expected = rf"cannot be decoded \({str(fault) or 'MemoryError'}; \d+ bytes\)"
     with pytest.raises(CorpusError, match=expected):
         decode_pcm16(wav(sound(0)))
@@ -309,7 +309,7 @@ def test_whatever_decoding_makes_of_the_bytes_is_the_recordings_fault(
 
 def test_what_is_too_long_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     data = wav(sound(0, 3 * RATE_HZ))
-    monkeypatch.setattr(audio, "_read", None)
+    monkeypatch.setattr(audio, "_blocks", None)
     with pytest.raises(CorpusError, match=r"^lasts 3\.000 s, corpus\.max_s is 2\.99; "):
         decode_pcm16(data, max_s=2.99)
 
