@@ -1,8 +1,9 @@
 """Resuming with more ranks than a parameter group has numbers.
 
-ZeRO 1 and 2 divide each group among the ranks. The heads' biases may be six numbers, so that some of many ranks
-have only padding of that group. DeepSpeed 0.19.8 does not expect this when it loads a universal checkpoint: it
-reads ``steps[0]`` of an empty list (``base_optimizer.py``, ``load_hp_checkpoint_state_from_checkpoint_dir``).
+ZeRO 1 and 2 divide each group among the ranks. The heads' biases may be six numbers, so that some of many
+ranks have only padding of that group. DeepSpeed 0.19.8 does not expect this when it loads a universal
+checkpoint: it reads ``steps[0]`` of an empty list (``base_optimizer.py``,
+``load_hp_checkpoint_state_from_checkpoint_dir``).
 """
 
 from __future__ import annotations
