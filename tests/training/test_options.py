@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
@@ -319,7 +320,7 @@ def test_fine_tuning_with_all_options_resumes_to_the_same_bytes(tiny: Tiny, tmp_
 
 @pytest.mark.parametrize("stage", [warmup, finetune])
 def test_masks_and_head_dropout_reach_the_loss_and_not_the_prediction(
-    tiny: Tiny, stage: type[WarmupRecipe]
+    tiny: Tiny, stage: Callable[..., WarmupRecipe | FinetuneRecipe]
 ) -> None:
     def losses(**keys: Json) -> tuple[float, ...]:
         recipe = stage(tiny, **keys)
@@ -347,7 +348,7 @@ def test_head_dropout_is_dropout_of_the_pooled_vector() -> None:
     """Of a backbone without dropout: the logits are those of the pooled vector, dropped by hand."""
     model = WarmupModel(without_dropout(), 4, head_dropout=0.5).train()
     seen: list[Tensor] = []
-    model.pooling.register_forward_hook(lambda _m, _a, out: seen.append(out))
+    model.pooling.register_forward_hook(lambda _m, _a, out: seen.append(cast(Tensor, out)))
     torch.manual_seed(3)
     found = model(*clips()).emotion_BK
     torch.manual_seed(3)
@@ -544,7 +545,8 @@ def test_workers_with_gpus_exchange_gradients_in_the_type_that_is_configured(
         model = recipe.build()
         workers = TrainWorkersConfig(gradient_dtype=wanted)
         engine = Engine(model, recipe.backbone(model), recipe.optim, workers, passes=1)
-        buckets = set(engine._engine.optimizer.ipg_buckets)  # pyright: ignore[reportPrivateUsage]
+        zero: Any = engine._engine.optimizer  # pyright: ignore[reportPrivateUsage]
+        buckets = set(zero.ipg_buckets)
     assert buckets == ({torch.float32, torch.bfloat16} if low else {torch.float32})
 
 
