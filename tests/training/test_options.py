@@ -183,7 +183,7 @@ def test_masks_of_frames_and_features_are_those_of_transformers(
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         elif hasattr(module, "dropout") and isinstance(module.dropout, float):
-            module.dropout = 0.0
+            setattr(module, "dropout", 0.0)  # noqa: B010 (a number in transformers)
     theirs.train()
     frames = model.forward_frames(wave_BN, num_samples_B).valid_BT.shape[1]
     rng = np.random.default_rng(1)
@@ -517,7 +517,7 @@ def test_the_logged_rate_is_the_one_that_the_optimiser_has(
     calls = len(used) // 4  # DeepSpeed steps each group by itself
     found = [set().union(*used[i : i + calls]) for i in range(0, len(used), calls)]
     if not keys:
-        assert found == [{pytest.approx(rate)} for rate in logged]
+        assert [sorted(rates) for rates in found] == [[pytest.approx(rate)] for rate in logged]
         assert "head_learning_rate" not in curves
         return
     heads = [value for _, value in curves["head_learning_rate"]]
