@@ -21,6 +21,7 @@ from gmp_atl_dist.report.content import (
 _NAMES = {
     "loss": "loss, all terms",
     "learning_rate": "learning rate",
+    "head_learning_rate": "learning rate of the head",
     "gradient_norm": "norm of the gradient",
     "emotion_accuracy": "accuracy, emotion",
     "gender_accuracy": "accuracy, gender",
@@ -32,7 +33,7 @@ _AXES = {"accuracy": "accuracy", "uar": "UAR", "loss": "loss", "gradient": "norm
 """Part of a metric's name -> name of the axis."""
 _OF_SCALE = re.compile(r"(accuracy|loss)_scale(\d+)")
 _FIRST = ("loss", "accuracy", "emotion_accuracy", "gender_accuracy")
-_LAST = ("gradient_norm", "learning_rate")
+_LAST = ("gradient_norm", "learning_rate", "head_learning_rate")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from gmp_atl_dist.errors import CheckpointError, ModelError
 from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.seeding import keyed_rng
 from gmp_atl_dist.training.groups import adamw, parameter_groups
+from gmp_atl_dist.training.missing_shares import allow_missing_shares
 from gmp_atl_dist.training.ops import use_ops_folder
 
 TAG = "state"
@@ -142,6 +143,8 @@ class Engine:
             config=deepspeed_config(config, workers, passes=passes, universal=universal),
             dist_init_required=False,
         )
+        if universal and workers.zero_stage < 3:
+            allow_missing_shares(self._engine.optimizer)
         self.device = torch_device()
 
     def train(self) -> None:
