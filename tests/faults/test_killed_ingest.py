@@ -30,6 +30,7 @@ pytest_plugins = ["support.pipeline_runs"]
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
 
 CLIPS = 240
+GENDERS = ("female", "male", "female")
 ADAPTERS = {"tar": "webdataset", "parquet": "huggingface"}
 
 
@@ -47,7 +48,10 @@ def clips() -> dict[str, bytes]:
 def write_shard(corpus: Path, layout: str, audio: dict[str, bytes]) -> Path:
     """One shard with all clips."""
     corpus.mkdir()
-    labels = [{"speaker": f"s{i % 3}", "emotion": EMOTIONS[i % 2]} for i in range(CLIPS)]
+    labels = [
+        {"speaker": f"s{i % 3}", "gender": GENDERS[i % 3], "emotion": EMOTIONS[i % 2]}
+        for i in range(CLIPS)
+    ]
     path = corpus / f"train-0.{layout}"
     if layout == "tar":
         path.write_bytes(
@@ -66,7 +70,7 @@ def write_shard(corpus: Path, layout: str, audio: dict[str, bytes]) -> Path:
         for (name, data), label in zip(audio.items(), labels, strict=True)
     ]
     fields = [("id", pa.string()), ("audio", AUDIO_TYPE)]
-    fields += [("speaker", pa.string()), ("emotion", pa.string())]
+    fields += [(name, pa.string()) for name in ("speaker", "gender", "emotion")]
     table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
     # One row group: the kill is in the middle of it.
     pq.write_table(table, path, compression="none", use_dictionary=False)
