@@ -255,12 +255,12 @@ def _blocks(recording: sf.SoundFile, start: int, end: int) -> Iterator[npt.NDArr
         position = recording.seek(start)
     while position < end:
         asked = min(end - position, room)
-        block = recording.read(out=buffer[:asked])
-        position += len(block)
+        held = len(recording.read(out=buffer[:asked]))
+        position += held
         # Samples before the segment are left out: a recording can be hours long.
         if position > start:
-            yield np.asarray(block)[-(position - start) :]
-        if len(block) < asked:
+            yield buffer[max(0, held - (position - start)) : held]
+        if held < asked:
             raise CorpusError(
                 f"the recording is cut short: {end - start} samples were expected and "
                 f"{max(0, position - start)} are there; copy the file again"

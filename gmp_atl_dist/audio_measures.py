@@ -74,9 +74,10 @@ def bandwidth_hz(pcm16: npt.NDArray[np.int16]) -> float:
     """The highest frequency with sound in samples (N,): 60 dB below the loudest band, and above the noise of
     16 bits. Audio of 8 kHz gives about 4,000, whatever the rate of its file."""
     whole = max(1, len(pcm16) // _WINDOW)
-    padded = np.pad(pcm16, (0, max(0, _WINDOW - len(pcm16))))[: whole * _WINDOW]
     chosen = np.linspace(0, whole - 1, min(whole, _WINDOWS)).astype(int)
-    frames = padded.reshape(whole, _WINDOW)[chosen].astype(np.float32)
+    if len(pcm16) < _WINDOW:
+        pcm16 = np.pad(pcm16, (0, _WINDOW - len(pcm16)))
+    frames = pcm16[: whole * _WINDOW].reshape(whole, _WINDOW)[chosen].astype(np.float32)
     spectra = np.fft.rfft(frames * _HANN, axis=1)
     # The real and the imaginary part of each bin, side by side.
     parts = spectra.view(np.float32)

@@ -1,11 +1,11 @@
-"""Ingest of a table of loose files, and the plain loop that it is compared with."""
+"""Ingest of a corpus in any layout, and the plain loop that it is compared with."""
 
 from __future__ import annotations
 
 import io
-import shutil
 import time
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,19 +15,19 @@ import soxr
 
 from benchmarks.harness.local_ray import local_ray
 from benchmarks.harness.rounds import rate
-from benchmarks.harness.s3_requests import counted_requests
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import CorpusConfig, RuntimeConfig, WorkersConfig
-from gmp_atl_dist.console import Reporter
+from gmp_atl_dist.console import Bar, Reporter
 from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.base import Context, run_and_seal
 from gmp_atl_dist.stages.ingest import Ingest
+from gmp_atl_dist.store.artifact import part_path
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.readers import read_utterances
+from gmp_atl_dist.tags import Tags
 
-_CLIP_S = (1.5, 6.5)
-_SPEAKERS = 10
-_CORPUS = CorpusConfig(adapter="table", part_audio_s=120)
+_PART_S = 120.0
+"""Seconds of audio in a part, so that each worker has many parts."""
+_WHAT = "hours of audio per hour and core"
 
 
 @dataclass(frozen=True)
@@ -36,31 +36,27 @@ class Ingested:
 
     Attributes:
         audio_h: hours of audio, at 16 kHz.
-        core_h: hours of wall time, times workers.
-        requests: to the object store; 0 without one.
+        core_h: hours of wall time, times cores.
+        steady_audio_h: hours of audio that were stored after the first part; 0 where there are no parts.
+        steady_core_h: hours of wall time from the first stored part to the last, times cores.
+        start_s: seconds to the first stored part.
     """
 
     audio_h: float
     core_h: float
-    requests: int = 0
+    steady_audio_h: float = 0.0
+    steady_core_h: float = 0.0
+    start_s: float = 0.0
 
     @property
     def rate(self) -> float:
-        """Hours of audio per hour and core."""
-        return rate(self.audio_h, self.core_h, "hours of audio per hour and core")
+        """Hours of audio per hour and core, with the start of the workers."""
+        return rate(self.audio_h, self.core_h, _WHAT)
 
-
-def write_clips(folder: str, clips: int, rate_hz: int) -> None:
-    """Recordings and ``manifest.csv``: seeded noise in syllables, so that no two are equal."""
-    lines = ["id,path,speaker,gender,emotion"]
-    rng = np.random.default_rng(0)
-    for i in range(clips):
-        samples = round(rng.uniform(*_CLIP_S) * rate_hz)
-        loudness = 0.5 + 0.5 * np.sin(2 * np.pi * 4 * np.arange(samples) / rate_hz)
-        sf.write(f"{folder}/{i:05d}.wav", 0.1 * loudness * rng.normal(size=samples), rate_hz)
-        gender, emotion = ("female", "male")[i % 2], ("happy", "sad")[i // _SPEAKERS % 2]
-        lines.append(f"{i:05d},{i:05d}.wav,s{i % _SPEAKERS},{gender},{emotion}")
-    Path(folder, "manifest.csv").write_text("\n".join(lines) + "\n")
+    @property
+    def steady_rate(self) -> float:
+        """The same without the start: from the first stored part to the last."""
+        return rate(self.steady_audio_h, self.steady_core_h, f"{_WHAT}, after the first part")
 
 
 def plain_loop(folder: str) -> Ingested:
@@ -76,34 +72,44 @@ def plain_loop(folder: str) -> Ingested:
     return Ingested(samples / SAMPLE_RATE_HZ / 3600, took_h)
 
 
-def ingest_folder(folder: str, workers: int) -> Ingested:
-    """Ingest the recordings of ``folder`` into a new root beside them."""
-    root = Path(folder) / "root"
-    try:
-        return _ingested(folder, str(root), workers, Counter())
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+class _Timed(Reporter):
+    """Notes when the result of each part arrives."""
+
+    def __init__(self) -> None:
+        super().__init__(terminal=False)
+        self.arrived_s: dict[str, float] = {}
+
+    @contextmanager
+    def bar(self, tags: Tags, detail: str = "") -> Iterator[Bar]:
+        yield _Noting(self.arrived_s)
 
 
-def ingest_s3(folder: str, workers: int) -> Ingested:
-    """Upload the recordings to an S3 server of this machine, which is not measured, and ingest them there."""
-    with counted_requests() as (uri, requests):
-        store = Store.open(f"{uri}/corpus")
-        for path in sorted(Path(folder).glob("*.*")):
-            store.put(path.name, path.read_bytes())
-        return _ingested(f"{uri}/corpus", f"{uri}/root", workers, requests)
+class _Noting:
+    def __init__(self, arrived_s: dict[str, float]) -> None:
+        self._arrived_s = arrived_s
+
+    def update(self, done: int, total: int, note: str = "", part: str = "", **_: object) -> None:
+        if part:
+            self._arrived_s[part] = time.perf_counter()
 
 
-def _ingested(corpus: str, root: str, workers: int, requests: Counter[str]) -> Ingested:
+def ingest(corpus: str, adapter: str, root: str, workers: int) -> Ingested:
+    """Ingest the recordings at the URI ``corpus`` into the root at the URI ``root``."""
     settings = RuntimeConfig(corpus=corpus, root=root, ingest=WorkersConfig(workers=workers))
-    store, source = Store.open(root), Store.open(corpus)
+    store, source, reporter = Store.open(root), Store.open(corpus), _Timed()
+    config = CorpusConfig(adapter=adapter, part_audio_s=_PART_S)
     with local_ray(workers):
-        connection = RayConnection(settings)
-        context = Context(store, source, settings, Reporter(False), connection)
-        before = requests.total()
+        context = Context(store, source, settings, reporter, RayConnection(settings))
         started_s = time.perf_counter()
-        artifact = run_and_seal(Ingest(_CORPUS, source), context)
-        took_h = (time.perf_counter() - started_s) / 3600
-        asked = requests.total() - before
-    audio_h = sum(u.num_samples for u in read_utterances(artifact)) / SAMPLE_RATE_HZ / 3600
-    return Ingested(audio_h, took_h * workers, asked)
+        artifact = run_and_seal(Ingest(config, source), context)
+        took_s = time.perf_counter() - started_s
+    arrived = sorted(reporter.arrived_s, key=reporter.arrived_s.__getitem__)
+    audio_h = {name: artifact.receipts[part_path(name)].audio_s / 3600 for name in arrived}
+    first_s, last_s = (reporter.arrived_s[arrived[i]] for i in (0, -1))
+    return Ingested(
+        sum(audio_h.values()),
+        took_s / 3600 * workers,
+        sum(audio_h[name] for name in arrived[1:]),
+        (last_s - first_s) / 3600 * workers,
+        first_s - started_s,
+    )

@@ -35,7 +35,6 @@ from gmp_atl_dist.records import (
     Problem,
     StoredUtterance,
     Utterance,
-    utterances_from_table,
     utterances_to_table,
 )
 from gmp_atl_dist.runtime import Task
@@ -289,11 +288,11 @@ class _Decoder:
         # Before the part: a part that is there has its measures.
         measured = AudioTable.of([str(row["utterance_id"]) for row in rows], measures)
         self._out.put_file(audio_measures_name(task.name), measured.to_json())
-        audio_s = sum(utterance.num_samples for utterance in utterances_from_table(table))
+        samples = sum(table["num_samples"].to_pylist())
         receipt = self._out.put_part(
             task.name,
             table,
-            audio_s=audio_s / SAMPLE_RATE_HZ,
+            audio_s=samples / SAMPLE_RATE_HZ,
             problems=problems,
             row_group_rows=_ROW_GROUP_ROWS,
         )

@@ -197,4 +197,4 @@ def read_curves(artifact: Artifact) -> dict[str, list[tuple[int, float]]]:
 
 def pcm16_sha256(pcm16: np.ndarray) -> str:
     """Digest of int16 samples, little-endian on every machine."""
-    return hashlib.sha256(pcm16.astype("<i2", copy=False).tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(pcm16, "<i2").data).hexdigest()

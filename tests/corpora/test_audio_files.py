@@ -141,6 +141,69 @@ def test_neighbours_in_a_tar_shard_on_s3_need_one_request(
     assert len(reads) == len(SHARDS)
 
 
+def counted_listing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> tuple[CorpusListing, list[int]]:
+    """A listing of tar shards, and the bytes of each request for a part of a shard."""
+    reads: list[int] = []
+    plain = Store.open_input
+
+    class Counted:
+        def __init__(self, file: pa.NativeFile) -> None:
+            self._file = file
+            self.size, self.seek = file.size, file.seek
+
+        def read(self, size: int) -> bytes:
+            data = self._file.read(size)
+            reads.append(len(data))
+            return data
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "open_input", lambda self, path: Counted(plain(self, path)))
+        listing = read(store, "webdataset", max_bad_fraction=0.0)
+    return listing, reads
+
+
+def test_listing_of_shards_on_s3_leaves_out_long_recordings(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(s3_server.new_uri())
+    audio = {f"talk{i}": bytes([i + 1]) * (3 << 20) for i in range(4)}
+    members = [(f"{name}.flac", data) for name, data in audio.items()]
+    both = [
+        (m, (f"{m[0][:5]}.json", labels(("sad", "happy")[i % 2]))) for i, m in enumerate(members)
+    ]
+    store.put("train-0.tar", tar_bytes(member for pair in both for member in pair))
+    listing, reads = counted_listing(store, monkeypatch)
+    assert {u.utterance_id for u in listing.utterances} == set(audio)
+    # The first header, and what follows each recording.
+    assert len(reads) == 1 + len(audio)
+    assert sum(reads) <= len(reads) << 16
+    paths = {u.utterance_id: u.path for u in listing.utterances}
+    assert {name: read_audio_bytes(store, path) for name, path in paths.items()} == audio
+
+
+def test_listing_of_shards_on_s3_reads_short_clips_together(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(s3_server.new_uri())
+    members = [
+        member
+        for i in range(40)
+        for member in (
+            (f"c{i:02d}.flac", bytes(100_000)),
+            (f"c{i:02d}.json", labels(("sad", "happy")[i % 2])),
+        )
+    ]
+    shard = tar_bytes(members)
+    store.put("train-0.tar", shard)
+    listing, reads = counted_listing(store, monkeypatch)
+    assert len(listing.utterances) == 40
+    # 64 KiB, 128 KiB, ... 4 MiB hold the 4 MB of this shard.
+    assert len(reads) <= 7
+    assert sum(reads) <= len(shard)
+
+
 def place(path: str) -> tuple[str, int]:
     address = find_address(path)
     assert address is not None
