@@ -48,7 +48,8 @@ KEYS = {
     "growth_exponent": "of time over utterances, from all sizes; 1 is proportional",
     "sources_driver_peak_gib": "peak memory of the driver with three sources, GiB",
     "sources_driver_s": "seconds of the driver with three sources",
-    "sources_growth_exponent": "of that time over utterances",
+    "sources_driver_cpu_s": "CPU seconds of that driver's process",
+    "sources_growth_exponent": "of these CPU seconds over utterances",
     "storage_requests_per_part": "HTTP requests to S3 for one part of two layers",
     "efficiency_4_workers": "rate of four devices over four times the rate of one",
 }
@@ -147,19 +148,24 @@ def _sources(sizes: list[int], rounds: int) -> dict[str, float | Spread | None]:
         measured = list(interleaved(calls, rounds).values())
     for size, of_size in zip(sizes, measured, strict=True):
         print(
-            f"{size:9,} utterances of three sources: driver {_spread(of_size, 'driver_s'):.1f} s, peak "
+            f"{size:9,} utterances of three sources: driver {_spread(of_size, 'driver_s'):.1f} s, "
+            f"{_spread(of_size, 'driver_cpu_s'):.1f} CPU s, peak "
             f"{_spread(of_size, 'driver_peak_gib'):.2f} GiB"
         )
         for step in STEPS:
             took = Spread.of(one.step_s[step] for one in of_size)
+            cpu = Spread.of(one.cpu_s[step] for one in of_size)
             peak = Spread.of(one.peaks_gib[step] for one in of_size)
-            print(f"          {step:14} {took:.2f} s, peak {peak:.2f} GiB")
+            print(f"          {step:14} {took:.2f} s, {cpu:.2f} CPU s, peak {peak:.2f} GiB")
     by_round = zip(*measured, strict=True)
     return {
         "sources_driver_peak_gib": _spread(measured[-1], "driver_peak_gib"),
         "sources_driver_s": _spread(measured[-1], "driver_s"),
+        "sources_driver_cpu_s": _spread(measured[-1], "driver_cpu_s"),
         "sources_growth_exponent": (
-            Spread.of(_exponent(sizes, [one.driver_s for one in of_round]) for of_round in by_round)
+            Spread.of(
+                _exponent(sizes, [one.driver_cpu_s for one in of_round]) for of_round in by_round
+            )
             if len(sizes) > 1
             else None
         ),

@@ -441,7 +441,7 @@ class _Looker:
         known = self._recorded(stage, key)
         was_found = known is not None and known.state == "found"
         times = {} if known is None or was_found else {"started_s": known.started_s}
-        times |= {} if known is None or was_found else {"duration_s": known.duration_s}
+        times |= {} if known is None or was_found else {"duration_s": known.total_s}
         self.statuses.append(
             StageStatus(stage.label, key.fingerprint, state, detail, ends_s=ends_s, **times)
         )

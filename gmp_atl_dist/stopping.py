@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_CODES = tuple(128 + signum for signum in SIGNALS)
+PASSED_ON = "GMP_ATL_STOP_PASSED_ON"
+"""Set in a job whose starter passes on its own signals: Ray makes SIGTERM of each of them."""
 _SAME_PRESS_S = 0.1
 """A terminal and a wrapper such as make may both pass on one press of Ctrl-C."""
 _LAST_WORDS = b"\x1b[?25h\r\nended at once; finished stages, parts and checkpoints are kept\r\n"
@@ -76,7 +78,8 @@ class Stopping:
         if not self._asked_s:
             self._asked_s = now_s
             self.signum = self.signum or signum
-            name = "" if signum == signal.SIGINT else f" ({signum.name})"
+            is_plain = signum == signal.SIGINT or _is_passed_on(signum)
+            name = "" if is_plain else f" ({signum.name})"
             doing = f": {self.doing}" if self.doing else ""
             # A terminal that has hung up takes no line.
             with suppress(OSError, ValueError):
@@ -203,7 +206,13 @@ def stopped(signum: signal.Signals, detail: str) -> StoppedError:
 
 def called(signum: signal.Signals) -> str:
     """A signal as people call it."""
+    if _is_passed_on(signum):
+        return "the process that started the job"
     return "Ctrl-C" if signum == signal.SIGINT else signum.name
+
+
+def _is_passed_on(signum: signal.Signals) -> bool:
+    return signum == signal.SIGTERM and bool(os.environ.get(PASSED_ON))
 
 
 def end_at_once(kill: Callable[[], object]) -> None:

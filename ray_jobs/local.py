@@ -177,6 +177,7 @@ def _start(folder: Path, num_cpus: int, args: Sequence[str]) -> Head:
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
         # Stopping the job saves a checkpoint. Ray would kill it after 3 s.
         "RAY_JOB_STOP_WAIT_TIME_S": "600",
+        stopping.PASSED_ON: "1",
         AGAIN: shlex.join(["python", "-m", "ray_jobs.local", *args]),
         "PYTHONUNBUFFERED": "1",
         **dict.fromkeys(_NO_PROXY, no_proxy),

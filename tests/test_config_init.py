@@ -320,3 +320,11 @@ def test_a_corpus_of_one_gender_does_without_gender(
     config = load_config(out)
     assert (config.warmup.gender_weight, config.cluster.gender) == (0, "none")
     assert "# All speakers are male, so gender is not used." in out.read_text()
+
+
+def test_a_misspelt_uri_is_a_fault_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "made.toml"
+    assert main(["config", "init", "--corpus", "s3:/bkt", "--out", str(out)]) == 2
+    assert "--corpus 's3:/bkt' is no URI; write s3://bkt" in capsys.readouterr().err

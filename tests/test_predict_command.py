@@ -67,7 +67,9 @@ def test_lines_for_a_pipe(gmp_atl: Run, model: Path, folder: Path) -> None:
     code, out, err = gmp_atl("predict", model, folder)
     paths = sorted(folder.glob("*.wav"))
     expected = [
-        f"{path}: " + "  ".join(f"{emotion} {p:.3f}" for emotion, p in values.items())
+        f"{path}: "
+        + "  ".join(f"{emotion} {p:.3f}" for emotion, p in values.items())
+        + f"  -> {max(values, key=lambda emotion: values[emotion])}"
         for path, values in zip(paths, probabilities(model, paths), strict=True)
     ]
     assert code == 0
@@ -99,6 +101,18 @@ def test_bad_files_are_named_and_the_rest_is_done(
     assert [row["file"] for row in rows] == list(map(str, given))
     assert [bool(row["error"]) for row in rows] == [False, True, True, False]
     assert rows[1]["emotion"] == rows[1]["p_calm"] == ""
+
+
+def test_a_recording_that_is_named_twice_is_told(
+    gmp_atl: Run, model: Path, folder: Path, tmp_path: Path
+) -> None:
+    paths = tmp_path / "list.txt"
+    paths.write_text(f"{folder}/0.wav\n{folder}/1.wav\n{folder}/0.wav\n")
+    code, out, err = gmp_atl("predict", model, paths)
+    assert (code, len(out.splitlines())) == (0, 3)
+    told = "warning: 1 recording is named more than once, and predicted and counted each time"
+    assert f"{told}: {folder}/0.wav" in " ".join(err.split())
+    assert "named more than once" not in gmp_atl("predict", model, folder)[2]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])

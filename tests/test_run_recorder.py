@@ -102,6 +102,7 @@ def test_an_error_and_a_stop_end_the_attempt_and_its_stage(tiny: Tiny, tmp_path:
     record = record_of(context.store, config.runtime.run_name)
     assert run_state(record) == "incomplete", "stages alone are no run"
 
+    spent_s = 0.0
     for error, state in (
         (WorkerError("no worker at s3://me:pass@host/x"), "failed"),
         (StoppedError("stopped on request"), "stopped"),
@@ -123,6 +124,10 @@ def test_an_error_and_a_stop_end_the_attempt_and_its_stage(tiny: Tiny, tmp_path:
         warmup = record.stage("warmup fold1")
         assert warmup is not None
         assert (warmup.state, warmup.attempt) == (state, len(record.attempts) - 1)
+        assert warmup.duration_s is not None
+        assert warmup.total_s is not None
+        assert warmup.total_s == pytest.approx(spent_s + warmup.duration_s)
+        spent_s = warmup.total_s
     assert "pass" not in record.model_dump_json()
     assert "no worker at s3://host/x" in record.attempts[2].message
 

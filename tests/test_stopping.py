@@ -187,3 +187,15 @@ def test_the_error_of_a_stop_keeps_its_code_between_processes() -> None:
     again = pickle.loads(pickle.dumps(error))
     assert isinstance(again, StoppedError)
     assert (again.exit_code, str(again)) == (130, "stopped by Ctrl-C: a.wav is kept")
+
+
+def test_a_signal_that_ray_passes_on_is_not_called_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    state = stopping.Stopping(lines.append, lambda: None)
+    monkeypatch.setenv(stopping.PASSED_ON, "1")
+    state.noticed(signal.SIGTERM)
+    assert lines == ["stopping; press Ctrl-C again to end at once"]
+    stopped = stopping.stopped(signal.SIGTERM, "a.wav is kept")
+    assert str(stopped) == "stopped by the process that started the job: a.wav is kept"
+    monkeypatch.delenv(stopping.PASSED_ON)
+    assert stopping.called(signal.SIGTERM) == "SIGTERM"

@@ -38,16 +38,22 @@ class DriverOfSources:
 
     Attributes:
         step_s: seconds of each of ``STEPS``.
+        cpu_s: CPU seconds of the process in each of them, which depend less on what else the machine does.
         peaks_gib: peak memory of the process in each of them.
     """
 
     utterances: int
     step_s: dict[str, float]
+    cpu_s: dict[str, float]
     peaks_gib: dict[str, float]
 
     @property
     def driver_s(self) -> float:
         return sum(s for step, s in self.step_s.items() if step != _WORKER)
+
+    @property
+    def driver_cpu_s(self) -> float:
+        return sum(s for step, s in self.cpu_s.items() if step != _WORKER)
 
     @property
     def driver_peak_gib(self) -> float:
@@ -57,13 +63,15 @@ class DriverOfSources:
 class _Steps:
     def __init__(self) -> None:
         self.step_s = dict.fromkeys(STEPS, 0.0)
+        self.cpu_s = dict.fromkeys(STEPS, 0.0)
         self.peaks_gib = dict.fromkeys(STEPS, 0.0)
 
     @contextmanager
     def of(self, step: str) -> Iterator[None]:
-        started_s = time.perf_counter()
+        started_s, cpu_s = time.perf_counter(), time.process_time()
         forget_peak()
         yield
+        self.cpu_s[step] += time.process_time() - cpu_s
         self.step_s[step] += time.perf_counter() - started_s
         self.peaks_gib[step] = max(self.peaks_gib[step], peak_bytes() / GIB)
 
@@ -111,4 +119,4 @@ def drive(folder: str, size: int) -> DriverOfSources:
     # An update draws half of its audio from unlabelled speech, so an epoch may draw a source twice.
     if drawn < index.num_rows // 2:
         raise RuntimeError(f"{drawn} of {index.num_rows} utterances are in the updates of an epoch")
-    return DriverOfSources(size, steps.step_s, steps.peaks_gib)
+    return DriverOfSources(size, steps.step_s, steps.cpu_s, steps.peaks_gib)

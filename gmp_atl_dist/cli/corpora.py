@@ -13,6 +13,7 @@ from rich.table import Table
 from gmp_atl_dist.cli.options import ConfigOption, SetOption, load_experiment, local_option
 from gmp_atl_dist.cli.tables import print_table
 from gmp_atl_dist.errors import ConfigError
+from gmp_atl_dist.wording import counted
 
 if TYPE_CHECKING:
     from gmp_atl_dist.config import RunConfig
@@ -78,7 +79,7 @@ def check(
     for note in listing.notes:
         print(f"note: {note}")
     speakers = {u.speaker for u in listing.utterances}
-    print(f"{len(listing.utterances)} utterances of {len(speakers)} speakers")
+    print(f"{counted(len(listing.utterances), 'utterance')} of {counted(len(speakers), 'speaker')}")
     folds = folds_of_listing(experiment, listing.utterances)
     durations: Mapping[str, float] = {}
     bad = None
@@ -185,5 +186,5 @@ def synth(
     from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 
     count = write_synthetic_corpus(out, seed=seed, utterances_per_speaker_and_emotion=utterances)
-    print(f"{count} utterances in {out}")
+    print(f"{counted(count, 'utterance')} in {out}")
     return 0

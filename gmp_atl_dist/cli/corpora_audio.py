@@ -89,7 +89,9 @@ def _print_audit(audit: AudioContent) -> None:
             "warning: the files have several sampling rates; compare the bandwidth of the emotions"
         )
     for finding in audit.findings:
-        shown = ", ".join(f"{name} ({value:.5g})" for name, value in finding.shown[:_SHOWN])
+        shown = ", ".join(
+            f"{name} ({value:.5g} {finding.unit})" for name, value in finding.shown[:_SHOWN]
+        )
         more = ", ..." if finding.count > min(_SHOWN, len(finding.shown)) else ""
         utterances = "1 utterance" if finding.count == 1 else f"{finding.count} utterances"
         print(f"warning: {finding.code}: {utterances}: {finding.meaning}: {shown}{more}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gmp_atl_dist.cli.options import local_option
+from gmp_atl_dist.wording import counted
 
 app = typer.Typer(help="Features and labels: to and from fairseq's .npy, .len, .km, .tsv.")
 
@@ -33,7 +34,7 @@ def export(
     listing = export_features(features, layer, out, name)
     frames = sum(count for _, count in listing)
     print(
-        f"extract {features.key.fingerprint}: {len(listing)} utterances, {frames} frames of layer "
+        f"extract {features.key.fingerprint}: {counted(len(listing), 'utterance')}, {frames} frames of layer "
         f"{layer} in {out / name}.npy"
     )
     if pseudo_labels is not None:
@@ -65,8 +66,9 @@ def import_(
     files = FairseqFiles.beside(npy, lengths, tsv, km)
     imported = import_features(open_root(root, to_write=True), files, layer)
     receipts = imported.features.manifest.receipts
+    utterances = counted(sum(r.rows for r in receipts), "utterance")
     print(
-        f"extract {imported.features.key.fingerprint}: {sum(r.rows for r in receipts)} utterances, "
+        f"extract {imported.features.key.fingerprint}: {utterances}, "
         f"{sum(r.frames for r in receipts)} frames of layer {layer}"
     )
     if imported.labels is not None:

@@ -112,7 +112,7 @@ def _predict_here(
     batch: int | None,
 ) -> int:
     from gmp_atl_dist.cli.predict_show import show
-    from gmp_atl_dist.prediction.sources import find_sources
+    from gmp_atl_dist.prediction.sources import find_sources, repeated_line
     from gmp_atl_dist.prediction.windows import WindowPlan
 
     if hop is not None and window is None:
@@ -137,7 +137,15 @@ def _predict_here(
         with closing(stream) as results:
             longest = max(map(len, names), default=0)
             total = len(sources)
-            return show(results, predictor.emotions, out, total=total, longest=longest, clips=clips)
+            return show(
+                results,
+                predictor.emotions,
+                out,
+                total=total,
+                longest=longest,
+                clips=clips,
+                warning=repeated_line(sources),
+            )
 
 
 def _threads(device: Accelerator | None) -> int:

@@ -57,7 +57,10 @@ class Columns:
 
 
 class PlainLines:
-    """Lines for programs and pipes: ``FILE: EMOTION P  EMOTION P``, the classes in their fixed order."""
+    """Lines for programs and pipes: ``FILE: EMOTION P  EMOTION P  -> EMOTION``.
+
+    The classes are in their fixed order; the one behind the arrow is the most probable.
+    """
 
     def header(self) -> list[str]:
         return []
@@ -120,7 +123,8 @@ def _recordings(count: int) -> str:
 
 
 def _values(span: EmotionSpan) -> str:
-    return "  ".join(f"{emotion} {p:.3f}" for emotion, p in span.probabilities.items())
+    values = "  ".join(f"{emotion} {p:.3f}" for emotion, p in span.probabilities.items())
+    return f"{values}  -> {span.emotion}"
 
 
 def _seconds(span: EmotionSpan) -> str:

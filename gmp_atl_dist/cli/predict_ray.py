@@ -37,8 +37,8 @@ def predict_on_ray(
         ConfigError: no corpus is named, or no root.
         CorpusError: some recordings could not be used; names them. The others are predicted.
     """
+    from gmp_atl_dist.pipeline import ingested
     from gmp_atl_dist.stages.base import find_or_run
-    from gmp_atl_dist.stages.ingest import Ingest
     from gmp_atl_dist.stages.predict import Predict, channel_of, emotions_of, finetuned_at
     from gmp_atl_dist.store.layout import claim_layout
 
@@ -48,13 +48,12 @@ def predict_on_ray(
         claim_layout(context.store)
         finetuned = finetuned_at(model_uri)
         emotions = emotions_of(finetuned)
-        ingest = (
-            _ingest_of_recordings(context.source, channel_of(finetuned))
+        corpus = (
+            find_or_run(_ingest_of_recordings(context.source, channel_of(finetuned)), context)
             if paths
-            # Read as ``run`` reads it, so both share one artefact.
-            else Ingest(experiment.corpus, context.source)
+            # Read as ``run`` reads it, so both share one artefact; with [[corpora]], every source.
+            else ingested(experiment, context.source, lambda stage: find_or_run(stage, context))
         )
-        corpus = find_or_run(ingest, context)
         predicted = find_or_run(Predict(corpus, finetuned, emotions), context)
     Reporter().line(f"predictions: {predicted.store.uri}/{predicted.key.prefix}/parts")
     total = sum(receipt.rows for receipt in predicted.manifest.receipts)
@@ -68,16 +67,11 @@ def _experiment(
 ) -> RunConfig:
     if len(paths) > 1 or not (paths or config):
         raise ConfigError(
-            "predict --ray takes one corpus: one folder or s3:// prefix of recordings, or --config with the "
-            "TOML file of a corpus"
+            "predict --ray takes one corpus: one folder or s3:// prefix of recordings, or --config with "
+            "a TOML file that names one corpus or several"
         )
     if config is not None:
         experiment = load_experiment(config, overrides, root)
-        if experiment.corpora and not paths:
-            raise ConfigError(
-                "predict --ray reads one corpus, and the configuration has [[corpora]]; name the folder or "
-                "prefix of one of them instead of --config, with --root"
-            )
     elif overrides or root is None:
         raise ConfigError("predict --ray without --config needs --root, and takes no --set")
     else:

@@ -30,6 +30,7 @@ def show(
     longest: int,
     lines: bool = True,
     clips: ClipCount | None = None,
+    warning: str = "",
 ) -> int:
     """Print or write results as they come, then notes, counts and bad recordings.
 
@@ -38,6 +39,7 @@ def show(
         longest: characters of the longest name.
         lines: print results where there is no ``out``.
         clips: the count of clips, which moves within a long recording.
+        warning: is shown before the notes.
 
     Raises:
         CorpusError: recordings could not be predicted; names them. Everything else is done.
@@ -81,6 +83,8 @@ def show(
             raise
         if file is not None:
             file.finish()
+    if warning:
+        asides.warning(warning)
     for line in tally.notes.lines():
         asides.line(line)
     if total > 1 or out is not None:

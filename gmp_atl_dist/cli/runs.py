@@ -222,7 +222,7 @@ def _stages(record: RunRecord) -> Iterator[tuple[str, ...]]:
             "found" if stage.state == "found" else state,
             when(stage.started_s),
             # A stage that was done before took no time here, and 0.0 s is no measured duration.
-            how_long(stage.duration_s or None if stage.state == "found" else stage.duration_s),
+            how_long(stage.total_s or None if stage.state == "found" else stage.total_s),
             f"{stage.audio_s / 3600:.3g} h" if stage.audio_s else "",
             str(stage.updates or ""),
             size(stage.peak_memory_bytes),

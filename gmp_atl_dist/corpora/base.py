@@ -31,6 +31,7 @@ from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.plugins import PluginGroup
 from gmp_atl_dist.records import Note, Problem, Utterance
 from gmp_atl_dist.store.filesystem import Entry, Store
+from gmp_atl_dist.wording import counted
 
 ADAPTERS = PluginGroup(
     "gmp_atl_dist.corpora",
@@ -246,8 +247,9 @@ def read_corpus(
     refuse_too_many_bad(source.uri, num_bad, num_listed, config.max_bad_fraction, problems)
     if not kept:
         raise CorpusError.of_all(
-            f"{source.uri}: the adapter {config.adapter!r} listed {labels.num_listed} utterances, and "
-            f"none of them is usable; check runtime.corpus, corpus.adapter and corpus.emotions",
+            f"{source.uri}: the adapter {config.adapter!r} listed "
+            f"{counted(labels.num_listed, 'utterance')}, and none of them is usable; "
+            f"check runtime.corpus, corpus.adapter and corpus.emotions",
             [str(p) for p in problems],
         )
     emotions = labels.emotions

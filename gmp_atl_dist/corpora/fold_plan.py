@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gmp_atl_dist.records import Fold, Split, Utterance
+from gmp_atl_dist.wording import counted
 
 _SECONDS_AN_HOUR = 3600.0
 UNKNOWN = "-"
@@ -36,7 +37,7 @@ class SideCount:
 
     def __str__(self) -> str:
         hours = UNKNOWN if self.seconds is None else f"{self.seconds / _SECONDS_AN_HOUR:.2f}"
-        return f"{self.utterances} utterances, {self.speakers} speakers, {hours} h"
+        return f"{counted(self.utterances, 'utterance')}, {counted(self.speakers, 'speaker')}, {hours} h"
 
 
 @dataclass(frozen=True, slots=True)

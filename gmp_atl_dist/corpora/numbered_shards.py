@@ -1,4 +1,8 @@
-"""Shards whose names say how many there are, such as ``train-00002-of-00005.parquet``."""
+"""Shards whose names are numbered: ``train-00002-of-00005.parquet``, or ``train-000002.tar``.
+
+The first kind says how many there are. Of the second, only a gap between two numbers shows that one is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from gmp_atl_dist.errors import CorpusError
 
 _NUMBERED = re.compile(r"(?P<before>.*-)(?P<number>\d+)-of-(?P<count>\d+)[^/]*")
 """What follows, such as a digest, may differ from shard to shard."""
+_COUNTED = re.compile(r"(?P<before>(?:.*\D)?)(?P<number>\d{5,})(?P<after>\.tar)")
+"""WebDataset numbers shards with six digits. Fewer than five may be a name: ``Ses01.tar``, ``2019.tar``."""
 
 
 def check_complete(uri: str, shards: Iterable[str], allow_incomplete: bool) -> None:
@@ -17,17 +23,21 @@ def check_complete(uri: str, shards: Iterable[str], allow_incomplete: bool) -> N
 
     Args:
         uri: of the corpus, for the error.
-        shards: paths. Those that do not tell their count are not judged.
+        shards: paths. Those without a number are not judged. Of tar shards without a count, the numbers
+            from the first to the last one must be there.
         allow_incomplete: ``corpus.allow_incomplete``: fewer shards are meant.
 
     Raises:
         CorpusError: names each missing shard.
     """
     numbers: dict[tuple[str, str], set[int]] = defaultdict(set)
+    gaps: dict[tuple[str, str, int], set[int]] = defaultdict(set)
     for path in shards:
-        found = _NUMBERED.fullmatch(path)
-        if found:
+        if found := _NUMBERED.fullmatch(path):
             numbers[found["before"], found["count"]].add(int(found["number"]))
+        elif found := _COUNTED.fullmatch(path):
+            name = found["before"], found["after"], len(found["number"])
+            gaps[name].add(int(found["number"]))
     missing: list[str] = []
     for (before, total), present in sorted(numbers.items()):
         count = int(total)
@@ -36,6 +46,12 @@ def check_complete(uri: str, shards: Iterable[str], allow_incomplete: bool) -> N
         missing += [
             f"{before}{number:0{len(total)}d}-of-{total}"
             for number in range(first, first + count)
+            if number not in present
+        ]
+    for (before, after, digits), present in sorted(gaps.items()):
+        missing += [
+            f"{before}{number:0{digits}d}{after}"
+            for number in range(min(present), max(present))
             if number not in present
         ]
     if missing and not allow_incomplete:

@@ -36,7 +36,7 @@ from gmp_atl_dist.corpora.base import Listed
 from gmp_atl_dist.corpora.checks import WITHOUT_GENDER, spelling
 from gmp_atl_dist.corpora.delimited import column_names, find_delimiter, read_columns
 from gmp_atl_dist.corpora.encoding import refuse_other_encodings
-from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
+from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError, GmpAtlError
 from gmp_atl_dist.records import Gender, Problem, Split, Utterance
 from gmp_atl_dist.store.filesystem import Store
 
@@ -97,6 +97,10 @@ def _read_table(source: Store, config: CorpusConfig) -> pa.Table:
     try:
         data = read_outside(config.table) if outside else source.read(config.table)
     except ArtifactError as e:
+        if _is_folder(source, config.table, outside):
+            raise ConfigError(
+                f"corpus.table: {where} is a folder; name the table's file in it"
+            ) from e
         raise ConfigError(
             f"corpus.table: {e}; name a file below runtime.corpus, or an absolute path or URI"
         ) from e
@@ -117,6 +121,13 @@ def _read_table(source: Store, config: CorpusConfig) -> pa.Table:
             f"{where}: cannot be read ({e}); write it again as UTF-8 comma-separated values with one "
             f"header line, or as Parquet"
         ) from e
+
+
+def _is_folder(source: Store, table: str, outside: bool) -> bool:
+    try:
+        return Store.open(table).has_any("") if outside else source.has_any(table)
+    except GmpAtlError:
+        return False
 
 
 def read_outside(table: str) -> bytes:

@@ -24,6 +24,7 @@ from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
 from gmp_atl_dist.records import Note, Problem, Utterance
 from gmp_atl_dist.stages.planned_folds import folds_of_listing
 from gmp_atl_dist.store.filesystem import Store, UnreadableError
+from gmp_atl_dist.wording import counted
 
 _CHECK = "corpus"
 _SHOWN_FOLDS = 10
@@ -68,7 +69,7 @@ def check_corpus(config: RunConfig, timeout_s: float, labels_s: float) -> Iterat
         value = f"{len(missing)} of {len(paths)} sampled recordings are missing: {missing[0]}"
         yield fatal(_CHECK, item, value, "gmp-atl corpora check names all missing recordings")
     else:
-        yield Finding(_CHECK, item, f"{len(utterances)} utterances listed")
+        yield Finding(_CHECK, item, f"{counted(len(utterances), 'utterance')} listed")
     if utterances:
         yield from _labels(item, source.uri, labels, config)
 

@@ -13,6 +13,7 @@ from gmp_atl_dist.doctor.storage_errors import explain
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
 from gmp_atl_dist.records import Utterance
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.wording import counted
 
 _CHECK = "corpus"
 
@@ -43,7 +44,8 @@ def check_sources(config: RunConfig, timeout_s: float, labels_s: float) -> Itera
             yield fatal(_CHECK, item, *explain(e))
         else:
             found.append(of_source)
-            value = f"{len(of_source.listing.utterances)} {of_source.source.role} utterances listed"
+            of_role = f"{of_source.source.role} utterance"
+            value = f"{counted(len(of_source.listing.utterances), of_role)} listed"
             yield Finding(_CHECK, item, value)
             if of_source.problems:
                 value = f"{len(of_source.problems)} labels cannot be used; the first: "

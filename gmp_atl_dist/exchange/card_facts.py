@@ -23,6 +23,7 @@ from gmp_atl_dist.stages.report import corpus_content, outcome_of, protocol_of
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import read_channel, read_emotions, read_utterances
 from gmp_atl_dist.store.runs import RunRecord
+from gmp_atl_dist.wording import counted
 
 _VERSIONS_OF = ("torch", "transformers", "safetensors")
 
@@ -47,7 +48,8 @@ class SetSize:
     def describe(self) -> str:
         """``24 utterances of 6 speakers, 0.02 h``."""
         return (
-            f"{self.num_utterances} utterances of {self.num_speakers} speakers, {self.hours:.3g} h"
+            f"{counted(self.num_utterances, 'utterance')} of {counted(self.num_speakers, 'speaker')}, "
+            f"{self.hours:.3g} h"
         )
 
 

@@ -12,6 +12,7 @@ from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.exchange.card_facts import CardFacts
 from gmp_atl_dist.records import DEFAULT_CHANNEL, Channel
 from gmp_atl_dist.report.content import CorpusContent
+from gmp_atl_dist.wording import counted
 
 _STAGES = {
     "finetune": "a speech-emotion classifier: a HuBERT that was retrained on multi-scale pseudo-labels "
@@ -171,10 +172,11 @@ def _data(facts: CardFacts) -> str:
     genders = ", ".join(f"{name} {count}" for name, count in corpus.per_gender.items())
     return (
         "## Data\n\n"
-        f"Corpus {facts.corpus_name} (adapter `{corpus.adapter}`): {corpus.num_utterances} utterances of "
-        f"{corpus.num_speakers} speakers, {corpus.hours:.3g} h in total ({classes}; {genders}). "
-        f"{len(corpus.dropped)} recordings were left out as unusable. The training set of the stage that "
-        f"made this model has {facts.training_set.describe()}.\n\n"
+        f"Corpus {facts.corpus_name} (adapter `{corpus.adapter}`): "
+        f"{counted(corpus.num_utterances, 'utterance')} of "
+        f"{counted(corpus.num_speakers, 'speaker')}, {corpus.hours:.3g} h in total ({classes}; {genders}). "
+        f"Left out as unusable: {counted(len(corpus.dropped), 'recording')}. The training set of the stage "
+        f"that made this model has {facts.training_set.describe()}.\n\n"
         f"{_sources(corpus)}"
         "**The licence of the corpus is not known to the software that wrote this card.** Neither is the "
         "licence of the base model. Both may restrict the use and the sharing of this model. Check them "
@@ -187,7 +189,7 @@ def _sources(corpus: CorpusContent) -> str:
     if not corpus.sources:
         return ""
     lines = [
-        f"- {s.name} ({s.role}): {s.num_utterances} utterances, {s.hours:.3g} h; language "
+        f"- {s.name} ({s.role}): {counted(s.num_utterances, 'utterance')}, {s.hours:.3g} h; language "
         f"{_line(s.language) or 'not stated'}; licence, as the configuration states it: "
         f"{_line(s.licence) or 'not stated'}"
         for s in corpus.sources
@@ -236,7 +238,7 @@ def _results(facts: CardFacts) -> str:
             rows.append(_score_row("UAR (mean recall)", scores.uar, intervals.uar, confidence))
     return (
         f"## Results\n\n{subject}On the {scores.num_utterances} test utterances of "
-        f"{facts.test_set.num_speakers} speakers of `{facts.fold}`, which is one fold only:\n\n"
+        f"{counted(facts.test_set.num_speakers, 'speaker')} of `{facts.fold}`, which is one fold only:\n\n"
         "| metric | value | interval | confidence |\n|---|---|---|---|\n"
         + "\n".join(rows)
         + "\n\nIntervals are bootstrapped. An interval over utterances does not cover the difference to "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ from gmp_atl_dist.prediction.path_lists import LIST_SUFFIXES, listed_paths
 from gmp_atl_dist.store.filesystem import Store
 
 _S3 = "s3://"
+_SHOWN_REPEATED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,17 @@ def find_sources(paths: Iterable[str]) -> list[Source]:
         ArtifactError: the object store does not answer.
     """
     return [source for path in paths for source in _found(path)]
+
+
+def repeated_line(sources: Iterable[Source]) -> str:
+    """A sentence about recordings that are named more than once, and are predicted each time; "" if none."""
+    counts = Counter(source.name for source in sources if not source.error)
+    names = [name for name, count in counts.items() if count > 1]
+    if not names:
+        return ""
+    shown = ", ".join(names[:_SHOWN_REPEATED]) + (", ..." if len(names) > _SHOWN_REPEATED else "")
+    are = "1 recording is" if len(names) == 1 else f"{len(names)} recordings are"
+    return f"{are} named more than once, and predicted and counted each time: {shown}"
 
 
 def _found(path: str) -> Iterator[Source]:

@@ -49,12 +49,13 @@ class MeasureContent(Content):
 
 
 class FindingContent(Content):
-    """Utterances beyond one limit: how many, and the values of the worst ones, worst first."""
+    """Utterances beyond one limit: how many, and the values of the worst ones in ``unit``, worst first."""
 
     code: str
     meaning: str
     count: Count
     shown: tuple[tuple[str, float], ...]
+    unit: str = ""
 
 
 class GroupAudio(Content):
@@ -108,7 +109,13 @@ def audit_of(
         worst = rows[np.argsort(order[rows], kind="stable")[:_SHOWN]]
         shown = tuple((table.ids[i], float(values[i])) for i in worst)
         findings.append(
-            FindingContent(code=code, meaning=meaning, count=int(beyond.sum()), shown=shown)
+            FindingContent(
+                code=code,
+                meaning=meaning,
+                count=int(beyond.sum()),
+                shown=shown,
+                unit=_UNITS[code],
+            )
         )
     return AudioContent(
         num_utterances=len(table.ids),
@@ -121,6 +128,16 @@ def audit_of(
         num_copies=len(copies),
     )
 
+
+_UNITS = {
+    "quiet": "dBFS",
+    "level": "dBFS",
+    "clipped": "%",
+    "partly_silent": "%",
+    "offset": "%",
+    "narrow_band": "Hz",
+}
+"""Of the shown values, by code."""
 
 _Array = npt.NDArray[np.float64]
 _Limit = tuple[str, str, _Array, npt.NDArray[np.bool_], _Array]

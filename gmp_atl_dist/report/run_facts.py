@@ -42,7 +42,7 @@ class RunFacts:
 
     @classmethod
     def of(cls, record: RunRecord) -> RunFacts:
-        longest = max((s.duration_s or 0.0 for s in record.stages), default=0.0) or 1.0
+        longest = max((s.total_s or 0.0 for s in record.stages), default=0.0) or 1.0
         largest = max((s.peak_memory_bytes or 0 for s in record.stages), default=0) or 1
         latest = record.attempts[-1] if record.attempts else None
         return cls(
@@ -50,13 +50,13 @@ class RunFacts:
             stages=tuple(
                 StageRow(
                     s,
-                    took_s := None if s.state == "found" and not s.duration_s else s.duration_s,
+                    took_s := None if s.state == "found" and not s.total_s else s.total_s,
                     None if took_s is None else took_s / longest,
                     s.peak_memory_bytes / largest if s.peak_memory_bytes else None,
                 )
                 for s in record.stages
             ),
-            computed_s=sum(s.duration_s or 0.0 for s in record.stages),
+            computed_s=sum(s.total_s or 0.0 for s in record.stages),
             wall_s=sum((a.ended_s or a.seen_s) - a.started_s for a in record.attempts),
             fingerprints={s.kind: s.fingerprint for s in record.stages if not s.fold},
             machines=_machine(latest.machine) if latest else (),

@@ -165,7 +165,10 @@ class RunRecorder:
         again = known is not None and known.fingerprint == stage.key.fingerprint
         self._guarded(lambda: self._note_before(stage, again))
         with self._lock:
-            self._current = self._mine[stage.label] = _stage_run(stage, "running")
+            started = _stage_run(stage, "running")
+            if known is not None and again:
+                started = started.model_copy(update={"earlier_s": _spent_s(self._record, known)})
+            self._current = self._mine[stage.label] = started
             self._sample()
         self._wake.set()
 
@@ -342,6 +345,14 @@ def _stage_run(stage: Stage, state: StageState, duration_s: float | None = None)
         started_s=time.time(),
         duration_s=duration_s,
     )
+
+
+def _spent_s(record: RunRecord, stage: StageRun) -> float:
+    """Seconds that the attempts at a stage took so far; of a killed one until it was last seen."""
+    took_s = stage.duration_s
+    if took_s is None and 0 <= stage.attempt < len(record.attempts):
+        took_s = max(0.0, record.attempts[stage.attempt].seen_s - stage.started_s)
+    return stage.earlier_s + (took_s or 0.0)
 
 
 def _end_of(error: BaseException | None) -> tuple[AttemptState, str]:

@@ -24,6 +24,7 @@ from gmp_atl_dist.stages.base import Context, Seal, Stage
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.readers import INDEX_PART, read_channel
 from gmp_atl_dist.store.sources import SOURCES_NOTE, LinkedSource, sources_note
+from gmp_atl_dist.wording import counted
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ class Combine(Stage):
         for source, table in zip(linked, tables, strict=True):
             role = "labelled" if source.labelled else "unlabelled"
             context.reporter.line(
-                f"{self.label}: {source.name}: {table.num_rows} {role} utterances of "
-                f"{len(table['speaker'].unique())} speakers"
+                f"{self.label}: {source.name}: {counted(table.num_rows, f'{role} utterance')} of "
+                f"{counted(len(table['speaker'].unique()), 'speaker')}"
             )
         problems = [
             Problem(source.item(p.item), p.reason)

@@ -55,6 +55,7 @@ from gmp_atl_dist.stages.report_genders import genders_content
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.codebooks import read_codebooks
 from gmp_atl_dist.store.readers import read_curves, read_emotions, read_utterances
+from gmp_atl_dist.wording import counted
 
 HTML_NAME = "report.html"
 JSON_NAME = "report.json"
@@ -107,7 +108,8 @@ class Report(Stage):
         leaky = config.folds.trains_on_test_audio
         return ReportContent(
             # The corpus has no name here: a name is no science, and the same run gives the same bytes.
-            title=f"GMP-ATL on a corpus of {len(classes)} classes and {corpus.num_speakers} speakers",
+            title=f"GMP-ATL on a corpus of {len(classes)} classes and "
+            f"{counted(corpus.num_speakers, 'speaker')}",
             protocol=protocol_of(config),
             classes=classes,
             folds=tuple(folds),

@@ -21,6 +21,7 @@ from gmp_atl_dist.corpora.table import NEEDED, read_outside
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.starter.find_layout import find_release, find_shards
 from gmp_atl_dist.store.filesystem import Entry, Store, UnreadableError, normalize_uri
+from gmp_atl_dist.uris import uri_problem
 
 _TABLES = (".csv", ".tsv", ".txt", ".parquet")
 _AUDIO = (".wav", ".flac", ".ogg", ".mp3", ".opus")
@@ -95,6 +96,8 @@ def find_corpus(path: str, hints: Hints = _NO_HINTS) -> FoundCorpus:
         ConfigError: there is nothing to read; says what was found and what is missing.
         CorpusError: labels or recordings cannot be used.
     """
+    if problem := uri_problem(path):
+        raise ConfigError(f"--corpus {path!r} {problem}")
     folder, _, last = path.rstrip("/").rpartition("/")
     name = last if PurePosixPath(last).suffix.lower() in _TABLES else ""
     folder = (folder or ".") if name else path

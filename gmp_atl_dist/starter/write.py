@@ -10,6 +10,7 @@ from gmp_atl_dist.records import UNKNOWN_GENDER
 from gmp_atl_dist.starter.find_corpus import FoundCorpus
 from gmp_atl_dist.starter.machine import MachineFacts
 from gmp_atl_dist.starter.plan import Plan
+from gmp_atl_dist.wording import counted
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ def summary(found: FoundCorpus, machine: MachineFacts, plan: Plan, hours: float)
     )
     offline = "The hub of models cannot be reached, so no pre-trained model was considered."
     return [
-        f"Corpus: {kind}, {len(listing.utterances)} utterances of {len(found.speakers)} speakers, "
+        f"Corpus: {kind}, {counted(len(listing.utterances), 'utterance')} of "
+        f"{counted(len(found.speakers), 'speaker')}, "
         f"about {found.total_s / 60:.0f} min, {told}.",
         f"Emotions: {', '.join(listing.emotions)}.",
         f"Machine: {machine.cores} cores, {machine.memory_gib:.0f} GiB{gpus}.",

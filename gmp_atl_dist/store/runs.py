@@ -83,12 +83,19 @@ class StageRun(_Record):
     """Index of the attempt, from 0."""
     started_s: float
     duration_s: float | None = None
-    """None while it runs."""
+    """Of this attempt. None while it runs."""
+    earlier_s: float = 0.0
+    """Seconds of earlier attempts at the same artefact; of a killed one until it was last seen."""
     audio_s: float = 0.0
     """Seconds of audio that this attempt worked through in the stage, repeated passes counted."""
     updates: int = 0
     peak_memory_bytes: int | None = None
     """Largest sum of the resident memory of the driver and its workers on the driver's machine."""
+
+    @property
+    def total_s(self) -> float | None:
+        """Seconds of all attempts at the artefact. None while it runs."""
+        return None if self.duration_s is None else self.earlier_s + self.duration_s
 
 
 class Score(_Record):

@@ -330,6 +330,10 @@ def test_a_damaged_shard_is_an_error_and_not_a_smaller_corpus(tmp_path: Path, ho
         (("a-00001-of-00002-0f3b", "a-00000-of-00002-77ac"), ""),
         (("a-1-of-2", "a-2-of-2"), ""),
         (("train-0", "train-2"), ""),
+        (("2019", "2021"), ""),
+        (("train-000000", "train-000002"), "data/train-000001.tar"),
+        (("train-000007", "train-000008", "test-000000"), ""),
+        (("00000", "00002"), "data/00001.tar"),
     ],
 )
 def test_a_shard_that_is_missing_by_the_names_of_others_is_named(

@@ -304,3 +304,21 @@ def test_rows_that_do_not_fit_their_rule_are_counted(tmp_path: Path) -> None:
     found = audited(emobox(tmp_path, "emodb", sides))
     assert found.unknown == ("1 rows tell no speaker; the first: 'emodb-noise'",)
     assert found.verdict == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("s3:/bkt", "error: 's3:/bkt' is no URI; write s3://bkt"),
+        (
+            "s3:/bkt/lists/*.csv",
+            "error: 's3:/bkt/lists/*.csv' is no URI; write s3://bkt/lists/*.csv",
+        ),
+        ("", "error: '' is empty; name a folder"),
+    ],
+)
+def test_a_misspelt_uri_is_told_whole(
+    given: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", given]) == 2
+    assert capsys.readouterr().err.startswith(told)

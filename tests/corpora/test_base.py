@@ -188,7 +188,7 @@ def test_a_class_list_that_cannot_be_meant_is_refused(
     plant, config: dict[str, object], message: str | None
 ) -> None:
     with pytest.raises(
-        ConfigError if message else CorpusError, match=message or "listed 1 utterances, and none"
+        ConfigError if message else CorpusError, match=message or "listed 1 utterance, and none"
     ):
         plant(GOOD, **config)
 
@@ -196,7 +196,7 @@ def test_a_class_list_that_cannot_be_meant_is_refused(
 def test_no_utterance_left_is_an_error_that_says_why(plant) -> None:
     with pytest.raises(CorpusError, match=r"listed 0 utterances, and none of them is usable"):
         plant()
-    with pytest.raises(CorpusError, match=r"listed 1 utterances(.|\n)*has no speaker"):
+    with pytest.raises(CorpusError, match=r"listed 1 utterance(.|\n)*has no speaker"):
         plant(replace(GOOD, speaker=""), max_bad_fraction=1.0)
 
 

@@ -33,14 +33,14 @@ def test_sides_are_counted_and_absent_classes_named() -> None:
     folds = plan_folds(corpus, FoldsConfig(by="speaker", valid="next"))
     first, _, last = count_folds(corpus, folds, ("joy", "sad"))
     assert [str(side) for side in first.sides] == [
-        "1 utterances, 1 speakers, - h",
-        "1 utterances, 1 speakers, 1.00 h",
-        "2 utterances, 1 speakers, 1.00 h",
+        "1 utterance, 1 speaker, - h",
+        "1 utterance, 1 speaker, 1.00 h",
+        "2 utterances, 1 speaker, 1.00 h",
     ]
     assert first.absent() == "training: sad; validation: joy"
     assert last.absent() == "training: joy; test: sad"
     known = count_folds(corpus, folds, ("joy", "sad"), {"u3": 7200.0})
-    assert str(next(known).sides[0]) == "1 utterances, 1 speakers, 2.00 h"
+    assert str(next(known).sides[0]) == "1 utterance, 1 speaker, 2.00 h"
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ TWO = ("u1,a.wav,s,f,sad,,train,0,1800", "u2,a.wav,t,m,sad,,test,0,1800")
 
 def test_doctor_counts_each_fold(check: Callable[..., list[Finding]]) -> None:
     found = check(*TWO, by="speaker")
-    assert "fold1: training: 1 utterances, 1 speakers, 0.50 h; test: 1" in values(found, "ok")
+    assert "fold1: training: 1 utterance, 1 speaker, 0.50 h; test: 1" in values(found, "ok")
     assert values(found, "fatal") == ""
 
 

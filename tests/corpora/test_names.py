@@ -197,7 +197,7 @@ def test_the_handed_speaker_in_two_forms(
     monkeypatch.chdir(handed_case("speaker-in-nfc-and-nfd", tmp_path))
     assert main(["corpora", "check", "--config", "c.toml"]) == ConfigError.exit_code
     captured = capsys.readouterr()
-    assert "6 utterances of 1 speakers" in captured.out
+    assert "6 utterances of 1 speaker\n" in captured.out
     assert f"has only one speaker ({COMPOSED})" in captured.err
 
 

@@ -319,13 +319,13 @@ def test_ids_that_only_one_of_the_two_has_are_named(tmp_path: Path) -> None:
     lists = str(emobox(tmp_path, [sides]))
     with pytest.raises(CorpusError) as e:
         plan(CORPUS, lists=lists)
-    assert "names 1 utterances that the corpus does not have: 'emodb-99a01Wa'" in e.value.message
+    assert "names 1 utterance that the corpus does not have: 'emodb-99a01Wa'" in e.value.message
     assert "does not name 3 of the corpus's 12 utterances: '10a00Wa'" in e.value.message
     assert "folds.unlisted = 'leave_out'" in e.value.message
 
     (fold,) = plan(CORPUS, lists=lists, unlisted="leave_out")
     assert {u.utterance_id for u in fold.select(CORPUS, "train", "test")} == {*of("03", "08", "09")}
-    assert any("left out: the list names 1 utterances" in note for note in fold.notes)
+    assert any("left out: the list names 1 utterance " in note for note in fold.notes)
     assert any("left out: the list does not name 3 of" in note for note in fold.notes)
 
 

@@ -223,3 +223,13 @@ def test_the_four_class_column_of_a_real_table() -> None:
     )
     assert len(listing.utterances) == 127 + 79 + 71 + 62
     assert listing.num_ignored == 196
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_folder_in_place_of_a_table_is_told(root: Path, outside: bool) -> None:
+    (root / "labels.csv").mkdir()
+    (root / "labels.csv" / "a.csv").write_text(HEADER)
+    table = str(root / "labels.csv") if outside else "labels.csv"
+    with pytest.raises(ConfigError, match=r"corpus\.table: .*labels\.csv is a folder; name") as e:
+        read(root, table=table)
+    assert "OSError" not in e.value.message

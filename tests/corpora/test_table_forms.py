@@ -192,7 +192,7 @@ def test_doctor_finds_absolute_paths(root: Path) -> None:
         {"corpus": {"adapter": "table"}, "runtime": {"corpus": str(root)}}
     )
     found = next(check_corpus(config, 5.0, 5.0))
-    assert (found.severity, found.value) == ("ok", "1 utterances listed")
+    assert (found.severity, found.value) == ("ok", "1 utterance listed")
     (root / "a.wav").unlink()
     missing = next(check_corpus(config, 5.0, 5.0))
     assert missing.severity == "fatal"

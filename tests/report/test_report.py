@@ -363,7 +363,7 @@ def test_the_audio_audit_names_what_is_beyond_its_limits(content: ReportContent,
     assert content.audio is not None
     shown = " ".join(Page(page).shown.split())
     assert "no sound above 4200 Hz, as in audio of 8 kHz" in shown
-    assert f"{HOSTILE} (3900)" in shown
+    assert f"{HOSTILE} (3900 Hz)" in shown
     assert "16000 Hz (99), 8000 Hz (1)" in shown
     assert "1 recording occurs more than once" in shown
     assert {f.code for f in content.audio.findings} == {"quiet", "level", "narrow_band"}

@@ -90,3 +90,31 @@ def test_a_folder_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[s
         stored = [float(rows[name][f"p_{emotion}"]) for emotion in EMOTIONS]
         np.testing.assert_allclose(stored, list(here.values()), atol=1e-5)
     assert float(rows["long.wav"]["end_s"]) == 61
+
+
+def test_every_source_of_several_corpora(tmp_path: Path) -> None:
+    root, out = tmp_path / "root", tmp_path / "out.csv"
+    for source in ("a", "b"):
+        for i in range(3):
+            write_noise(tmp_path / source / f"{i}.wav", 0.5 + 0.1 * i, seed=ord(source) + 10 * i)
+        rows = "".join(f"{i},{i}.wav,s{i},angry\n" for i in range(3))
+        (tmp_path / source / "manifest.csv").write_text(f"id,path,speaker,emotion\n{rows}")
+    config = tmp_path / "two.toml"
+    config.write_text(
+        "[corpus]\nemotions = ['angry']\n"
+        "[[corpora]]\nname = 'a'\nadapter = 'table'\n"
+        "[[corpora]]\nname = 'b'\nrole = 'unlabelled'\n"
+        "[warmup]\ngender_weight = 0\n[cluster]\ngender = 'none'\n"
+        f"[runtime]\nroot = '{root}'\n[runtime.corpora]\na = '{tmp_path}/a'\nb = '{tmp_path}/b'\n"
+    )
+    finetuned = put_classifier(tmp_path / "models")
+    model = f"{tmp_path}/models/{finetuned.key.prefix}/files"
+    with no_ray():
+        command = ["predict", model, "--ray", "--config", str(config), "--out", str(out)]
+        assert main(command) == 0
+
+    rows = {row["file"]: row for row in csv.DictReader(out.open())}
+    assert sorted(rows) == ["a/0", "a/1", "a/2", "b/0.wav", "b/1.wav", "b/2.wav"]
+    (here,) = Predictor(model).predict([tmp_path / "b" / "1.wav"])
+    stored = [float(rows["b/1.wav"][f"p_{emotion}"]) for emotion in EMOTIONS]
+    np.testing.assert_allclose(stored, list(here.values()), atol=1e-5)

@@ -16,6 +16,7 @@ from gmp_atl_dist.corpora.splits.lists import ListedFold
 from gmp_atl_dist.corpora.splits.naming import Naming
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.records import Fold, FoldUtterances, Split
+from gmp_atl_dist.wording import counted
 
 _SIDES: tuple[Split, ...] = ("train", "valid", "test")
 _SHOWN_IDS = 3
@@ -38,7 +39,7 @@ class _LeftOut:
         problems: list[str] = []
         if self.absent:
             problems.append(
-                f"names {len(self.absent)} utterances that the corpus does not have: "
+                f"names {counted(len(self.absent), 'utterance')} that the corpus does not have: "
                 f"{_some(self.absent)}"
             )
         if self.unlisted:
@@ -206,8 +207,8 @@ def refusal(where: str, shared: Iterable[str]) -> str:
     """Why a split that shares speakers is not run, and what to do."""
     names = sorted(shared)
     return (
-        f"{where} has {len(names)} speakers on two sides: {_some(names, 10)}. Scores on it are no estimate "
-        f"for unknown speakers; choose other lists or folds.k, or set folds.protocol = "
+        f"{where} has {counted(len(names), 'speaker')} on two sides: {_some(names, 10)}. Scores on it are no "
+        f"estimate for unknown speakers; choose other lists or folds.k, or set folds.protocol = "
         f"'speaker_dependent' to run it as a warned arm"
     )
 

@@ -20,6 +20,7 @@ from gmp_atl_dist.corpora.splits.forms import SUFFIXES, ListedRow, read_rows
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
 from gmp_atl_dist.records import Split
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.uris import uri_problem
 
 _SIDES: Mapping[str, Split] = {
     "train": "train",
@@ -111,6 +112,8 @@ def read_lists(where: Sequence[str], base_uri: str = "") -> FoundLists:
 
 def _files(where: str, base_uri: str) -> tuple[Store, list[str], bool]:
     """The store, the lists in it, and whether each of them was named."""
+    if problem := uri_problem(where):
+        raise ConfigError(f"{where!r} {problem}")
     uri = where if is_absolute(where) or not base_uri else f"{base_uri.rstrip('/')}/{where}"
     is_pattern = bool(_PATTERN.search(where))
     if is_pattern:
