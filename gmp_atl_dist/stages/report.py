@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from gmp_atl_dist import __version__
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
@@ -36,7 +36,7 @@ from gmp_atl_dist.report.content import (
     SourceContent,
 )
 from gmp_atl_dist.report.groups import GroupsContent
-from gmp_atl_dist.report.protocol import Protocol, SelectionRule
+from gmp_atl_dist.report.protocol import FITTED, Protocol, SelectionRule
 from gmp_atl_dist.report.tables import PredictionRow, predictions_csv
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
@@ -104,10 +104,11 @@ class Report(Stage):
         predictions = [p for _, p in found]
         corpus = corpus_content(config, self.corpus)
         # Labels of test utterances exist only where clustering was allowed to use test audio.
-        leaky = config.folds.trains_on_test_audio
+        leaky = config.folds.trains_on_test_audio and config.makes_labels
         return ReportContent(
             # The corpus has no name here: a name is no science, and the same run gives the same bytes.
-            title=f"GMP-ATL on a corpus of {len(classes)} classes and {corpus.num_speakers} speakers",
+            title=f"{_method(config)} on a corpus of {len(classes)} classes and "
+            f"{corpus.num_speakers} speakers",
             protocol=protocol_of(config),
             classes=classes,
             folds=tuple(folds),
@@ -141,7 +142,6 @@ class Report(Stage):
         self, artifacts: FoldArtifacts, utterances: tuple[StoredUtterance, ...]
     ) -> FoldContent:
         fold = artifacts.fold
-        labels, books = artifacts.artifact("label"), read_codebooks(artifacts.artifact("cluster"))
         predictions = read_predictions(artifacts.artifact("evaluate"))
         train = fold.select(utterances, "train")
         return FoldContent(
@@ -157,8 +157,7 @@ class Report(Stage):
             train_per_class=_counts(read_emotions(self.corpus), [u.emotion for u in train]),
             train_per_gender=_per_gender(train),
             curves={name: _curves(model) for name, model in artifacts.trained().items()},
-            codebooks=codebook_contents(self.corpus, labels, books),
-            timelines=timelines(self.corpus, labels, books),
+            **self._pseudo_labels(artifacts),
             artefacts={n: sealed(h).key.fingerprint for n, h in artifacts.handles.items()},
             shared_speakers=tuple(
                 sorted(
@@ -168,6 +167,16 @@ class Report(Stage):
             notes=fold.notes,
             predicted_genders=genders_content(artifacts),
         )
+
+    def _pseudo_labels(self, artifacts: FoldArtifacts) -> dict[str, Any]:
+        """The codebooks and example labels; nothing for an arm that makes none."""
+        if not self.config.makes_labels:
+            return {}
+        labels, books = artifacts.artifact("label"), read_codebooks(artifacts.artifact("cluster"))
+        return {
+            "codebooks": codebook_contents(self.corpus, labels, books),
+            "timelines": timelines(self.corpus, labels, books),
+        }
 
     def _outcome(self, predictions: list[Prediction] | tuple[Prediction, ...]) -> Outcome:
         return outcome_of(predictions, read_emotions(self.corpus), self.config.evaluate)
@@ -294,8 +303,22 @@ def protocol_of(config: RunConfig) -> Protocol:
     pretrained = config.pretrain.iterations > 0
     unlabelled = any(not source.is_labelled for source in config.corpora)
     return Protocol.of(
-        config.folds.protocol, _rule(side), pretrained=pretrained, unlabelled=unlabelled
+        config.folds.protocol,
+        _rule(side),
+        fitted=fitted_stages(config),
+        pretrained=pretrained,
+        unlabelled=unlabelled and config.uses_unlabelled_audio,
     )
+
+
+def fitted_stages(config: RunConfig) -> tuple[str, ...]:
+    """What a configuration fits beside pretraining, in words; see ``report/protocol.py``."""
+    runs = (config.warms_up, config.makes_labels, config.makes_labels, True)
+    return tuple(name for name, is_run in zip(FITTED, runs, strict=True) if is_run)
+
+
+def _method(config: RunConfig) -> str:
+    return "GMP-ATL" if config.makes_labels else "Fine-tuning without pseudo-labels"
 
 
 def _curves(trained: Artifact) -> dict[str, tuple[Point, ...]]:
