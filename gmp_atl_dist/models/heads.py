@@ -171,7 +171,8 @@ class FocalOptions(Section):
     """What ``finetune.loss_options`` may hold for ``focal``."""
 
     gamma: Annotated[float, Field(ge=0)] = Field(
-        default=2.0, description="how much less a well-classified utterance counts; 0: cross-entropy"
+        default=2.0,
+        description="how much less a well-classified utterance counts; 0: cross-entropy",
     )
 
 
