@@ -191,6 +191,11 @@ def run_stage(
             )
         if name not in known:
             raise ConfigError(f"stage {name!r} is not known; known: {', '.join(known)}")
+        if name in stage_names(RunConfig()):
+            raise ConfigError(
+                f"stage {name!r} is not a part of this experiment: finetune.start = "
+                f"{config.finetune.start!r} and extract.of = {config.extract.of!r} do without it"
+            )
         raise ConfigError(
             f"stage {name!r} is not a part of this experiment: pretrain.iterations = "
             f"{config.pretrain.iterations}; raise it"

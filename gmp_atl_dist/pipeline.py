@@ -56,7 +56,8 @@ def method(
     """The method, from recordings to the report."""
     corpus = ingested(config, source, ensure)
     backbone = sealed(ensure(Backbone(config.model)))
-    check_layers(backbone, config.extract.layers)
+    if config.makes_labels:
+        check_layers(backbone, config.extract.layers)
     if config.pretrain.iterations == 2:
         check_layers(backbone, (config.pretrain.layer,), "pretrain.layer")
     results = [one_fold(config, corpus, backbone, f, ensure) for f in folds(config, corpus)]
@@ -86,7 +87,11 @@ def ingested(config: RunConfig, source: Store, ensure: Ensure) -> Artifact:
 def one_fold(
     config: RunConfig, corpus: Artifact, backbone: Artifact, fold: Fold, ensure: Ensure
 ) -> FoldArtifacts:
-    """Everything that is fitted for one fold. Nothing here uses the labels of the test speakers."""
+    """Everything that is fitted for one fold. Nothing here uses the labels of the test speakers.
+
+    ``extract.of`` and ``finetune.start`` name the models that two steps begin with. A step whose result no
+    other one needs is left out, so each arm of an experiment runs its own stages and no others.
+    """
     artifacts = FoldArtifacts(fold)
     ensure = artifacts.recorded(ensure)
     # Transductive: pretraining, clustering and retraining use the audio of the test speakers as well.
@@ -95,16 +100,21 @@ def one_fold(
     training = TrainingSet(corpus, speakers)
     pretraining = TrainingSet(corpus, fold.with_pretrain_speakers(speakers))
     start = pretrain(config, backbone, pretraining, ensure)
-    warmup = ensure(Warmup(config.warmup, corpus, start, fold))
-    grouped = training
-    if config.predicts_gender:
-        grouped = replace(training, genders=ensure(PredictGender(warmup, training)))
-    codebooks, labels = pseudo_labels(
-        config, config.cluster, config.extract, warmup, grouped, ensure
-    )
-    retrained = ensure(Retrain(config.retrain, start, codebooks, labels, training))
+    models = {"backbone": start}
+    if config.warms_up:
+        models["warmup"] = ensure(Warmup(config.warmup, corpus, start, fold))
+    if config.makes_labels:
+        grouped = training
+        if config.predicts_gender:
+            genders = ensure(PredictGender(models["warmup"], training))
+            grouped = replace(training, genders=genders)
+        codebooks, labels = pseudo_labels(
+            config, config.cluster, config.extract, models[config.extract.of], grouped, ensure
+        )
+        models["retrain"] = ensure(Retrain(config.retrain, start, codebooks, labels, training))
     select_on = selection_side(config.finetune, config.folds)
-    finetuned = ensure(Finetune(config.finetune, corpus, retrained, fold, select_on))
+    begin = models[config.finetune.start]
+    finetuned = ensure(Finetune(config.finetune, corpus, begin, fold, select_on))
     ensure(Evaluate(corpus, finetuned, fold))
     return artifacts
 
@@ -114,7 +124,9 @@ def pretrain(
 ) -> Handle:
     """HuBERT from random weights, where there is no checkpoint. Without pretraining: ``backbone``."""
     model: Handle | None = None
-    extract = config.extract.model_copy(update={"layers": (config.pretrain.layer,)})
+    # extract.of is about the labels of retrain; here the argument says whose features these are.
+    own = {"layers": (config.pretrain.layer,), "of": "warmup"}
+    extract = config.extract.model_copy(update=own)
     for iteration in range(1, config.pretrain.iterations + 1):
         clusters = config.pretrain.clusters(iteration)
         codebooks, labels = pseudo_labels(

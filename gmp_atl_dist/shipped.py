@@ -1,4 +1,5 @@
-"""The configurations that come with the package, each known by its name: ``demo`` is ``demo.toml``.
+"""The configurations that come with the package, each known by its name: ``demo`` is ``demo.toml``,
+``iemocap/tapt`` is ``iemocap/tapt.toml``.
 
 They are package data. In a checkout the folder ``shipped_configs`` is a link to the top-level
 ``configs``; a wheel, an sdist and an uploaded working directory hold the files themselves.
@@ -9,12 +10,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+SWEEPS = "sweeps/"
+"""The folder whose files name arms, folds and seeds."""
 _FOLDER = Path(__file__).with_name("shipped_configs")
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The file of every shipped configuration by its name, in the order of the names."""
-    return {path.stem: path for path in sorted(_FOLDER.glob("*.toml"))}
+    """The file of every shipped configuration by its name, in the order of the names.
+
+    Those of a folder have its name before theirs: ``iemocap/tapt``. Sweeps are no configurations of a run.
+    """
+    files = [*_FOLDER.glob("*.toml"), *_FOLDER.glob("*/*.toml")]
+    named = {path.relative_to(_FOLDER).with_suffix("").as_posix(): path for path in files}
+    return {name: named[name] for name in sorted(named) if not name.startswith(SWEEPS)}
 
 
 def shipped_path(config: str | os.PathLike[str]) -> Path | None:

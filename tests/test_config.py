@@ -50,7 +50,10 @@ def test_a_section_is_read(write) -> None:
 @pytest.mark.parametrize(
     ("text", "lines"),
     [
-        ("[warmup]\nvelocity = 1", ["x.toml: warmup.velocity: unknown key; known here: adam_eps, batch_s, "]),
+        (
+            "[warmup]\nvelocity = 1",
+            ["x.toml: warmup.velocity: unknown key; known here: adam_eps, batch_s, "],
+        ),
         (
             "[wramup]\nlr = 1",
             ["x.toml: wramup: unknown section; did you mean warmup? known here: audit, "],
@@ -77,7 +80,10 @@ def test_a_section_is_read(write) -> None:
                 "'speaker_dependent'"
             ],
         ),
-        ("warmup = 3", ["x.toml: warmup = 3: expected a section or table with the keys adam_eps, batch_s, "]),
+        (
+            "warmup = 3",
+            ["x.toml: warmup = 3: expected a section or table with the keys adam_eps, batch_s, "],
+        ),
         (
             "[warmup]\nsteps = 3\nepochs = 10",
             ["x.toml: warmup: steps = 3 and epochs = 10: give exactly one"],

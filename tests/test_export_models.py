@@ -469,7 +469,7 @@ def test_a_classifier_with_a_plugin_is_refused_by_name(ran: Exports, tmp_path: P
     artifact = sealed_classifier(model, tmp_path / "root")
     made = FoldArtifacts(ran.made.fold, {**ran.made.handles, "finetune": artifact})
     with pytest.raises(
-        ModelError, match=r"finetune.loss = 'arcface' is not built in; built in are am_soft"
+        ModelError, match=r"finetune.loss = 'arcface' is not built in; built in are aam_soft"
     ):
         export_model(
             ran.config, ran.corpus, ran.backbone, made, tmp_path / "out", what="classifier"

@@ -35,7 +35,9 @@ def export(
     ] = "classifier",
     stage: Annotated[
         Stage | None,
-        typer.Option(help="whose backbone; retrain by default, backbone is the stock one"),
+        typer.Option(
+            help="whose backbone; by default that of finetune.start, backbone is the stock one"
+        ),
     ] = None,
     format_: Annotated[
         Format, typer.Option("--format", help="onnx needs the extra onnx; the classifier only")
@@ -67,7 +69,7 @@ def export(
         made,
         to,
         what=what,
-        stage=stage or "retrain",
+        stage=stage,
         format=format_,
         overwrite=overwrite,
         run=chosen.record,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,42 +10,36 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.config.inherited import read_document
 from gmp_atl_dist.config.problems import mistyped, problems_of
 from gmp_atl_dist.errors import ConfigError
-from gmp_atl_dist.shipped import shipped_configs, shipped_path
+from gmp_atl_dist.shipped import shipped_path
 
 
 def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> RunConfig:
     """Read a TOML file, apply ``a.b=c`` overrides in order, and check the whole.
 
     ``path`` may be the name of a shipped configuration, e.g. ``demo``; a file at that path takes
-    precedence.
+    precedence. A file may extend another one, see ``inherited.py``.
 
     Raises:
-        ConfigError: the file cannot be read or parsed, or a key is unknown or wrong; all wrong
+        ConfigError: a file cannot be read or parsed, or a key is unknown or wrong; all wrong
             keys are named at once.
     """
     name = os.fspath(path)
     file = shipped_path(path) or Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as e:
-        raise ConfigError(
-            f"{name}: cannot be read ({e.strerror}); give an existing TOML file, or the name of a "
-            f"shipped configuration: {', '.join(shipped_configs())}"
-        ) from e
-    except UnicodeDecodeError as e:
-        raise ConfigError(
-            f"{name}: is not TOML: byte {e.start} is not UTF-8; save the file as UTF-8 text"
-        ) from e
-    try:
-        raw: dict[str, object] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e:
-        raise ConfigError(f"{name}: is not TOML: {e}{_line_of(str(e), text)}") from e
+    document = read_document(file, name)
+    raw = document.values
     given: dict[str, str] = {}
     for override in overrides:
         given[_apply_override(raw, override)] = f"--set {override}"
-    return parse_config(raw, name, given)
+    # The command line comes first: an error of a key that it set names the option.
+    return parse_config(raw, name, given | _not_set(document.origins, given))
+
+
+def _not_set(origins: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """The files of the keys that the command line left alone."""
+    return {key: where for key, where in origins.items() if key not in given}
 
 
 def parse_config(
@@ -72,22 +65,6 @@ def parse_config(
         if not problems:
             return config
     raise ConfigError.of_all(f"{name} is not usable:", problems)
-
-
-def _line_of(message: str, text: str) -> str:
-    """The line that the parser could not read, and what is most often wrong with such a line."""
-    found = re.search(r"at line (\d+)", message)
-    if found is None:
-        odd = (
-            f", perhaps in line {number}\n  {line.strip()}"
-            for number, line in enumerate(text.splitlines(), 1)
-            if line.count("'") % 2 or line.count('"') % 2
-        )
-        return f"; a quotation mark or bracket is not closed{next(odd, '')}"
-    line = text.splitlines()[int(found[1]) - 1].strip()
-    value = line.partition("=")[2].strip()
-    plain = re.fullmatch(r"[A-Za-z/~.][^\"'\[\]{}#]*", value)
-    return f"\n  {line}" + (f'\ntext needs quotation marks: "{value}"' if plain else "")
 
 
 def _apply_override(raw: dict[str, object], override: str) -> str:

@@ -7,11 +7,18 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from gmp_atl_dist.config.corpus import MAX_UTTERANCE_S
+from gmp_atl_dist.config.hashing import Added
 from gmp_atl_dist.config.sections import PositiveFloat, PositiveInt, Section
 
 
 class ExtractConfig(Section):
-    """Frame features of the warmed-up model."""
+    """Frame features of the model whose clusters become the pseudo-labels."""
+
+    of: Annotated[Literal["warmup", "backbone"], Added("0.5.0", left_out_at="warmup")] = Field(
+        default="warmup",
+        description="whose features: the warmed-up model's, or those of the model that a fold starts "
+        "from. With backbone, the labels know nothing of emotion or gender",
+    )
 
     layers: tuple[PositiveInt, ...] = Field(
         default=(6, 9, 12),

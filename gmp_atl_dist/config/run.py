@@ -64,18 +64,13 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        layers = list(self.extract.layers)
-        for i, scale in enumerate(self.cluster.scales):
-            if scale.layer not in layers:
-                raise ValueError(
-                    f"cluster.scales[{i}].layer: {scale.layer} is not in extract.layers {layers}; "
-                    f"add it there"
-                )
-        weight = self.warmup.gender_weight
-        if (self.cluster.gender == "none") != (weight == 0) and self.cluster.gender != "by_gender":
+        if self.makes_labels:
+            self._check_labels()
+        if not self.uses_unlabelled_audio and self.folds.protocol == "transductive":
             raise ValueError(
-                f"cluster.gender: {self.cluster.gender!r} with warmup.gender_weight = {weight:g}; "
-                f"'none' goes with warmup.gender_weight = 0, 'multitask' with more than that"
+                f"folds.protocol: 'transductive' lets pretraining, clustering and retraining use test "
+                f"audio, and an arm with finetune.start = {self.finetune.start!r} runs none of them; "
+                f"set 'clean', or finetune.start = 'retrain'"
             )
         if self.finetune.select == "valid" and self.folds.valid == "none":
             raise ValueError(
@@ -90,8 +85,7 @@ class RunConfig(Section):
         self._check_pretraining()
         self._check_sources()
         train = self.runtime.train
-        trained = ("pretrain", "warmup", "retrain", "finetune")
-        for name in trained if self.pretrain.iterations else trained[1:]:
+        for name in self.trained_sections:
             optim: OptimConfig = getattr(self, name)
             if optim.micro_batches < train.max_workers:
                 raise ValueError(
@@ -100,6 +94,28 @@ class RunConfig(Section):
                     f"best to a multiple of the workers"
                 )
         return self
+
+    def _check_labels(self) -> None:
+        layers = list(self.extract.layers)
+        for i, scale in enumerate(self.cluster.scales):
+            if scale.layer not in layers:
+                raise ValueError(
+                    f"cluster.scales[{i}].layer: {scale.layer} is not in extract.layers {layers}; "
+                    f"add it there"
+                )
+        gender, weight = self.cluster.gender, self.warmup.gender_weight
+        if self.extract.of == "backbone":
+            if gender == "multitask":
+                raise ValueError(
+                    "cluster.gender: 'multitask' means that gender reaches the codebooks through a "
+                    "warmed-up model, and extract.of = 'backbone' clusters the features of one that was "
+                    "not; set cluster.gender = 'none' or 'by_gender', or extract.of = 'warmup'"
+                )
+        elif (gender == "none") != (weight == 0) and gender != "by_gender":
+            raise ValueError(
+                f"cluster.gender: {gender!r} with warmup.gender_weight = {weight:g}; "
+                f"'none' goes with warmup.gender_weight = 0, 'multitask' with more than that"
+            )
 
     def _check_pretraining(self) -> None:
         if not self.pretrain.iterations:
@@ -162,17 +178,50 @@ class RunConfig(Section):
             raise ValueError("\n  - ".join(problems))
 
     @property
+    def makes_labels(self) -> bool:
+        """Whether the arm makes pseudo-labels and retrains on them: ``extract`` to ``retrain``."""
+        return self.finetune.start == "retrain"
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether some stage needs the warmed-up model."""
+        for_labels = self.makes_labels and (self.extract.of == "warmup" or self.predicts_gender)
+        return for_labels or self.finetune.start == "warmup"
+
+    @property
+    def uses_unlabelled_audio(self) -> bool:
+        """Whether some stage learns from audio without its emotion labels."""
+        return self.makes_labels or self.pretrain.iterations > 0
+
+    @property
+    def trained_sections(self) -> tuple[str, ...]:
+        """The sections of the trained stages that run, in order."""
+        runs = {
+            "pretrain": self.pretrain.iterations > 0,
+            "warmup": self.warms_up,
+            "retrain": self.makes_labels,
+            "finetune": True,
+        }
+        return tuple(name for name, is_run in runs.items() if is_run)
+
+    @property
+    def unused_workers(self) -> tuple[str, ...]:
+        """The sections of ``runtime`` whose workers no stage of this arm starts."""
+        return () if self.uses_unlabelled_audio else ("cluster", "label")
+
+    @property
     def needs_gender(self) -> bool:
         """Whether a run uses the speakers' gender. Without, a corpus need not tell it."""
         cluster = self.cluster
-        return (
-            self.warmup.gender_weight > 0 or cluster.gender != "none" or cluster.balance == "gender"
-        )
+        by_labels = cluster.gender != "none" or cluster.balance == "gender"
+        by_warmup = self.warms_up and self.warmup.gender_weight > 0
+        return by_warmup or (self.makes_labels and by_labels)
 
     @property
     def needs_gender_of_unlabelled(self) -> bool:
         """Whether clusters or their sample depend on the gender of speech without labels as well."""
-        return self.cluster.gender == "by_gender" or self.cluster.balance == "gender"
+        cluster = self.cluster
+        return self.makes_labels and (cluster.gender == "by_gender" or cluster.balance == "gender")
 
     @property
     def predicts_gender(self) -> bool:
@@ -182,8 +231,10 @@ class RunConfig(Section):
 
     @property
     def not_science(self) -> set[str]:
-        """Sections that are not hashed. Without pretraining, nothing that is configured for it is."""
-        return {"runtime"} if self.pretrain.iterations else {"runtime", "pretrain"}
+        """Sections that are not hashed: nothing that is configured for a stage which is not run is."""
+        sections = {"pretrain", "warmup", "retrain"} - set(self.trained_sections)
+        sections |= set() if self.makes_labels else {"extract", "cluster", "label"}
+        return {"runtime"} | sections
 
     def science(self) -> dict[str, Json]:
         """Everything that is hashed."""

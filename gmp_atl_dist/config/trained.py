@@ -274,10 +274,18 @@ class PretrainConfig(FramePredictionConfig):
 
 
 class FinetuneConfig(AugmentedConfig):
-    """The retrained HuBERT on emotion labels, with a pooling and a loss that are chosen by name.
+    """A HuBERT on emotion labels, with a pooling and a loss that are chosen by name.
 
     Packages can add poolings and losses through entry points; see ``models/head_registry.py``.
     """
+
+    start: Annotated[
+        Literal["retrain", "warmup", "backbone"], Added("0.5.0", left_out_at="retrain")
+    ] = Field(
+        default="retrain",
+        description="which model is fine-tuned: the retrained one, the warmed-up one, or the one that a "
+        "fold starts from. A stage that is then not needed is not run",
+    )
 
     epochs: PositiveInt | None = Field(
         default=40, description="passes over the training set; or give steps"
@@ -288,25 +296,71 @@ class FinetuneConfig(AugmentedConfig):
         "it has",
     )
     pooling: Annotated[str, Field(min_length=1), Added("0.2.0", left_out_at="attentive")] = Field(
-        default="attentive", description="attentive, mean, or the name of an installed pooling"
+        default="attentive",
+        description="attentive, mean, statistics (mean and standard deviation), or the name of an "
+        "installed pooling",
     )
     pooling_options: Annotated[dict[str, OptionValue], Added("0.2.0", left_out_at={})] = Field(
         default_factory=dict, description="options of an installed pooling; it checks them"
     )
     loss: Annotated[str, Field(min_length=1), Added("0.2.0", left_out_at="am_softmax")] = Field(
         default="am_softmax",
-        description="am_softmax, cross_entropy, or the name of an installed loss",
+        description="am_softmax, aam_softmax (ArcFace), cross_entropy, focal, or the name of an "
+        "installed loss",
     )
     loss_options: Annotated[dict[str, OptionValue], Added("0.2.0", left_out_at={})] = Field(
-        default_factory=dict, description="options of an installed loss; it checks them"
+        default_factory=dict,
+        description="options of the loss: gamma of focal, or those of an installed loss; it checks them",
     )
-    am_scale: PositiveFloat = Field(default=30.0, description="factor of the cosines of am_softmax")
+    am_scale: PositiveFloat = Field(
+        default=30.0, description="factor of the cosines of am_softmax and aam_softmax"
+    )
     am_margin: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.2, description="what am_softmax subtracts from the target's cosine in training"
+        default=0.2,
+        description="what am_softmax subtracts from the target's cosine in training; what aam_softmax adds "
+        "to the target's angle, in radians",
     )
-    embedding_dim: PositiveInt = Field(
-        default=256, description="dimension of the pooled utterance embedding"
+    margin_warmup_fraction: Annotated[Fraction, Added("0.5.0", left_out_at=0.0)] = Field(
+        default=0.0,
+        description="share of the updates in which the margin rises linearly from 0 to am_margin; 0: it is "
+        "am_margin from the first update",
+    )
+    embedding_dim: Annotated[int, Field(ge=0)] = Field(
+        default=256,
+        description="dimension of the utterance embedding: a linear layer and tanh on the pooled frames. "
+        "0: no such layer, so the layer of the loss reads the pooled frames",
+    )
+    pool_layers: Annotated[Literal["last", "average"], Added("0.5.0", left_out_at="last")] = Field(
+        default="last",
+        description="which frames are pooled: those of the last layer, or a learnt mean of all layers",
+    )
+    freeze_backbone: Annotated[bool, Added("0.5.0", left_out_at=False)] = Field(
+        default=False,
+        description="train the head alone. The model below it has no dropout then, and freeze_conv must be "
+        "true",
     )
     select: Literal["last", "valid"] = Field(
         default="last", description="which epoch is kept; 'valid' needs folds.valid = 'next'"
     )
+
+    @model_validator(mode="after")
+    def _frozen_as_a_whole(self) -> Self:
+        if self.freeze_backbone and not self.freeze_conv:
+            raise ValueError(
+                "freeze_backbone: true leaves the convolutional encoder as it was too; set freeze_conv = "
+                "true"
+            )
+        without_effect = {
+            "layer_drop": self.layer_drop > 0,
+            "layer_lr_decay": self.layer_lr_decay != 1,
+            "freeze_backbone_steps": self.freeze_backbone_steps > 0,
+            "mask_time_prob": self.mask_time_prob > 0,
+            "mask_feature_prob": self.mask_feature_prob > 0,
+        }
+        if self.freeze_backbone and any(without_effect.values()):
+            names = " and ".join(name for name, is_set in without_effect.items() if is_set)
+            raise ValueError(
+                f"freeze_backbone: true trains the head alone, on the features of inference, and {names} "
+                f"is for a model that is trained; remove it, or set freeze_backbone = false"
+            )
+        return self

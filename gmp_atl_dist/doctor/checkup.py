@@ -35,7 +35,7 @@ def examine(config: RunConfig, timeouts: Timeouts | None = None) -> list[Finding
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "store": lambda: check_store(settings.root, limits.s3_s),
         "corpus": lambda: check_corpus(config, limits.s3_s, limits.labels_s),
-        "ray": lambda: check_cluster(settings, limits.ray_s),
+        "ray": lambda: check_cluster(settings, limits.ray_s, unused=config.unused_workers),
         "machine": lambda: check_machine(settings),
     }
     calls = {

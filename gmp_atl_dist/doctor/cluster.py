@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -47,9 +47,19 @@ class Versions:
 
 
 def check_cluster(
-    config: RuntimeConfig, timeout_s: float, expected: Versions | None = None
+    config: RuntimeConfig,
+    timeout_s: float,
+    expected: Versions | None = None,
+    unused: Collection[str] = (),
 ) -> Iterator[Finding]:
-    """Ask the cluster that the run would use. ``expected``: the current versions unless given."""
+    """Ask the cluster that the run would use.
+
+    Args:
+        config: where the cluster is, and what the run asks of it.
+        timeout_s: how long an answer is waited for.
+        expected: the current versions unless given.
+        unused: sections of ``config`` whose stages are not run.
+    """
     address = configured_address(config)
     facts = ask_cluster(address, timeout_s)
     item = address or "a private Ray on this machine"
@@ -62,7 +72,7 @@ def check_cluster(
     yield Finding(_CHECK, item, value)
     yield from compare_versions(item, facts, expected or Versions.ours())
     yield from _shared_root(config, facts)
-    yield from check_room(config, facts)
+    yield from check_room(config, facts, unused)
 
 
 def compare_versions(item: str, facts: ClusterFacts, expected: Versions) -> Iterator[Finding]:
@@ -81,9 +91,11 @@ def compare_versions(item: str, facts: ClusterFacts, expected: Versions) -> Iter
             )
 
 
-def check_room(config: RuntimeConfig, facts: ClusterFacts) -> Iterator[Finding]:
+def check_room(
+    config: RuntimeConfig, facts: ClusterFacts, unused: Collection[str] = ()
+) -> Iterator[Finding]:
     """Whether the cluster can provide what each section asks for, now or later."""
-    for demand in demands_of(config):
+    for demand in demands_of(config, unused):
         yield _room(demand, facts)
     extract = config.extract
     finding = warning if facts.autoscaled else fatal

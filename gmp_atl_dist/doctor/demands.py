@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gmp_atl_dist.config import RuntimeConfig, WorkersConfig
@@ -40,8 +40,11 @@ class Demand:
         return f"{count} x ({self.per_worker})"
 
 
-def demands_of(config: RuntimeConfig) -> list[Demand]:
-    """Every pool of processes that a run starts. Only readers run at the same time as another pool."""
+def demands_of(config: RuntimeConfig, unused: Collection[str] = ()) -> list[Demand]:
+    """Every pool of processes that a run starts. Only readers run at the same time as another pool.
+
+    ``unused`` names sections of ``runtime`` whose stages are not run.
+    """
     sections: dict[str, WorkersConfig] = {
         "ingest": config.ingest,
         "extract": config.extract,
@@ -60,6 +63,7 @@ def demands_of(config: RuntimeConfig) -> list[Demand]:
             resources=section.resources,
         )
         for name, section in sections.items()
+        if name not in unused
     ]
 
 

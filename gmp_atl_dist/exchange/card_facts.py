@@ -54,6 +54,35 @@ class SetSize:
 
 
 @dataclass(frozen=True)
+class Lineage:
+    """What of the method lies behind a model, as far as a card's first sentence says it.
+
+    Attributes:
+        start: ``finetune.start``.
+        label_model: ``extract.of``.
+        gender: ``cluster.gender``.
+        warm_up_gender: whether the warm-up learnt gender.
+        frozen: whether the backbone was left as it was in fine-tuning.
+    """
+
+    start: str
+    label_model: str
+    gender: str
+    warm_up_gender: bool
+    frozen: bool
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Self:
+        return cls(
+            start=config.finetune.start,
+            label_model=config.extract.of,
+            gender=config.cluster.gender,
+            warm_up_gender=config.warmup.gender_weight > 0,
+            frozen=config.finetune.freeze_backbone,
+        )
+
+
+@dataclass(frozen=True)
 class CardFacts:
     """All facts of a card. ``outcome`` is None if the fold was not evaluated."""
 
@@ -76,6 +105,7 @@ class CardFacts:
     """Of the artefact and its inputs; that of a fold's artefact is its fingerprint."""
     versions: Mapping[str, str]
     channel: Channel
+    lineage: Lineage
     corpus_name: str
     """What people call the corpus."""
     run_name: str = ""
@@ -102,7 +132,8 @@ class CardFacts:
         transductive = stage == "retrain" and config.folds.trains_on_test_audio
         sides = ("train", "valid", "test") if transductive else ("train",)
         outcome = None
-        if stage in ("finetune", "retrain") and not isinstance(made.handles["evaluate"], Pending):
+        evaluated = stage in ("finetune", config.finetune.start) and stage != "backbone"
+        if evaluated and not isinstance(made.handles["evaluate"], Pending):
             outcome = outcome_of(
                 read_predictions(made.artifact("evaluate")), emotions, config.evaluate
             )
@@ -124,6 +155,7 @@ class CardFacts:
             pads_exactly=stage == "finetune" or model_config["feat_extract_norm"] == "layer",
             pooling=str(model_config.get("pooling", ATTENTIVE)),
             loss=str(model_config.get("loss", AM_SOFTMAX)),
+            lineage=Lineage.of(config),
             identities=_identities(corpus, backbone, made, artifact),
             versions=packages,
             channel=read_channel(corpus),

@@ -14,20 +14,24 @@ from gmp_atl_dist.records import DEFAULT_CHANNEL, Channel
 from gmp_atl_dist.report.content import CorpusContent
 from gmp_atl_dist.wording import counted
 
-_STAGES = {
-    "finetune": "a speech-emotion classifier: a HuBERT that was retrained on multi-scale pseudo-labels "
-    "and fine-tuned with {pooling} and {loss}",
-    "retrain": "a HuBERT backbone that was retrained on gender-augmented multi-scale pseudo-labels",
-    "warmup": "a HuBERT backbone that was warmed up on emotion and gender; the pseudo-labels are made "
-    "from its features",
-    "backbone": "the unchanged stock HuBERT from which a GMP-ATL run started",
+_POOLINGS = {
+    "attentive": "attentive pooling",
+    "mean": "mean pooling",
+    "statistics": "statistics pooling",
 }
-
-_POOLINGS = {"attentive": "attentive pooling", "mean": "mean pooling"}
-_LOSSES = {"am_softmax": "AM-Softmax", "cross_entropy": "cross-entropy"}
+_LOSSES = {
+    "am_softmax": "AM-Softmax",
+    "aam_softmax": "AAM-Softmax",
+    "cross_entropy": "cross-entropy",
+    "focal": "focal loss",
+}
+_COSINES = "cosines times `am_scale`, without the margin of the training loss"
+_LINEAR = "those of a linear layer"
 _LOGITS = {
-    "am_softmax": "cosines times `am_scale`, without the margin of the training loss",
-    "cross_entropy": "those of a linear layer",
+    "am_softmax": _COSINES,
+    "aam_softmax": _COSINES,
+    "cross_entropy": _LINEAR,
+    "focal": _LINEAR,
 }
 
 _IDENTITY = (
@@ -45,10 +49,9 @@ _READ = (
 def render_card(facts: CardFacts) -> str:
     """The text of ``README.md``. The same facts give the same bytes."""
     trained = facts.stage != "backbone"
-    head = {"pooling": _POOLINGS[facts.pooling], "loss": _LOSSES[facts.loss]}
     parts = [
         _header(facts),
-        f"# {facts.title}\n\nThis is {_STAGES[facts.stage].format(**head)}. It was made by gmp_atl_dist, an "
+        f"# {facts.title}\n\nThis is {_what(facts)}. It was made by gmp_atl_dist, an "
         f"independent implementation of GMP-ATL (Pan et al., "
         f"[arXiv 2405.02151](https://arxiv.org/abs/2405.02151)). {facts.base_sentence}",
         _use(facts),
@@ -57,6 +60,39 @@ def render_card(facts: CardFacts) -> str:
         _provenance(facts),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _what(facts: CardFacts) -> str:
+    """What the model is, by the steps that made it."""
+    lineage = facts.lineage
+    if facts.stage == "backbone":
+        return "the unchanged stock HuBERT from which a GMP-ATL run started"
+    if facts.stage == "warmup":
+        tasks = "emotion and gender" if lineage.warm_up_gender else "emotion"
+        labels = lineage.start == "retrain" and lineage.label_model == "warmup"
+        use = "; the pseudo-labels are made from its features" if labels else ""
+        return f"a HuBERT backbone that was warmed up on {tasks}{use}"
+    if facts.stage == "retrain":
+        gendered = "gender-augmented " if lineage.gender != "none" else ""
+        return (
+            f"a HuBERT backbone that was retrained on {gendered}multi-scale pseudo-labels"
+            f"{_of_stock(facts)}"
+        )
+    before = {
+        "retrain": f"was retrained on multi-scale pseudo-labels{_of_stock(facts)} and ",
+        "warmup": "was warmed up on emotion"
+        f"{' and gender' if lineage.warm_up_gender else ''} and, without retraining, ",
+        "backbone": "was, without warm-up and retraining, ",
+    }[lineage.start]
+    frozen = ". Only the head was trained; the HuBERT was left as it was" if lineage.frozen else ""
+    return (
+        f"a speech-emotion classifier: a HuBERT that {before}fine-tuned with "
+        f"{_POOLINGS[facts.pooling]} and {_LOSSES[facts.loss]}{frozen}"
+    )
+
+
+def _of_stock(facts: CardFacts) -> str:
+    return " of the first model's features" if facts.lineage.label_model == "backbone" else ""
 
 
 def render_onnx_card(facts: CardFacts, opset: int) -> str:

@@ -4,17 +4,22 @@ This file is a part of an exported classifier. ``trust_remote_code=True`` runs i
 transformers only. The softmax of the logits gives the probabilities. Padding changes nothing if the
 attention mask is given: HuBERT-base's first convolution normalises over the samples of each clip only.
 
-The configuration names the pooling (attentive, mean) and the loss (am_softmax: logits are cosines times
-``am_scale``; cross_entropy: a linear layer).
+The configuration names the pooling (attentive, mean, statistics) and the loss (am_softmax and aam_softmax:
+logits are cosines times ``am_scale``; cross_entropy and focal: a linear layer). ``pool_layers`` says which
+frames are pooled: those of the last layer, or a learnt mean of all layers. ``embedding_dim`` is 0 where the
+layer of the loss reads the pooled frames.
 
 Method: Pan et al., GMP-ATL, arXiv 2405.02151. Pooling: Zhu et al. 2018 (Interspeech), equations 1-3.
-AM-Softmax: Wang et al. 2018, arXiv 1801.05599, equation 6.
+AM-Softmax: Wang et al. 2018, arXiv 1801.05599, equation 6. AAM-Softmax: Deng et al. 2019, arXiv
+1801.07698, equation 3. Focal loss: Lin et al. 2017, arXiv 1708.02002, equation 4. Mean of layers: SUPERB,
+arXiv 2105.01051.
 
 Shapes: B batch, N samples, T frames, C channels, D hidden size, E embedding size, K emotions.
 """
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
@@ -26,6 +31,7 @@ from transformers.models.hubert.modeling_hubert import HubertPreTrainedModel
 
 # Vectors shorter than this get a smaller cosine, so that a vector of zero length has a finite gradient.
 _MIN_NORM = 1e-4
+_MIN_VARIANCE = 1e-10
 
 
 class GmpAtlConfig(HubertConfig):
@@ -38,6 +44,8 @@ class GmpAtlConfig(HubertConfig):
     loss: str = "am_softmax"
     am_scale: float = 30.0
     am_margin: float = 0.2
+    pool_layers: str = "last"
+    loss_options: dict | None = None
 
 
 class GmpAtlClipGroupNorm(nn.GroupNorm):
@@ -80,11 +88,46 @@ class GmpAtlMeanPooling(nn.Module):
         return x_BTD.sum(1) / valid_BT.sum(1, keepdim=True)
 
 
+class GmpAtlStatisticsPooling(nn.Module):
+    """Mean and standard deviation over the valid frames, one after the other."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        valid_BT1 = valid_BT[..., None]
+        count_B1 = valid_BT.sum(1, keepdim=True)
+        with torch.autocast(x_BTD.device.type, enabled=False):
+            clean_BTD = x_BTD.float().masked_fill(~valid_BT1, 0.0)
+            mean_BD = clean_BTD.sum(1) / count_B1
+            centred_BTD = (clean_BTD - mean_BD[:, None]).masked_fill(~valid_BT1, 0.0)
+            variance_BD = centred_BTD.square().sum(1) / count_B1
+            deviation_BD = variance_BD.clamp_min(_MIN_VARIANCE).sqrt()
+            return torch.cat([mean_BD, deviation_BD], dim=-1).to(x_BTD.dtype)
+
+
+class GmpAtlLayerMean(nn.Module):
+    """The mean of all layers with softmax weights."""
+
+    def __init__(self, num_layers: int) -> None:
+        super().__init__()
+        self.logits_L = nn.Parameter(torch.zeros(num_layers))
+
+    def forward(self, frames: list[Tensor]) -> Tensor:
+        weights = self.logits_L.softmax(0).to(frames[0].dtype)
+        total_BTD = weights[0] * frames[0]
+        for weight, x_BTD in zip(weights[1:], frames[1:], strict=True):
+            total_BTD = total_BTD + weight * x_BTD
+        return total_BTD
+
+
 _POOLINGS: dict[str, type[nn.Module]] = {
     "attentive": GmpAtlAttentivePooling,
     "mean": GmpAtlMeanPooling,
+    "statistics": GmpAtlStatisticsPooling,
 }
-_LOSSES = ("am_softmax", "cross_entropy")
+_LINEAR = ("cross_entropy", "focal")
+_LOSSES = ("am_softmax", "aam_softmax", *_LINEAR)
 
 
 class GmpAtlForAudioClassification(HubertPreTrainedModel):
@@ -104,9 +147,13 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
             channels = int(config.conv_dim[0])
             setattr(self._first_conv, "layer_norm", GmpAtlClipGroupNorm(channels, channels))  # noqa: B010
         self.pooling = _POOLINGS[config.pooling](config.hidden_size)
-        self.embedding = nn.Linear(config.hidden_size, config.embedding_dim)
+        pooled = config.hidden_size * (2 if config.pooling == "statistics" else 1)
+        if config.pool_layers == "average":
+            self.layer_mean = GmpAtlLayerMean(config.num_hidden_layers + 1)
+        if config.embedding_dim:
+            self.embedding = nn.Linear(pooled, config.embedding_dim)
         self.classifier = nn.Linear(
-            config.embedding_dim, len(config.id2label or {}), bias=config.loss == "cross_entropy"
+            config.embedding_dim or pooled, len(config.id2label or {}), bias=config.loss in _LINEAR
         )
         self.post_init()
 
@@ -141,10 +188,19 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
         steps_T = torch.arange(features_BTC.shape[1], device=features_BTC.device)
         valid_BT = steps_T < torch.tensor(num_frames, device=features_BTC.device)[:, None]
         x_BTD = self.hubert.feature_projection(features_BTC)
-        x_BTD = self.hubert.encoder(x_BTD, attention_mask=valid_BT)[0]
-        x_BE = torch.tanh(self.embedding(self.pooling(x_BTD, valid_BT)))
+        average = self.config.pool_layers == "average"
+        encoded = self.hubert.encoder(
+            x_BTD, attention_mask=valid_BT, output_hidden_states=average, return_dict=True
+        )
+        x_BTD = encoded.last_hidden_state
+        if average:
+            # transformers 4 and 5 differ in the last one, which here is after the final norm.
+            x_BTD = self.layer_mean([*encoded.hidden_states[:-1], x_BTD])
+        x_BE = self.pooling(x_BTD, valid_BT)
+        if self.config.embedding_dim:
+            x_BE = torch.tanh(self.embedding(x_BE))
         logits_BK, loss_logits_BK = self._scores(x_BE, labels)
-        loss = None if labels is None else F.cross_entropy(loss_logits_BK.float(), labels)
+        loss = None if labels is None else self._loss(loss_logits_BK.float(), labels)
         if return_dict is False:
             return (logits_BK,) if loss is None else (loss, logits_BK)
         return SequenceClassifierOutput(
@@ -153,7 +209,7 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
 
     def _scores(self, x_BE: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """The logits for prediction, and those for the loss, which have the margin."""
-        if self.config.loss == "cross_entropy":
+        if self.config.loss in _LINEAR:
             logits_BK = self.classifier(x_BE)
             return logits_BK, logits_BK
         with torch.autocast(x_BE.device.type, enabled=False):  # bf16 would change a logit by 0.1
@@ -164,8 +220,25 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
         logits_BK = self.config.am_scale * cosine_BK
         if labels is None:
             return logits_BK, logits_BK
-        margin_BK = self.config.am_margin * F.one_hot(labels, cosine_BK.shape[-1])
-        return logits_BK, self.config.am_scale * (cosine_BK - margin_BK)
+        margin = self.config.am_margin
+        if self.config.loss == "am_softmax":
+            margin_BK = margin * F.one_hot(labels, cosine_BK.shape[-1])
+            return logits_BK, self.config.am_scale * (cosine_BK - margin_BK)
+        cosine_B1 = cosine_BK.gather(-1, labels[:, None])
+        sine_B1 = (1 - cosine_B1.square()).clamp_min(torch.finfo(torch.float32).eps).sqrt()
+        added_B1 = torch.where(
+            cosine_B1 > -math.cos(margin),
+            cosine_B1 * math.cos(margin) - sine_B1 * math.sin(margin),
+            cosine_B1 - margin * math.sin(margin),
+        )
+        return logits_BK, self.config.am_scale * cosine_BK.scatter(-1, labels[:, None], added_B1)
+
+    def _loss(self, logits_BK: Tensor, labels: Tensor) -> Tensor:
+        ce_B = F.cross_entropy(logits_BK, labels, reduction="none")
+        if self.config.loss == "focal":
+            gamma = float((self.config.loss_options or {}).get("gamma", 2.0))
+            ce_B = ce_B * (-torch.expm1(-ce_B)).clamp_min(torch.finfo(torch.float32).tiny) ** gamma
+        return ce_B.mean()
 
     def _steps(self, num_samples: int, num_layers: int) -> int:
         """The number of steps after ``num_layers`` convolutions of ``num_samples`` samples."""

@@ -57,24 +57,31 @@ def export_model(
     folder: Path,
     *,
     what: What,
-    stage: BackboneStage = "retrain",
+    stage: BackboneStage | None = None,
     format: Format = "transformers",
     overwrite: bool = False,
     run: RunRecord | None = None,
 ) -> Exported:
     """Write the classifier of a fold, or the backbone that ``stage`` made, with a model card.
 
-    The card names ``run`` and the corpus of its record.
+    Without a ``stage``, it is the backbone that was fine-tuned. The card names ``run`` and the corpus of its
+    record.
 
     Raises:
-        ConfigError: the extra ``onnx`` is not installed, or a backbone is to be exported to ONNX.
+        ConfigError: the extra ``onnx`` is not installed, or a backbone is to be exported to ONNX, or the
+            experiment has no such stage.
         ArtifactError: the stage is not done, its files are damaged, or the folder is not empty.
         ModelError: this version does not write such a model.
     """
     if format == "onnx":
         check_onnx(what)
-    kind = "finetune" if what == "classifier" else stage
+    kind = "finetune" if what == "classifier" else _stage_of(config, stage)
     handles = {"backbone": backbone, **made.handles}
+    if kind not in handles:
+        raise ConfigError(
+            f"--stage {kind}: this experiment has no such stage, because finetune.start = "
+            f"{config.finetune.start!r} and extract.of = {config.extract.of!r} do without it; name another"
+        )
     artifact = handles[kind]
     if isinstance(artifact, Pending):
         raise ArtifactError(
@@ -101,6 +108,17 @@ def export_model(
     written[_CARD] = render_card(facts).encode()
     write_folder(folder, written)
     return Exported(artifact, sum(map(len, written.values())))
+
+
+def _stage_of(config: RunConfig, stage: BackboneStage | None) -> BackboneStage:
+    """The stage whose backbone is written."""
+    start = config.finetune.start
+    if stage is None and start == "backbone" and config.pretrain.iterations:
+        raise ConfigError(
+            "--what backbone: this experiment fine-tunes the model of pretrain itself, which model export "
+            "does not write; give --stage backbone for the random weights that it began with"
+        )
+    return stage or start
 
 
 def check_onnx(what: What) -> None:

@@ -41,9 +41,8 @@ class OnnxClassifier(nn.Module):
         num_frames_B = (num_samples_B - MIN_SAMPLES) // FRAME_HOP_SAMPLES + 1
         valid_BT = valid_steps(num_frames_B, x_BTC.shape[1])
         x_BTD = backbone.feature_projection(x_BTC).masked_fill(~valid_BT[..., None], 0.0)
-        x_BTD = _encode(backbone, x_BTD, valid_BT)
-        x_BE = torch.tanh(self.model.embedding(self.model.pooling(x_BTD, valid_BT)))
-        logits_BK = self.model.classifier(x_BE, None)
+        hidden = _encode(backbone, x_BTD, valid_BT)
+        logits_BK = self.model.classifier(self.model.embed_frames(hidden, valid_BT), None)
         return logits_BK, logits_BK.softmax(-1)
 
 
@@ -73,12 +72,17 @@ def _clip_norm(norm: ClipGroupNorm, x_BCT: Tensor, steps_B: Tensor) -> Tensor:
     return x_BCT.masked_fill(~valid_B1T, 0.0)
 
 
-def _encode(backbone: Any, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+def _encode(backbone: Any, x_BTD: Tensor, valid_BT: Tensor) -> dict[int, Tensor]:
+    """Every layer, as ``Hubert.encode`` gives them. What nothing reads is not in the graph."""
     encoder, stable = backbone.encoder, backbone.config.do_stable_layer_norm
     mask_B11T = torch.where(valid_BT, 0.0, _MASKED)[:, None, None]
     x_BTD = x_BTD + encoder.pos_conv_embed(x_BTD)
     if not stable:
         x_BTD = encoder.layer_norm(x_BTD)
-    for layer in encoder.layers:
+    hidden = {0: x_BTD}
+    for number, layer in enumerate(encoder.layers, 1):
         x_BTD = layer(x_BTD, attention_mask=mask_B11T)
-    return encoder.layer_norm(x_BTD) if stable else x_BTD
+        hidden[number] = x_BTD
+    if stable:
+        hidden[len(encoder.layers)] = encoder.layer_norm(x_BTD)
+    return hidden

@@ -10,7 +10,7 @@ Shapes: N samples, T frames, D hidden, K emotions.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -56,9 +56,8 @@ class Classifier:
         self._device = torch_device()
         nn.Module.to(model, self._device)
         self._model = model
-        self._layer = model.backbone.num_layers
         self._frames = model.backbone.frame_model(
-            (self._layer,),
+            model.layers,
             window_frames=int(MAX_UTTERANCE_S * _FRAMES_A_SECOND),
             context_frames=int(CONTEXT_S * _FRAMES_A_SECOND),
         )
@@ -97,15 +96,16 @@ class Classifier:
     def _probabilities(self, waves: Sequence[np.ndarray]) -> list[tuple[float, ...]]:
         clips = [torch.from_numpy(wave).to(self._device) for wave in waves]
         outputs = self._frames(clips, _MOST_FRAMES_OF_A_PASS)
-        logits_BK = torch.cat([self._logits(output[self._layer][None]) for output in outputs])
+        logits_BK = torch.cat([self._logits(output) for output in outputs])
         rows = torch.softmax(logits_BK.double(), dim=-1).cpu().tolist()
         return [tuple(row) for row in rows]
 
-    def _logits(self, x_1TD: Tensor) -> Tensor:
-        """(1, K) of one clip."""
-        model = self._model
-        valid_1T = torch.ones(x_1TD.shape[:2], dtype=torch.bool, device=x_1TD.device)
-        return model.classifier(torch.tanh(model.embedding(model.pooling(x_1TD, valid_1T))))
+    def _logits(self, frames: Mapping[int, Tensor]) -> Tensor:
+        """(1, K) of one clip, from its frames (T, D) of each layer."""
+        hidden = {layer: x_TD[None] for layer, x_TD in frames.items()}
+        shape = next(iter(hidden.values())).shape[:2]
+        valid_1T = torch.ones(shape, dtype=torch.bool, device=self._device)
+        return self._model.classifier(self._model.embed_frames(hidden, valid_1T))
 
 
 def default_batch() -> int:

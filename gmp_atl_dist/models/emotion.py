@@ -26,13 +26,16 @@ from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.backbone import DEFAULT_MODEL_TYPE, SpeechBackbone
 from gmp_atl_dist.models.backbone_registry import find_backbone
 from gmp_atl_dist.models.head_registry import (
+    AAM_SOFTMAX,
     AM_SOFTMAX,
     ATTENTIVE,
     build_loss,
     build_pooling,
     complete_options,
 )
-from gmp_atl_dist.models.heads import AmSoftmax, ClassificationLoss, HeadPart, LossTerms
+from gmp_atl_dist.models.heads import ClassificationLoss, HeadPart, LossTerms
+from gmp_atl_dist.models.layer_mean import LayerMean, PoolLayers
+from gmp_atl_dist.models.margin_losses import AamSoftmax, AmSoftmax
 from gmp_atl_dist.records import DEFAULT_CHANNEL, Channel
 
 # Keys of a configuration that name the whole model and its classes, not the backbone within.
@@ -44,7 +47,8 @@ class EmotionConfig(PreTrainedConfig):
 
     ``backbone_type`` is the model type of the backbone; it is left out where it is HuBERT's. A
     ``config.json`` without ``pooling`` and ``loss`` is of an earlier version, which had attentive pooling
-    and AM-Softmax only. ``am_scale`` and ``am_margin`` belong to AM-Softmax.
+    and AM-Softmax only. ``am_scale`` and ``am_margin`` belong to the losses with a margin. ``pool_layers`` is
+    left out where it is ``last``. ``embedding_dim`` is 0 where there is no embedding layer.
     """
 
     model_type = "gmp_atl_emotion"
@@ -79,6 +83,21 @@ class EmotionConfig(PreTrainedConfig):
             )
         return cast("Channel", channel)
 
+    @property
+    def pooled_layers(self) -> PoolLayers:
+        """Which frames are pooled.
+
+        Raises:
+            ModelError: the configuration names something else than those.
+        """
+        layers = getattr(self, "pool_layers", "last")
+        if layers not in get_args(PoolLayers):
+            raise ModelError(
+                f"config.json: pool_layers {layers!r} is not known; it is one of "
+                f"{', '.join(get_args(PoolLayers))}"
+            )
+        return cast("PoolLayers", layers)
+
     def build_backbone(self) -> SpeechBackbone:
         """A backbone of this configuration with random weights.
 
@@ -92,7 +111,9 @@ class EmotionConfig(PreTrainedConfig):
 
 
 class EmotionModel(PreTrainedModel):
-    """Classifies the emotion of an utterance: pooling of the last layer, tanh embedding, class scores.
+    """Classifies the emotion of an utterance: pooling of frames, tanh embedding, class scores.
+
+    The frames are those of the last layer, or a learnt mean of all layers. The embedding may be left out.
 
     Raises:
         ModelError: the configuration names less than two emotions, or one twice.
@@ -116,8 +137,11 @@ class EmotionModel(PreTrainedModel):
         )
         # Training sets its probability (finetune.head_dropout). It is no part of the stored model.
         self.head_dropout = nn.Dropout(0.0)
-        self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
-        self.classifier = _classifier(config)
+        if config.pooled_layers == "average":
+            self.layer_mean = LayerMean(backbone.num_layers + 1)
+        if config.embedding_dim:
+            self.embedding = nn.Linear(self.pooling.output_dim, config.embedding_dim)
+        self.classifier = _classifier(config, config.embedding_dim or self.pooling.output_dim)
         self.post_init()
 
     @property
@@ -154,6 +178,7 @@ class EmotionModel(PreTrainedModel):
         loss_options: Mapping[str, Json] | None = None,
         am_scale: float = 30.0,
         am_margin: float = 0.2,
+        pool_layers: PoolLayers = "last",
         channel: Channel = DEFAULT_CHANNEL,
     ) -> EmotionModel:
         """A new head on ``backbone``, which the model then owns, ready for training.
@@ -177,6 +202,8 @@ class EmotionModel(PreTrainedModel):
             "am_scale": am_scale,
             "am_margin": am_margin,
         }
+        if pool_layers != "last":
+            values["pool_layers"] = pool_layers
         if channel != DEFAULT_CHANNEL:
             values["channel"] = channel
         model = cls(EmotionConfig(**values))
@@ -193,11 +220,22 @@ class EmotionModel(PreTrainedModel):
     ) -> Tensor:
         """Utterance embeddings (B, E). For the masks see :meth:`SpeechBackbone.forward_frames`."""
         frames = self.backbone.forward_frames(
-            wave_BN, num_samples_B, mask_BT=mask_BT, mask_BD=mask_BD
+            wave_BN, num_samples_B, mask_BT=mask_BT, mask_BD=mask_BD, want=self.layers
         )
-        x_BTD = frames.hidden[self.backbone.num_layers]
-        pooled = self.head_dropout(self.pooling(x_BTD, frames.valid_BT))
-        return torch.tanh(self.embedding(pooled))
+        return self.embed_frames(frames.hidden, frames.valid_BT)
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers whose frames :meth:`embed_frames` reads."""
+        last = self.backbone.num_layers
+        return [last] if self.config.pooled_layers == "last" else list(range(last + 1))
+
+    def embed_frames(self, hidden: Mapping[int, Tensor], valid_BT: Tensor) -> Tensor:
+        """Utterance embeddings (B, E) of frames (B, T, D) of :attr:`layers`."""
+        frames = [hidden[layer] for layer in self.layers]
+        x_BTD = frames[0] if len(frames) == 1 else self.layer_mean(frames)
+        pooled_BP = self.head_dropout(self.pooling(x_BTD, valid_BT))
+        return torch.tanh(self.embedding(pooled_BP)) if self.config.embedding_dim else pooled_BP
 
     def forward(
         self,
@@ -220,11 +258,13 @@ class EmotionModel(PreTrainedModel):
         return self.classifier(self.embed(wave_BN, num_samples_B, mask_BT, mask_BD), target_B)
 
 
-def _classifier(config: EmotionConfig) -> ClassificationLoss:
-    dim, classes = config.embedding_dim, len(config.emotions)
+def _classifier(config: EmotionConfig, dim: int) -> ClassificationLoss:
+    classes = len(config.emotions)
+    # The options of AM-Softmax have been keys of their own since before there were others.
     if config.loss == AM_SOFTMAX:
-        # Its options have been keys of their own since before there were others.
         return AmSoftmax(dim, classes, config.am_scale, config.am_margin)
+    if config.loss == AAM_SOFTMAX:
+        return AamSoftmax(dim, classes, config.am_scale, config.am_margin)
     return build_loss(config.loss, dim, classes, config.loss_options or {})
 
 

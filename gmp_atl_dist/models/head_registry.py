@@ -23,6 +23,9 @@ PartT = TypeVar("PartT", bound="HeadPart")
 
 ATTENTIVE = "attentive"
 AM_SOFTMAX = "am_softmax"
+AAM_SOFTMAX = "aam_softmax"
+WITH_MARGIN = (AM_SOFTMAX, AAM_SOFTMAX)
+"""The losses whose options are ``finetune.am_scale`` and ``finetune.am_margin``."""
 
 POOLINGS = PluginGroup(
     "gmp_atl_dist.poolings",
@@ -30,14 +33,17 @@ POOLINGS = PluginGroup(
     {
         ATTENTIVE: "gmp_atl_dist.models.heads:AttentivePooling",
         "mean": "gmp_atl_dist.models.heads:MeanPooling",
+        "statistics": "gmp_atl_dist.models.heads:StatisticsPooling",
     },
 )
 LOSSES = PluginGroup(
     "gmp_atl_dist.losses",
     "finetune.loss",
     {
-        AM_SOFTMAX: "gmp_atl_dist.models.heads:AmSoftmax",
+        AM_SOFTMAX: "gmp_atl_dist.models.margin_losses:AmSoftmax",
+        AAM_SOFTMAX: "gmp_atl_dist.models.margin_losses:AamSoftmax",
         "cross_entropy": "gmp_atl_dist.models.heads:CrossEntropy",
+        "focal": "gmp_atl_dist.models.heads:FocalLoss",
     },
 )
 
@@ -84,7 +90,7 @@ def build_pooling(name: str, dim: int, options: Mapping[str, Json]) -> Pooling:
 def build_loss(
     name: str, dim: int, classes: int, options: Mapping[str, Json]
 ) -> ClassificationLoss:
-    """The loss of that name for embeddings of size ``dim``. Not for AM-Softmax, whose keys are others.
+    """The loss of that name for embeddings of size ``dim``. Not for those of :data:`WITH_MARGIN`.
 
     Raises:
         ConfigError: as :func:`build_pooling`.
@@ -155,7 +161,9 @@ def _parsed(
             for item in e.errors(include_url=False, include_context=False)
         ]
         hint = (
-            " (its keys are finetune.am_scale and finetune.am_margin)" if name == AM_SOFTMAX else ""
+            " (its keys are finetune.am_scale and finetune.am_margin)"
+            if name in WITH_MARGIN
+            else ""
         )
         raise ConfigError.of_all(
             f"{group.key}: {name!r} does not take these options; known: {known}{hint}:", problems

@@ -12,9 +12,10 @@ Shapes: B batch, T frames, D input size, E embedding size, P projected size, K c
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +23,7 @@ from gmp_atl_dist.config import Section
 
 # Vectors shorter than this get a smaller cosine, so that a vector of zero length has a finite gradient.
 _MIN_NORM = 1e-4
+_MIN_VARIANCE = 1e-10
 
 
 class HeadPart(nn.Module):
@@ -72,6 +74,29 @@ class MeanPooling(Pooling):
         return x_BTD.sum(1) / valid_BT.sum(1, keepdim=True)
 
 
+class StatisticsPooling(Pooling):
+    """Mean and standard deviation over the valid frames, one after the other: a vector of size 2 D.
+
+    Statistics pooling of Snyder et al. 2018 (x-vectors, ICASSP), without its bias correction: a clip of one
+    frame has a deviation of 0. Computed in float32, because the squares of bf16 would lose the deviation.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, 2 * dim)
+
+    def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        valid_BT1 = valid_BT[..., None]
+        count_B1 = valid_BT.sum(1, keepdim=True)
+        with torch.autocast(x_BTD.device.type, enabled=False):
+            clean_BTD = x_BTD.float().masked_fill(~valid_BT1, 0.0)
+            mean_BD = clean_BTD.sum(1) / count_B1
+            centred_BTD = (clean_BTD - mean_BD[:, None]).masked_fill(~valid_BT1, 0.0)
+            variance_BD = centred_BTD.square().sum(1) / count_B1
+            # The root has no finite gradient at 0, where all frames are alike.
+            deviation_BD = variance_BD.clamp_min(_MIN_VARIANCE).sqrt()
+            return torch.cat([mean_BD, deviation_BD], dim=-1).to(x_BTD.dtype)
+
+
 class AttentivePooling(Pooling):
     """Mean over the valid frames, weighted by softmax(v . tanh(W x + b)).
 
@@ -94,11 +119,13 @@ class AttentivePooling(Pooling):
 class LossTerms(NamedTuple):
     """The loss of each utterance (B,), float32, and the logits (B, K) that it comes from.
 
+    A loss with a margin also gives the logits without it, which have no gradient; others leave them out.
     A tuple, because DeepSpeed's ZeRO 3 must find the tensors in what a model returns.
     """
 
     loss_B: Tensor
     logits_BK: Tensor
+    without_margin_BK: Tensor | None = None
 
 
 class ClassificationLoss(HeadPart):
@@ -140,6 +167,15 @@ def cross_entropy_terms(logits_BK: Tensor, target_B: Tensor) -> LossTerms:
     return LossTerms(loss_B, logits_BK)
 
 
+class FocalOptions(Section):
+    """What ``finetune.loss_options`` may hold for ``focal``."""
+
+    gamma: Annotated[float, Field(ge=0)] = Field(
+        default=2.0,
+        description="how much less a well-classified utterance counts; 0: cross-entropy",
+    )
+
+
 class CrossEntropy(ClassificationLoss):
     """A linear layer with plain cross-entropy."""
 
@@ -157,41 +193,31 @@ class CrossEntropy(ClassificationLoss):
         return F.linear(x_BE, self.weight, self.bias)
 
 
-class AmSoftmax(ClassificationLoss):
-    """Additive-margin softmax: cosine logits; training subtracts a margin from the target's cosine.
+class FocalLoss(CrossEntropy):
+    """A linear layer with the focal loss (Lin et al. 2017, arXiv 1708.02002, equation 4).
 
-    Wang et al. 2018, "Additive Margin Softmax for Face Verification", equation 6: the loss is the
-    cross-entropy of s * (cos - m * [class is the target]).
+    The loss is (1 - p)^gamma * -log(p), with p the probability of the target. Their alpha is the
+    recipe's class weight. With gamma = 0 it is the cross-entropy.
 
     Args:
         dim: E.
         classes: K.
-        scale: s, ``finetune.am_scale``.
-        margin: m, ``finetune.am_margin``.
+        gamma: how much less a well-classified utterance counts.
     """
 
-    def __init__(self, dim: int, classes: int, scale: float, margin: float) -> None:
+    options_model: ClassVar[type[Section]] = FocalOptions
+
+    def __init__(self, dim: int, classes: int, gamma: float) -> None:
         super().__init__(dim, classes)
-        self.scale = scale
-        self.margin = margin
-        self.weight = nn.Parameter(torch.empty(classes, dim))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.xavier_normal_(self.weight)
-
-    def logits(self, x_BE: Tensor) -> Tensor:
-        """Cosines times the scale, without margin."""
-        return self.scale * cosines(x_BE, self.weight)
+        self.gamma = gamma
 
     def terms(self, x_BE: Tensor, target_B: Tensor) -> LossTerms:
-        return cross_entropy_terms(self.loss_logits(x_BE, target_B), target_B)
-
-    def loss_logits(self, x_BE: Tensor, target_B: Tensor) -> Tensor:
-        """Logits (B, K) for the loss: the margin is subtracted from the target's cosine."""
-        cosine_BK = cosines(x_BE, self.weight)
-        margin_BK = self.margin * F.one_hot(target_B, cosine_BK.shape[-1])
-        return self.scale * (cosine_BK - margin_BK)
+        logits_BK = self.logits(x_BE)
+        ce_B = F.cross_entropy(logits_BK.float(), target_B, reduction="none")
+        # expm1, because 1 - p of a sure prediction would round to 0. A power of 0 has no finite gradient
+        # for gamma < 1; a cross-entropy of 0 has p = 1 exactly.
+        other_B = (-torch.expm1(-ce_B)).clamp_min(torch.finfo(torch.float32).tiny)
+        return LossTerms(other_B**self.gamma * ce_B, logits_BK)
 
 
 class FrameHead(nn.Module):

@@ -62,7 +62,7 @@ class PackedHubert:
 
     Args:
         model: in ``eval()`` on the device that is to be used. Its weights are copied.
-        layers: 1 to the number of layers, as in :class:`gmp_atl_dist.models.backbone.FrameOutput`.
+        layers: 0 to the number of layers, as in :class:`gmp_atl_dist.models.backbone.FrameOutput`.
         window_frames: attention sees longer clips in overlapping windows. Everything below attention sees the
             whole clip, so the number and the alignment of frames are those of one pass.
         context_frames: frames on either side of the part of a window that is kept.
@@ -142,6 +142,8 @@ class PackedHubert:
     def _encode(self, x_MD: Tensor, lengths: list[int]) -> Iterator[tuple[int, Tensor]]:
         """(layer, its output) for the wanted layers, in order."""
         padded = _Padded(lengths, x_MD.device) if on_gpu(x_MD) else None
+        if 0 in self._layers:
+            yield 0, x_MD
         for i, layer in enumerate(self._encoder, start=1):
             if self._stable:
                 x_MD = x_MD + self._attend(layer, row_norm(x_MD, layer.norm), lengths, padded)

@@ -7,16 +7,17 @@ utterances' losses, divided by the sum of the class weights over the whole batch
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from gmp_atl_dist.config import FinetuneConfig
 from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.models.emotion import EmotionModel
-from gmp_atl_dist.models.head_registry import AM_SOFTMAX
+from gmp_atl_dist.models.head_registry import WITH_MARGIN
 from gmp_atl_dist.models.heads import LossTerms
 from gmp_atl_dist.models.losses import weighted_sum
+from gmp_atl_dist.models.margin_losses import MarginSoftmax
 from gmp_atl_dist.models.source import backbone_from_files, model_to_files
+from gmp_atl_dist.models.warmed_up import HEADS_NAME
 from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
 from gmp_atl_dist.recipes.options import augmentation_masks, prepare_backbone
 from gmp_atl_dist.records import Channel, TrainingSpeakers
@@ -37,20 +38,20 @@ class FinetuneRecipe(Recipe):
         self,
         config: FinetuneConfig,
         corpus: Artifact,
-        retrained: Artifact,
+        begin: Artifact,
         training: TrainingSpeakers,
         selection_speakers: tuple[str, ...],
         selection_utterances: frozenset[str] | None = None,
     ) -> None:
         self.optim = config
         self._config = config
-        # The accuracy of training logits. AM-Softmax's margin lowers it, and the curve's name says so.
-        with_margin = config.loss == AM_SOFTMAX
+        # The accuracy of training logits. A margin lowers it, and the curve's name says so.
+        with_margin = config.loss in WITH_MARGIN
         self._accuracy_name = "accuracy_with_margin" if with_margin else "training_accuracy"
         self.corpus = corpus
         self.utterances = training_utterances(corpus, training.with_emotions(self.name))
         self.selection = Utterances(corpus, selection_speakers, selection_utterances)
-        self._retrained = retrained
+        self._begin = begin
         self._hidden_size = 0  # known once the model is built
         self._emotions = read_emotions(corpus)
         self._channel: Channel = read_channel(corpus)
@@ -61,8 +62,9 @@ class FinetuneRecipe(Recipe):
         self._weights = class_weights(self.utterances, self._emotions, "emotion", balanced)
 
     def build(self) -> nn.Module:
-        files = self._retrained.read_files()
-        backbone = backbone_from_files({n: d for n, d in files.items() if n != "training.json"})
+        files = self._begin.read_files()
+        others = ("training.json", HEADS_NAME)
+        backbone = backbone_from_files({n: d for n, d in files.items() if n not in others})
         self._hidden_size = backbone.hidden_size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._config.seed)
@@ -76,11 +78,22 @@ class FinetuneRecipe(Recipe):
                 loss_options=self._config.loss_options,
                 am_scale=self._config.am_scale,
                 am_margin=self._config.am_margin,
+                pool_layers=self._config.pool_layers,
                 channel=self._channel,
             )
         model.head_dropout.p = self._config.head_dropout
         prepare_backbone(model.backbone, self._config)
+        if self._config.freeze_backbone:
+            # As in SUPERB, the features of a frozen model are those of inference.
+            model.backbone.set_dropout(0.0)
+            model.backbone.requires_grad_(False)
         return model
+
+    def start_update(self, model: nn.Module, step: int, total_steps: int) -> None:
+        if self._config.margin_warmup_fraction == 0:
+            return
+        if isinstance(model, EmotionModel) and isinstance(model.classifier, MarginSoftmax):
+            model.classifier.margin = margin_at(self._config, step, total_steps)
 
     def counts(self, batch: Batch) -> tuple[float, ...]:
         return (float((self._weights[self._targets(batch)] * batch.weight_B).sum()),)
@@ -96,11 +109,9 @@ class FinetuneRecipe(Recipe):
         )
         hits_B = (terms.logits_BK.argmax(dim=-1) == target_B) * batch.weight_B
         accuracy = (float(hits_B.sum()), float(batch.weight_B.sum()))
-        logits_BK = terms.logits_BK.detach()
-        if self._config.loss == AM_SOFTMAX:
-            # Without the margin, which training subtracts from the target's logit alone.
-            margin = self._config.am_scale * self._config.am_margin
-            logits_BK = logits_BK + margin * F.one_hot(target_B, logits_BK.shape[-1])
+        logits_BK = terms.logits_BK
+        if terms.without_margin_BK is not None:
+            logits_BK = terms.without_margin_BK
         hits_B = (logits_BK.argmax(dim=-1) == target_B) * batch.weight_B
         hits = (float(hits_B.sum()), float(batch.weight_B.sum()))
         return Losses((total,), {self._accuracy_name: accuracy}, hits)
@@ -124,3 +135,13 @@ class FinetuneRecipe(Recipe):
 
     def _targets(self, batch: Batch) -> torch.Tensor:
         return torch.tensor([self._emotions.index(u.emotion) for u in batch.utterances])
+
+
+def margin_at(config: FinetuneConfig, step: int, total_steps: int) -> float:
+    """The margin of update ``step``, counted from 0.
+
+    It rises linearly over ``margin_warmup_fraction`` of the updates, and is 0 in the first one. It follows
+    from the step alone, so a resumed training continues with the same one.
+    """
+    rising = round(config.margin_warmup_fraction * total_steps)
+    return config.am_margin * min(1.0, step / rising) if rising else config.am_margin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -10,14 +11,15 @@ ProtocolName = Literal["clean", "transductive", "peek", "speaker_dependent"]
 SelectionRule = Literal["last", "valid", "test"]
 UnlabelledUse = Literal["pseudo_labels", "pretrain"]
 
-_CLEAN = (
-    "No fitted stage used data of the test speakers: warm-up, clustering, retraining and fine-tuning "
-    "used only the training speakers of each fold."
+FITTED = ("warm-up", "clustering", "retraining", "fine-tuning")
+"""What the whole method fits, beside pretraining, in order."""
+_ON_AUDIO = ("clustering", "retraining")
+"""Which of them need no emotion labels."""
+_CLEAN = "No fitted stage used data of the test speakers: {all} used only the training speakers of each fold."
+_TRANSDUCTIVE_AUDIO = (
+    "{on_audio} used the audio of the test speakers, without their emotion labels. "
 )
-_TRANSDUCTIVE = (
-    "Clustering and retraining used the audio of the test speakers, without their emotion labels. "
-    "Warm-up and fine-tuning used only the training speakers of each fold."
-)
+_TRANSDUCTIVE_LABELS = "{on_labels} used only the training speakers of each fold."
 _SPEAKER_DEPENDENT = (
     "The split has the same speakers in training and test. Every fitted stage used the training utterances "
     "of each fold alone, and none used the audio or labels of a test utterance."
@@ -64,8 +66,8 @@ _SAME_SPEAKERS = (
 )
 _USAGE: dict[ProtocolName, str] = {
     "clean": _CLEAN,
-    "transductive": _TRANSDUCTIVE,
-    "peek": _TRANSDUCTIVE,
+    "transductive": _TRANSDUCTIVE_LABELS,
+    "peek": _TRANSDUCTIVE_LABELS,
     "speaker_dependent": _SPEAKER_DEPENDENT,
 }
 _WARNINGS: dict[ProtocolName, str | None] = {
@@ -104,6 +106,7 @@ class Protocol(Content):
         name: ProtocolName,
         selection: SelectionRule,
         *,
+        fitted: Sequence[str] = FITTED,
         pretrained: bool = False,
         unlabelled: UnlabelledUse | None = None,
     ) -> Protocol:
@@ -112,6 +115,7 @@ class Protocol(Content):
         Args:
             name: the protocol.
             selection: how the epoch was selected.
+            fitted: those of :data:`FITTED` that this run fits.
             pretrained: whether this run pretrained the model from random weights.
             unlabelled: what speech of unlabelled sources was used for; None: there was none.
 
@@ -124,7 +128,7 @@ class Protocol(Content):
                 f"protocol {name!r} with an epoch selected by {selection!r}: 'peek' and 'test' go "
                 f"together"
             )
-        usage = _USAGE[name]
+        usage = _usage(name, fitted)
         if pretrained:
             usage = f"{usage} {_PRETRAINED[name]}"
         if unlabelled:
@@ -132,3 +136,22 @@ class Protocol(Content):
         within = name == "speaker_dependent" and selection == "valid"
         selected = _SELECTED_WITHIN if within else _SELECTED[selection]
         return cls(name=name, statement=f"{usage} {selected}", warning=_WARNINGS[name])
+
+
+def _usage(name: ProtocolName, fitted: Sequence[str]) -> str:
+    """Which of the fitted stages used data of the test speakers."""
+    on_audio = [stage for stage in fitted if stage in _ON_AUDIO]
+    on_labels = [stage for stage in fitted if stage not in _ON_AUDIO]
+    text = _USAGE[name]
+    if text == _TRANSDUCTIVE_LABELS and on_audio:
+        text = f"{_TRANSDUCTIVE_AUDIO}{text}"
+    return text.format(
+        all=_and(fitted),
+        on_audio=_and(on_audio).capitalize(),
+        on_labels=_and(on_labels).capitalize(),
+    )
+
+
+def _and(words: Sequence[str]) -> str:
+    *before, last = words or ("",)
+    return f"{', '.join(before)} and {last}" if before else last

@@ -1,4 +1,4 @@
-"""Stage ``finetune``: the retrained backbone, trained on emotion labels.
+"""Stage ``finetune``: a backbone, trained on emotion labels: the retrained one, or an earlier one.
 
 By default with attentive pooling and AM-Softmax (Wang et al. 2018, arXiv 1801.05599).
 """
@@ -30,16 +30,21 @@ def selection_side(config: FinetuneConfig, folds: FoldsConfig) -> SelectionSide 
 
 @dataclass(frozen=True)
 class Finetune(TrainedStage):
-    """The retrained backbone with pooling and emotion classes, trained on emotion labels."""
+    """The backbone of ``finetune.start`` with pooling and emotion classes, trained on emotion labels."""
 
     config: FinetuneConfig
     corpus: Artifact
-    retrained: Handle
+    begin: Handle
+    """The artefact that ``finetune.start`` names; with pretraining, ``backbone`` is its last model."""
     fold: Fold
     select_on: SelectionSide | None
 
     kind: ClassVar[str] = "finetune"
-    starts_from: ClassVar[str] = "retrained"
+
+    @property
+    def starts_from(self) -> str:
+        # "retrained" has been the name of this input since there was no other choice.
+        return "retrained" if self.begin.kind == "retrain" else self.begin.kind
 
     @property
     def fold_name(self) -> str:
@@ -55,7 +60,7 @@ class Finetune(TrainedStage):
         }
 
     def inputs(self) -> Mapping[str, Handle]:
-        return {"corpus": self.corpus, "retrained": self.retrained}
+        return {"corpus": self.corpus, self.starts_from: self.begin}
 
     def recipe(self) -> Recipe:
         from gmp_atl_dist.recipes.finetune import FinetuneRecipe
@@ -63,7 +68,7 @@ class Finetune(TrainedStage):
         return FinetuneRecipe(
             self.config,
             self.corpus,
-            sealed(self.retrained),
+            sealed(self.begin),
             self.fold.training_speakers(),
             self._selection_speakers(),
             self.fold.utterance_ids(*self._selection_sides()),

@@ -86,7 +86,7 @@ def cost_warning(config: RunConfig, num_folds: int) -> str | None:
     if num_folds < MANY_FOLDS:
         return None
     stages = [f"pretrain{i}" for i in range(1, config.pretrain.iterations + 1)]
-    stages += ["warmup", "retrain", "finetune"]
+    stages += [name for name in config.trained_sections if name != "pretrain"]
     advice = "" if config.folds.k is not None or config.folds.lists else "; folds.k = 5 makes five"
     return (
         f"{num_folds} folds of {len(stages)} trainings each ({', '.join(stages)}) are "

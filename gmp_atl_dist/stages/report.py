@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from gmp_atl_dist import __version__
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
@@ -36,7 +36,7 @@ from gmp_atl_dist.report.content import (
     SourceContent,
 )
 from gmp_atl_dist.report.groups import GroupsContent
-from gmp_atl_dist.report.protocol import Protocol, SelectionRule, UnlabelledUse
+from gmp_atl_dist.report.protocol import FITTED, Protocol, SelectionRule, UnlabelledUse
 from gmp_atl_dist.report.tables import PredictionRow, predictions_csv
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
@@ -105,10 +105,10 @@ class Report(Stage):
         predictions = [p for _, p in found]
         corpus = corpus_content(config, self.corpus)
         # Labels of test utterances exist only where clustering was allowed to use test audio.
-        leaky = config.folds.trains_on_test_audio
+        leaky = config.folds.trains_on_test_audio and config.makes_labels
         return ReportContent(
             # The corpus has no name here: a name is no science, and the same run gives the same bytes.
-            title=f"GMP-ATL on a corpus of {len(classes)} classes and "
+            title=f"{_method(config)} on a corpus of {len(classes)} classes and "
             f"{counted(corpus.num_speakers, 'speaker')}",
             protocol=protocol_of(config),
             classes=classes,
@@ -143,7 +143,6 @@ class Report(Stage):
         self, artifacts: FoldArtifacts, utterances: tuple[StoredUtterance, ...]
     ) -> FoldContent:
         fold = artifacts.fold
-        labels, books = artifacts.artifact("label"), read_codebooks(artifacts.artifact("cluster"))
         predictions = read_predictions(artifacts.artifact("evaluate"))
         train = fold.select(utterances, "train")
         return FoldContent(
@@ -159,8 +158,7 @@ class Report(Stage):
             train_per_class=_counts(read_emotions(self.corpus), [u.emotion for u in train]),
             train_per_gender=_per_gender(train),
             curves={name: _curves(model) for name, model in artifacts.trained().items()},
-            codebooks=codebook_contents(self.corpus, labels, books),
-            timelines=timelines(self.corpus, labels, books),
+            **self._pseudo_labels(artifacts),
             artefacts={n: sealed(h).key.fingerprint for n, h in artifacts.handles.items()},
             shared_speakers=tuple(
                 sorted(
@@ -170,6 +168,16 @@ class Report(Stage):
             notes=fold.notes,
             predicted_genders=genders_content(artifacts),
         )
+
+    def _pseudo_labels(self, artifacts: FoldArtifacts) -> dict[str, Any]:
+        """The codebooks and example labels; nothing for an arm that makes none."""
+        if not self.config.makes_labels:
+            return {}
+        labels, books = artifacts.artifact("label"), read_codebooks(artifacts.artifact("cluster"))
+        return {
+            "codebooks": codebook_contents(self.corpus, labels, books),
+            "timelines": timelines(self.corpus, labels, books),
+        }
 
     def _outcome(self, predictions: list[Prediction] | tuple[Prediction, ...]) -> Outcome:
         return outcome_of(predictions, read_emotions(self.corpus), self.config.evaluate)
@@ -294,13 +302,31 @@ def protocol_of(config: RunConfig) -> Protocol:
     """The protocol of a configuration."""
     side = selection_side(config.finetune, config.folds)
     pretrained = config.pretrain.iterations > 0
-    unlabelled: UnlabelledUse | None = None
-    for source in config.corpora:
-        if not source.is_labelled and unlabelled != "pseudo_labels":
-            unlabelled = source.use
     return Protocol.of(
-        config.folds.protocol, _rule(side), pretrained=pretrained, unlabelled=unlabelled
+        config.folds.protocol,
+        _rule(side),
+        fitted=fitted_stages(config),
+        pretrained=pretrained,
+        unlabelled=_unlabelled_use(config),
     )
+
+
+def _unlabelled_use(config: RunConfig) -> UnlabelledUse | None:
+    """What the arm uses speech of unlabelled sources for."""
+    uses = {source.use for source in config.corpora if not source.is_labelled}
+    if config.makes_labels and "pseudo_labels" in uses:
+        return "pseudo_labels"
+    return "pretrain" if uses and config.pretrain.iterations > 0 else None
+
+
+def fitted_stages(config: RunConfig) -> tuple[str, ...]:
+    """What a configuration fits beside pretraining, in words; see ``report/protocol.py``."""
+    runs = (config.warms_up, config.makes_labels, config.makes_labels, True)
+    return tuple(name for name, is_run in zip(FITTED, runs, strict=True) if is_run)
+
+
+def _method(config: RunConfig) -> str:
+    return "GMP-ATL" if config.makes_labels else "Fine-tuning without pseudo-labels"
 
 
 def _curves(trained: Artifact) -> dict[str, tuple[Point, ...]]:

@@ -31,8 +31,11 @@ class TrainedStage(Stage):
     # 2: curves have the learning rate, and those of retrain the loss per scale. A frozen convolutional
     # encoder computes one clip at a time, which changes the last bit.
     version: ClassVar[int] = 2
-    starts_from: ClassVar[str] = "backbone"
-    """The input that holds the backbone which is trained further."""
+
+    @property
+    def starts_from(self) -> str:
+        """The input that holds the backbone which is trained further."""
+        return "backbone"
 
     @abstractmethod
     def recipe(self) -> Recipe:

@@ -147,6 +147,11 @@ class Engine:
             allow_missing_shares(self._engine.optimizer)
         self.device = torch_device()
 
+    @property
+    def model(self) -> nn.Module:
+        """The model that was given. With ZeRO 3, its weights are complete within its own calls alone."""
+        return self._model
+
     def train(self) -> None:
         """Turn dropout on."""
         self._model.train()

@@ -236,6 +236,7 @@ class _Trainer:
         """Take one update. Returns whether the gang shall save a checkpoint and stop after it."""
         engine, recipe = self._engine, self._recipe
         engine.start_update(step, self._total_steps)
+        recipe.start_update(engine.model, step, self._total_steps)
         counts, stop = self._agree([recipe.counts(batch) for batch in batches])
         metrics: list[dict[str, tuple[float, float]]] = []
         hits: list[tuple[float, float]] = []

@@ -59,6 +59,10 @@ class Recipe(ABC):
     def backbone(self, model: nn.Module) -> SpeechBackbone:
         """The backbone within what :meth:`build` made."""
 
+    def start_update(self, model: nn.Module, step: int, total_steps: int) -> None:
+        """Set what of the model depends on the update, counted from 0. Called on every rank before it."""
+        return None
+
     @abstractmethod
     def counts(self, batch: Batch) -> tuple[float, ...]:
         """The divisor of each term: its sum over all ranks divides the sum of the term."""

@@ -13,13 +13,13 @@ from transformers import AutoConfig, AutoModelForAudioClassification
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.emotion import EmotionConfig, EmotionModel
 from gmp_atl_dist.models.heads import (
-    AmSoftmax,
     AttentivePooling,
     FrameHead,
     LinearFrameHead,
     MeanPooling,
 )
 from gmp_atl_dist.models.hubert import build_random, pad_waves
+from gmp_atl_dist.models.margin_losses import AmSoftmax
 from gmp_atl_dist.models.multitask import RetrainModel, WarmupModel
 from gmp_atl_dist.models.source import model_to_files
 

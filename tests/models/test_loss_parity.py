@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from gmp_atl_dist.models.heads import AmSoftmax, FrameHead
+from gmp_atl_dist.models.heads import FrameHead
 from gmp_atl_dist.models.hubert import build_random, pad_waves
 from gmp_atl_dist.models.losses import (
     IGNORED_LABEL,
@@ -23,6 +23,7 @@ from gmp_atl_dist.models.losses import (
     frame_prediction_sums,
     weighted_cross_entropy_sum,
 )
+from gmp_atl_dist.models.margin_losses import AmSoftmax
 from gmp_atl_dist.models.multitask import RetrainModel
 
 torch.set_num_threads(1)

@@ -30,8 +30,9 @@ from gmp_atl_dist.config import (
     WarmupConfig,
 )
 from gmp_atl_dist.models.emotion import EmotionModel
-from gmp_atl_dist.models.heads import AmSoftmax, FrameHead
+from gmp_atl_dist.models.heads import FrameHead
 from gmp_atl_dist.models.hubert import pad_waves
+from gmp_atl_dist.models.margin_losses import AmSoftmax
 from gmp_atl_dist.models.masking import span_mask
 from gmp_atl_dist.models.multitask import RetrainModel, WarmupModel
 from gmp_atl_dist.recipes.finetune import FinetuneRecipe
