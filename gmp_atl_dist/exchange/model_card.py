@@ -230,8 +230,8 @@ def _sources(corpus: CorpusContent) -> str:
         f"{_line(s.licence) or 'not stated'}"
         for s in corpus.sources
     ]
-    counted = "The figures above are of the labelled sources together. The sources:"
-    return "\n".join([counted, "", *lines, "", ""])
+    heading = "The figures above are of the labelled sources together. The sources:"
+    return "\n".join([heading, "", *lines, "", ""])
 
 
 def _line(text: str) -> str:
