@@ -119,6 +119,7 @@ def test_runs_are_compared_and_seeds_are_one_arm(gmp_atl: Run, runs: Runs, tmp_p
     # Against scikit-learn, from the artefacts themselves.
     store = Store.open(str(runs.root))
     expected = {}
+    pinned = {"labels": found["classes"], "average": "macro", "zero_division": 0}
     for name in names:
         artifact = find_artifact(store, ArtifactKey("evaluate", runs.evaluate(name)))
         assert artifact is not None
@@ -126,9 +127,7 @@ def test_runs_are_compared_and_seeds_are_one_arm(gmp_atl: Run, runs: Runs, tmp_p
         expected[name] = recall_score(
             [r.emotion for r in rows],
             [r.predicted for r in rows],
-            labels=found["classes"],
-            average="macro",
-            zero_division=0,
+            **pinned,
         )
     plain, other = (arm["scores"]["uar"]["over_seeds"] for arm in found["arms"])
     seeds = [expected["plain"], expected["plain-1"]]

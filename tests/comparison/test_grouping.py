@@ -15,9 +15,7 @@ from gmp_atl_dist.statistics.arms import PredictedUtterance
 from gmp_atl_dist.statistics.bootstrap import Resampling
 
 
-def stored(
-    label: str, classes: tuple[str, ...] = ("x", "y"), **sections: dict[str, Any]
-) -> StoredRun:
+def stored(label: str, /, *, classes: Any = ("x", "y"), **sections: dict[str, Any]) -> StoredRun:
     config = RunConfig.model_validate(sections).model_dump(mode="json")
     rows = [
         PredictedUtterance(f"u{i}", f"s{i % 2}", "male", "xy"[i % 2], "x", (0.7, 0.3))
