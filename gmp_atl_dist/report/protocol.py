@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -101,6 +102,8 @@ class Protocol(Content):
         *,
         pretrained: bool = False,
         unlabelled: bool = False,
+        start: str = "",
+        codebooks: Sequence[str] = (),
     ) -> Protocol:
         """The protocol in plain words.
 
@@ -109,6 +112,8 @@ class Protocol(Content):
             selection: how the epoch was selected.
             pretrained: whether this run pretrained the model from random weights.
             unlabelled: whether it used speech of unlabelled sources.
+            start: what is known of the start model, in a sentence.
+            codebooks: where codebooks come from that this run did not fit, a sentence each.
 
         Raises:
             ValueError: the epoch was selected on test speakers and the protocol is not ``peek``, or
@@ -126,4 +131,5 @@ class Protocol(Content):
             usage = f"{usage} {_UNLABELLED}"
         within = name == "speaker_dependent" and selection == "valid"
         selected = _SELECTED_WITHIN if within else _SELECTED[selection]
-        return cls(name=name, statement=f"{usage} {selected}", warning=_WARNINGS[name])
+        statement = " ".join(filter(None, [usage, selected, start, *codebooks]))
+        return cls(name=name, statement=statement, warning=_WARNINGS[name])
