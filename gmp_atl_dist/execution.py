@@ -22,7 +22,9 @@ from gmp_atl_dist.models.head_registry import check_head
 from gmp_atl_dist.outside_inputs import OutsideInputs
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runtime import RayConnection
+from gmp_atl_dist.stages.backbone import Backbone
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage, run_and_seal, sealed
+from gmp_atl_dist.stages.before_fitting import check_before_fitting
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.stages.gender import PredictGender
 from gmp_atl_dist.stages.planned_folds import cost_warning, folds_of_corpus
@@ -303,12 +305,15 @@ class _Runner:
     observers: tuple[RunObserver, ...] = ()
     only: str | None = None
     order: tuple[str, ...] = ()
+    _backbone: Artifact | None = None
 
     def __call__(self, stage: Stage) -> Handle:
         stopping.check()
         with self.context.reporter.tagged(self.context.tags(stage)):
             artifact = self._ensure(stage)
         stopping.check()
+        if isinstance(stage, Backbone):
+            self._backbone = sealed(artifact)
         return artifact
 
     def folds(self, config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
@@ -320,6 +325,10 @@ class _Runner:
         cost = cost_warning(config, len(folds))
         if cost is not None:
             self.context.reporter.line(f"folds: {cost}")
+        if self._backbone is not None:
+            warn = self.context.reporter.warning
+            check_before_fitting(config, corpus, self._backbone, folds, warn)
+            pipeline.check_codebooks(config, corpus, self._backbone, folds)
         return folds
 
     def _ensure(self, stage: Stage) -> Handle:

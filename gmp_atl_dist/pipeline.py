@@ -19,7 +19,7 @@ from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.corpora.sources import cut_of, reader_of, store_of
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.stages.backbone import Backbone, check_layers
-from gmp_atl_dist.stages.base import Handle, Stage, sealed
+from gmp_atl_dist.stages.base import Handle, Pending, Stage, sealed
 from gmp_atl_dist.stages.cluster import Cluster
 from gmp_atl_dist.stages.combine import Combine
 from gmp_atl_dist.stages.evaluate import Evaluate
@@ -82,6 +82,26 @@ def ingested(config: RunConfig, source: Store, ensure: Ensure) -> Artifact:
         for s in config.corpora
     )
     return sealed(ensure(Combine(emotions, config.corpora, corpora)))
+
+
+def check_codebooks(
+    config: RunConfig, corpus: Artifact, backbone: Artifact, folds: Sequence[Fold]
+) -> None:
+    """Check the codebooks that scales name, for every fold. Nothing runs: identities are known before.
+
+    Raises:
+        GmpAtlError: as :meth:`gmp_atl_dist.stages.cluster.Cluster.named_codebooks`.
+    """
+    if all(scale.codebook is None for scale in config.cluster.scales):
+        return
+
+    def check(stage: Stage) -> Handle:
+        if isinstance(stage, Cluster):
+            stage.named_codebooks(corpus.store)
+        return Pending(stage)
+
+    for fold in folds:
+        one_fold(config, corpus, backbone, fold, check)
 
 
 def one_fold(

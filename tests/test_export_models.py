@@ -455,7 +455,8 @@ def test_a_base_model_is_named_where_its_name_means_something_elsewhere(
     ran: Exports, tmp_path: Path, source: str, listing: object, base_model: str | None
 ) -> None:
     config = ran.config.model_copy(update={"model": ModelConfig(source=source)})
-    manifest = ran.backbone.manifest.model_copy(update={"science": {"listing": listing}})
+    science = {"model": config.model.model_dump(mode="json"), "listing": listing}
+    manifest = ran.backbone.manifest.model_copy(update={"science": science})
     backbone = replace(ran.backbone, manifest=manifest)
     export_model(config, ran.corpus, backbone, ran.made, tmp_path / "out", what="classifier")
     text = (tmp_path / "out" / "README.md").read_text()

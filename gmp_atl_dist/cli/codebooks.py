@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -95,19 +95,47 @@ def import_(
     layer: Annotated[int, typer.Option(min=1, help="that it was fitted on")],
     root: RootOption,
     metric: Annotated[str, typer.Option(help="euclidean or cosine")] = "euclidean",
+    fitted_on: Annotated[
+        str,
+        typer.Option(help="what it was fitted on; a clean run needs to be told, and reports it"),
+    ] = "",
+    speakers: Annotated[
+        Path | None,
+        local_option("text file: speakers of your corpus that it was fitted on, one per line"),
+    ] = None,
+    extracted_by: Annotated[
+        Literal["fairseq", "gmp-atl"],
+        typer.Option(help="of whose features; they differ in the last layer of large models"),
+    ] = "fairseq",
 ) -> int:
     """Take a codebook into the store; a scale uses it by cluster.scales[i].codebook."""
     from gmp_atl_dist.errors import ConfigError
-    from gmp_atl_dist.exchange.codebooks import import_codebook
+    from gmp_atl_dist.exchange.codebooks import import_codebook, read_speakers
     from gmp_atl_dist.store.codebooks import read_codebooks
     from gmp_atl_dist.store.layout import open_root
 
     if metric not in ("euclidean", "cosine"):
         raise ConfigError(f"--metric: {metric!r} is neither euclidean nor cosine")
-    artifact = import_codebook(open_root(root, to_write=True), file, layer, metric)
+    if speakers is not None and not fitted_on.strip():
+        raise ConfigError(
+            "--speakers: says who is among what it was fitted on; give --fitted-on too"
+        )
+    artifact = import_codebook(
+        open_root(root, to_write=True),
+        file,
+        layer,
+        metric,
+        fitted_on=" ".join(fitted_on.split()),
+        speakers=() if speakers is None else read_speakers(speakers),
+        extracted_by=extracted_by,
+    )
     (book,) = read_codebooks(artifact)
     k, dim = book.centroids_KD.shape
     print(f"codebook {artifact.key.fingerprint}: {k} x {dim} of layer {layer}")
+    if book.fit is not None:
+        print("note: this root fitted these centroids itself, so no declaration is needed or kept")
+    elif not fitted_on.strip():
+        print("warning: without --fitted-on, no run with folds.protocol = 'clean' accepts it")
     print(
         f'use it: scales = [{{ layer = {layer}, k = {k}, codebook = "{artifact.key.fingerprint[:12]}" }}]'
     )

@@ -68,7 +68,8 @@ class Scale(Section):
     codebook: str | None = Field(
         default=None,
         min_length=6,
-        description="fingerprint of an imported codebook that is used as it is, instead of a fit",
+        description="fingerprint of an imported or fitted codebook that is used as it is, instead of a "
+        "fit. It must not know speech outside the training set",
     )
 
     @field_validator("k", mode="before")

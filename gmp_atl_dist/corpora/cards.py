@@ -65,6 +65,14 @@ def all_cards() -> list[Listing]:
     return [_listing(name) for name in adapter_names()]
 
 
+def card_title(adapter: str) -> str:
+    """What people call the corpus of an adapter; empty where it reads any corpus, or is not installed."""
+    if adapter not in adapter_names():
+        return ""
+    card = _listing(adapter).card
+    return "" if card is None else card.title
+
+
 def _listing(name: str) -> Listing:
     try:
         adapter = find_adapter(name)

@@ -147,7 +147,7 @@ class CardFacts:
             base_sentence=base_sentence,
             corpus=corpus_content(config, corpus),
             emotions=emotions,
-            protocol=protocol_of(config),
+            protocol=protocol_of(config, backbone),
             training_set=SetSize.of(made.fold.select(utterances, *sides)),
             test_set=SetSize.of(made.fold.select(utterances, "test")),
             outcome=outcome,

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from gmp_atl_dist.config import Json
+from gmp_atl_dist.corpora.canonical import canonical_text
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.exchange.kmeans_files import read_centroids, write_centroids
 from gmp_atl_dist.exchange.layout import sha256_of
 from gmp_atl_dist.records import EVERYBODY
+from gmp_atl_dist.stages.codebook_origin import EXTRACTORS, Declaration
 from gmp_atl_dist.store.artifact import (
     Artifact,
     ArtifactKey,
@@ -52,8 +54,25 @@ def all_codebooks(store: Store) -> list[Artifact]:
     return [artifact for artifact in artifacts if artifact is not None]
 
 
-def import_codebook(store: Store, path: Path, layer: int, metric: str = "euclidean") -> Artifact:
+def import_codebook(
+    store: Store,
+    path: Path,
+    layer: int,
+    metric: str = "euclidean",
+    *,
+    fitted_on: str = "",
+    speakers: Sequence[str] = (),
+    extracted_by: str = EXTRACTORS[0],
+) -> Artifact:
     """Import a foreign k-means into the store. A scale names it by its fingerprint.
+
+    Args:
+        fitted_on: what its owner declares that it was fitted on; without it, no clean run accepts it.
+        speakers: those of the corpus of a run that are among them.
+        extracted_by: whose features it is of.
+
+    Returns:
+        The codebook; the fitted one where this store fitted these centroids itself.
 
     Raises:
         ArtifactError: the file has no centroids, or with the cosine metric a centroid is not of unit
@@ -62,7 +81,11 @@ def import_codebook(store: Store, path: Path, layer: int, metric: str = "euclide
     centroids_KD = read_centroids(path)
     if metric == "cosine":
         _check_unit(path, centroids_KD)
+    own = _fitted_here(store, Codebook(0, layer, EVERYBODY, 0, centroids_KD, metric))
+    if own is not None:
+        return own
     science: dict[str, Json] = {"imported": sha256_of(path), "layer": layer, "metric": metric}
+    science |= Declaration.science(fitted_on, tuple(speakers), extracted_by)
     key = ArtifactKey.of(KINDS[0], _VERSION, science, {})
     existing = find_artifact(store, key)
     if existing is not None:
@@ -71,6 +94,34 @@ def import_codebook(store: Store, path: Path, layer: int, metric: str = "euclide
     origin = f"imported from {path.name}"
     put_codebooks(out, [Codebook(0, layer, EVERYBODY, 0, centroids_KD, metric, origin)])
     return out.seal(version=_VERSION, science=science, inputs={})
+
+
+def read_speakers(path: Path) -> tuple[str, ...]:
+    """The names in a text file, one per line, as corpora spell them.
+
+    Raises:
+        ArtifactError: the file cannot be read, or names nobody.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise ArtifactError(
+            f"{path}: cannot be read as UTF-8 text ({e}); give a file with one speaker per line"
+        ) from e
+    names = tuple(sorted({name for line in lines if (name := canonical_text(line))}))
+    if not names:
+        raise ArtifactError(f"{path}: names no speaker; give one per line, or leave --speakers out")
+    return names
+
+
+def _fitted_here(store: Store, book: Codebook) -> Artifact | None:
+    """The fitted codebook with the same centroids, which tells itself what it was fitted on."""
+    for artifact in all_codebooks(store):
+        if "imported" not in artifact.manifest.science:
+            books = read_codebooks(artifact)
+            if len(books) == 1 and books[0].fingerprint == book.fingerprint:
+                return artifact
+    return None
 
 
 def export_codebook(

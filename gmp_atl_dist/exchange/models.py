@@ -1,7 +1,7 @@
 """Exports models from the store into folders that ``transformers`` loads without this package.
 
 The weights are the bytes of the artefact. ``config.json`` differs: it names classes of transformers, or
-for the classifier those of ``modeling_gmp_atl.py`` in the folder.
+for the classifier those of ``modeling_gmp_atl.py`` in the folder, and it has the model's lineage.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from gmp_atl_dist.models.head_registry import LOSSES, POOLINGS
 from gmp_atl_dist.models.stored import EXPORTED_TYPE, emotion_model_from_files
 from gmp_atl_dist.stages.base import Pending
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
+from gmp_atl_dist.stages.lineage import lineage_of, lineage_of_backbone
 from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.lineage import LINEAGE_KEY
 from gmp_atl_dist.store.runs import RunRecord
 
 What = Literal["classifier", "backbone"]
@@ -98,6 +100,10 @@ def export_model(
     if what == "classifier":
         _refuse_plugins(values, f"{kind} {made.fold.name}")
     check_folder(folder, EXPORTED_NAMES, overwrite=overwrite)
+    known = (
+        lineage_of_backbone(backbone) if kind == "backbone" else lineage_of(artifact, [made.fold])
+    )
+    values[LINEAGE_KEY] = known.model_dump(mode="json")
     written = {
         _CONFIG: _json(_classifier_config(values) if what == "classifier" else _hubert(values)),
         _PREPROCESSOR: _json(_preprocessor(values)),

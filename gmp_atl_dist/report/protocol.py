@@ -109,6 +109,8 @@ class Protocol(Content):
         fitted: Sequence[str] = FITTED,
         pretrained: bool = False,
         unlabelled: UnlabelledUse | None = None,
+        start: str = "",
+        codebooks: Sequence[str] = (),
     ) -> Protocol:
         """The protocol in plain words.
 
@@ -118,6 +120,8 @@ class Protocol(Content):
             fitted: those of :data:`FITTED` that this run fits.
             pretrained: whether this run pretrained the model from random weights.
             unlabelled: what speech of unlabelled sources was used for; None: there was none.
+            start: what is known of the start model, in a sentence.
+            codebooks: where codebooks come from that this run did not fit, a sentence each.
 
         Raises:
             ValueError: the epoch was selected on test speakers and the protocol is not ``peek``, or
@@ -135,7 +139,8 @@ class Protocol(Content):
             usage = f"{usage} {_UNLABELLED[unlabelled]}"
         within = name == "speaker_dependent" and selection == "valid"
         selected = _SELECTED_WITHIN if within else _SELECTED[selection]
-        return cls(name=name, statement=f"{usage} {selected}", warning=_WARNINGS[name])
+        statement = " ".join(filter(None, [usage, selected, start, *codebooks]))
+        return cls(name=name, statement=statement, warning=_WARNINGS[name])
 
 
 def _usage(name: ProtocolName, fitted: Sequence[str]) -> str:

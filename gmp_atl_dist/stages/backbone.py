@@ -15,8 +15,10 @@ from gmp_atl_dist.config import RANDOM_SOURCE, Json, ModelConfig, digest, hashed
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.sizes import SIZE_VERSIONS
 from gmp_atl_dist.stages.base import Context, Seal, Stage
+from gmp_atl_dist.stages.lineage import lineage_in_store
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.lineage import LINEAGE_KEY, LINEAGE_NAME, Lineage
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,22 @@ class Backbone(Stage):
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         from gmp_atl_dist.models.source import load_source, model_to_files
 
-        context.reporter.line(f"{self.label}: {self.config.source}")
+        source = self.config.source
+        context.reporter.line(f"{self.label}: {source}")
         model = load_source(self.config, _read_files)
+        # transformers keeps the keys of config.json that it does not know.
+        told = vars(model.config).pop(LINEAGE_KEY, None)
+        lineage = lineage_in_store(source) if told is None else Lineage.read(told, source)
         files = model_to_files(model)
+        if lineage is not None:
+            # Part of the identity, because the protocol of a report depends on it.
+            files[LINEAGE_NAME] = lineage.to_json()
+            context.reporter.line(f"{self.label}: {lineage.describe() or lineage.start}")
         for name, data in sorted(files.items()):
             out.put_file(name, data)
         hashes: dict[str, Json] = {n: hashlib.sha256(d).hexdigest() for n, d in files.items()}
         depth = str(model.num_layers)
-        return Seal(digest(hashes), notes={"source": self.config.source, "num_layers": depth})
+        return Seal(digest(hashes), notes={"source": source, "num_layers": depth})
 
 
 def check_layers(backbone: Artifact, layers: tuple[int, ...], key: str = "extract.layers") -> None:

@@ -21,6 +21,8 @@ from gmp_atl_dist.partition import piece_numbers
 from gmp_atl_dist.records import EVERYBODY
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
+from gmp_atl_dist.stages.codebook_origin import fit_notes
+from gmp_atl_dist.stages.codebook_use import check_codebook
 from gmp_atl_dist.stages.frame_index import sampled_frames
 from gmp_atl_dist.stages.gender import gender_inputs
 from gmp_atl_dist.stages.label_plan import LabelPlan
@@ -33,6 +35,7 @@ from gmp_atl_dist.store.artifact import (
 )
 from gmp_atl_dist.store.codebooks import Codebook, at_scale, put_codebooks, read_codebooks
 from gmp_atl_dist.store.features import feature_receipts
+from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.progress import forget_progress
 from gmp_atl_dist.store.training_set import TrainingSet
 
@@ -73,15 +76,15 @@ class Cluster(Stage):
         inputs = {name: handle.identity for name, handle in self.inputs().items()}
         for number, scale in enumerate(self.config.scales):
             fit = ScaleFit.of(number, scale, self.config, inputs, self._config_key(number))
-            imported = self._imported(context, number, scale)
-            artifact = imported or find_artifact(context.store, fit.key)
+            named = self._named(context.store, number, scale)
+            artifact = named or find_artifact(context.store, fit.key)
             if artifact is None:
                 missing.append(fit)
                 continue
             artifacts[number] = artifact
             context.reporter.line(
                 f"{self.label}: {self._config_key(number)} is codebook {artifact.key.fingerprint[:12]}, "
-                f"{'imported' if imported else 'fitted before'}"
+                f"{'as the configuration names it' if named else 'fitted before'}"
             )
         if missing:
             artifacts |= self._fitted(context, missing)
@@ -98,16 +101,27 @@ class Cluster(Stage):
             return f"pretrain.k[{self.iteration - 1}]"
         return f"cluster.scales[{number}]"
 
-    def _imported(self, context: Context, number: int, scale: Scale) -> Artifact | None:
-        """The imported codebook that a scale names; None if it names none.
+    def named_codebooks(self, store: Store) -> list[Artifact]:
+        """The codebooks that scales name, checked; nothing is fitted.
+
+        Raises:
+            GmpAtlError: as :func:`gmp_atl_dist.stages.codebook_use.check_codebook`, or there is no such
+                codebook, or it is of another layer or k.
+        """
+        named = (self._named(store, i, scale) for i, scale in enumerate(self.config.scales))
+        return [artifact for artifact in named if artifact is not None]
+
+    def _named(self, store: Store, number: int, scale: Scale) -> Artifact | None:
+        """The codebook that a scale names; None if it names none.
 
         Raises:
             ArtifactError: there is none of that fingerprint.
-            ConfigError: it is of another layer or k, or by gender.
+            ConfigError: it is of another layer or k, by gender, or of another model.
+            CorpusError: it may know speech outside the training set.
         """
         if scale.codebook is None:
             return None
-        artifact = artifact_of(context.store, KIND, scale.codebook)
+        artifact = artifact_of(store, KIND, scale.codebook)
         books = read_codebooks(artifact)
         shapes = [(book.layer, len(book.centroids_KD), book.group) for book in books]
         if shapes != [(scale.layer, scale.k, EVERYBODY)] or self.config.gender == "by_gender":
@@ -116,6 +130,8 @@ class Cluster(Stage):
                 f"k, group) {shapes}, the scale asks for layer {scale.layer}, k = {scale.k}, gender "
                 f"{self.config.gender!r}; name another codebook, or change the scale"
             )
+        where = f"cluster.scales[{number}].codebook"
+        check_codebook(artifact, where, self.training, self.features)
         return artifact
 
     def _fitted(self, context: Context, missing: Sequence[ScaleFit]) -> dict[int, Artifact]:
@@ -142,6 +158,7 @@ class Cluster(Stage):
                 [fit for fit in missing if fit.scale.layer == layer],
                 pieces(features, layer, _MOST_PIECES),
                 frames,
+                fit_notes(training, self.features),
             )
             for layer in layers
         }

@@ -19,6 +19,7 @@ from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import EVERYBODY, GENDERS
 from gmp_atl_dist.runtime import Pool, Task
 from gmp_atl_dist.stages.base import Context, Stage
+from gmp_atl_dist.stages.codebook_origin import CODEBOOK
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.codebooks import Codebook, FitRecord, put_codebooks
 from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from gmp_atl_dist.clustering.statistics import ClusterStatistics
     from gmp_atl_dist.inference.fitter import Answer, Order
 
-KIND = "codebook"
+KIND = CODEBOOK
 VERSION = 1
 
 
@@ -101,6 +102,8 @@ class LayerFit:
     scales: Sequence[ScaleFit]
     pieces: Sequence[Task]
     frames: Mapping[str, int]
+    notes: Mapping[str, str]
+    """What the codebooks note about what they were fitted on."""
 
     def run(self, pool: Pool[Order, Answer]) -> list[Artifact]:
         """The sealed artefact of each scale.
@@ -256,7 +259,9 @@ class LayerFit:
             )
         out = ArtifactWriter(self.context.store, scale.key)
         put_codebooks(out, books)
-        sealed = out.seal(version=VERSION, science=scale.science, inputs=scale.inputs)
+        sealed = out.seal(
+            version=VERSION, science=scale.science, inputs=scale.inputs, notes=self.notes
+        )
         self.context.store.delete(f"{scale.key.prefix}/lloyd")
         return sealed
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.folds import Grouped, names_utterances, plan_folds, read_fold_lists
+from gmp_atl_dist.corpora.splits.one_gender import one_gender
 from gmp_atl_dist.records import Fold, source_of
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.audio_paths import read_audio_paths
@@ -33,7 +34,10 @@ def folds_of_listing(
         CorpusError: the corpus or the lists do not give folds.
     """
     uri = Store.open(config.runtime.corpus).uri if config.folds.lists else ""
-    return plan_folds(utterances, config.folds, read_fold_lists(config.folds, uri), paths)
+    folds = plan_folds(utterances, config.folds, read_fold_lists(config.folds, uri), paths)
+    if config.warmup.gender_weight == 0 or not config.warms_up:
+        return folds
+    return tuple(replace(f, notes=(*f.notes, *one_gender(f, utterances))) for f in folds)
 
 
 def folds_of_corpus(config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:

@@ -39,9 +39,11 @@ from gmp_atl_dist.report.groups import GroupsContent
 from gmp_atl_dist.report.protocol import FITTED, Protocol, SelectionRule, UnlabelledUse
 from gmp_atl_dist.report.tables import PredictionRow, predictions_csv
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
+from gmp_atl_dist.stages.codebook_origin import CODEBOOK, origin_sentence
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
 from gmp_atl_dist.stages.finetune import selection_side
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
+from gmp_atl_dist.stages.lineage import start_sentence
 from gmp_atl_dist.stages.pretrain import LARGEST_CLUSTER_NOTE
 from gmp_atl_dist.stages.report_audio import audio_content
 from gmp_atl_dist.stages.report_codebooks import codebook_contents, timelines
@@ -52,7 +54,7 @@ from gmp_atl_dist.stages.report_errors import (
     predictions_of,
 )
 from gmp_atl_dist.stages.report_genders import genders_content
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, artifact_of
 from gmp_atl_dist.store.codebooks import read_codebooks
 from gmp_atl_dist.store.readers import read_curves, read_emotions, read_utterances
 from gmp_atl_dist.wording import counted
@@ -110,7 +112,7 @@ class Report(Stage):
             # The corpus has no name here: a name is no science, and the same run gives the same bytes.
             title=f"{_method(config)} on a corpus of {len(classes)} classes and "
             f"{counted(corpus.num_speakers, 'speaker')}",
-            protocol=protocol_of(config),
+            protocol=protocol_of(config, self.backbone),
             classes=classes,
             folds=tuple(folds),
             pooled=PooledContent.of(
@@ -298,16 +300,23 @@ def _csv_rows(found: FoldPredictions) -> Iterator[PredictionRow]:
         )
 
 
-def protocol_of(config: RunConfig) -> Protocol:
-    """The protocol of a configuration."""
+def protocol_of(config: RunConfig, backbone: Artifact) -> Protocol:
+    """The protocol of a configuration, with what is known of the start model and of named codebooks."""
     side = selection_side(config.finetune, config.folds)
     pretrained = config.pretrain.iterations > 0
+    named = [s.codebook for s in config.cluster.scales if s.codebook is not None]
     return Protocol.of(
         config.folds.protocol,
         _rule(side),
         fitted=fitted_stages(config),
         pretrained=pretrained,
         unlabelled=_unlabelled_use(config),
+        start=start_sentence(backbone, transductive=config.folds.trains_on_test_audio),
+        codebooks=[
+            origin_sentence(artifact_of(backbone.store, CODEBOOK, name))
+            for name in named
+            if config.makes_labels
+        ],
     )
 
 

@@ -473,7 +473,9 @@ def test_an_imported_codebook_is_used_as_it_is(bench: Bench, tmp_path: Path) -> 
     features = bench.features()
     centroids = np.random.default_rng(0).normal(size=(5, DIM)).astype(np.float32)
     np.save(tmp_path / "theirs.npy", centroids)
-    imported = import_codebook(bench.context.store, tmp_path / "theirs.npy", 3)
+    imported = import_codebook(
+        bench.context.store, tmp_path / "theirs.npy", 3, fitted_on="random numbers"
+    )
     name = imported.key.fingerprint[:12]
     scales = ({"layer": 2, "k": 4}, {"layer": 3, "k": 5, "codebook": name})
     books = read_codebooks(bench.cluster(features, scales))

@@ -221,7 +221,12 @@ def test_leaky_arms_are_other_artefacts_and_say_so(clean: Ran, leaky: Ran) -> No
     assert same == {"ingest", "backbone", "warmup"}
 
     expected = Protocol.of(name, "test" if name == "peek" else "last")
-    assert leaky.json["protocol"] == expected.model_dump()
+    found = leaky.json["protocol"]
+    assert {**found, "statement": ""} == {**expected.model_dump(), "statement": ""}
+    assert found["statement"] == (
+        f"{expected.statement} The start model has random weights (size tiny, seed 0): it was trained on "
+        f"nothing."
+    )
     assert expected.warning is not None
     page = leaky.report.read_file("report.html").decode()
     assert expected.warning in page
