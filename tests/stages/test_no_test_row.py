@@ -32,13 +32,15 @@ from gmp_atl_dist.stages.lineage import read_recordings
 from gmp_atl_dist.stages.warmup import Warmup
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.lineage import LINEAGE_NAME, Lineage, TrainedOn, rows_of
-from gmp_atl_dist.store.readers import read_emotions, read_utterances
+from gmp_atl_dist.store.readers import read_utterances
 from gmp_atl_dist.store.training_set import TrainingSet
 
 pytest_plugins = ["support.one_process"]
 
 SIDES: tuple[Split, ...] = ("train", "valid", "test")
-FEW = settings(max_examples=30, suppress_health_check=list(HealthCheck))
+FEW = settings(
+    max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
 
 
 @dataclass(frozen=True)
@@ -136,13 +138,11 @@ def test_readers_give_training_rows_alone(corpus: Corpus, data: st.DataObject) -
     )
     emotions = {u.emotion for u in fold.select(corpus.utterances, "train")}
     for stage in stages:
-        if emotions == set(read_emotions(corpus.corpus)):
-            rows_read = stage.recipe().utterances
-            numbers = range(len(rows_read))
-            assert {rows_read[i].utterance_id for i in numbers} == train, stage.kind
-        else:
-            with pytest.raises(CorpusError):
-                stage.recipe()
+        if len(emotions) > 1:  # else there is nothing to learn, and the recipe refuses
+            recipe = stage.recipe()
+            ids = {recipe.utterances.rows([i])[0].utterance_id for i in range(len(train))}
+            assert ids == train, stage.kind
+            assert len(recipe.utterances) == len(train)
 
 
 @given(data=st.data())
