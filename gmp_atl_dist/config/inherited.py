@@ -83,8 +83,9 @@ def _joined(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             values.pop(name, None)
     for name, value in over.items():
         below = values.get(name)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        values[name] = _joined(below, value) if both else value
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            value = _joined(below, value)
+        values[name] = value
     return values
 
 

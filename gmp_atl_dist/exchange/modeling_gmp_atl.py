@@ -207,15 +207,16 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
             return encoder(x_BTD, attention_mask=valid_BT)[0]
         # Versions of transformers differ in how an encoder alone is asked for all of its layers.
         frames: list[Tensor] = []
-        hooks = [
-            encoder.layers[0].register_forward_pre_hook(lambda _, args: frames.append(args[0])),
-            *(
-                layer.register_forward_hook(
-                    lambda _, args, out: frames.append(out[0] if isinstance(out, tuple) else out)
-                )
-                for layer in encoder.layers
-            ),
-        ]
+
+        def note_input(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            frames.append(args[0])
+
+        def note_output(_: nn.Module, __: object, out: Tensor | tuple[Tensor, ...]) -> None:
+            frames.append(out[0] if isinstance(out, tuple) else out)
+
+        layers = list(encoder.layers)
+        hooks = [layers[0].register_forward_pre_hook(note_input)]
+        hooks += [layer.register_forward_hook(note_output) for layer in layers]
         try:
             last_BTD = encoder(x_BTD, attention_mask=valid_BT)[0]
         finally:
