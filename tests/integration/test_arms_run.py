@@ -1,16 +1,21 @@
-"""Every shipped arm from recordings to the report, on a tiny model and synthetic voices, on one real Ray."""
+"""Every shipped arm from recordings to the report, on a tiny model and synthetic voices.
+
+In one process, and at night on one real Ray, where starting the gangs takes most of an hour.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.local_ray import local_ray
+from support.one_process import no_ray
 
 from gmp_atl_dist import execution
 from gmp_atl_dist.config import RunConfig
@@ -24,6 +29,7 @@ from gmp_atl_dist.stages.base import Stage
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
 
+pytest_plugins = ["support.one_process"]
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.slow, pytest.mark.integration]
 
 ARMS = sorted(name for name in shipped_configs() if name.startswith("nemo/"))
@@ -35,6 +41,7 @@ class Bench:
     """The corpus and the root that all arms share, and the stages that ran in them, in order."""
 
     folder: Path
+    around_a_run: Callable[[], AbstractContextManager[None]]
     ran: dict[str, list[str]] = field(default_factory=dict)
 
     def config(self, arm: str) -> RunConfig:
@@ -62,7 +69,8 @@ class Bench:
 
     def run(self, arm: str) -> Artifact:
         config, ran = self.config(arm), self.ran.setdefault(arm, [])
-        with execution.open_context(config, Reporter(terminal=False)) as context:
+        reporter = Reporter(terminal=False)
+        with self.around_a_run(), execution.open_context(config, reporter) as context:
             return execution.run_pipeline(config, context, (Counted(ran),))
 
 
@@ -78,12 +86,19 @@ class Counted:
     def stage_done(self, stage: Stage, artifact: Artifact) -> None: ...
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+@pytest.fixture(
+    scope="module", params=["one process", pytest.param("one Ray", marks=pytest.mark.nightly)]
+)
+def bench(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("arms")
     write_synthetic_corpus(folder / "corpus", seed=0, utterances_per_speaker_and_emotion=1)
+    if request.param == "one process":
+        yield Bench(folder, no_ray)
+        return
     with local_ray(num_cpus=2, object_store_memory=200 << 20):
-        yield Bench(folder)
+        yield Bench(folder, nullcontext)
 
 
 @pytest.mark.parametrize("arm", ARMS)
