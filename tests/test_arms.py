@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import RunConfig
-from gmp_atl_dist.config.file import load_config
+from gmp_atl_dist.config.file import load_config, load_with_notes
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.execution import stage_names
 from gmp_atl_dist.shipped import shipped_configs
@@ -96,6 +98,23 @@ def test_contradictions_are_refused_by_name(given: dict, said: str) -> None:
 def test_an_arm_without_gender_accepts_a_corpus_that_tells_none() -> None:
     assert not RunConfig.model_validate({"finetune": {"start": "backbone"}}).needs_gender
     assert RunConfig().needs_gender
+
+
+def test_a_key_that_changes_nothing_is_named_and_the_rest_is_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = ("retrain.lr=1e-3", "finetune.am_margin=0.3", "finetune.loss=focal", "finetune.lr=1e-3")
+    options = [part for key in given for part in ("--set", key)]
+    assert main(["config", "check", "--config", "iemocap/finetune", *options]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["finetune"]["start"] == "backbone"
+    assert [line.split()[2] for line in err.splitlines()] == ["retrain.lr", "finetune.am_margin"]
+    assert "finetune.loss = 'focal' has no margin" in err
+
+
+@pytest.mark.parametrize("name", ["iemocap", *ARMS[:16]])
+def test_a_shipped_arm_gives_no_key_in_vain(name: str) -> None:
+    assert load_with_notes(name)[1] == []
 
 
 def write(folder: Path, **files: str) -> Path:

@@ -27,7 +27,13 @@ from gmp_atl_dist.submit import order_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 GITHUB = REPOSITORY / ".github"
-NAMES = sorted(path.stem for path in REPOSITORY.glob("configs/*.toml"))
+NAMES = sorted(
+    path.relative_to(REPOSITORY / "configs").with_suffix("").as_posix()
+    for path in REPOSITORY.glob("configs/**/*.toml")
+    if path.parent.name != "sweeps"
+)
+WHOLE_FILES = [name for name in NAMES if "/" not in name]
+"""Those that extend no other one; the others are arms, which tests/test_arms.py loads."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -143,7 +149,7 @@ def test_shipped_configurations_are_those_of_the_repository() -> None:
         assert path.samefile(REPOSITORY / f"configs/{name}.toml")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*WHOLE_FILES, "iemocap/tapt"])
 def test_a_shipped_name_loads_from_anywhere(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +183,8 @@ def test_an_unknown_name_lists_the_known_ones(
 
     assert caught.value.message == (
         f"{config}: cannot be read (No such file or directory); give an existing TOML file, or the "
-        f"name of a shipped configuration: {', '.join(NAMES)}"
+        f"name of a shipped configuration: {', '.join(WHOLE_FILES)}, or of an arm that gmp-atl config list "
+        f"names"
     )
 
 

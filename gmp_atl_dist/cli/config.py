@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gmp_atl_dist.cli.options import ConfigOption, SetOption, load_experiment, local_option
+from gmp_atl_dist.cli.options import (
+    ConfigOption,
+    SetOption,
+    load_experiment_with_notes,
+    local_option,
+)
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.shipped import shipped_configs, summary_of
@@ -32,7 +38,10 @@ def list_() -> int:
 @app.command("check")
 def check(config: ConfigOption, set_: SetOption = None) -> int:
     """Check a configuration and print all of it, defaults included, as JSON."""
-    print(load_experiment(config, set_, None).model_dump_json(indent=2))
+    experiment, notes = load_experiment_with_notes(config, set_, None)
+    print(experiment.model_dump_json(indent=2))
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
     return 0
 
 

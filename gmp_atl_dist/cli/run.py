@@ -19,6 +19,7 @@ from gmp_atl_dist.cli.options import (
     RootOption,
     SetOption,
     load_experiment,
+    load_experiment_with_notes,
 )
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter, log_line
@@ -118,8 +119,11 @@ def run(config: ConfigOption, set_: SetOption = None, root: RootOption = None) -
     from gmp_atl_dist.runs.progress import RunProgress
     from gmp_atl_dist.runs.recorder import RunRecorder
 
-    experiment = named(load_experiment(config, set_, root), config)
+    loaded, notes = load_experiment_with_notes(config, set_, root)
+    experiment = named(loaded, config)
     with run_context(experiment) as context:
+        for note in notes:
+            context.reporter.warning(note)
         progress, models = RunProgress(experiment, context), Models()
         with (
             RunRecorder(experiment, context, config) as recorder,

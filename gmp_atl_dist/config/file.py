@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.config.inherited import read_document
 from gmp_atl_dist.config.problems import mistyped, problems_of
+from gmp_atl_dist.config.unused import unused_keys
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.shipped import shipped_path
 
@@ -26,15 +27,26 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
         ConfigError: a file cannot be read or parsed, or a key is unknown or wrong; all wrong
             keys are named at once.
     """
+    return load_with_notes(path, overrides)[0]
+
+
+def load_with_notes(
+    path: str | os.PathLike[str], overrides: Iterable[str] = ()
+) -> tuple[RunConfig, list[str]]:
+    """As :func:`load_config`, with a line for each key that changes nothing.
+
+    Of the keys of a file that is extended none is named: it serves arms that use them.
+    """
     name = os.fspath(path)
-    file = shipped_path(path) or Path(path)
-    document = read_document(file, name)
+    document = read_document(shipped_path(path) or Path(path), name)
     raw = document.values
     given: dict[str, str] = {}
     for override in overrides:
         given[_apply_override(raw, override)] = f"--set {override}"
     # The command line comes first: an error of a key that it set names the option.
-    return parse_config(raw, name, given | _not_set(document.origins, given))
+    config = parse_config(raw, name, given | _not_set(document.origins, given))
+    notes = unused_keys(config, (*document.own, *given))
+    return config, [f"{name}: {note}" for note in notes]
 
 
 def _not_set(origins: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:

@@ -1,9 +1,8 @@
 """A configuration that extends another one: ``extends = "../iemocap.toml"`` on its first line.
 
 The path is relative to the file that says so, or the name of a shipped configuration. Sections are joined
-key by key; what the file itself says wins, and a list replaces a list. The result is an ordinary
-document: what is
-stored and hashed knows nothing of where a key was written.
+key by key; what the file itself says wins, and a list replaces a list. The result is an ordinary document:
+what is stored and hashed knows nothing of where a key was written.
 """
 
 from __future__ import annotations
@@ -84,8 +83,9 @@ def _joined(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             values.pop(name, None)
     for name, value in over.items():
         below = values.get(name)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        values[name] = _joined(below, value) if both else value
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            value = _joined(below, value)
+        values[name] = value
     return values
 
 
@@ -107,7 +107,8 @@ def _parsed(file: Path, name: str) -> dict[str, Any]:
     except OSError as e:
         raise ConfigError(
             f"{name}: cannot be read ({e.strerror}); give an existing TOML file, or the name of a "
-            f"shipped configuration: {', '.join(shipped_configs())}"
+            f"shipped configuration: {', '.join(n for n in shipped_configs() if '/' not in n)}, or of an arm "
+            f"that gmp-atl config list names"
         ) from e
     except UnicodeDecodeError as e:
         raise ConfigError(

@@ -188,14 +188,7 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
         steps_T = torch.arange(features_BTC.shape[1], device=features_BTC.device)
         valid_BT = steps_T < torch.tensor(num_frames, device=features_BTC.device)[:, None]
         x_BTD = self.hubert.feature_projection(features_BTC)
-        average = self.config.pool_layers == "average"
-        encoded = self.hubert.encoder(
-            x_BTD, attention_mask=valid_BT, output_hidden_states=average, return_dict=True
-        )
-        x_BTD = encoded.last_hidden_state
-        if average:
-            # transformers 4 and 5 differ in the last one, which here is after the final norm.
-            x_BTD = self.layer_mean([*encoded.hidden_states[:-1], x_BTD])
+        x_BTD = self._encode(x_BTD, valid_BT)
         x_BE = self.pooling(x_BTD, valid_BT)
         if self.config.embedding_dim:
             x_BE = torch.tanh(self.embedding(x_BE))
@@ -206,6 +199,31 @@ class GmpAtlForAudioClassification(HubertPreTrainedModel):
         return SequenceClassifierOutput(
             loss=cast("torch.FloatTensor | None", loss), logits=cast("torch.FloatTensor", logits_BK)
         )
+
+    def _encode(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        """The frames that are pooled (B, T, D)."""
+        encoder = self.hubert.encoder
+        if self.config.pool_layers != "average":
+            return encoder(x_BTD, attention_mask=valid_BT)[0]
+        # Versions of transformers differ in how an encoder alone is asked for all of its layers.
+        frames: list[Tensor] = []
+
+        def note_input(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            frames.append(args[0])
+
+        def note_output(_: nn.Module, __: object, out: Tensor | tuple[Tensor, ...]) -> None:
+            frames.append(out[0] if isinstance(out, tuple) else out)
+
+        layers = list(encoder.layers)
+        hooks = [layers[0].register_forward_pre_hook(note_input)]
+        hooks += [layer.register_forward_hook(note_output) for layer in layers]
+        try:
+            last_BTD = encoder(x_BTD, attention_mask=valid_BT)[0]
+        finally:
+            for hook in hooks:
+                hook.remove()
+        # The last one after the final norm, which some models have behind their last layer.
+        return self.layer_mean([*frames[:-1], last_BTD])
 
     def _scores(self, x_BE: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """The logits for prediction, and those for the loss, which have the margin."""

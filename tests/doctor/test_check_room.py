@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gmp_atl_dist.config import RuntimeConfig
+from gmp_atl_dist.config import RunConfig, RuntimeConfig
 from gmp_atl_dist.doctor.cluster import Versions, check_room, compare_versions
 from gmp_atl_dist.doctor.demands import Demand, room_for
 from gmp_atl_dist.doctor.findings import Finding
@@ -164,3 +164,12 @@ def test_a_custom_resource_that_an_autoscaler_may_add_is_waited_for() -> None:
 def test_a_custom_resource_is_shared_by_its_amount() -> None:
     half = Demand("x", 1, 1, cpus=1, gpus=0, resources={"gang": 0.5})
     assert room_for(half, [offering("gang"), offering()]) == 2
+
+
+def test_workers_of_an_arm_that_makes_no_labels_are_not_asked_for() -> None:
+    plain = RunConfig.model_validate({"finetune": {"start": "backbone"}})
+    assert plain.unused_workers == ("cluster", "label")
+    settings = RuntimeConfig.model_validate({"label": {"workers": 1, "cpus": 64}})
+    one = facts((4, 0))
+    assert "runtime.label" in str([f.item for f in check_room(settings, one)])
+    assert "runtime.label" not in str([f.item for f in check_room(settings, one, ("label",))])
