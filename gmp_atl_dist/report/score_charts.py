@@ -21,9 +21,11 @@ _OTHER = len(GENDERS)
 
 def reliability_panel(calibration: Calibration) -> Panel:
     """Accuracy over mean probability in each bin. On the dotted line, probabilities could be believed."""
+    share = linear_axis(0, 1, _percent)
     chart = Chart(
-        linear_axis(0, 1, _percent),
-        linear_axis(0, 1, _percent),
+        # Both zeros would lie on each other in the corner.
+        share._replace(ticks=share.ticks[1:], labels=share.labels[1:]),
+        share,
         "mean probability of the predicted class",
         "accuracy",
         "reliability of the probabilities",
