@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 _FOLDER = Path(__file__).with_name("shipped_configs")
+_SWEEPS = "sweeps"
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -26,6 +27,18 @@ def shipped_path(config: str | os.PathLike[str]) -> Path | None:
     if os.path.exists(config) and not os.path.isdir(config):
         return None
     return shipped_configs().get(os.fspath(config))
+
+
+def shipped_sweeps() -> dict[str, Path]:
+    """The file of every shipped sweep by its name: ``sweeps/emodb``."""
+    return {f"{_SWEEPS}/{path.stem}": path for path in sorted((_FOLDER / _SWEEPS).glob("*.toml"))}
+
+
+def shipped_sweep_path(sweep: str | os.PathLike[str]) -> Path | None:
+    """The file of the shipped sweep that ``sweep`` names; as :func:`shipped_path`."""
+    if os.path.exists(sweep) and not os.path.isdir(sweep):
+        return None
+    return shipped_sweeps().get(os.fspath(sweep))
 
 
 def summary_of(path: Path) -> str:

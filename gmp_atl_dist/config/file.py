@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -26,27 +26,47 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
         ConfigError: the file cannot be read or parsed, or a key is unknown or wrong; all wrong
             keys are named at once.
     """
-    name = os.fspath(path)
-    file = shipped_path(path) or Path(path)
+    raw = read_document(path)
+    given: dict[str, str] = {}
+    for override in overrides:
+        given[apply_override(raw, override)] = f"--set {override}"
+    return parse_config(raw, os.fspath(path), given)
+
+
+def read_document(path: str | os.PathLike[str]) -> dict[str, object]:
+    """The parsed text of a TOML file, or of a shipped configuration. Its keys are not checked.
+
+    Raises:
+        ConfigError: it cannot be read or parsed.
+    """
+    return read_toml(shipped_path(path) or Path(path), os.fspath(path), shipped_configs())
+
+
+def read_toml(
+    file: Path, name: str, shipped: Iterable[str], kind: str = "configuration"
+) -> dict[str, object]:
+    """The parsed text of ``file``, which messages call ``name``.
+
+    ``shipped`` are the names of what is shipped of this ``kind``, to choose from.
+
+    Raises:
+        ConfigError: it cannot be read or parsed.
+    """
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as e:
         raise ConfigError(
             f"{name}: cannot be read ({e.strerror}); give an existing TOML file, or the name of a "
-            f"shipped configuration: {', '.join(shipped_configs())}"
+            f"shipped {kind}: {', '.join(shipped)}"
         ) from e
     except UnicodeDecodeError as e:
         raise ConfigError(
             f"{name}: is not TOML: byte {e.start} is not UTF-8; save the file as UTF-8 text"
         ) from e
     try:
-        raw: dict[str, object] = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
         raise ConfigError(f"{name}: is not TOML: {e}{_line_of(str(e), text)}") from e
-    given: dict[str, str] = {}
-    for override in overrides:
-        given[_apply_override(raw, override)] = f"--set {override}"
-    return parse_config(raw, name, given)
 
 
 def parse_config(
@@ -90,20 +110,33 @@ def _line_of(message: str, text: str) -> str:
     return f"\n  {line}" + (f'\ntext needs quotation marks: "{value}"' if plain else "")
 
 
-def _apply_override(raw: dict[str, object], override: str) -> str:
-    """Set one key, and return its name."""
+def apply_override(raw: dict[str, object], override: str) -> str:
+    """Set one key of a document by ``a.b=c``, and return its name.
+
+    Raises:
+        ConfigError: it has another form, or a step is a value.
+    """
     key, equals, text = override.partition("=")
     steps = key.strip().split(".")
     if not equals or not all(steps):
         raise ConfigError(f"--set {override}: is not of the form a.b=c, e.g. --set warmup.lr=1e-4")
+    set_key(raw, steps, _parse_value(text.strip()), f"--set {override}")
+    return ".".join(steps)
+
+
+def set_key(raw: dict[str, object], steps: Sequence[str], value: object, what: str) -> None:
+    """Set the key ``steps[0].steps[1]...`` of a document. ``what`` names the setting in messages.
+
+    Raises:
+        ConfigError: a step is a value, not a section.
+    """
     table = raw
     for step in steps[:-1]:
         below = table.setdefault(step, {})
         if not isinstance(below, dict):
-            raise ConfigError(f"--set {override}: {step!r} is a value, not a section")
+            raise ConfigError(f"{what}: {step!r} is a value, not a section")
         table = below
-    table[steps[-1]] = _parse_value(text.strip())
-    return ".".join(steps)
+    table[steps[-1]] = value
 
 
 def _parse_value(text: str) -> object:

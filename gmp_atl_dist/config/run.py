@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -34,9 +35,19 @@ from gmp_atl_dist.config.sections import Section, hashed
 from gmp_atl_dist.config.sources import AUDIO_FILES, SourceConfig, problems_of_sources
 
 
+SEEDED = ("model", "pretrain", "warmup", "cluster", "retrain", "finetune")
+"""Sections of fitted stages, whose seeds follow ``seed``."""
+
+
 class RunConfig(Section):
     """A whole experiment."""
 
+    seed: int | None = Field(
+        default=None,
+        description="random seed of all that is fitted: model (of random:SIZE), pretrain, warmup, cluster, "
+        "retrain and finetune, where a section gives no seed of its own. folds.seed and evaluate.seed do "
+        "not follow it, so the test set and the resampling stay the same. Unset: the seed of each section",
+    )
     corpus: CorpusConfig = CorpusConfig()
     corpora: Annotated[tuple[SourceConfig, ...], Added("0.4.0", left_out_at=())] = Field(
         default=(),
@@ -65,6 +76,29 @@ class RunConfig(Section):
         if not self.corpora:
             values.pop("corpora", None)
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seed_reaches_sections(cls, raw: object) -> object:
+        """Each stage hashes its own section, so the seed is put there, and is not hashed itself."""
+        seed = raw.get("seed") if isinstance(raw, Mapping) else None
+        if not isinstance(raw, Mapping) or type(seed) is not int:
+            return raw
+        given = dict(raw)
+        for name in SEEDED:
+            section = given.get(name, {})
+            if isinstance(section, Section):
+                if "seed" not in section.model_fields_set:
+                    given[name] = section.model_copy(update={"seed": seed})
+            elif isinstance(section, Mapping) and "seed" not in section:
+                given[name] = {**section, "seed": seed}
+        # The seed of a checkpoint from elsewhere is not used, and would only change its fingerprint.
+        model = given["model"]
+        source = model.get("source") if isinstance(model, Mapping) else getattr(model, "source", "")
+        if not str(source or "").startswith(RANDOM_SOURCE):
+            given.pop("model")
+            given |= {"model": raw["model"]} if "model" in raw else {}
+        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -171,8 +205,10 @@ class RunConfig(Section):
 
     @property
     def not_science(self) -> set[str]:
-        """Sections that are not hashed. Without pretraining, nothing that is configured for it is."""
-        return {"runtime"} if self.pretrain.iterations else {"runtime", "pretrain"}
+        """What is not hashed. Without pretraining, nothing that is configured for it is; ``seed`` is part of
+        the sections that follow it."""
+        outside = {"runtime", "seed"}
+        return outside if self.pretrain.iterations else outside | {"pretrain"}
 
     def science(self) -> dict[str, Json]:
         """Everything that is hashed."""
