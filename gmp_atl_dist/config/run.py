@@ -34,7 +34,6 @@ from gmp_atl_dist.config.science import (
 from gmp_atl_dist.config.sections import Section, hashed
 from gmp_atl_dist.config.sources import AUDIO_FILES, SourceConfig, problems_of_sources
 
-
 SEEDED = ("model", "pretrain", "warmup", "cluster", "retrain", "finetune")
 """Sections of fitted stages, whose seeds follow ``seed``."""
 

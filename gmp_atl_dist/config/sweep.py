@@ -194,8 +194,8 @@ def _problems_of_names(sweep: SweepConfig) -> Iterator[str]:
                     yield f"{where}: {key}: {why}; remove it"
             if key.partition(".")[0] == "runtime" and where != "set":
                 yield (
-                    f"{where}: {key} changes no result, so it cannot tell arms apart; give it in `set`, or by "
-                    f"--set, for all of them"
+                    f"{where}: {key} changes no result, so it cannot tell arms apart; give it in `set`, or "
+                    f"by --set, for all of them"
                 )
 
 
