@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from gmp_atl_dist import pipeline, stopping
 from gmp_atl_dist.config import RunConfig
@@ -22,6 +22,7 @@ from gmp_atl_dist.models.head_registry import check_head
 from gmp_atl_dist.outside_inputs import OutsideInputs
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runtime import RayConnection
+from gmp_atl_dist.scheduling.walks import MethodRun, RunObserver, prepare, run_side_by_side
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage, run_and_seal, sealed
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.stages.gender import PredictGender
@@ -134,23 +135,12 @@ def open_context(config: RunConfig, reporter: Reporter | None = None) -> Iterato
         yield Context(Store.open(settings.root), source, settings, lines, connection)
 
 
-class RunObserver(Protocol):
-    """Is told what a run does, in the driver's main thread. Each stage is found, or started and done.
-
-    An error or a stop leaves the stage that was started without an end.
-    """
-
-    def stage_found(self, stage: Stage, artifact: Artifact) -> None: ...
-
-    def stage_started(self, stage: Stage) -> None: ...
-
-    def stage_done(self, stage: Stage, artifact: Artifact) -> None: ...
-
-
 def run_pipeline(
     config: RunConfig, context: Context, observers: Sequence[RunObserver] = ()
 ) -> Artifact:
     """Run every stage that has not run yet, and return the artefact of the report.
+
+    Several folds run side by side as far as the cluster has room; see ``scheduling/lanes.py``.
 
     Raises:
         ConfigError: a pooling or loss of ``finetune`` is not known; nothing was started.
@@ -159,8 +149,16 @@ def run_pipeline(
     check_head(config.finetune)
     context.store.check_writable()
     claim_layout(context.store)
+    run = MethodRun(config, context, tuple(observers))
+    prepare(run)
+    if len(run.folds) > 1:
+        return run_side_by_side(run)
     runner = _Runner(context, tuple(observers))
-    return sealed(pipeline.method(config, context.source, runner, runner.folds))
+
+    def ensure(stage: Stage) -> Handle:
+        return run.shared.get(stage.label) or runner(stage)
+
+    return sealed(pipeline.method(config, context.source, ensure, lambda *_: run.folds))
 
 
 def run_stage(
