@@ -1,7 +1,7 @@
 """A sweep: one experiment in several arms, over folds and seeds, from one TOML file.
 
 The file is checked as a whole before anything runs; every mistake is named. Whether the arms have the same
-test sets is checked where the corpus can be read (``sweeps/test_sets.py``).
+test sets is checked where the corpus can be read (``sweeps/tested.py``).
 """
 
 from __future__ import annotations

@@ -33,7 +33,10 @@ _GRACE_S = 10.0
 
 
 class NotRunError(GmpAtlError):
-    """A stage was not run, because one that it needs failed in another lane."""
+    """A stage was not run, because one that it needs failed in another lane, or all of it ends."""
+
+    was_ended = False
+    """Whether the command was stopped, and nothing that this stage needs failed."""
 
 
 @dataclass
@@ -175,7 +178,11 @@ class Lanes:
         """End a lane that must not start anything more. Call it with the condition."""
         if self._ending:
             lane.state = "thinking"
-            raise NotRunError("not run: the command was stopped, or another part of the run failed")
+            ended = NotRunError(
+                "not run: the command was stopped, or another part of the run failed"
+            )
+            ended.was_ended = True
+            raise ended
 
     # Of the main thread.
 
