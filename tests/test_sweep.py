@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.one_process import no_ray
+from support.sweeps import write_sweep_files
 
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.store.filesystem import Store
@@ -15,37 +16,7 @@ from gmp_atl_dist.sweeps.record import SweepRecord, read_sweep
 
 pytest_plugins = ["support.one_process"]
 
-BASE = """
-[corpus]
-part_audio_s = 5
-[folds]
-held_out = [["Ses01"], ["Ses02", "Ses03", "Ses04"]]
-[model]
-source = "random:tiny"
-[warmup]
-batch_s = 3.0
-lr = 1e-3
-epochs = 1
-[extract]
-layers = [2, 3]
-[cluster]
-scales = [{ layer = 2, k = 5 }]
-iterations = 3
-stability_frames = 0
-[retrain]
-batch_s = 3.0
-steps = 1
-projection_dim = 16
-[finetune]
-batch_s = 3.0
-epochs = 1
-embedding_dim = 16
-[evaluate]
-bootstrap_samples = 20
-"""
-SWEEP = """
-base = "base.toml"
-seeds = [0, 1]
+ARMS = """
 [[arms]]
 name = "plain"
 [[arms]]
@@ -57,19 +28,11 @@ set = { "cluster.scales" = [{ layer = 2, k = 600 }] }
 """
 
 
-def write(folder: Path, corpus: Path, sweep: str = SWEEP) -> Path:
-    places = f'[runtime]\ncorpus = "{corpus}"\nroot = "{folder / "root"}"\n'
-    (folder / "base.toml").write_text(BASE + places)
-    path = folder / "s.toml"
-    path.write_text(sweep)
-    return path
-
-
 class Ran:
     """A sweep with a planted failure, and what it left."""
 
     def __init__(self, folder: Path, corpus: Path) -> None:
-        self.path, self.root = write(folder, corpus), folder / "root"
+        self.path, self.root = write_sweep_files(folder, corpus, ARMS), folder / "root"
         self.folder = folder
 
     def command(self, *words: str) -> int:
@@ -126,7 +89,7 @@ def test_failed_cells_are_named_and_do_not_stop_the_others(ran: Ran) -> None:
 
 def test_each_arm_and_seed_is_a_run(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "--root", str(ran.root), "--json"]) == 0
-    runs = {run["name"]: run["state"] for run in json.loads(capsys.readouterr().out)}
+    runs = {run["name"]: run["run_state"] for run in json.loads(capsys.readouterr().out)}
     good = {f"s-{arm}-seed{seed}": "done" for arm in ("plain", "ce") for seed in (0, 1)}
     assert runs == {**good, "s-many-seed0": "failed", "s-many-seed1": "failed"}
 
@@ -151,16 +114,16 @@ def test_a_dry_run_counts_unique_stages_and_runs_nothing(
     fresh = Ran(tmp_path, tiny_corpus)
     assert fresh.command("--dry-run") == 0
     out = capsys.readouterr().out
-    # 1 + 2 + 8 + 18 + 12 + 12 + 6; many fails only when it runs.
+    # ingest, 2 backbones, 4 x (warmup, extract), 8 x (cluster, label, retrain), 12 cells, 6 reports.
     assert "3 arms x 2 folds x 2 seeds = 12 cells" in out
-    assert "59 unique stages; the arms, folds and seeds alone would run 102" in out
-    assert "0 are there already, 59 to run" in out
+    assert "65 unique stages; the arms, folds and seeds alone would run 102" in out
+    assert "0 are there already, 65 to run" in out
     assert "no estimate" in out
     assert not fresh.root.exists()
 
     assert ran.command("--dry-run", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
-    assert (plan["unique"], plan["cells"]) == (59, 12)
+    assert (plan["unique"], plan["cells"]) == (65, 12)
     left = Counter(stage["label"].partition(" ")[0] for stage in plan["to_run"])
     assert left == dict.fromkeys(
         ["cluster", "label", "retrain", "finetune", "evaluate", "report"], 2
@@ -171,7 +134,8 @@ def test_a_dry_run_counts_unique_stages_and_runs_nothing(
 def test_status_shows_the_grid(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "s", "--root", str(ran.root)]) == 0
     out = capsys.readouterr().out
-    assert "sweep s: failed" in out
+    assert out.startswith("sweep s below ")
+    assert "/root: failed, started " in out
     assert "10 of 12 cells done, 2 failed" in out
     assert "many fold2 seed 1: cluster: " in out
     assert main(["status", "-c", str(ran.path), "--json"]) == 0
@@ -181,8 +145,8 @@ def test_status_shows_the_grid(ran: Ran, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ('"folds.held_out" = [["Ses02"], ["Ses01"]]', "in fold1, such as 'Ses01"),
-        ('"folds.held_out" = [["Ses01"]]', "fold1, fold2 and fold1"),
+        ('"folds.held_out" = [["Session2"], ["Session1"]]', "in fold1, such as 'Ses01"),
+        ('"folds.held_out" = [["Session1"]]', "fold1, fold2 and fold1"),
         (
             '"corpus.merge" = { happy = "sad" }, "corpus.emotions" = ["sad", "angry", "neutral"]',
             "differ in",
@@ -194,7 +158,7 @@ def test_arms_with_other_test_sets_are_refused_before_anything_runs(
 ) -> None:
     arm = f'[[arms]]\nname = "other"\nset = {{ {other} }}\n'
     made = Ran(tmp_path, tiny_corpus)
-    write(tmp_path, tiny_corpus, SWEEP + arm)
+    write_sweep_files(tmp_path, tiny_corpus, ARMS + arm)
     assert made.command() == 2
     err = capsys.readouterr().err
     assert "arms 'plain' and 'other' are not tested on the same utterances" in err
@@ -204,5 +168,7 @@ def test_arms_with_other_test_sets_are_refused_before_anything_runs(
 
 def test_other_validation_is_no_other_test_set(tiny_corpus: Path, tmp_path: Path) -> None:
     made = Ran(tmp_path, tiny_corpus)
-    write(tmp_path, tiny_corpus, SWEEP + '[[arms]]\nname = "v"\nset = { "folds.valid" = "next" }\n')
+    write_sweep_files(
+        tmp_path, tiny_corpus, ARMS + '[[arms]]\nname = "v"\nset = { "folds.valid" = "next" }\n'
+    )
     assert made.command("--dry-run") == 0

@@ -141,8 +141,8 @@ def _duration(plan: SweepPlan, offers: Offers | None) -> list[str]:
     cores, gpus = plan.hours()
     least = "at least " if unknown else "about "
     lines = [
-        f"{least}{how_long(plan.wall_s(offers))}; {cores:.3g} core-hours, {gpus:.3g} GPU-hours, by what stages "
-        f"took before below this root"
+        f"{least}{how_long(plan.wall_s(offers))}; {cores:.3g} core-hours, {gpus:.3g} GPU-hours, "
+        f"by what stages took before below this root"
     ]
     if unknown:
         lines.append(f"  no measured rate for {', '.join(unknown)}")

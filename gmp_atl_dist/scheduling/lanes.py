@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gmp_atl_dist import runtime, stopping
-from gmp_atl_dist.errors import GmpAtlError, StoppedError
+from gmp_atl_dist.errors import StoppedError, WorkerError
 from gmp_atl_dist.scheduling.demands import Demand
 from gmp_atl_dist.scheduling.room import Grant, Offers, Room
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey
@@ -32,7 +32,7 @@ _GRACE_S = 10.0
 """How long a stage without a checkpoint to save may go on after a stop; its finished parts are kept."""
 
 
-class NotRunError(GmpAtlError):
+class NotRunError(WorkerError):
     """A stage was not run, because one that it needs failed in another lane, or all of it ends."""
 
     was_ended = False
