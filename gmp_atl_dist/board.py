@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -69,14 +70,17 @@ class Board:
     def __init__(self, run: WholeRun | None = None) -> None:
         self._run = run
         self._rows: tuple[Row, ...] = ()
+        self._changing = threading.Lock()
 
     @contextmanager
     def showing(self, row: Row) -> Iterator[None]:
-        self._rows = (*self._rows, row)
+        with self._changing:
+            self._rows = (*self._rows, row)
         try:
             yield
         finally:
-            self._rows = tuple(r for r in self._rows if r is not row)
+            with self._changing:
+                self._rows = tuple(r for r in self._rows if r is not row)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         # One column less: some terminals begin a new line after the last one.

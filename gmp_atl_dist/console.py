@@ -7,8 +7,10 @@ also has log, the path of the run's log file, if there is one.
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -71,8 +73,28 @@ class Reporter:
         self._err = sys.stderr if err is None else err
         self._terminal = not self._json and (self._out.isatty() if terminal is None else terminal)
         self._console = _Console(highlight=False, emoji=False, soft_wrap=True, file=self._out)
-        self._tags = Tags(run)
+        self._latest_tags = Tags(run)
+        self._thread = threading.local()
+        self._prefix = ""
         self._board: Board | None = None
+
+    def named(self, name: str) -> Reporter:
+        """The same output, with ``name`` before each line and row; for one of several runs at a time.
+
+        On a terminal, make it within :meth:`whole_run`.
+        """
+        named = copy.copy(self)
+        named._thread, named._prefix = threading.local(), f"{name}: "
+        return named
+
+    @property
+    def _tags(self) -> Tags:
+        """Of this thread: each may be in another stage. A library's thread has those that were set last."""
+        return getattr(self._thread, "tags", self._latest_tags)
+
+    @_tags.setter
+    def _tags(self, tags: Tags) -> None:
+        self._thread.tags = self._latest_tags = tags
 
     @property
     def is_terminal(self) -> bool:
@@ -84,14 +106,14 @@ class Reporter:
         if self._json:
             self._object(self._out, "info", self._tags, text)
         else:
-            self._console.print(text, markup=False)
+            self._console.print(f"{self._prefix}{text}", markup=False)
 
     def warning(self, text: str) -> None:
         """Something that did not stop the run. May be called from any thread."""
         if self._json:
             self._object(self._out, "warning", self._tags, text)
         else:
-            self._console.print(f"warning: {text}", markup=False)
+            self._console.print(f"warning: {self._prefix}{text}", markup=False)
 
     def stopping(self, text: str) -> None:
         """The run was asked to stop. May be called from any thread."""
@@ -148,7 +170,7 @@ class Reporter:
     @contextmanager
     def bar(self, tags: Tags, detail: str = "") -> Iterator[Bar]:
         """Show the progress of one stage, or of a part of it: a bar, or a line every ten seconds."""
-        title = f"{tags.label} {detail}".rstrip()
+        title = f"{self._prefix}{tags.label} {detail}".rstrip()
         if not self._terminal:
             yield _PlainBar(self, tags, title)
             return
@@ -199,7 +221,7 @@ class Reporter:
                 counts["ends_in_s"] = round(ends_in_s)
             self._object(self._out, "info", tags, words, **counts)
         else:
-            self.line(f"{title}: {done}/{total} {words}".rstrip())
+            self._console.print(f"{title}: {done}/{total} {words}".rstrip(), markup=False)
 
     def _object(
         self, to: TextIO, level: str, tags: Tags, text: str, **more: str | int | float

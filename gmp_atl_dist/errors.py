@@ -74,6 +74,12 @@ class PreflightError(GmpAtlError):
     exit_code = 8
 
 
+class PartlyFailedError(GmpAtlError):
+    """Some cells of a sweep failed, and all others are done; names the failed ones."""
+
+    exit_code = 9
+
+
 class StoppedError(GmpAtlError):
     """The run was asked to stop, and did; what it had finished is kept.
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from gmp_atl_dist import pipeline, stopping
 from gmp_atl_dist.config import RunConfig
@@ -22,12 +22,17 @@ from gmp_atl_dist.models.head_registry import check_head
 from gmp_atl_dist.outside_inputs import OutsideInputs
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runtime import RayConnection
+from gmp_atl_dist.scheduling.walks import (
+    MethodRun,
+    RunObserver,
+    prepare,
+    run_side_by_side,
+    told_folds,
+)
 from gmp_atl_dist.stages.backbone import Backbone
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage, run_and_seal, sealed
-from gmp_atl_dist.stages.before_fitting import check_before_fitting
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.stages.gender import PredictGender
-from gmp_atl_dist.stages.planned_folds import cost_warning, folds_of_corpus
 from gmp_atl_dist.stages.report import Report
 from gmp_atl_dist.store.artifact import (
     Artifact,
@@ -136,23 +141,12 @@ def open_context(config: RunConfig, reporter: Reporter | None = None) -> Iterato
         yield Context(Store.open(settings.root), source, settings, lines, connection)
 
 
-class RunObserver(Protocol):
-    """Is told what a run does, in the driver's main thread. Each stage is found, or started and done.
-
-    An error or a stop leaves the stage that was started without an end.
-    """
-
-    def stage_found(self, stage: Stage, artifact: Artifact) -> None: ...
-
-    def stage_started(self, stage: Stage) -> None: ...
-
-    def stage_done(self, stage: Stage, artifact: Artifact) -> None: ...
-
-
 def run_pipeline(
     config: RunConfig, context: Context, observers: Sequence[RunObserver] = ()
 ) -> Artifact:
     """Run every stage that has not run yet, and return the artefact of the report.
+
+    Several folds run side by side as far as the cluster has room; see ``scheduling/lanes.py``.
 
     Raises:
         ConfigError: a pooling or loss of ``finetune`` is not known; nothing was started.
@@ -161,8 +155,16 @@ def run_pipeline(
     check_head(config.finetune)
     context.store.check_writable()
     claim_layout(context.store)
+    run = MethodRun(config, context, tuple(observers))
+    prepare(run)
+    if len(run.folds) > 1:
+        return run_side_by_side(run)
     runner = _Runner(context, tuple(observers))
-    return sealed(pipeline.method(config, context.source, runner, runner.folds))
+
+    def ensure(stage: Stage) -> Handle:
+        return run.shared.get(stage.label) or runner(stage)
+
+    return sealed(pipeline.method(config, context.source, ensure, lambda *_: run.folds))
 
 
 def run_stage(
@@ -317,19 +319,8 @@ class _Runner:
         return artifact
 
     def folds(self, config: RunConfig, corpus: Artifact) -> tuple[Fold, ...]:
-        """The folds, after saying what one should know about them."""
-        folds = folds_of_corpus(config, corpus)
-        for fold in folds:
-            for note in fold.notes:
-                self.context.reporter.line(f"{fold.name}: {note}")
-        cost = cost_warning(config, len(folds))
-        if cost is not None:
-            self.context.reporter.line(f"folds: {cost}")
-        if self._backbone is not None:
-            warn = self.context.reporter.warning
-            check_before_fitting(config, corpus, self._backbone, folds, warn)
-            pipeline.check_codebooks(config, corpus, self._backbone, folds)
-        return folds
+        """The folds, checked, after saying what one should know about them."""
+        return told_folds(self.context, config, corpus, self._backbone)
 
     def _ensure(self, stage: Stage) -> Handle:
         key, reporter = stage.key, self.context.reporter

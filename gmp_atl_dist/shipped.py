@@ -36,6 +36,18 @@ def shipped_path(config: str | os.PathLike[str]) -> Path | None:
     return shipped_configs().get(os.fspath(config))
 
 
+def shipped_sweeps() -> dict[str, Path]:
+    """The file of every shipped sweep by its name: ``sweeps/emodb``."""
+    return {f"{SWEEPS}{path.stem}": path for path in sorted((_FOLDER / SWEEPS).glob("*.toml"))}
+
+
+def shipped_sweep_path(sweep: str | os.PathLike[str]) -> Path | None:
+    """The file of the shipped sweep that ``sweep`` names; as :func:`shipped_path`."""
+    if os.path.exists(sweep) and not os.path.isdir(sweep):
+        return None
+    return shipped_sweeps().get(os.fspath(sweep))
+
+
 def summary_of(path: Path) -> str:
     """The first comment line of a TOML file, which says what the configuration is for."""
     with path.open(encoding="utf-8") as file:

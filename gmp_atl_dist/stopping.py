@@ -173,9 +173,13 @@ def check() -> None:
     """Raise ``KeyboardInterrupt`` if this command was asked to stop, unless that is deferred.
 
     For places between two pieces of work: the interrupt itself may have been deferred, or lost in a
-    library's finaliser, from which no exception comes out.
+    library's finaliser, from which no exception comes out. What the main thread defers, other threads do not:
+    no interrupt reaches them, so this is how their work ends.
     """
-    if _current is not None and _current.signum is not None and not _current.deferred:
+    if _current is None or _current.signum is None:
+        return
+    is_main = threading.current_thread() is threading.main_thread()
+    if not (is_main and _current.deferred):
         raise KeyboardInterrupt
 
 

@@ -46,6 +46,8 @@ def write_config(path: Path, corpus: Path, root: Path) -> Path:
     """The tiny experiment as TOML."""
     lines: list[str] = []
     for section, keys in tiny_experiment(corpus, root).model_dump(mode="json").items():
+        if keys is None:
+            continue  # a key outside of sections that is not set
         lines.append(f"[{section}]")
         lines += [f"{key} = {_toml(value)}" for key, value in keys.items() if value is not None]
     path.write_text("\n".join(lines))

@@ -11,7 +11,9 @@ from gmp_atl_dist.config.file import load_config, parse_config
 from gmp_atl_dist.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SHIPPED = sorted((REPOSITORY / "configs").glob("**/*.toml"))
+SHIPPED = sorted(
+    path for path in (REPOSITORY / "configs").glob("**/*.toml") if path.parent.name != "sweeps"
+)
 
 
 @pytest.fixture
@@ -235,7 +237,7 @@ def test_every_other_section_is_science() -> None:
     pretrained = {"model": {"source": "random:small"}, "pretrain": {"iterations": 1}}
     science = parse_config(pretrained, "x.toml").science()
     # A section that was added later is left out at its defaults.
-    assert set(science) == set(RunConfig.model_fields) - {"runtime", "audit", "corpora"}
+    assert set(science) == set(RunConfig.model_fields) - {"runtime", "audit", "corpora", "seed"}
     limits = parse_config(pretrained | {"audit": {"narrow_hz": 3500.0}}, "x.toml").science()
     assert limits["audit"] == {**AuditConfig().model_dump(), "narrow_hz": 3500.0}
     assert set(RunConfig().science()) == set(science) - {"pretrain"}, "off, it is none"
@@ -325,3 +327,53 @@ def test_custom_resources_are_checked_and_hashed_nowhere(write) -> None:
         caught.value
     )
     assert "x.toml: runtime.train.resources: a = 1.5: Ray divides" in str(caught.value)
+
+
+SEEDED = ("model", "pretrain", "warmup", "cluster", "retrain", "finetune")
+
+
+def seeds_of(config: RunConfig) -> dict[str, int]:
+    return {name: getattr(config, name).seed for name in SEEDED}
+
+
+def test_one_seed_reaches_all_that_is_fitted_and_no_split(write) -> None:
+    config = load_config(write('seed = 7\n[model]\nsource = "random:tiny"\n[warmup]\nseed = 3'))
+    assert seeds_of(config) == {**dict.fromkeys(SEEDED, 7), "warmup": 3}
+    assert (config.folds.seed, config.evaluate.seed) == (0, 0)
+    # Of both iterations of pretraining, and of their codebooks.
+    assert {config.pretrain.training(1).seed, config.pretrain.clusters(2).seed} == {7}
+
+
+def test_a_checkpoint_from_elsewhere_has_no_seed(write) -> None:
+    assert load_config(write("seed = 7")).model == RunConfig().model
+    stated = load_config(write('seed = 7\n[model]\nsource = "some/where"\nseed = 5'))
+    assert stated.model.seed == 5
+
+
+def test_the_seed_is_hashed_where_it_takes_effect_and_nowhere_else(write) -> None:
+    text = '[model]\nsource = "random:tiny"\n[pretrain]\niterations = 1\n'
+    plain, zero = load_config(write(text)), load_config(write(f"seed = 0\n{text}"))
+    # 0 is the seed of every section, so nothing changes; and the key itself is in no digest.
+    assert plain.science() == zero.science()
+    assert plain.seed is None
+    assert zero.seed == 0
+    one = load_config(write(f"seed = 1\n{text}"))
+    sections: dict[str, dict[str, object]] = {name: {"seed": 1} for name in SEEDED}
+    sections["model"]["source"], sections["pretrain"]["iterations"] = "random:tiny", 1
+    assert parse_config(sections, "by hand").science() == one.science() != zero.science()
+    # A recorded configuration names both, and comes out the same.
+    assert parse_config(one.model_dump(mode="json", exclude_none=True), "a record") == one
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('seed = "one"', "x.toml: seed = "),
+        ("seed = true", "x.toml: seed = true"),
+        ("seed = 1\nmodel = 3", "x.toml: model = 3"),
+    ],
+)
+def test_a_wrong_seed_is_named(write, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(text))
+    assert said in str(caught.value)

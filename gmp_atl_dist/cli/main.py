@@ -29,6 +29,7 @@ from gmp_atl_dist.cli import (
     serve,
     status,
     submit,
+    sweep,
 )
 from gmp_atl_dist.cli.again import remember_command
 from gmp_atl_dist.errors import GmpAtlError, StoppedError, WorkerError
@@ -39,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run.run)
+app.command()(sweep.sweep)
 app.command(cls=run.StageCommand)(run.stage)
 app.command()(status.status)
 app.command()(compare.compare)

@@ -30,11 +30,18 @@ def status(
     root: RootOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
 ) -> int:
-    """Show the state of every stage, and whether the run works, was stopped or was killed. Runs nothing."""
+    """Show the state of every stage, and whether the run works, was stopped or was killed. Runs nothing.
+
+    Of a sweep, show the state and the score of every cell.
+    """
+    from gmp_atl_dist.cli.sweep_status import find_sweep, show_sweep
     from gmp_atl_dist.console import Reporter
     from gmp_atl_dist.execution import open_context, survey
     from gmp_atl_dist.store.run_state import run_state
 
+    sweep = find_sweep(run, config, set_, root)
+    if sweep is not None:
+        return show_sweep(*sweep, as_json=as_json)
     chosen = choose_run(run, config, set_, root)
     inputs = chosen.inputs()
     with open_context(chosen.config, Reporter()) as context:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -42,11 +42,22 @@ def load_with_notes(
     raw = document.values
     given: dict[str, str] = {}
     for override in overrides:
-        given[_apply_override(raw, override)] = f"--set {override}"
+        given[apply_override(raw, override)] = f"--set {override}"
     # The command line comes first: an error of a key that it set names the option.
     config = parse_config(raw, name, given | _not_set(document.origins, given))
     notes = unused_keys(config, (*document.own, *given))
     return config, [f"{name}: {note}" for note in notes]
+
+
+def read_values(path: str | os.PathLike[str]) -> dict[str, object]:
+    """The document of a TOML file or of a shipped configuration, with all that it extends.
+
+    Its keys are not checked.
+
+    Raises:
+        ConfigError: a file cannot be read or parsed.
+    """
+    return read_document(shipped_path(path) or Path(path), os.fspath(path)).values
 
 
 def _not_set(origins: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
@@ -79,20 +90,33 @@ def parse_config(
     raise ConfigError.of_all(f"{name} is not usable:", problems)
 
 
-def _apply_override(raw: dict[str, object], override: str) -> str:
-    """Set one key, and return its name."""
+def apply_override(raw: dict[str, object], override: str) -> str:
+    """Set one key of a document by ``a.b=c``, and return its name.
+
+    Raises:
+        ConfigError: it has another form, or a step is a value.
+    """
     key, equals, text = override.partition("=")
     steps = key.strip().split(".")
     if not equals or not all(steps):
         raise ConfigError(f"--set {override}: is not of the form a.b=c, e.g. --set warmup.lr=1e-4")
+    set_key(raw, steps, _parse_value(text.strip()), f"--set {override}")
+    return ".".join(steps)
+
+
+def set_key(raw: dict[str, object], steps: Sequence[str], value: object, what: str) -> None:
+    """Set the key ``steps[0].steps[1]...`` of a document. ``what`` names the setting in messages.
+
+    Raises:
+        ConfigError: a step is a value, not a section.
+    """
     table = raw
     for step in steps[:-1]:
         below = table.setdefault(step, {})
         if not isinstance(below, dict):
-            raise ConfigError(f"--set {override}: {step!r} is a value, not a section")
+            raise ConfigError(f"{what}: {step!r} is a value, not a section")
         table = below
-    table[steps[-1]] = _parse_value(text.strip())
-    return ".".join(steps)
+    table[steps[-1]] = value
 
 
 def _parse_value(text: str) -> object:

@@ -42,7 +42,11 @@ def read_document(file: Path, name: str, readers: tuple[Path, ...] = ()) -> Docu
     Raises:
         ConfigError: a file cannot be read or parsed, or files extend each other in a circle.
     """
-    raw = _parsed(file, name)
+    plain = ", ".join(n for n in shipped_configs() if "/" not in n)
+    choices = (
+        f"the name of a shipped configuration: {plain}, or of an arm that gmp-atl config list names"
+    )
+    raw = read_toml(file, name, choices)
     base = raw.pop(EXTENDS, None)
     own = tuple(key for key, _ in leaves(raw))
     if base is None:
@@ -101,14 +105,17 @@ def _shown(file: Path, base: str) -> str:
     return base if shipped_path(base) else str(file)
 
 
-def _parsed(file: Path, name: str) -> dict[str, Any]:
+def read_toml(file: Path, name: str, choices: str) -> dict[str, Any]:
+    """The parsed text of ``file``, which messages call ``name``; ``choices`` says what else can be given.
+
+    Raises:
+        ConfigError: it cannot be read or parsed.
+    """
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as e:
         raise ConfigError(
-            f"{name}: cannot be read ({e.strerror}); give an existing TOML file, or the name of a "
-            f"shipped configuration: {', '.join(n for n in shipped_configs() if '/' not in n)}, or of an arm "
-            f"that gmp-atl config list names"
+            f"{name}: cannot be read ({e.strerror}); give an existing TOML file, or {choices}"
         ) from e
     except UnicodeDecodeError as e:
         raise ConfigError(

@@ -47,6 +47,9 @@ def reference() -> str:
     parts = [_HEAD]
     for path, section, rows in _sections(RunConfig(), schema, definitions, ()):
         if not path:
+            # [[corpora]] has a section of its own, behind that of [corpus].
+            parts.append("## Top of the file\n")
+            parts.append(_table([row for row in rows if not row[0].startswith("`corpora")]))
             continue
         parts.append(f"## `[{'.'.join(path)}]`\n")
         if section.get("description"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -29,10 +30,19 @@ from gmp_atl_dist.config.trained import (
     WarmupConfig,
 )
 
+SEEDED = ("model", "pretrain", "warmup", "cluster", "retrain", "finetune")
+"""Sections of fitted stages, whose seeds follow ``seed``."""
+
 
 class RunConfig(Section):
     """A whole experiment."""
 
+    seed: int | None = Field(
+        default=None,
+        description="random seed of all that is fitted: model (of random:SIZE), pretrain, warmup, cluster, "
+        "retrain and finetune, where a section gives no seed of its own. folds.seed and evaluate.seed do "
+        "not follow it, so the test set and the resampling stay the same. Unset: the seed of each section",
+    )
     corpus: CorpusConfig = CorpusConfig()
     corpora: Annotated[tuple[SourceConfig, ...], Added("0.4.0", left_out_at=())] = Field(
         default=(),
@@ -61,6 +71,29 @@ class RunConfig(Section):
         if not self.corpora:
             values.pop("corpora", None)
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seed_reaches_sections(cls, raw: object) -> object:
+        """Each stage hashes its own section, so the seed is put there, and is not hashed itself."""
+        seed = raw.get("seed") if isinstance(raw, Mapping) else None
+        if not isinstance(raw, Mapping) or type(seed) is not int:
+            return raw
+        given = dict(raw)
+        for name in SEEDED:
+            section = given.get(name, {})
+            if isinstance(section, Section):
+                if "seed" not in section.model_fields_set:
+                    given[name] = section.model_copy(update={"seed": seed})
+            elif isinstance(section, Mapping) and "seed" not in section:
+                given[name] = {**section, "seed": seed}
+        # The seed of a checkpoint from elsewhere is not used, and would only change its fingerprint.
+        model = given["model"]
+        source = model.get("source") if isinstance(model, Mapping) else getattr(model, "source", "")
+        if not str(source or "").startswith(RANDOM_SOURCE):
+            given.pop("model")
+            given |= {"model": raw["model"]} if "model" in raw else {}
+        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -231,10 +264,13 @@ class RunConfig(Section):
 
     @property
     def not_science(self) -> set[str]:
-        """Sections that are not hashed: nothing that is configured for a stage which is not run is."""
+        """What is not hashed: all that is configured for stages which are not run.
+
+        ``seed`` is part of the sections that follow it.
+        """
         sections = {"pretrain", "warmup", "retrain"} - set(self.trained_sections)
         sections |= set() if self.makes_labels else {"extract", "cluster", "label"}
-        return {"runtime"} | sections
+        return {"runtime", "seed"} | sections
 
     def science(self) -> dict[str, Json]:
         """Everything that is hashed."""

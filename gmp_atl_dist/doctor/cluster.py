@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from gmp_atl_dist.config import RuntimeConfig
-from gmp_atl_dist.doctor.demands import (
-    Demand,
-    demands_of,
-    is_gpu_count_valid,
-    quantity,
-    room_for,
-    room_with_more,
-)
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
 from gmp_atl_dist.ray_api.facts import (
     ClusterFacts,
     Unanswered,
     ask_cluster,
     configured_address,
+)
+from gmp_atl_dist.scheduling.demands import (
+    Demand,
+    demands_of,
+    is_gpu_count_valid,
+    quantity,
+    room_for,
+    room_with_more,
 )
 
 _CHECK = "ray"

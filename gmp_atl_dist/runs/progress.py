@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from gmp_atl_dist import pipeline
 from gmp_atl_dist.config import RunConfig
@@ -22,6 +23,15 @@ _CORPUS, _LAST_SHARED = ("combine", "ingest"), "backbone"
 """When these are done, all stages of the run have a fingerprint, so that those done before are known."""
 
 
+@dataclass(frozen=True)
+class _Running:
+    """A stage that is under way; ``whole``: no earlier attempt had begun it."""
+
+    stage: Stage
+    started_s: float
+    whole: bool
+
+
 class RunProgress:
     """Observes a run (``execution.RunObserver``), and describes it (``board.WholeRun``)."""
 
@@ -36,37 +46,37 @@ class RunProgress:
         self._folds: tuple[str, ...] = ()
         self._left: list[Planned] = []
         """Stages that are still to be run, the present one included. Empty until they are known."""
-        self._stage: Stage | None = None
-        self._started_s = 0.0
-        self._whole = True
+        self._running: dict[str, _Running] = {}
+        """Stages that are under way, by label."""
 
     def stage_found(self, stage: Stage, artifact: Artifact) -> None:
         self._over(stage, artifact)
 
     def stage_started(self, stage: Stage) -> None:
-        self._stage, self._started_s = stage, self._clock()
         # What an earlier attempt had begun takes less than a whole stage.
         store, key = self._context.store, stage.key
-        self._whole = not (
-            ArtifactWriter(store, key).done() or Checkpoints(store, key.fingerprint).sealed()
-        )
+        begun = ArtifactWriter(store, key).done() or Checkpoints(store, key.fingerprint).sealed()
+        self._running[stage.label] = _Running(stage, self._clock(), whole=not begun)
         if not self._reporter.is_terminal:
             self._reporter.line(self.run_lines(None)[0])
 
     def stage_done(self, stage: Stage, artifact: Artifact) -> None:
-        if self._whole:
-            took_s = self._rates.here_s[stage.name] = self._clock() - self._started_s
+        running = self._running.pop(stage.label, None)
+        if running is not None and running.whole:
+            took_s = self._rates.here_s[stage.name] = self._clock() - running.started_s
             self._note_pace(stage, took_s)
-        self._stage = None
         self._over(stage, artifact)
 
     def stage_line(self) -> str:
-        if self._stage is None:
-            return ""
-        return f"{self._stage.label} running for {duration(self._clock() - self._started_s)}"
+        now_s = self._clock()
+        return ", ".join(
+            f"{label} running for {duration(now_s - running.started_s)}"
+            for label, running in list(self._running.items())
+        )
 
     def run_lines(self, stage_ends_in_s: float | None) -> Sequence[str]:
-        stage, names = self._stage, [name for name, _ in self._names]
+        running = list(self._running.values())
+        stage, names = running[-1].stage if running else None, [name for name, _ in self._names]
         of_stages = of_folds = None
         if stage is not None and stage.name in names:
             of_stages = (names.index(stage.name) + 1, len(names))
@@ -79,24 +89,27 @@ class RunProgress:
     def left(self, stage_ends_in_s: float | None = None) -> tuple[float, list[str]]:
         """Seconds to the end of the run, and the names of the stages that have no estimate.
 
-        ``stage_ends_in_s`` is the expected end of the present stage by its own pace.
+        ``stage_ends_in_s`` is the expected end of the stage that was started last, by its own pace. Where
+        several stages run at the same time, as many are expected to do so until the end.
         """
-        if self._stage is not None and self._whole and stage_ends_in_s is not None:
+        running = dict(self._running)
+        newest = next(reversed(running.values()), None)
+        if newest is not None and newest.whole and stage_ends_in_s is not None:
             # Its own pace tells about stages that were never measured.
-            self._note_pace(self._stage, self._clock() - self._started_s + stage_ends_in_s)
+            self._note_pace(newest.stage, self._clock() - newest.started_s + stage_ends_in_s)
         seconds, unknown = 0.0, []
         for planned in self._left:
-            now = self._stage is not None and planned.label == self._stage.label
+            now = running.get(planned.label)
             expected_s = self._rates.seconds(planned)
-            if now and stage_ends_in_s is not None:
+            if now is not None and now is newest and stage_ends_in_s is not None:
                 seconds += stage_ends_in_s
             elif expected_s is None:
                 unknown.append(planned.name)
-            elif now:
-                seconds += max(0.0, expected_s - (self._clock() - self._started_s))
+            elif now is not None:
+                seconds += max(0.0, expected_s - (self._clock() - now.started_s))
             else:
                 seconds += expected_s
-        return seconds, list(dict.fromkeys(unknown))
+        return seconds / max(1, len(running)), list(dict.fromkeys(unknown))
 
     @property
     def _reporter(self) -> Reporter:

@@ -71,8 +71,13 @@ class RunRecorder:
         *,
         every_s: float = SEEN_EVERY_S,
         sample_every_s: float = _SAMPLE_EVERY_S,
+        memory: Callable[[], int] = memory_of_family,
     ) -> None:
-        """``config.runtime.run_name`` is the run's name; see ``runs.names.named``. ``file`` is its file."""
+        """``config.runtime.run_name`` is the run's name; see ``runs.names.named``. ``file`` is its file.
+
+        ``memory`` measures; recorders of several runs of one process share one measurement.
+        """
+        self._memory = memory
         self._context = context
         self._store = context.store
         self._every_s, self._sample_every_s = every_s, sample_every_s
@@ -96,8 +101,9 @@ class RunRecorder:
         )
         self._mine: dict[str, StageRun] = {}
         self._outcome: dict[str, object] = {}
-        self._current: StageRun | None = None
-        self._before = Work()
+        self._current: dict[str, StageRun] = {}
+        """Stages that are under way, by label."""
+        self._before: dict[str, Work] = {}
         self._report: Artifact | None = None
         self._is_new_report = False
         self._lock = threading.Lock()
@@ -135,7 +141,8 @@ class RunRecorder:
         state, message = _end_of(error)
         now_s = time.time()
         with self._lock:
-            self._end_current("failed" if state == "failed" else "stopped", now_s)
+            for label in list(self._current):
+                self._end(label, "failed" if state == "failed" else "stopped", now_s)
             self._attempt = self._attempt.model_copy(
                 update={
                     "seen_s": now_s,
@@ -168,7 +175,7 @@ class RunRecorder:
             started = _stage_run(stage, "running")
             if known is not None and again:
                 started = started.model_copy(update={"earlier_s": _spent_s(self._record, known)})
-            self._current = self._mine[stage.label] = started
+            self._current[stage.label] = self._mine[stage.label] = started
             self._sample()
         self._wake.set()
 
@@ -176,17 +183,17 @@ class RunRecorder:
         now_s = time.time()
         with self._lock:
             self._sample()
-            self._end_current("done", now_s)
+            self._end(stage.label, "done", now_s)
         self._guarded(lambda: self._note_work(stage, artifact))
-        self._is_new_report = isinstance(stage, Report)
+        self._is_new_report = self._is_new_report or isinstance(stage, Report)
         self._note_report(stage, artifact)
         self._wake.set()
 
     def _note_before(self, stage: Stage, again: bool) -> None:
-        self._before = done_before(stage, self._store) if again else Work()
+        self._before[stage.label] = done_before(stage, self._store) if again else Work()
 
     def _note_work(self, stage: Stage, artifact: Artifact) -> None:
-        work = work_of(stage, artifact).without(self._before)
+        work = work_of(stage, artifact).without(self._before.pop(stage.label, Work()))
         with self._lock:
             done = self._mine[stage.label]
             self._mine[stage.label] = done.model_copy(
@@ -252,21 +259,24 @@ class RunRecorder:
             self._attempt = self._attempt.model_copy(update=update)
 
     def _sample(self) -> None:
-        """Raise the peak of the stage that runs. Call it with the lock."""
-        if self._current is None:
-            return
-        peak = max(self._current.peak_memory_bytes or 0, memory_of_family())
-        self._current = self._current.model_copy(update={"peak_memory_bytes": peak})
-        self._mine[self._current.label] = self._current
+        """Raise the peaks of the stages that run. Call it with the lock.
 
-    def _end_current(self, state: StageState, now_s: float) -> None:
-        """End the stage that runs, if there is one. Call it with the lock."""
-        if self._current is None:
+        Processes of several stages are not told apart: each peak is of all of them together.
+        """
+        if not self._current:
             return
-        took_s = now_s - self._current.started_s
-        ended = self._current.model_copy(update={"state": state, "duration_s": took_s})
-        self._mine[ended.label] = ended
-        self._current = None
+        now_bytes = self._memory()
+        for label, stage in self._current.items():
+            peak = max(stage.peak_memory_bytes or 0, now_bytes)
+            raised = stage.model_copy(update={"peak_memory_bytes": peak})
+            self._current[label] = self._mine[label] = raised
+
+    def _end(self, label: str, state: StageState, now_s: float) -> None:
+        """End a stage that runs. Call it with the lock."""
+        stage = self._current.pop(label, None)
+        if stage is not None:
+            took_s = now_s - stage.started_s
+            self._mine[label] = stage.model_copy(update={"state": state, "duration_s": took_s})
 
     def _write(self) -> None:
         self._guarded(self._put_record)

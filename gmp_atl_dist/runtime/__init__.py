@@ -10,6 +10,7 @@ from gmp_atl_dist.runtime.actor_pool import Pool, open_pool
 from gmp_atl_dist.runtime.connection import RayConnection
 from gmp_atl_dist.runtime.gang import train
 from gmp_atl_dist.runtime.metrics import count_result
+from gmp_atl_dist.runtime.nodes import cluster_nodes
 from gmp_atl_dist.runtime.tasks import map_tasks, stream_tasks
 from gmp_atl_dist.runtime.work import (
     Gang,
@@ -31,6 +32,7 @@ __all__ = [
     "TaskReader",
     "TaskResult",
     "TaskWorker",
+    "cluster_nodes",
     "count_result",
     "map_tasks",
     "open_pool",

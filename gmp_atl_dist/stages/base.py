@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -57,6 +59,7 @@ class Pending:
 
 
 Handle: TypeAlias = Artifact | Pending
+_computing: defaultdict[ArtifactKey, threading.Lock] = defaultdict(threading.Lock)
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,15 @@ def run_and_seal(stage: Stage, context: Context) -> Artifact:
 
 
 def find_or_run(stage: Stage, context: Context) -> Artifact:
-    """The artefact of ``stage``, from the store if it is there; one line says which."""
+    """The artefact of ``stage``, from the store if it is there; one line says which.
+
+    Of several threads that need it, one runs it and the others wait.
+    """
+    with _computing[stage.key]:
+        return _found_or_run(stage, context)
+
+
+def _found_or_run(stage: Stage, context: Context) -> Artifact:
     short = stage.key.fingerprint[:12]
     artifact = find_artifact(context.store, stage.key)
     if artifact is not None:

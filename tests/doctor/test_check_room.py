@@ -6,9 +6,9 @@ import pytest
 
 from gmp_atl_dist.config import RunConfig, RuntimeConfig
 from gmp_atl_dist.doctor.cluster import Versions, check_room, compare_versions
-from gmp_atl_dist.doctor.demands import Demand, room_for
 from gmp_atl_dist.doctor.findings import Finding
 from gmp_atl_dist.ray_api.facts import ClusterFacts, Node, NodeGroup
+from gmp_atl_dist.scheduling.demands import Demand, room_for
 
 
 def facts(

@@ -6,10 +6,17 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gmp_atl_dist.config import RuntimeConfig, WorkersConfig
+from gmp_atl_dist.config import RuntimeConfig, StreamWorkersConfig, WorkersConfig
 from gmp_atl_dist.ray_api.facts import Node, NodeGroup
+from gmp_atl_dist.stages.base import Stage
+from gmp_atl_dist.stages.trained import TrainedStage
 
 _ROUNDING = 1e-6
+_SECTIONS = {
+    **dict.fromkeys(("ingest", "cluster", "label"), ""),
+    **dict.fromkeys(("extract", "mfcc", "gender", "evaluate", "fusedlabel"), "extract"),
+}
+"""Kinds of stages that start workers, with the section of ``[runtime]``; empty: of the same name."""
 
 
 def quantity(number: float, unit: str) -> str:
@@ -65,6 +72,48 @@ def demands_of(config: RuntimeConfig, unused: Collection[str] = ()) -> list[Dema
         for name, section in sections.items()
         if name not in unused
     ]
+
+
+def section_of(stage: Stage) -> str | None:
+    """The section of ``[runtime]`` with the workers of a stage; None if it works in the driver alone."""
+    if isinstance(stage, TrainedStage):
+        return "train"
+    # Fused labels have the kind of stored ones, and compute features.
+    kind = type(stage).__name__.lower() if stage.kind == "label" else stage.kind
+    found = _SECTIONS.get(kind)
+    return found if found is None else found or kind
+
+
+def demands_of_stage(stage: Stage, config: RuntimeConfig) -> tuple[Demand, ...]:
+    """The workers of a stage, and its readers where these have cores or resources of their own."""
+    section = section_of(stage)
+    if section is None:
+        return ()
+    demand = next(d for d in demands_of(config) if d.section == f"runtime.{section}")
+    workers = getattr(config, section)
+    if not isinstance(workers, StreamWorkersConfig) or not (
+        workers.reader_cpus or workers.reader_resources
+    ):
+        return (demand,)
+    readers = Demand(
+        f"runtime.{section}.readers",
+        1,
+        workers.readers or 1,
+        workers.reader_cpus,
+        0.0,
+        resources=workers.reader_resources,
+    )
+    return demand, readers
+
+
+def with_workers(config: RuntimeConfig, section: str, workers: int) -> RuntimeConfig:
+    """``config`` with at most ``workers`` workers in a section, where that has more."""
+    before: WorkersConfig = getattr(config, section)
+    if before.max_workers <= workers:
+        return config
+    most = (min(before.min_workers, workers), workers)
+    narrowed = before.model_copy(update={"workers": most if most[0] < workers else workers})
+    return config.model_copy(update={section: narrowed})
 
 
 def room_for(demand: Demand, nodes: Iterable[Node]) -> int:

@@ -1,0 +1,205 @@
+"""The unique stages of a sweep: which are there, what the others need, and how long they take.
+
+Stages of arms, folds and seeds that have the same fingerprint are one stage. All fingerprints are known once
+the corpus and the backbones are there. Before that, a stand-in takes their places, so the count is the same.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from gmp_atl_dist import pipeline
+from gmp_atl_dist.config import digest
+from gmp_atl_dist.execution import planned_stages
+from gmp_atl_dist.outside_inputs import OutsideInputs
+from gmp_atl_dist.records import Fold
+from gmp_atl_dist.runs.estimate import Planned, Rates, earlier_rates, plan_of
+from gmp_atl_dist.scheduling.demands import Demand, demands_of_stage
+from gmp_atl_dist.scheduling.room import Grant, Offers, Room
+from gmp_atl_dist.scheduling.walks import MethodRun
+from gmp_atl_dist.stages.base import Handle, Pending, Stage
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, Manifest, find_artifact
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage that at least one cell needs."""
+
+    key: ArtifactKey
+    label: str
+    first: str
+    """The run that reaches it first."""
+    is_done: bool
+    demands: tuple[Demand, ...]
+    needs: tuple[ArtifactKey, ...]
+    seconds: float | None
+    """Expected duration; None where nothing like it was measured."""
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """All unique stages of a sweep, in the order in which they would run one after another."""
+
+    stages: tuple[PlannedStage, ...]
+    asked: int
+    """Stages of all runs, shared ones counted each time."""
+
+    @property
+    def to_run(self) -> tuple[PlannedStage, ...]:
+        return tuple(stage for stage in self.stages if not stage.is_done)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Names of the stages to run without an estimate."""
+        names = (s.label.partition(" ")[0] for s in self.to_run if s.seconds is None)
+        return tuple(dict.fromkeys(names))
+
+    def hours(self) -> tuple[float, float]:
+        """(core-hours, GPU-hours) of the stages to run, as far as they have an estimate."""
+        cores = gpus = 0.0
+        for stage in self.to_run:
+            for demand in stage.demands:
+                hours = (stage.seconds or 0.0) * demand.fewest / 3600
+                cores, gpus = cores + hours * demand.cpus, gpus + hours * demand.gpus
+        return cores, gpus
+
+    def wall_s(self, offers: Offers | None) -> float:
+        """Seconds until all is done on a cluster, as far as stages have an estimate.
+
+        Stages start as ``scheduling/lanes.py`` starts them, each with its fewest workers. Without ``offers``
+        one runs at a time.
+        """
+        left, done_s = {s.key: s for s in self.to_run}, 0.0
+        running: list[tuple[float, str, ArtifactKey, Grant]] = []
+        now_s = 0.0
+        while left or running:
+            room = Room(offers or [])
+            for _, _, _, grant in running:
+                room.hold(grant)
+            waiting = set(left) | {key for _, _, key, _ in running}
+            for stage in list(left.values()):
+                if any(need in waiting for need in stage.needs):
+                    continue
+                grant = Grant((), ()) if offers is None else room.admit(stage.demands, offers)
+                if (offers is None or grant is None) and running:
+                    room.reserve(stage.demands)
+                    continue
+                end_s = now_s + (stage.seconds or 0.0)
+                entry = (end_s, stage.key.fingerprint, stage.key, grant or Grant((), ()))
+                heapq.heappush(running, entry)
+                del left[stage.key]
+            now_s = heapq.heappop(running)[0]
+            done_s = max(done_s, now_s)
+        return done_s
+
+
+def plan_stages(runs: Sequence[MethodRun], inputs: OutsideInputs | None = None) -> SweepPlan:
+    """The plan of runs that are prepared, or looked up by :func:`look_up_shared`."""
+    stages: dict[ArtifactKey, PlannedStage] = {}
+    asked = 0
+    rates: dict[str, Rates] = {}
+    for run in runs:
+        source = run.config.model.source
+        if source not in rates:
+            rates[source] = earlier_rates(run.context.store, run.config)
+        expected = _expected(run, rates[source])
+
+        def note(stage: Stage, run: MethodRun = run, expected: Mapping = expected) -> Handle:
+            nonlocal asked
+            asked += 1
+            shared = run.shared.get(stage.label)
+            key = shared.key if shared is not None else stage.key
+            artifact = shared or find_artifact(run.context.store, key)
+            if key not in stages:
+                is_done = artifact is not None and not _is_stand_in(artifact)
+                stages[key] = PlannedStage(
+                    key,
+                    stage.label,
+                    run.name,
+                    is_done,
+                    demands_of_stage(stage, run.context.settings),
+                    tuple(h.key for h in stage.inputs().values()),
+                    None if is_done else expected.get(stage.label),
+                )
+            return artifact or Pending(stage)
+
+        def folds(*_: object, run: MethodRun = run) -> Sequence[Fold]:
+            return run.folds
+
+        pipeline.method(run.config, run.context.source, note, folds)
+    return SweepPlan(tuple(stages.values()), asked)
+
+
+def look_up_shared(run: MethodRun, folds: Sequence[Fold] | None, inputs: OutsideInputs) -> None:
+    """Fill ``run.shared`` and ``run.folds`` without running anything.
+
+    What is not there is replaced by a stand-in; then ``folds`` are those of the listing.
+    """
+
+    class Known(Exception):
+        pass
+
+    def look(stage: Stage) -> Handle:
+        artifact = find_artifact(run.context.store, inputs(stage)) or _stand_in(stage)
+        run.shared[stage.label] = artifact
+        return artifact
+
+    def planned(_: object, corpus: Artifact) -> Sequence[Fold]:
+        if _is_stand_in(corpus):
+            run.folds = tuple(folds or ())
+        else:
+            run.folds = tuple(pipeline.configured_folds(run.config, corpus))
+        raise Known
+
+    try:
+        pipeline.method(run.config, run.context.source, look, planned)
+    except Known:
+        return
+
+
+def _expected(run: MethodRun, rates: Rates) -> dict[str, float | None]:
+    """Expected duration of each stage of a run, by label."""
+    names = [(stage.name, bool(stage.fold_name)) for stage in planned_stages(run.config)]
+    corpus = run.shared.get("combine") or run.shared.get("ingest")
+    if corpus is not None and not _is_stand_in(corpus):
+        planned = plan_of(run.config, names, corpus, run.folds)
+    else:
+        # How much audio there is is not known; stages take what they took.
+        folds = [fold.name for fold in run.folds]
+        planned = [Planned(n, f) for n, per_fold in names for f in (folds if per_fold else [""])]
+    return {p.label: rates.seconds(p) for p in planned}
+
+
+def _stand_in(stage: Stage) -> Artifact:
+    """An artefact of nothing, in the place of one that follows files outside the store."""
+    identity = digest([stage.kind, dict(stage.settings())])
+    manifest = Manifest(
+        kind=stage.kind,
+        version=stage.version,
+        fingerprint="",
+        identity=identity,
+        science={},
+        inputs={},
+        receipts=(),
+        notes={"source": "", "num_layers": str(10**6)},
+    )
+    from gmp_atl_dist.store.filesystem import Store
+
+    return Artifact(Store.open("."), ArtifactKey(stage.kind, identity), manifest)
+
+
+def _is_stand_in(artifact: Artifact) -> bool:
+    return not artifact.manifest.fingerprint
+
+
+def with_estimates_of(plan: SweepPlan, seconds: Mapping[str, float]) -> SweepPlan:
+    """``plan`` with durations that this sweep has measured, by the name of the stage."""
+    stages = tuple(
+        stage
+        if stage.is_done or stage.label.partition(" ")[0] not in seconds
+        else replace(stage, seconds=seconds[stage.label.partition(" ")[0]])
+        for stage in plan.stages
+    )
+    return SweepPlan(stages, plan.asked)
