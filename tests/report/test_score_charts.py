@@ -43,9 +43,9 @@ def test_a_report_of_release_04_is_read_and_shown(content: ReportContent) -> Non
 
     assert json.loads(render_json(old)) == data, "nothing is added to it"
     page = render_html(old)
-    assert "bins of equal numbers" not in page
+    assert "of equal numbers" not in page
     assert "Accuracy of each speaker" not in page
-    assert "bins of equal numbers" in render_html(content)
+    assert "of equal numbers" in render_html(content)
 
 
 def test_speakers_have_wilsons_interval_and_a_picture(content: ReportContent) -> None:
