@@ -128,7 +128,7 @@ def _codebooks(content: ReportContent) -> dict[str, object]:
     # One fold is enough for maps and examples, because all look alike.
     drawn = with_books[0] if with_books else None
     return {
-        "codebook_rows": rows.codebook_rows(content),
+        "codebook_rows": rows.codebook_rows(content.folds),
         "usage": usage_panels({f.name: f.codebooks for f in with_books}),
         "maps": map_panels(drawn.codebooks) if drawn else [],
         "timelines": [

@@ -38,7 +38,7 @@ class PredictionRow(NamedTuple):
 def predictions_csv(rows: Iterable[PredictionRow], classes: Sequence[str]) -> bytes:
     """UTF-8, one line per test utterance, a column ``p_CLASS`` per class."""
     header = [*PredictionRow._fields[:-1], *(f"p_{name}" for name in classes)]
-    return _csv([header, *([*row[:-1], *(f"{p:.4f}" for p in row.probabilities)] for row in rows)])
+    return csv_bytes([header, *([*row[:-1], *(f"{p:.4f}" for p in row.probabilities)] for row in rows)])
 
 
 def stored_predictions_csv(content: ReportContent) -> bytes:
@@ -63,7 +63,7 @@ def scores_csv(content: ReportContent) -> bytes:
     bootstrap interval, where there is one.
     """
     header = ["scope", "name", "score", "value", "low", "high", "utterances", "classes"]
-    return _csv([header, *_score_rows(content)])
+    return csv_bytes([header, *_score_rows(content)])
 
 
 def _score_rows(content: ReportContent) -> Iterator[list[object]]:
@@ -129,10 +129,15 @@ def scores_latex(content: ReportContent, title: str) -> bytes:
     return "\n".join(lines).encode()
 
 
+def escape_latex(text: str) -> str:
+    """Text for the cell of a LaTeX table."""
+    return text.translate(_LATEX)
+
+
 def _latex_row(name: str, outcome: Outcome) -> str:
     scores, intervals = outcome.scores, outcome.intervals
     cells = [
-        name.translate(_LATEX),
+        escape_latex(name),
         str(scores.num_utterances),
         *(
             f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
@@ -151,7 +156,8 @@ def _comment(text: str) -> str:
     return " ".join(text.split())
 
 
-def _csv(rows: Iterable[Iterable[object]]) -> bytes:
+def csv_bytes(rows: Iterable[Iterable[object]]) -> bytes:
+    """Rows as CSV in UTF-8."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue().encode()
