@@ -30,7 +30,7 @@ from gmp_atl_dist.store.runs import RunRecord
 
 _MAX_DROPPED = 200
 _MAX_SPEAKERS = 60
-_MAX_CONFUSION_SHADE = 55
+MAX_CONFUSION_SHADE = 55
 """Percent of the colour in the darkest cell, so that text can be read on each of them."""
 _HEADLINES = {
     "clear": "Clearly better than chance.",
@@ -65,7 +65,7 @@ def render_html(
     }
     title = f"GMP-ATL on {record.corpus_name}" if record else content.title
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             content=content,
@@ -94,7 +94,7 @@ def _scores(content: ReportContent) -> dict[str, object]:
         "majority_class": content.classes[support.index(max(support))],
         "class_rows": rows.class_rows(content),
         "absent": rows.absent(content),
-        "confusion": rows.confusion_rows(content, _MAX_CONFUSION_SHADE),
+        "confusion": rows.confusion_rows(content, MAX_CONFUSION_SHADE),
         "shown_speakers": content.groups.speakers[:_MAX_SPEAKERS],
         "gender_facts": rows.gender_facts(content),
     }
@@ -157,7 +157,8 @@ def _provenance(content: ReportContent) -> dict[str, object]:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Templates of ``page/``, with the filters of the pages."""
     folder = resources.files("gmp_atl_dist.report") / "page"
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
