@@ -29,7 +29,9 @@ def downloads_of(content: ReportContent, title: str) -> list[Download]:
     """The files of a page called ``title``. Predictions are left out if they are too many for one page."""
     png = confusion_png(content.pooled.outcome.confusion, content.classes)
     found = [
-        text_download("scores.csv", "scores of folds, classes, genders and speakers", scores_csv(content)),
+        text_download(
+            "scores.csv", "scores of folds, classes, genders and speakers", scores_csv(content)
+        ),
         text_download("scores.tex", "LaTeX table of the scores", scores_latex(content, title)),
         Download("confusion.png", "confusion matrix", data_uri("image/png", png), len(png)),
     ]

@@ -128,7 +128,8 @@ def _check_classes(arms: Sequence[ArmReports], classes: tuple[str, ...]) -> None
     ]
     if other:
         raise NotComparableError.of_all(
-            f"the class list of the sweep is {', '.join(classes)}, but not that of every report:", other
+            f"the class list of the sweep is {', '.join(classes)}, but not that of every report:",
+            other,
         )
 
 
@@ -209,9 +210,7 @@ def _arm(arm: ArmReports, complete: set[str], figures: Figures | None) -> SweepA
         ),
         figures=compared,
         confusion=figures.confusion(arm.name) if figures and compared else (),
-        codebooks=tuple(
-            codebook_rows(fold for seed in arm.seeds for fold, _ in seed.folds())
-        ),
+        codebooks=tuple(codebook_rows(fold for seed in arm.seeds for fold, _ in seed.folds())),
     )
 
 

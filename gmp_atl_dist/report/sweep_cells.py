@@ -10,7 +10,17 @@ from gmp_atl_dist.metrics import Bounds
 from gmp_atl_dist.report.formats import NOTHING, data_size
 
 Kind: TypeAlias = Literal[
-    "text", "mono", "count", "named", "percent", "score", "difference", "p", "tenth", "decimal", "size"
+    "text",
+    "mono",
+    "count",
+    "named",
+    "percent",
+    "score",
+    "difference",
+    "p",
+    "tenth",
+    "decimal",
+    "size",
 ]
 
 

@@ -29,10 +29,7 @@ def curves_of(arms: Sequence[ArmReports], stages: Sequence[str]) -> tuple[CurveC
     present = {stage for arm in arms for _, _, curves, _ in _cells(arm) for stage in curves}
     order = [*(s for s in stages if s in present), *sorted(present - set(stages))]
     return tuple(
-        found
-        for stage in order
-        for arm in arms
-        if (found := _of_arm(arm, stage)) is not None
+        found for stage in order for arm in arms if (found := _of_arm(arm, stage)) is not None
     )
 
 

@@ -76,10 +76,7 @@ def to_markdown(table: SweepTable) -> bytes:
     lines = [
         _markdown_row(_markdown(column.title) for column in table.columns),
         _markdown_row(rule),
-        *(
-            _markdown_row(_markdown(_joined(cell, "({})")) for cell in row)
-            for row in table.lines()
-        ),
+        *(_markdown_row(_markdown(_joined(cell, "({})")) for cell in row) for row in table.lines()),
     ]
     if table.notes:
         lines += ["", *(f"- {_markdown(note)}" for note in table.notes)]

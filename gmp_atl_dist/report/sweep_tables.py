@@ -36,7 +36,8 @@ def arms_table(content: SweepContent) -> SweepTable:
             Column("cohens_g", "Cohen's g", "decimal"),
         ]
     rows = tuple(
-        tuple(_arm_cells(content, arm).get(column.key) for column in columns) for arm in content.arms
+        tuple(_arm_cells(content, arm).get(column.key) for column in columns)
+        for arm in content.arms
     )
     return SweepTable("arms", "Arms", tuple(columns), rows, content.sentences)
 
@@ -82,7 +83,10 @@ def missing_table(content: SweepContent) -> SweepTable:
 
 def settings_table(content: SweepContent) -> SweepTable:
     """What the arms change."""
-    columns = (Column("key", "Key", "mono"), *(Column(a.name, a.name, "mono") for a in content.arms))
+    columns = (
+        Column("key", "Key", "mono"),
+        *(Column(a.name, a.name, "mono") for a in content.arms),
+    )
     rows = tuple((setting.key, *setting.values) for setting in content.settings)
     return SweepTable("settings", "Settings that differ", columns, rows)
 
@@ -118,9 +122,7 @@ def references_table(content: SweepContent) -> SweepTable:
         "Figures of the literature are as published. They were measured under their own protocols, models "
         "and settings, and no test compares them with ours.",
     )
-    return SweepTable(
-        "references", "Figures of the literature", columns, (*theirs, *ours), notes
-    )
+    return SweepTable("references", "Figures of the literature", columns, (*theirs, *ours), notes)
 
 
 def confusion_table(content: SweepContent) -> SweepTable:

@@ -38,7 +38,9 @@ class PredictionRow(NamedTuple):
 def predictions_csv(rows: Iterable[PredictionRow], classes: Sequence[str]) -> bytes:
     """UTF-8, one line per test utterance, a column ``p_CLASS`` per class."""
     header = [*PredictionRow._fields[:-1], *(f"p_{name}" for name in classes)]
-    return csv_bytes([header, *([*row[:-1], *(f"{p:.4f}" for p in row.probabilities)] for row in rows)])
+    return csv_bytes(
+        [header, *([*row[:-1], *(f"{p:.4f}" for p in row.probabilities)] for row in rows)]
+    )
 
 
 def stored_predictions_csv(content: ReportContent) -> bytes:

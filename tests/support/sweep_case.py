@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from support.report_case import audio, codebooks, curves, noise
 
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.report.codebook_content import TimelineScale
@@ -22,6 +21,7 @@ from gmp_atl_dist.report.groups import GroupsContent
 from gmp_atl_dist.report.predictions import ErrorContent, PredictionsContent
 from gmp_atl_dist.report.protocol import Protocol, ProtocolName
 from gmp_atl_dist.report.sweep_input import ArmReports, CellReport, SeedReports, StageCost
+from support.report_case import audio, codebooks, curves, noise
 
 CLASSES = ("angry", "happy", "neutral", "sad")
 PEOPLE = ("Łucja Żółć", "Ελένη", "王小明", "أحمد", "Ses01F", "Ses01M", "Zażółć <b>", "Δημήτρης")
@@ -144,7 +144,11 @@ def report(
                 seconds=2.4,
                 spectrogram=noise(rng, 120),
                 scales=(
-                    (TimelineScale(layer=9, k=50, labels=tuple(rng.integers(50, size=120).tolist())),)
+                    (
+                        TimelineScale(
+                            layer=9, k=50, labels=tuple(rng.integers(50, size=120).tolist())
+                        ),
+                    )
                     if labels
                     else ()
                 ),
