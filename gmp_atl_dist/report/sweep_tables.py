@@ -217,8 +217,17 @@ def errors_table(content: SweepContent) -> SweepTable:
         Column("probability", "Mean probability (%)", "percent"),
     )
     rows = tuple(
-        (e.utterance_id, e.speaker, e.gender, e.fold, e.true)
-        + (", ".join(f"{name} {n}" for name, n in e.predicted), e.wrong, e.models, e.probability)
+        (
+            e.utterance_id,
+            e.speaker,
+            e.gender,
+            e.fold,
+            e.true,
+            ", ".join(f"{name} {n}" for name, n in e.predicted),
+            e.wrong,
+            e.models,
+            e.probability,
+        )
         for e in content.errors
     )
     return SweepTable("errors", "Common errors", columns, rows)
@@ -239,8 +248,16 @@ def lineage_table(content: SweepContent) -> SweepTable:
         Column("war", "WAR (%)", "percent"),
     )
     rows = tuple(
-        (arm.name, cell.seed, cell.fold, cell.corpus, cell.model)
-        + (*(cell.artefacts.get(kind) for kind in kinds), cell.uar, cell.war)
+        (
+            arm.name,
+            cell.seed,
+            cell.fold,
+            cell.corpus,
+            cell.model,
+            *(cell.artefacts.get(kind) for kind in kinds),
+            cell.uar,
+            cell.war,
+        )
         for arm in content.arms
         for cell in arm.cells
     )

@@ -81,8 +81,10 @@ def test_scores_are_means_over_seeds_of_all_folds_together(
         assert found["war"].over_seeds.mean == pytest.approx(np.mean([o.scores.war for o in each]))
         assert np.allclose(made.confusion, np.mean([o.confusion for o in each], axis=0))
     plain, better, _ = content.arms
-    assert plain.figures and plain.figures.difference is None
-    assert better.figures and better.figures.difference
+    assert plain.figures
+    assert plain.figures.difference is None
+    assert better.figures
+    assert better.figures.difference
     assert better.figures.difference.scores["uar"].interval[0] > 0
 
 
@@ -305,7 +307,8 @@ def test_the_page_is_self_contained_well_formed_and_escaped(content: SweepConten
 def test_the_page_shows_figures_with_their_kind_of_interval(content: SweepContent, page: str):
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
     arm = content.arms[1]
-    assert arm.figures and arm.figures.difference
+    assert arm.figures
+    assert arm.figures.difference
     uar = arm.figures.scores["uar"]
     assert f"{100 * uar.over_seeds.mean:.1f} ± {100 * (uar.over_seeds.sd or 0):.1f}" in text
     assert f"{100 * arm.figures.difference.scores['uar'].value:+.1f}" in text
