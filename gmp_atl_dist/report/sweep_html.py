@@ -94,7 +94,7 @@ def render_sweep_html(content: SweepContent, *, clips: Mapping[str, bytes] | Non
     )
 
 
-def write_sweep(
+def write_sweep_page(
     store: Store,
     folder: str,
     content: SweepContent,

@@ -23,7 +23,7 @@ from gmp_atl_dist.report.sweep_html import (
     PAGE_NAME,
     render_sweep_html,
     render_sweep_json,
-    write_sweep,
+    write_sweep_page,
 )
 from gmp_atl_dist.report.sweep_input import (
     ArmReports,
@@ -373,7 +373,7 @@ def test_markdown_and_csv_of_the_same_table():
 
 def test_files_are_written_whole(content: SweepContent, page: str, tmp_path):
     store = Store.open(str(tmp_path))
-    write_sweep(store, "sweeps/x", content)
+    write_sweep_page(store, "sweeps/x", content)
 
     assert store.read(f"sweeps/x/{PAGE_NAME}").decode() == page
     assert SweepContent.model_validate_json(store.read(f"sweeps/x/{JSON_NAME}")) == content
