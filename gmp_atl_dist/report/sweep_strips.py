@@ -18,7 +18,7 @@ from gmp_atl_dist.report.sweep_content import SweepArm, SweepContent
 
 _HEIGHT, _MIDDLE = 22, 11
 _PAD = 0.06
-_TICKS = 4
+_TICKS = 6
 _SHAPES = 3
 _EDGE = 8.0
 """Percent from which on the text of a tick would leave the picture."""
