@@ -7,13 +7,17 @@ import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from support.report_case import record
 from support.sweep_case import CLASSES, PEOPLE, arm, report
 
 from gmp_atl_dist.errors import NotComparableError
+from gmp_atl_dist.report.html import render_json
+from gmp_atl_dist.report.predictions import PredictionsContent
 from gmp_atl_dist.report.sweep_building import sweep_content
 from gmp_atl_dist.report.sweep_cells import Column, Difference, Named, Score, SweepTable
 from gmp_atl_dist.report.sweep_content import SweepContent
@@ -33,9 +37,13 @@ from gmp_atl_dist.report.sweep_input import (
     StageCost,
 )
 from gmp_atl_dist.report.sweep_references import all_references, references_for
+from gmp_atl_dist.report.sweep_stored import stored_cell
 from gmp_atl_dist.report.sweep_tables import tables_of
+from gmp_atl_dist.report.tables import stored_predictions_csv
 from gmp_atl_dist.statistics.bootstrap import Resampling
+from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.runs import StageRun
 
 HOW = Resampling(samples=200)
 SMALL = {"per_speaker": 12}
@@ -371,7 +379,7 @@ def test_markdown_and_csv_of_the_same_table():
     assert second[6:] == ["-0.011000", "-0.020000", "0.001000", "0.25"]
 
 
-def test_files_are_written_whole(content: SweepContent, page: str, tmp_path):
+def test_files_are_written_whole(content: SweepContent, page: str, tmp_path: Path):
     store = Store.open(str(tmp_path))
     write_sweep_page(store, "sweeps/x", content)
 
@@ -388,3 +396,51 @@ def test_every_class_and_arm_has_a_row(content: SweepContent):
     assert {row[0] for row in tables["speakers"].rows} == set(PEOPLE)
     assert len(tables["lineage"].rows) == 3 * 2 * 2
     assert {row[3] for row in tables["lineage"].rows} == {"a1" * 32}
+
+
+def test_stored_reports_are_read_with_durations_sizes_and_all_predictions(tmp_path: Path):
+    store = Store.open(str(tmp_path))
+    whole = report(0.5, 0, **SMALL)
+    rows = stored_predictions_csv(whole)
+    fold = whole.folds[0]
+    warmup = ArtifactWriter(store, ArtifactKey("warmup", fold.artefacts["warmup"]))
+    warmup.put_file("model.safetensors", b"1234567")
+    warmup.seal(version=1, science={}, inputs={})
+    writer = ArtifactWriter(store, ArtifactKey("report", "d" * 64))
+    without = whole.model_copy(update={"predictions": PredictionsContent()})
+    writer.put_file("report.json", render_json(without))
+    writer.put_file("predictions.csv", rows)
+    sealed = writer.seal(version=1, science={}, inputs={})
+    stages = tuple(
+        StageRun(
+            label=f"warmup {name}",
+            name="warmup",
+            fold=name,
+            kind="warmup",
+            fingerprint=whole.folds[i].artefacts["warmup"],
+            state=state,  # pyright: ignore[reportArgumentType]
+            attempt=0,
+            started_s=0.0,
+            duration_s=duration,
+        )
+        for i, (name, state, duration) in enumerate((("1", "done", 12.5), ("2", "found", None)))
+    )
+    cell = stored_cell(
+        sealed, record().model_copy(update={"stages": stages}), "../../runs/a/report.html"
+    )
+
+    costs = {cost.fingerprint: cost for cost in cell.stages}
+    first, second = (costs[f.artefacts["warmup"]] for f in whole.folds)
+    assert (first.duration_s, first.size_bytes) == (12.5, 7)
+    assert (second.duration_s, second.size_bytes) == (None, None)
+    made = sweep_content("x", [ArmReports("a", "", (SeedReports("0", (cell,)),))], how=HOW)
+    same = sweep_content(
+        "x", [ArmReports("a", "", (SeedReports("0", (CellReport(whole),)),))], how=HOW
+    )
+    assert made.arms[0].figures == same.arms[0].figures
+
+
+def test_a_report_without_predictions_is_refused():
+    without = report(0.5, 0, **SMALL).model_copy(update={"predictions": PredictionsContent()})
+    with pytest.raises(ValueError, match=r"a, seed 0, fold 1: its report\.json has no predictions"):
+        sweep_content("x", [ArmReports("a", "", (SeedReports("0", (CellReport(without),)),))])

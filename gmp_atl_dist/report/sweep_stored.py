@@ -1,0 +1,63 @@
+"""Reads the report of an arm with one seed from the store, as input of a sweep's page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from gmp_atl_dist.report.content import ReportContent
+from gmp_atl_dist.report.sweep_input import CellReport, StageCost
+from gmp_atl_dist.report.tables import PredictionRow
+from gmp_atl_dist.statistics.arms import PredictedUtterance
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact
+from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.runs import RunRecord
+
+_JSON, _CSV = "report.json", "predictions.csv"
+
+
+def stored_cell(report: Artifact, record: RunRecord | None = None, link: str = "") -> CellReport:
+    """The report ``report``, with the durations of ``record`` and the sizes of its artefacts.
+
+    Args:
+        record: the run that made the report; without it, no duration is known.
+        link: path of its page, relative to that of the sweep.
+    """
+    content = ReportContent.model_validate_json(report.read_file(_JSON))
+    predictions = None
+    if not content.predictions.utterances:
+        predictions = _predictions(report.read_file(_CSV), content.classes)
+    return CellReport(content, link, _costs(report.store, content, record), predictions)
+
+
+def _predictions(data: bytes, classes: Sequence[str]) -> dict[str, Sequence[PredictedUtterance]]:
+    """By fold, from ``predictions.csv``."""
+    found: dict[str, list[PredictedUtterance]] = {}
+    for row in csv.DictReader(io.StringIO(data.decode("utf-8"))):
+        name, fold, *rest = (row[column] for column in PredictionRow._fields[:-1])
+        probabilities = tuple(float(row[f"p_{emotion}"]) for emotion in classes)
+        found.setdefault(fold, []).append(PredictedUtterance(name, *rest, probabilities))
+    return dict(found)
+
+
+def _costs(store: Store, content: ReportContent, record: RunRecord | None) -> tuple[StageCost, ...]:
+    """One for each artefact that the report or the record names."""
+    names: dict[tuple[str, str], str] = {
+        (kind, fingerprint): kind
+        for fold in content.folds
+        for kind, fingerprint in fold.artefacts.items()
+    }
+    durations: dict[tuple[str, str], float] = {}
+    for stage in record.stages if record else ():
+        key = (stage.kind, stage.fingerprint)
+        names[key] = stage.name
+        if stage.state != "found" or stage.duration_s:
+            durations[key] = stage.duration_s or 0.0
+    costs = []
+    for (kind, fingerprint), name in names.items():
+        artefact = find_artifact(store, ArtifactKey(kind, fingerprint))
+        size = sum(r.bytes for r in artefact.manifest.receipts) if artefact else None
+        duration = durations.get((kind, fingerprint))
+        costs.append(StageCost(fingerprint, name, duration, size_bytes=size))
+    return tuple(costs)
