@@ -93,5 +93,5 @@ def test_each_table_can_be_taken_away(browser: Browser, page: Path, tmp_path: Pa
     tab.context.close()
 
     assert names == ["arms.csv", "arms.tex", "arms.md"]
-    assert "mean_pooling (среднее вместо внимания)" in (tmp_path / "arms.tex").read_text()
+    assert r"mean\_pooling (среднее вместо внимания)" in (tmp_path / "arms.tex").read_text()
     assert number >= 3 * 10
