@@ -17,6 +17,7 @@ from gmp_atl_dist import __version__, stopping
 from gmp_atl_dist.cli import (
     audit,
     codebooks,
+    compare,
     config,
     corpora,
     doctor,
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.command()(run.run)
 app.command(cls=run.StageCommand)(run.stage)
 app.command()(status.status)
+app.command()(compare.compare)
 app.command()(run.verify)
 app.command()(predict.predict)
 app.command()(serve.serve)

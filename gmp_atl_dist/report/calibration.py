@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from gmp_atl_dist.report.codebook_content import Count
 from gmp_atl_dist.report.outcome import TOLERANCE
 from gmp_atl_dist.report.protocol import Content
-
-NUM_BINS = 10
-_UPPER_EDGES = np.arange(1, NUM_BINS) / NUM_BINS
+from gmp_atl_dist.statistics.calibration import (
+    NUM_BINS,
+    ReliabilityBin,
+    bins_of_width,
+    calibration_error,
+    equal_mass,
+)
 
 Fraction = Annotated[float, Field(ge=0, le=1 + TOLERANCE)]
 
@@ -35,19 +38,39 @@ class Calibration(Content):
 
     ``confidence`` is the mean probability of the predicted class. ``expected_calibration_error`` is the
     distance of accuracy and mean confidence in a bin, averaged over predictions. The bins have equal
-    widths; a bin includes its upper edge.
+    widths; a bin includes its upper edge. ``equal_mass_bins`` have about as many predictions each, and
+    ``equal_mass_error`` is the same distance over them; reports of release 0.4 and before have neither.
     """
 
     accuracy: Fraction
     confidence: Fraction
     expected_calibration_error: Fraction
     bins: Annotated[tuple[CalibrationBin, ...], Field(min_length=NUM_BINS, max_length=NUM_BINS)]
+    equal_mass_error: Fraction | None = None
+    equal_mass_bins: Annotated[tuple[CalibrationBin, ...], Field(max_length=NUM_BINS)] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_no_equal_mass(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = handler(self)
+        if not self.equal_mass_bins:
+            values.pop("equal_mass_error", None)
+            values.pop("equal_mass_bins", None)
+        return values
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         for name, expected in _summary(self.bins).items():
             if abs(getattr(self, name) - expected) > TOLERANCE:
                 raise ValueError(f"calibration: the bins give {name} = {expected}")
+        if self.equal_mass_bins:
+            summed = _summary(self.equal_mass_bins)["expected_calibration_error"]
+            counted = sum(found.count for found in self.equal_mass_bins)
+            if self.equal_mass_error is None or abs(self.equal_mass_error - summed) > TOLERANCE:
+                raise ValueError(f"calibration: bins of equal mass give the error {summed}")
+            if counted != self.count:
+                raise ValueError(
+                    f"calibration: bins of equal mass have {counted} predictions, the others {self.count}"
+                )
         return self
 
     @property
@@ -71,26 +94,20 @@ class Calibration(Content):
         Raises:
             ValueError: the lengths differ, or there is no prediction.
         """
-        if len(right) != len(confidences) or not right:
-            raise ValueError(
-                f"{len(right)} predictions and {len(confidences)} probabilities; give one "
-                f"probability for each of at least one prediction"
-            )
-        # A softmax of float32 can exceed 1 by its last digit.
-        values = np.clip(np.asarray(confidences, dtype=np.float64), 0.0, 1.0)
-        hits = np.asarray(right, dtype=bool)
-        placed = np.searchsorted(_UPPER_EDGES, values, side="left")
-        bins = tuple(_bin(hits[placed == i], values[placed == i]) for i in range(NUM_BINS))
-        return cls(bins=bins, **_summary(bins))
+        bins = tuple(_content(found) for found in bins_of_width(right, confidences))
+        mass = equal_mass(right, confidences)
+        return cls(
+            bins=bins,
+            equal_mass_bins=tuple(_content(found) for found in mass),
+            equal_mass_error=calibration_error(mass),
+            **_summary(bins),
+        )
 
 
-def _bin(hits: np.ndarray, values: np.ndarray) -> CalibrationBin:
-    count = len(values)
-    if count == 0:
+def _content(found: ReliabilityBin | None) -> CalibrationBin:
+    if found is None:
         return CalibrationBin(count=0, accuracy=None, confidence=None)
-    # fsum is exact, so every machine gives the same bytes.
-    confidence = math.fsum(values.tolist()) / count
-    return CalibrationBin(count=count, accuracy=int(hits.sum()) / count, confidence=confidence)
+    return CalibrationBin(count=found.count, accuracy=found.accuracy, confidence=found.confidence)
 
 
 def _summary(bins: Sequence[CalibrationBin]) -> dict[str, float]:

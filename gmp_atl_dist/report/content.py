@@ -118,12 +118,24 @@ class FoldContent(Content):
 
 class PooledContent(Content):
     """The scores of all folds' predictions as one set, what they show, and the averages of the folds'
-    scores."""
+    scores.
+
+    In ``uar``, a class that a fold lacks counts as recall 0. ``uar_left_out`` is the same average where each
+    fold leaves out the classes that it lacks. It is None, and left out of the JSON, if no fold lacks one.
+    """
 
     outcome: Outcome
     verdict: Verdict
     war: Spread
     uar: Spread
+    uar_left_out: Spread | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_one_convention(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = handler(self)
+        if self.uar_left_out is None:
+            values.pop("uar_left_out", None)
+        return values
 
     @classmethod
     def of(
@@ -135,6 +147,9 @@ class PooledContent(Content):
             verdict=verdict_of(outcome, classes),
             war=metrics.spread([fold.scores.war for fold in folds]),
             uar=metrics.spread([fold.scores.uar for fold in folds]),
+            uar_left_out=metrics.spread([fold.scores.uar_of_present_classes for fold in folds])
+            if any(fold.scores.absent_classes for fold in folds)
+            else None,
         )
 
 
@@ -243,6 +258,11 @@ class ReportContent(Content):
         if not (
             _almost_equal(averaged.war, self.pooled.war)
             and _almost_equal(averaged.uar, self.pooled.uar)
+            and (
+                averaged.uar_left_out is None
+                or self.pooled.uar_left_out is None  # of release 0.4 or before
+                or _almost_equal(averaged.uar_left_out, self.pooled.uar_left_out)
+            )
         ):
             raise ValueError(
                 f"pooled: not the averages of the folds, {averaged.war} and {averaged.uar}"

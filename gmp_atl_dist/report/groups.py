@@ -9,11 +9,12 @@ import numpy as np
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from gmp_atl_dist import metrics
-from gmp_atl_dist.metrics import Intervals
+from gmp_atl_dist.metrics import Bounds, Intervals
 from gmp_atl_dist.records import UNKNOWN_GENDER
 from gmp_atl_dist.report.codebook_content import Count
 from gmp_atl_dist.report.outcome import Matrix
 from gmp_atl_dist.report.protocol import Content
+from gmp_atl_dist.statistics.summary import wilson_interval
 
 
 class GroupContent(Content):
@@ -21,7 +22,8 @@ class GroupContent(Content):
 
     ``recalls`` follow the class list; None for a class without a test utterance of the group. ``uar``
     is the mean of the others, because a speaker need not have recorded every emotion. ``gender`` is
-    that of a speaker. ``intervals`` are given for genders and corpora that have every class.
+    that of a speaker. ``intervals`` are given for genders and corpora that have every class. A speaker has
+    ``war_interval``, Wilson's interval of accuracy; it is left out of the JSON for other groups.
     """
 
     name: str
@@ -33,6 +35,14 @@ class GroupContent(Content):
     support: tuple[Count, ...]
     confusion: Matrix
     intervals: Intervals | None = None
+    war_interval: Bounds | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_no_interval(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        values = handler(self)
+        if self.war_interval is None:
+            values.pop("war_interval", None)
+        return values
 
     @property
     def num_classes(self) -> int:
@@ -57,11 +67,13 @@ class GroupContent(Content):
         *,
         gender: str = "",
         bootstrap: Mapping[str, float] | None = None,
+        confidence: float | None = None,
     ) -> GroupContent:
         """Score the predictions of one group.
 
         Args:
             bootstrap: samples, confidence and seed of the intervals; None for no intervals.
+            confidence: of Wilson's interval of accuracy; None for none.
         """
         counts = metrics.confusion_matrix(true, predicted, num_classes)
         intervals = None
@@ -69,9 +81,11 @@ class GroupContent(Content):
             intervals = metrics.bootstrap_interval(true, predicted, num_classes, **bootstrap)  # pyright: ignore[reportArgumentType]
         matrix = tuple(tuple(row) for row in counts.tolist())
         scores = _scores(matrix)
-        return cls.model_validate(
-            {"name": name, "gender": gender, "confusion": matrix, "intervals": intervals, **scores}
-        )
+        wilson = None
+        if confidence is not None and len(true):
+            wilson = wilson_interval(int(counts.trace()), int(counts.sum()), confidence)
+        given = {"name": name, "gender": gender, "confusion": matrix, "intervals": intervals}
+        return cls.model_validate({**given, "war_interval": wilson, **scores})
 
 
 def _scores(confusion: Matrix) -> dict[str, object]:
@@ -131,7 +145,13 @@ class GroupsContent(Content):
             return [true[i] for i in at], [predicted[i] for i in at]
 
         by_speaker = [
-            GroupContent.of(name, *rows(speakers, name), num_classes, gender=gender_of[name])
+            GroupContent.of(
+                name,
+                *rows(speakers, name),
+                num_classes,
+                gender=gender_of[name],
+                confidence=confidence,
+            )
             for name in gender_of
         ]
         return cls(

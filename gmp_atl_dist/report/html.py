@@ -26,10 +26,17 @@ from gmp_atl_dist.report.formats import FILTERS
 from gmp_atl_dist.report.images import data_uri
 from gmp_atl_dist.report.pictures import TimePicture
 from gmp_atl_dist.report.run_facts import RunFacts
+from gmp_atl_dist.report.score_charts import (
+    MOST_SPEAKERS,
+    kinds_of,
+    reliability_panel,
+    speakers_panel,
+)
+from gmp_atl_dist.statistics import wording
+from gmp_atl_dist.statistics.bootstrap import Resampling
 from gmp_atl_dist.store.runs import RunRecord
 
 _MAX_DROPPED = 200
-_MAX_SPEAKERS = 60
 MAX_CONFUSION_SHADE = 55
 """Percent of the colour in the darkest cell, so that text can be read on each of them."""
 _HEADLINES = {
@@ -83,7 +90,17 @@ def render_html(
 def _scores(content: ReportContent) -> dict[str, object]:
     outcome = content.pooled.outcome
     support = outcome.scores.support
+    by_speaker = outcome.speaker_intervals is not None
+    drawn = outcome.speaker_intervals or outcome.intervals
+    how = Resampling(drawn.samples, drawn.confidence)
+    speakers = {name for fold in content.folds for name in fold.test_speakers}
+    picture = speakers_panel(content.groups.speakers, outcome.scores.war)
     return {
+        "interval_words": wording.intervals(len(speakers), how, by_speaker=by_speaker),
+        "not_covered": wording.NOT_COVERED,
+        "reliability": reliability_panel(content.calibration) if content.calibration else None,
+        "speaker_picture": picture,
+        "speaker_kinds": kinds_of(content.groups.speakers),
         "pooled": content.pooled,
         "calibration": content.calibration,
         "verdict": content.pooled.verdict,
@@ -95,7 +112,7 @@ def _scores(content: ReportContent) -> dict[str, object]:
         "class_rows": rows.class_rows(content),
         "absent": rows.absent(content),
         "confusion": rows.confusion_rows(content, MAX_CONFUSION_SHADE),
-        "shown_speakers": content.groups.speakers[:_MAX_SPEAKERS],
+        "shown_speakers": content.groups.speakers[:MOST_SPEAKERS],
         "gender_facts": rows.gender_facts(content),
     }
 

@@ -13,11 +13,9 @@ from gmp_atl_dist import metrics
 from gmp_atl_dist.metrics import Intervals, Scores
 from gmp_atl_dist.report.codebook_content import Count
 from gmp_atl_dist.report.protocol import Content
+from gmp_atl_dist.statistics.bootstrap import MIN_SPEAKERS as MIN_SPEAKERS
 
 Matrix = tuple[tuple[Count, ...], ...]
-
-MIN_SPEAKERS = 5
-"""Resampling fewer speakers is meaningless: IEMOCAP's two per fold have only three resamples."""
 
 TOLERANCE = 1e-9
 """Scores may be rounded differently on another machine."""

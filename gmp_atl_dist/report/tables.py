@@ -61,10 +61,12 @@ def scores_csv(content: ReportContent) -> bytes:
     """One line per score: of all test utterances, and of each fold, class, corpus, gender and speaker.
 
     Values are fractions. ``classes`` says how many a mean over classes has; that of a corpus, speaker
-    or gender has only the classes with a test utterance. ``low`` and ``high`` limit the
-    bootstrap interval, where there is one.
+    or gender has only the classes with a test utterance. ``low`` and ``high`` limit the interval that
+    resamples utterances, where there is one; of a speaker's WAR, Wilson's. ``speaker_low`` and
+    ``speaker_high`` limit the one that resamples speakers.
     """
     header = ["scope", "name", "score", "value", "low", "high", "utterances", "classes"]
+    header += ["speaker_low", "speaker_high"]
     return csv_bytes([header, *_score_rows(content)])
 
 
@@ -74,12 +76,23 @@ def _score_rows(content: ReportContent) -> Iterator[list[object]]:
     if content.calibration is not None:
         for score in ("confidence", "expected_calibration_error"):
             value = f"{getattr(content.calibration, score):.6f}"
-            yield ["all", "", score, value, "", "", content.calibration.count, ""]
+            yield ["all", "", score, value, "", "", content.calibration.count, "", "", ""]
     for fold in content.folds:
         yield from _outcome_rows("fold", fold.name, fold.outcome)
     for i, name in enumerate(content.classes):
         scores = pooled.scores
-        yield ["class", name, "recall", f"{scores.recalls[i]:.6f}", "", "", scores.support[i], ""]
+        yield [
+            "class",
+            name,
+            "recall",
+            f"{scores.recalls[i]:.6f}",
+            "",
+            "",
+            scores.support[i],
+            "",
+            "",
+            "",
+        ]
     for scope, groups in (
         ("corpus", content.groups.corpora),
         ("gender", content.groups.genders),
@@ -88,9 +101,12 @@ def _score_rows(content: ReportContent) -> Iterator[list[object]]:
         for group in groups:
             for score in ("war", "uar"):
                 low, high = getattr(group.intervals, score) if group.intervals else ("", "")
+                if score == "war" and group.war_interval is not None:
+                    low, high = group.war_interval
                 value = f"{getattr(group, score):.6f}"
                 over = group.num_classes if score == "uar" else ""
-                yield [scope, group.name, score, value, _six(low), _six(high), group.count, over]
+                row = [scope, group.name, score, value, _six(low), _six(high), group.count, over]
+                yield [*row, "", ""]
 
 
 def _outcome_rows(scope: str, name: str, outcome: Outcome) -> Iterator[list[object]]:
@@ -99,10 +115,13 @@ def _outcome_rows(scope: str, name: str, outcome: Outcome) -> Iterator[list[obje
         low, high = getattr(intervals, score)
         value = f"{getattr(scores, score):.6f}"
         over = len(scores.recalls) if score == "uar" else ""
-        yield [scope, name, score, value, _six(low), _six(high), scores.num_utterances, over]
+        speakers = outcome.speaker_intervals
+        by_speaker = map(_six, getattr(speakers, score)) if speakers else ("", "")
+        row = [scope, name, score, value, _six(low), _six(high), scores.num_utterances, over]
+        yield [*row, *by_speaker]
     for score in ("macro_f1", "weighted_f1"):
         value, over = f"{getattr(scores, score):.6f}", len(scores.recalls)
-        yield [scope, name, score, value, "", "", scores.num_utterances, over]
+        yield [scope, name, score, value, "", "", scores.num_utterances, over, "", ""]
 
 
 def _six(value: object) -> str:

@@ -27,11 +27,22 @@ class ReliabilityBin:
     accuracy: float
 
 
-def equal_width(right: Sequence[bool], confidences: Sequence[float]) -> tuple[ReliabilityBin, ...]:
-    """The non-empty ones of ``NUM_BINS`` bins of equal width; a bin includes its upper edge."""
+def bins_of_width(
+    right: Sequence[bool], confidences: Sequence[float]
+) -> tuple[ReliabilityBin | None, ...]:
+    """``NUM_BINS`` bins of equal width; a bin includes its upper edge. None for an empty one.
+
+    Raises:
+        ValueError: the lengths differ, or there is no prediction.
+    """
     hits, values = _checked(right, confidences)
     placed = np.searchsorted(np.arange(1, NUM_BINS) / NUM_BINS, values, side="left")
-    return _bins(hits, values, [np.flatnonzero(placed == i) for i in range(NUM_BINS)])
+    return tuple(_bin(hits, values, placed == i) for i in range(NUM_BINS))
+
+
+def equal_width(right: Sequence[bool], confidences: Sequence[float]) -> tuple[ReliabilityBin, ...]:
+    """The non-empty ones of :func:`bins_of_width`."""
+    return tuple(found for found in bins_of_width(right, confidences) if found is not None)
 
 
 def equal_mass(right: Sequence[bool], confidences: Sequence[float]) -> tuple[ReliabilityBin, ...]:
@@ -46,7 +57,8 @@ def equal_mass(right: Sequence[bool], confidences: Sequence[float]) -> tuple[Rel
     middle = (starts + (counts - 1) / 2) / len(values)
     bin_of = np.minimum((middle * NUM_BINS).astype(int), NUM_BINS - 1)
     placed = bin_of[np.searchsorted(distinct, values)]
-    return _bins(hits, values, [np.flatnonzero(placed == i) for i in range(NUM_BINS)])
+    found = (_bin(hits, values, placed == i) for i in range(NUM_BINS))
+    return tuple(each for each in found if each is not None)
 
 
 def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
@@ -84,16 +96,13 @@ def _checked(right: Sequence[bool], confidences: Sequence[float]) -> tuple[np.nd
     return np.asarray(right, dtype=bool), values
 
 
-def _bins(
-    hits: np.ndarray, values: np.ndarray, members: Sequence[np.ndarray]
-) -> tuple[ReliabilityBin, ...]:
-    return tuple(
-        ReliabilityBin(
-            count=len(at),
-            # fsum is exact, so every machine gives the same bytes.
-            confidence=math.fsum(values[at].tolist()) / len(at),
-            accuracy=int(hits[at].sum()) / len(at),
-        )
-        for at in members
-        if len(at)
+def _bin(hits: np.ndarray, values: np.ndarray, inside: np.ndarray) -> ReliabilityBin | None:
+    count = int(inside.sum())
+    if count == 0:
+        return None
+    return ReliabilityBin(
+        count=count,
+        # fsum is exact, so every machine gives the same bytes.
+        confidence=math.fsum(values[inside].tolist()) / count,
+        accuracy=int(hits[inside].sum()) / count,
     )

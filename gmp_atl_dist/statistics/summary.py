@@ -1,4 +1,4 @@
-"""Mean, standard deviation and range over seeds or folds."""
+"""Mean, standard deviation and range over seeds or folds; the interval of a share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gmp_atl_dist.metrics import Bounds
 
 
 @dataclass(frozen=True)
@@ -36,3 +38,19 @@ def summary(values: Sequence[float] | NDArray[np.float64]) -> Summary:
         highest=float(array.max()),
         n=array.size,
     )
+
+
+def wilson_interval(hits: int, total: int, confidence: float) -> Bounds:
+    """Wilson's score interval of a share (Wilson 1927), by ``scipy.stats``.
+
+    It has a width even where all or none are right, so it suits the few utterances of one speaker. It takes
+    utterances as independent.
+
+    Raises:
+        ValueError: there is no utterance, or more hits than utterances.
+    """
+    # scipy.stats takes a second to import.
+    from scipy import stats
+
+    found = stats.binomtest(hits, total).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)

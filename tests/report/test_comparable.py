@@ -39,8 +39,8 @@ def test_the_uar_of_a_gender_says_over_how_many_classes_and_speakers(lacking: Re
     assert "has no interval" in shown
     assert "female 66.7 % 3 of 4 66.7 % 1 3 " in shown
     lines = scores_csv(lacking).decode().splitlines()
-    assert lines[0].endswith(",utterances,classes")
-    assert "gender,female,uar,0.666667,,,3,3" in lines
+    assert lines[0].endswith(",utterances,classes,speaker_low,speaker_high")
+    assert "gender,female,uar,0.666667,,,3,3,," in lines
     assert len({line.count(",") for line in lines}) == 1
 
 

@@ -95,7 +95,7 @@ def test_charts_follow_the_dark_mode(browser: Browser, sealed: Path):
     seen = []
     for scheme in SCHEMES:
         tab = opened(browser, sealed, 1280, scheme)
-        seen.append(tab.locator("svg.chart").first.evaluate(LINES_AND_PAPER))
+        seen.append(tab.locator("#curves svg.chart").first.evaluate(LINES_AND_PAPER))
         tab.context.close()
     (lines, paper), (dark_lines, dark_paper) = seen
 

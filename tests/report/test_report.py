@@ -101,8 +101,8 @@ def test_charts_have_ticks_and_names_on_both_axes(page: str):
         ElementTree.fromstring(svg) for svg in re.findall(r"<svg class=\"chart.*?</svg>", page)
     ]
 
-    # Three trained stages; use and centroids of four codebooks.
-    assert len(charts) == 2 + 6 + 2 + 4 + 4
+    # Reliability and speakers; three trained stages; use and centroids of four codebooks.
+    assert len(charts) == 2 + 2 + 6 + 2 + 4 + 4
     for svg in charts:
         for axis in ("x", "y"):
             ticks = [t.text for t in svg.iter("text") if t.get("class") == f"{axis} tick"]

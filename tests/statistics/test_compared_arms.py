@@ -103,15 +103,13 @@ def test_scores_are_scikit_learns_and_averaged_over_seeds(spoken: Sequence[str])
 
     found = compare_arms(truth, arms, "a", FEW)
 
-    labels = [0, 1, 2]
+    pinned = {"labels": [0, 1, 2], "average": "macro", "zero_division": 0}
     for arm, scored in zip(arms, found.arms, strict=True):
         per_seed = [
             (
-                recall_score(
-                    truth.true, s.predicted, labels=labels, average="macro", zero_division=0
-                ),
+                recall_score(truth.true, s.predicted, **pinned),
                 accuracy_score(truth.true, s.predicted),
-                f1_score(truth.true, s.predicted, labels=labels, average="macro", zero_division=0),
+                f1_score(truth.true, s.predicted, **pinned),
             )
             for s in arm.seeds
         ]

@@ -1,0 +1,1 @@
+"""Compares runs of any roots: finds them, groups their seeds, and refuses what cannot be compared."""
