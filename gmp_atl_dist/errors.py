@@ -44,10 +44,6 @@ class CorpusError(GmpAtlError):
     exit_code = 3
 
 
-class NotComparableError(CorpusError):
-    """Runs cannot be compared: test sets or protocols differ; names what differs."""
-
-
 class ArtifactError(GmpAtlError):
     """Something in the store is missing, damaged, or not writable; names the object."""
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from gmp_atl_dist.comparison.grouping import RunGroup, group_runs
 from gmp_atl_dist.comparison.stored_report import Folds, StoredRun
-from gmp_atl_dist.errors import ConfigError, NotComparableError
-from gmp_atl_dist.statistics.arms import Cell, arms_of
+from gmp_atl_dist.errors import ConfigError
+from gmp_atl_dist.statistics.arms import Cell, NotComparableError, arms_of
 from gmp_atl_dist.statistics.bootstrap import Resampling
 from gmp_atl_dist.statistics.comparing import Comparison, compare_arms
 

@@ -15,12 +15,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gmp_atl_dist.errors import NotComparableError
+from gmp_atl_dist.errors import CorpusError
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _SHOWN = 5
+
+
+class NotComparableError(CorpusError):
+    """Runs cannot be compared: classes, test sets or protocols differ; names what differs."""
 
 
 class PredictedUtterance(NamedTuple):

@@ -13,8 +13,14 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, recall_score
 
 from gmp_atl_dist import metrics
-from gmp_atl_dist.errors import NotComparableError
-from gmp_atl_dist.statistics.arms import Arm, Cell, PredictedUtterance, Truth, arms_of
+from gmp_atl_dist.statistics.arms import (
+    Arm,
+    Cell,
+    NotComparableError,
+    PredictedUtterance,
+    Truth,
+    arms_of,
+)
 from gmp_atl_dist.statistics.bootstrap import (
     Resampling,
     bootstrap_p,
