@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from gmp_atl_dist.errors import NotComparableError
 from gmp_atl_dist.report.content import FoldContent, ReportContent
 from gmp_atl_dist.report.protocol import Protocol
 from gmp_atl_dist.report.rows import codebook_rows, ordered, sections
@@ -26,6 +25,7 @@ from gmp_atl_dist.report.sweep_input import (
     cells_of,
 )
 from gmp_atl_dist.report.sweep_references import references_for
+from gmp_atl_dist.statistics.arms import NotComparableError
 from gmp_atl_dist.statistics.bootstrap import Resampling
 
 _SHOWN_ERRORS = 20

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from support.report_case import record
 from support.sweep_case import CLASSES, PEOPLE, arm, report
 
-from gmp_atl_dist.errors import NotComparableError
 from gmp_atl_dist.report.html import render_json
 from gmp_atl_dist.report.predictions import PredictionsContent
 from gmp_atl_dist.report.sweep_building import sweep_content
@@ -40,6 +39,7 @@ from gmp_atl_dist.report.sweep_references import all_references, references_for
 from gmp_atl_dist.report.sweep_stored import stored_cell
 from gmp_atl_dist.report.sweep_tables import tables_of
 from gmp_atl_dist.report.tables import stored_predictions_csv
+from gmp_atl_dist.statistics.arms import NotComparableError
 from gmp_atl_dist.statistics.bootstrap import Resampling
 from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
