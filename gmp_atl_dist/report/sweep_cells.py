@@ -24,14 +24,14 @@ Kind: TypeAlias = Literal[
 ]
 
 
-class Named(NamedTuple):
+class NamedCell(NamedTuple):
     """A name, and what it stands for."""
 
     name: str
     title: str
 
 
-class Score(NamedTuple):
+class ScoreCell(NamedTuple):
     """A score as a fraction: mean and standard deviation over seeds, and an interval of the mean."""
 
     mean: float
@@ -39,21 +39,21 @@ class Score(NamedTuple):
     interval: Bounds | None = None
 
 
-class Difference(NamedTuple):
+class DifferenceCell(NamedTuple):
     """A difference of two scores as a fraction, with its interval."""
 
     value: float
     interval: Bounds
 
 
-class Lines(NamedTuple):
+class CellLines(NamedTuple):
     """The text of a cell: what matters, and a second line."""
 
     first: str
     second: str = ""
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """``key`` is the column of the CSV file, ``title`` that of people."""
 
     key: str
@@ -76,11 +76,11 @@ class SweepTable:
 
     name: str
     title: str
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     rows: tuple[tuple[object, ...], ...]
     notes: tuple[str, ...] = ()
 
-    def lines(self) -> list[list[Lines]]:
+    def lines(self) -> list[list[CellLines]]:
         """Every cell as text."""
         return [
             [_KINDS[c.kind].lines(v) for c, v in zip(self.columns, row, strict=True)]
@@ -109,33 +109,33 @@ def _raw(kind: Kind, value: object) -> Sequence[str]:
 
 
 class _Rule(NamedTuple):
-    shown: Callable[..., Lines]
+    shown: Callable[..., CellLines]
     raw: Callable[..., Sequence[str]]
     suffixes: tuple[str, ...] = ("",)
 
-    def lines(self, value: object) -> Lines:
-        return Lines(NOTHING) if value is None else self.shown(value)
+    def lines(self, value: object) -> CellLines:
+        return CellLines(NOTHING) if value is None else self.shown(value)
 
 
-def _score(value: Score) -> Lines:
+def _score(value: ScoreCell) -> CellLines:
     first = f"{100 * value.mean:.1f}" + ("" if value.sd is None else f" ± {100 * value.sd:.1f}")
     if value.interval is None:
-        return Lines(first)
+        return CellLines(first)
     low, high = value.interval
-    return Lines(first, f"{100 * low:.1f} to {100 * high:.1f}")
+    return CellLines(first, f"{100 * low:.1f} to {100 * high:.1f}")
 
 
-def _difference(value: Difference) -> Lines:
+def _difference(value: DifferenceCell) -> CellLines:
     low, high = value.interval
-    return Lines(f"{100 * value.value:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}")
+    return CellLines(f"{100 * value.value:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}")
 
 
 def _six(value: float | None) -> str:
     return "" if value is None else f"{value:.6f}"
 
 
-def _text(value: object) -> Lines:
-    return Lines(str(value))
+def _text(value: object) -> CellLines:
+    return CellLines(str(value))
 
 
 def _as_is(value: object) -> list[str]:
@@ -145,9 +145,11 @@ def _as_is(value: object) -> list[str]:
 _KINDS: dict[Kind, _Rule] = {
     "text": _Rule(_text, _as_is),
     "mono": _Rule(_text, _as_is),
-    "named": _Rule(lambda v: Lines(v.name, v.title), lambda v: [v.name, v.title], ("", "_title")),
-    "count": _Rule(lambda v: Lines(f"{v:,}"), _as_is),
-    "percent": _Rule(lambda v: Lines(f"{100 * v:.1f}"), lambda v: [_six(v)]),
+    "named": _Rule(
+        lambda v: CellLines(v.name, v.title), lambda v: [v.name, v.title], ("", "_title")
+    ),
+    "count": _Rule(lambda v: CellLines(f"{v:,}"), _as_is),
+    "percent": _Rule(lambda v: CellLines(f"{100 * v:.1f}"), lambda v: [_six(v)]),
     "score": _Rule(
         _score,
         lambda v: [_six(v.mean), _six(v.sd), *map(_six, v.interval or (None, None))],
@@ -157,8 +159,8 @@ _KINDS: dict[Kind, _Rule] = {
         _difference, lambda v: [_six(v.value), *map(_six, v.interval)], ("", "_low", "_high")
     ),
     # Six decimals would make 0 of a small p-value.
-    "p": _Rule(lambda v: Lines(p_value(v)), lambda v: [f"{v:.6g}"]),
-    "tenth": _Rule(lambda v: Lines(f"{v:,.1f}"), lambda v: [_six(v)]),
-    "decimal": _Rule(lambda v: Lines(f"{v:.3f}"), lambda v: [_six(v)]),
-    "size": _Rule(lambda v: Lines(data_size(v)), _as_is),
+    "p": _Rule(lambda v: CellLines(p_value(v)), lambda v: [f"{v:.6g}"]),
+    "tenth": _Rule(lambda v: CellLines(f"{v:,.1f}"), lambda v: [_six(v)]),
+    "decimal": _Rule(lambda v: CellLines(f"{v:.3f}"), lambda v: [_six(v)]),
+    "size": _Rule(lambda v: CellLines(data_size(v)), _as_is),
 }

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from gmp_atl_dist.report.downloads import Download, text_download
-from gmp_atl_dist.report.sweep_cells import Lines, SweepTable
+from gmp_atl_dist.report.sweep_cells import CellLines, SweepTable
 from gmp_atl_dist.report.tables import csv_bytes, escape_latex
 
 _SYMBOLS = str.maketrans({"±": r"$\pm$", "–": "--", "<": r"$<$", ">": r"$>$", "|": r"$|$"})  # noqa: RUF001
@@ -83,7 +83,7 @@ def to_markdown(table: SweepTable) -> bytes:
     return "\n".join([*lines, ""]).encode()
 
 
-def _joined(cell: Lines, second: str) -> str:
+def _joined(cell: CellLines, second: str) -> str:
     return f"{cell.first} {second.format(cell.second)}" if cell.second else cell.first
 
 

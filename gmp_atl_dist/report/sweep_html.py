@@ -38,7 +38,7 @@ _MAX_SPEAKERS = 60
 class _Cell(NamedTuple):
     """A cell of a confusion matrix: mean number, share of the true class, and shade in percent."""
 
-    count: float
+    number: float
     share: float | None
     shade: float
     right: bool

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from gmp_atl_dist.report.content import ReportContent
 from gmp_atl_dist.report.sweep_input import CellReport, StageCost
-from gmp_atl_dist.report.tables import PredictionRow
 from gmp_atl_dist.statistics.arms import PredictedUtterance
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact
 from gmp_atl_dist.store.filesystem import Store
@@ -35,9 +34,16 @@ def _predictions(data: bytes, classes: Sequence[str]) -> dict[str, Sequence[Pred
     """By fold, from ``predictions.csv``."""
     found: dict[str, list[PredictedUtterance]] = {}
     for row in csv.DictReader(io.StringIO(data.decode("utf-8"))):
-        name, fold, *rest = (row[column] for column in PredictionRow._fields[:-1])
-        probabilities = tuple(float(row[f"p_{emotion}"]) for emotion in classes)
-        found.setdefault(fold, []).append(PredictedUtterance(name, *rest, probabilities))
+        found.setdefault(row["fold"], []).append(
+            PredictedUtterance(
+                utterance_id=row["utterance_id"],
+                speaker=row["speaker"],
+                gender=row["gender"],
+                emotion=row["emotion"],
+                predicted=row["predicted"],
+                probabilities=tuple(float(row[f"p_{name}"]) for name in classes),
+            )
+        )
     return dict(found)
 
 

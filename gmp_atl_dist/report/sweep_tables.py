@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gmp_atl_dist.report.sweep_cells import Column, Difference, Named, Score, SweepTable
+from gmp_atl_dist.report.sweep_cells import (
+    DifferenceCell,
+    NamedCell,
+    ScoreCell,
+    SweepTable,
+    TableColumn,
+)
 from gmp_atl_dist.report.sweep_content import CostContent, SweepArm, SweepContent
 from gmp_atl_dist.statistics.breakdown import By, Part
 from gmp_atl_dist.statistics.summary import Summary
@@ -20,14 +26,14 @@ def tables_of(content: SweepContent) -> dict[str, SweepTable]:
 
 def arms_table(content: SweepContent) -> SweepTable:
     """Scores, intervals, differences and tests."""
-    columns = [Column("arm", "Arm", "named"), Column("protocol", "Protocol")]
-    columns += [Column("seeds", "Seeds", "count"), Column("folds", "Folds", "count")]
-    columns += [Column(key, f"{title} (%)", "score") for key, title in SCORES]
-    columns.append(Column("calibration_error", "ECE (%)", "percent"))
+    columns = [TableColumn("arm", "Arm", "named"), TableColumn("protocol", "Protocol")]
+    columns += [TableColumn("seeds", "Seeds", "count"), TableColumn("folds", "Folds", "count")]
+    columns += [TableColumn(key, f"{title} (%)", "score") for key, title in SCORES]
+    columns.append(TableColumn("calibration_error", "ECE (%)", "percent"))
     if content.test_set and content.test_set.absent_classes:
-        columns.append(Column("uar_left_out", "UAR, absent classes left out (%)", "percent"))
+        columns.append(TableColumn("uar_left_out", "UAR, absent classes left out (%)", "percent"))
     if content.compared:
-        columns += [_change("uar", "UAR", content), Column("p_holm", "p, Holm", "p")]
+        columns += [_change("uar", "UAR", content), TableColumn("p_holm", "p, Holm", "p")]
     rows = tuple(
         tuple(_arm_cells(content, arm).get(column.key) for column in columns)
         for arm in content.arms
@@ -38,15 +44,15 @@ def arms_table(content: SweepContent) -> SweepTable:
 def tests_table(content: SweepContent) -> SweepTable:
     """Differences to the baseline, and the tests of them."""
     columns = (
-        Column("arm", "Arm"),
+        TableColumn("arm", "Arm"),
         *(_change(key, title, content) for key, title in SCORES),
-        Column("p", "p", "p"),
-        Column("p_holm", "p, Holm", "p"),
-        Column("only_arm", "Only this arm is right", "tenth"),
-        Column("only_baseline", f"Only {content.baseline} is right", "tenth"),
-        Column("mcnemar_p", "McNemar p", "p"),
-        Column("mcnemar_p_holm", "McNemar p, Holm", "p"),
-        Column("cohens_g", "Cohen's g", "decimal"),
+        TableColumn("p", "p", "p"),
+        TableColumn("p_holm", "p, Holm", "p"),
+        TableColumn("only_arm", "Only this arm is right", "tenth"),
+        TableColumn("only_baseline", f"Only {content.baseline} is right", "tenth"),
+        TableColumn("mcnemar_p", "McNemar p", "p"),
+        TableColumn("mcnemar_p_holm", "McNemar p, Holm", "p"),
+        TableColumn("cohens_g", "Cohen's g", "decimal"),
     )
     rows = tuple(
         (arm.name, *(_arm_cells(content, arm).get(column.key) for column in columns[1:]))
@@ -61,13 +67,15 @@ def tests_table(content: SweepContent) -> SweepTable:
     return SweepTable("tests", "Tests against the baseline", columns, rows, notes)
 
 
-def _change(key: str, title: str, content: SweepContent) -> Column:
-    return Column(f"{key}_difference", f"{title} minus {content.baseline} (points)", "difference")
+def _change(key: str, title: str, content: SweepContent) -> TableColumn:
+    return TableColumn(
+        f"{key}_difference", f"{title} minus {content.baseline} (points)", "difference"
+    )
 
 
 def _arm_cells(content: SweepContent, arm: SweepArm) -> dict[str, object]:
     cells: dict[str, object] = {
-        "arm": Named(arm.name, arm.title),
+        "arm": NamedCell(arm.name, arm.title),
         "protocol": arm.protocol,
         "seeds": len(arm.seeds),
         "folds": len(content.folds),
@@ -77,7 +85,7 @@ def _arm_cells(content: SweepContent, arm: SweepArm) -> dict[str, object]:
     for key, _ in SCORES:
         estimate = arm.figures.scores[key]
         over = estimate.over_seeds
-        cells[key] = Score(over.mean, over.sd, estimate.interval)
+        cells[key] = ScoreCell(over.mean, over.sd, estimate.interval)
     error = arm.figures.calibration_error
     cells["calibration_error"] = error.mean if error else None
     cells["uar_left_out"] = arm.figures.uar_left_out
@@ -85,7 +93,7 @@ def _arm_cells(content: SweepContent, arm: SweepArm) -> dict[str, object]:
     if difference is not None:
         for key, _ in SCORES:
             found = difference.scores[key]
-            cells[f"{key}_difference"] = Difference(found.value, found.interval)
+            cells[f"{key}_difference"] = DifferenceCell(found.value, found.interval)
         cells |= {
             "p": difference.scores["uar"].p,
             "p_holm": difference.p_holm,
@@ -100,18 +108,18 @@ def _arm_cells(content: SweepContent, arm: SweepArm) -> dict[str, object]:
 
 def missing_table(content: SweepContent) -> SweepTable:
     """Cells that failed or were not run."""
-    columns = (Column("arm", "Arm"), Column("seed", "Seed"), Column("fold", "Fold"))
+    columns = (TableColumn("arm", "Arm"), TableColumn("seed", "Seed"), TableColumn("fold", "Fold"))
     rows = tuple((cell.arm, cell.seed, cell.fold, cell.reason) for cell in content.missing)
     return SweepTable(
-        "missing", "Cells without a result", (*columns, Column("reason", "Reason")), rows
+        "missing", "Cells without a result", (*columns, TableColumn("reason", "Reason")), rows
     )
 
 
 def settings_table(content: SweepContent) -> SweepTable:
     """What the arms change."""
     columns = (
-        Column("key", "Key", "mono"),
-        *(Column(a.name, a.name, "mono") for a in content.arms),
+        TableColumn("key", "Key", "mono"),
+        *(TableColumn(a.name, a.name, "mono") for a in content.arms),
     )
     rows = tuple((setting.key, *setting.values) for setting in content.settings)
     return SweepTable("settings", "Settings that differ", columns, rows)
@@ -120,21 +128,22 @@ def settings_table(content: SweepContent) -> SweepTable:
 def references_table(content: SweepContent) -> SweepTable:
     """Figures of the literature, and ours below them."""
     columns = (
-        Column("system", "System", "named"),
-        Column("protocol", "Protocol"),
-        Column("uar", "UAR (%)", "percent"),
-        Column("war", "WAR (%)", "percent"),
-        Column("source", "Source"),
-        Column("url", "Address", "mono"),
+        TableColumn("system", "System", "named"),
+        TableColumn("protocol", "Protocol"),
+        TableColumn("uar", "UAR (%)", "percent"),
+        TableColumn("war", "WAR (%)", "percent"),
+        TableColumn("source", "Source"),
+        TableColumn("url", "Address", "mono"),
     )
     if not content.references:
         return SweepTable("references", "Figures of the literature", columns, ())
     theirs = [
-        (Named(r.system, ""), r.protocol, r.uar, r.war, r.source, r.url) for r in content.references
+        (NamedCell(r.system, ""), r.protocol, r.uar, r.war, r.source, r.url)
+        for r in content.references
     ]
     ours = [
         (
-            Named(arm.name, arm.title),
+            NamedCell(arm.name, arm.title),
             f"{arm.protocol}, {len(content.folds)} folds, {len(arm.seeds)} seeds",
             arm.figures.scores["uar"].over_seeds.mean,
             arm.figures.scores["war"].over_seeds.mean,
@@ -154,9 +163,9 @@ def references_table(content: SweepContent) -> SweepTable:
 def confusion_table(content: SweepContent) -> SweepTable:
     """The matrices in long form."""
     columns = (
-        Column("arm", "Arm"),
-        Column("true", "True"),
-        *(Column(f"predicted_{name}", f"as {name}", "tenth") for name in content.classes),
+        TableColumn("arm", "Arm"),
+        TableColumn("true", "True"),
+        *(TableColumn(f"predicted_{name}", f"as {name}", "tenth") for name in content.classes),
     )
     rows = tuple(
         (arm.name, true, *counts)
@@ -173,10 +182,10 @@ def _parts_maker(by: By, title: str) -> Callable[[SweepContent], SweepTable]:
     def make(content: SweepContent) -> SweepTable:
         arms = [(arm.name, arm.figures) for arm in content.arms if arm.figures]
         columns = (
-            Column(by, by.capitalize()),
-            Column("utterances", "Utterances", "count"),
-            *(() if by == "class" else (Column("classes", "Classes", "count"),)),
-            *(Column(name, f"{name} (%)", "score") for name, _ in arms),
+            TableColumn(by, by.capitalize()),
+            TableColumn("utterances", "Utterances", "count"),
+            *(() if by == "class" else (TableColumn("classes", "Classes", "count"),)),
+            *(TableColumn(name, f"{name} (%)", "score") for name, _ in arms),
         )
         parts = [{part.name: part for part in found.parts.get(by, ())} for _, found in arms]
         names = dict.fromkeys(name for of_arm in parts for name in of_arm)
@@ -200,25 +209,25 @@ def _part_row(name: str, parts: list[Part | None], by: By) -> tuple[object, ...]
     return (name, first.num_utterances, *classes, *cells)
 
 
-def _over_seeds(found: Summary) -> Score:
-    return Score(found.mean, found.sd)
+def _over_seeds(found: Summary) -> ScoreCell:
+    return ScoreCell(found.mean, found.sd)
 
 
 def codebooks_table(content: SweepContent) -> SweepTable:
     """Use and quality of the labels."""
     columns = (
-        Column("arm", "Arm"),
-        Column("layer", "Layer", "count"),
-        Column("k", "k", "count"),
-        Column("group", "Speakers"),
-        Column("used", "Labels used", "tenth"),
-        Column("perplexity", "Perplexity", "tenth"),
-        Column("top_share", "Most frequent (%)", "percent"),
-        Column("emotion_purity", "Purity, emotion (%)", "percent"),
-        Column("emotion_pnmi", "PNMI, emotion", "decimal"),
-        Column("gender_pnmi", "PNMI, gender", "decimal"),
-        Column("speaker_pnmi", "PNMI, speaker", "decimal"),
-        Column("origin", "Origin"),
+        TableColumn("arm", "Arm"),
+        TableColumn("layer", "Layer", "count"),
+        TableColumn("k", "k", "count"),
+        TableColumn("group", "Speakers"),
+        TableColumn("used", "Labels used", "tenth"),
+        TableColumn("perplexity", "Perplexity", "tenth"),
+        TableColumn("top_share", "Most frequent (%)", "percent"),
+        TableColumn("emotion_purity", "Purity, emotion (%)", "percent"),
+        TableColumn("emotion_pnmi", "PNMI, emotion", "decimal"),
+        TableColumn("gender_pnmi", "PNMI, gender", "decimal"),
+        TableColumn("speaker_pnmi", "PNMI, speaker", "decimal"),
+        TableColumn("origin", "Origin"),
     )
     rows = tuple(
         (arm.name, *(getattr(book, column.key) for column in columns[1:]))
@@ -232,15 +241,15 @@ def codebooks_table(content: SweepContent) -> SweepTable:
 def errors_table(content: SweepContent) -> SweepTable:
     """The shown errors."""
     columns = (
-        Column("utterance", "Utterance", "mono"),
-        Column("speaker", "Speaker"),
-        Column("gender", "Gender"),
-        Column("fold", "Fold"),
-        Column("true", "True"),
-        Column("predicted", "Predicted by how many models"),
-        Column("wrong", "Wrong", "count"),
-        Column("models", "Models", "count"),
-        Column("probability", "Mean probability (%)", "percent"),
+        TableColumn("utterance", "Utterance", "mono"),
+        TableColumn("speaker", "Speaker"),
+        TableColumn("gender", "Gender"),
+        TableColumn("fold", "Fold"),
+        TableColumn("true", "True"),
+        TableColumn("predicted", "Predicted by how many models"),
+        TableColumn("wrong", "Wrong", "count"),
+        TableColumn("models", "Models", "count"),
+        TableColumn("probability", "Mean probability (%)", "percent"),
     )
     rows = tuple(
         (
@@ -264,14 +273,14 @@ def lineage_table(content: SweepContent) -> SweepTable:
     present = {kind for arm in content.arms for cell in arm.cells for kind in cell.artefacts}
     kinds = [*(s for s in content.stages if s in present), *sorted(present - set(content.stages))]
     columns = (
-        Column("arm", "Arm"),
-        Column("seed", "Seed"),
-        Column("fold", "Fold"),
-        Column("corpus", "Corpus", "mono"),
-        Column("model", "First model", "mono"),
-        *(Column(kind, kind, "mono") for kind in kinds),
-        Column("uar", "UAR (%)", "percent"),
-        Column("war", "WAR (%)", "percent"),
+        TableColumn("arm", "Arm"),
+        TableColumn("seed", "Seed"),
+        TableColumn("fold", "Fold"),
+        TableColumn("corpus", "Corpus", "mono"),
+        TableColumn("model", "First model", "mono"),
+        *(TableColumn(kind, kind, "mono") for kind in kinds),
+        TableColumn("uar", "UAR (%)", "percent"),
+        TableColumn("war", "WAR (%)", "percent"),
     )
     rows = tuple(
         (
@@ -296,13 +305,13 @@ def cost_table(content: SweepContent) -> SweepTable:
         {d for arm in content.arms for d in arm.alone.device_hours} | {*content.cost.device_hours}
     )
     columns = (
-        Column("arm", "Arm"),
-        Column("counted", "Counted"),
-        Column("artefacts", "Artefacts", "count"),
-        Column("unknown", "Without a duration", "count"),
-        Column("hours", "Hours of stages", "decimal"),
-        *(Column(f"{d.lower()}_hours", f"{d}-hours", "decimal") for d in devices),
-        Column("bytes", "Size", "size"),
+        TableColumn("arm", "Arm"),
+        TableColumn("counted", "Counted"),
+        TableColumn("artefacts", "Artefacts", "count"),
+        TableColumn("unknown", "Without a duration", "count"),
+        TableColumn("hours", "Hours of stages", "decimal"),
+        *(TableColumn(f"{d.lower()}_hours", f"{d}-hours", "decimal") for d in devices),
+        TableColumn("bytes", "Size", "size"),
     )
 
     def row(name: str, what: str, cost: CostContent) -> tuple[object, ...]:

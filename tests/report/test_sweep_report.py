@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,13 @@ from support.sweep_case import CLASSES, PEOPLE, arm, report
 from gmp_atl_dist.report.html import render_json
 from gmp_atl_dist.report.predictions import PredictionsContent
 from gmp_atl_dist.report.sweep_building import sweep_content
-from gmp_atl_dist.report.sweep_cells import Column, Difference, Named, Score, SweepTable
+from gmp_atl_dist.report.sweep_cells import (
+    DifferenceCell,
+    NamedCell,
+    ScoreCell,
+    SweepTable,
+    TableColumn,
+)
 from gmp_atl_dist.report.sweep_content import SweepContent
 from gmp_atl_dist.report.sweep_downloads import to_csv, to_latex, to_markdown
 from gmp_atl_dist.report.sweep_html import (
@@ -46,7 +53,7 @@ from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.runs import StageRun
 
 HOW = Resampling(samples=200)
-SMALL = {"per_speaker": 12}
+SMALL: dict[str, Any] = {"per_speaker": 12}
 
 
 @pytest.fixture(scope="module")
@@ -328,17 +335,22 @@ TABLE = SweepTable(
     "t",
     "50 % of _all_\nthings",
     (
-        Column("name", "Na|me", "named"),
-        Column("score", "UAR (%)", "score"),
-        Column("change", "Change", "difference"),
-        Column("p", "p", "p"),
+        TableColumn("name", "Na|me", "named"),
+        TableColumn("score", "UAR (%)", "score"),
+        TableColumn("change", "Change", "difference"),
+        TableColumn("p", "p", "p"),
     ),
     (
-        (Named("[a]_b", r"100 % & $x^2 \ {~} #1"), Score(0.5, 0.01, (0.4, 0.6)), None, 0.0002),
         (
-            Named("ąę", "Ελλάδα 中文 عربي"),
-            Score(0.25),
-            Difference(-0.011, (-0.02, 0.001)),
+            NamedCell("[a]_b", r"100 % & $x^2 \ {~} #1"),
+            ScoreCell(0.5, 0.01, (0.4, 0.6)),
+            None,
+            0.0002,
+        ),
+        (
+            NamedCell("ąę", "Ελλάδα 中文 عربي"),
+            ScoreCell(0.25),
+            DifferenceCell(-0.011, (-0.02, 0.001)),
             0.25,
         ),
     ),
