@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from gmp_atl_dist.report.content import FoldContent, ReportContent
 from gmp_atl_dist.report.protocol import Protocol
 from gmp_atl_dist.report.rows import codebook_rows, ordered, sections
 from gmp_atl_dist.report.sweep_content import (
-    MissingContent,
     SettingContent,
     SweepArm,
     SweepCell,
@@ -17,11 +16,11 @@ from gmp_atl_dist.report.sweep_content import (
 from gmp_atl_dist.report.sweep_cost import arm_costs, total_cost
 from gmp_atl_dist.report.sweep_curves import curves_of
 from gmp_atl_dist.report.sweep_figures import Figures, common_errors, figures_of
+from gmp_atl_dist.report.sweep_gaps import about_gaps, folds_of, gaps_of, with_seeds
 from gmp_atl_dist.report.sweep_input import (
     ArmReports,
     CellReport,
     MissingCell,
-    SeedReports,
     cells_of,
 )
 from gmp_atl_dist.report.sweep_references import references_for
@@ -31,7 +30,6 @@ from gmp_atl_dist.statistics.bootstrap import Resampling
 _SHOWN_ERRORS = 20
 _MODEL = "backbone"
 _CORPUS_KINDS = ("combine", "ingest")
-_NOT_RUN = "no result"
 
 
 def sweep_content(
@@ -64,10 +62,10 @@ def sweep_content(
         raise ValueError("no cell of the sweep has a report; there is nothing to show")
     first = reports[0]
     _check_classes(arms, first.classes)
-    every_fold = tuple(folds) or _folds(arms)
+    every_fold = tuple(folds) or folds_of(arms)
     told = tuple(missing)
-    arms = [_with_seeds(arm, [gap.seed for gap in told if gap.arm == arm.name]) for arm in arms]
-    gaps = _gaps(arms, every_fold, told)
+    arms = [with_seeds(arm, [gap.seed for gap in told if gap.arm == arm.name]) for arm in arms]
+    gaps = gaps_of(arms, every_fold, told)
     lacking = {(gap.arm, gap.seed) for gap in gaps}
     complete = {
         arm.name: tuple(seed for seed in arm.seeds if (arm.name, seed.seed) not in lacking)
@@ -105,7 +103,7 @@ def sweep_content(
         test_set=figures.test_set if figures else None,
         sentences=(
             *_about_protocols(arms, chosen),
-            *_about_gaps(arms, complete, chosen),
+            *about_gaps(arms, complete, chosen),
             *(figures.sentences if figures else ()),
         ),
         settings=_settings(arms),
@@ -133,53 +131,6 @@ def _check_classes(arms: Sequence[ArmReports], classes: tuple[str, ...]) -> None
         )
 
 
-def _with_seeds(arm: ArmReports, missing: Sequence[str]) -> ArmReports:
-    """``arm`` with its seeds that have no report yet."""
-    known = {seed.seed for seed in arm.seeds}
-    more = [SeedReports(seed, ()) for seed in dict.fromkeys(missing) if seed not in known]
-    return ArmReports(arm.name, arm.title, (*arm.seeds, *more))
-
-
-def _folds(arms: Sequence[ArmReports]) -> tuple[str, ...]:
-    names = [fold.name for arm in arms for seed in arm.seeds for fold, _ in seed.folds()]
-    return tuple(dict.fromkeys(names))
-
-
-def _gaps(
-    arms: Sequence[ArmReports], folds: Sequence[str], missing: Iterable[MissingCell]
-) -> tuple[MissingContent, ...]:
-    """Every cell without a result, in the order of arms, seeds and folds."""
-    reasons = {(cell.arm, cell.seed, cell.fold): cell.reason for cell in missing}
-    for arm in arms:
-        for seed in arm.seeds:
-            done = {fold.name for fold, _ in seed.folds()}
-            for fold in folds:
-                if fold not in done:
-                    reasons.setdefault((arm.name, seed.seed, fold), _NOT_RUN)
-    order = {arm.name: i for i, arm in enumerate(arms)}
-    at = {fold: i for i, fold in enumerate(folds)}
-    keys = sorted(reasons, key=lambda k: (order.get(k[0], len(order)), k[1], at.get(k[2], len(at))))
-    return tuple(
-        MissingContent(arm=arm, seed=seed, fold=fold, reason=reasons[arm, seed, fold])
-        for arm, seed, fold in keys
-    )
-
-
-def _about_gaps(
-    arms: Sequence[ArmReports], complete: Mapping[str, Sequence[SeedReports]], baseline: str
-) -> Iterator[str]:
-    for arm in arms:
-        left_out = [seed.seed for seed in arm.seeds if seed not in complete[arm.name]]
-        if left_out:
-            yield (
-                f"{arm.name}: no figure includes {_seeds(left_out)}: some folds have no result."
-                if complete[arm.name]
-                else f"{arm.name} has no seed with a result in every fold, so it has no figure."
-            )
-    if not complete.get(baseline):
-        yield f"The baseline {baseline} has no complete seed, so no difference is shown."
-
-
 def _about_protocols(arms: Sequence[ArmReports], baseline: str) -> Iterator[str]:
     protocols = {arm.name: found.name for arm in arms if (found := _protocol(arm))}
     for name, protocol in protocols.items():
@@ -188,10 +139,6 @@ def _about_protocols(arms: Sequence[ArmReports], baseline: str) -> Iterator[str]
                 f"{name} follows the protocol {protocol}, and the baseline {protocols[baseline]}: their "
                 f"difference also comes from the use of test speakers in training or selection."
             )
-
-
-def _seeds(seeds: Sequence[str]) -> str:
-    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(seeds)}"
 
 
 def _arm(arm: ArmReports, complete: set[str], figures: Figures | None) -> SweepArm:
