@@ -20,14 +20,15 @@ SCORES = (("uar", "UAR"), ("war", "WAR"), ("f1", "macro F1"))
 
 def arms_table(content: SweepContent) -> SweepTable:
     """Scores, intervals, differences and tests."""
-    columns = [TableColumn("arm", "Arm", "named"), TableColumn("protocol", "Protocol")]
-    columns += [TableColumn("seeds", "Seeds", "count"), TableColumn("folds", "Folds", "count")]
-    columns += [TableColumn(key, f"{title} (%)", "score") for key, title in SCORES]
-    columns.append(TableColumn("calibration_error", "ECE (%)", "percent"))
+    scores = [TableColumn(key, f"{title} (%)", "score") for key, title in SCORES]
+    columns = [TableColumn("arm", "Arm", "named"), scores[0]]
     if content.test_set and content.test_set.absent_classes:
         columns.append(TableColumn("uar_left_out", "UAR, absent classes left out (%)", "percent"))
     if content.compared:
         columns += [_change("uar", "UAR", content), TableColumn("p_holm", "p, Holm", "p")]
+    columns += [*scores[1:], TableColumn("calibration_error", "ECE (%)", "percent")]
+    columns += [TableColumn("protocol", "Protocol")]
+    columns += [TableColumn("seeds", "Seeds", "count"), TableColumn("folds", "Folds", "count")]
     rows = tuple(
         tuple(_arm_cells(content, arm).get(column.key) for column in columns)
         for arm in content.arms
