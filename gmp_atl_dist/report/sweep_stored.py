@@ -1,19 +1,58 @@
-"""Reads the report of an arm with one seed from the store, as input of a sweep's page."""
+"""Reads the reports of arms and seeds from the store, as input of a sweep's page."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
+from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.report.content import ReportContent
-from gmp_atl_dist.report.sweep_input import CellReport, StageCost
+from gmp_atl_dist.report.sweep_input import ArmReports, CellReport, SeedReports, StageCost
 from gmp_atl_dist.statistics.arms import PredictedUtterance
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.runs import RunRecord
+from gmp_atl_dist.store.runs import PAGE_NAME, RUNS, RunRecord, read_run
 
 _JSON, _CSV = "report.json", "predictions.csv"
+
+
+class ReportPlace(NamedTuple):
+    """Where the report of an arm with one seed lies. ``title`` is a line that says what the arm is."""
+
+    arm: str
+    title: str
+    seed: str
+    run: str
+    fingerprint: str
+
+
+def stored_arms(store: Store, places: Iterable[ReportPlace], folder: str) -> list[ArmReports]:
+    """The arms in the order of their first report, with links to the pages of their runs.
+
+    Args:
+        folder: that of the sweep's page below the root, such as ``sweeps/NAME``.
+
+    Raises:
+        ArtifactError: a report is not there.
+    """
+    up = "../" * (folder.count("/") + 1)
+    titles: dict[str, str] = {}
+    seeds: dict[str, list[SeedReports]] = {}
+    for place in places:
+        report = find_artifact(store, ArtifactKey("report", place.fingerprint))
+        if report is None:
+            raise ArtifactError(
+                f"{store.uri}: the report {place.fingerprint} of {place.arm} seed {place.seed} is not there; "
+                f"run the sweep again"
+            )
+        page = f"{RUNS}/{place.run}/{PAGE_NAME}"
+        link = up + page if store.exists(page) else ""
+        cell = stored_cell(report, read_run(store, place.run), link)
+        titles.setdefault(place.arm, place.title)
+        seeds.setdefault(place.arm, []).append(SeedReports(place.seed, (cell,)))
+    return [ArmReports(name, titles[name], tuple(found)) for name, found in seeds.items()]
 
 
 def stored_cell(report: Artifact, record: RunRecord | None = None, link: str = "") -> CellReport:

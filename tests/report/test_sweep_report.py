@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from support.report_case import record
 from support.sweep_case import CLASSES, PEOPLE, arm, report
 
+from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.report.html import render_json
 from gmp_atl_dist.report.predictions import PredictionsContent
 from gmp_atl_dist.report.sweep_building import sweep_content
@@ -43,7 +44,7 @@ from gmp_atl_dist.report.sweep_input import (
     StageCost,
 )
 from gmp_atl_dist.report.sweep_references import all_references, references_for
-from gmp_atl_dist.report.sweep_stored import stored_cell
+from gmp_atl_dist.report.sweep_stored import ReportPlace, stored_arms, stored_cell
 from gmp_atl_dist.report.sweep_tables import tables_of
 from gmp_atl_dist.report.tables import stored_predictions_csv
 from gmp_atl_dist.statistics.arms import NotComparableError
@@ -456,3 +457,24 @@ def test_a_report_without_predictions_is_refused():
     without = report(0.5, 0, **SMALL).model_copy(update={"predictions": PredictionsContent()})
     with pytest.raises(ValueError, match=r"a, seed 0, fold 1: its report\.json has no predictions"):
         sweep_content("x", [ArmReports("a", "", (SeedReports("0", (CellReport(without),)),))])
+
+
+def test_arms_are_read_from_the_store_and_linked_to_the_pages_of_their_runs(tmp_path: Path):
+    store = Store.open(str(tmp_path))
+    for i, letter in enumerate("de"):
+        writer = ArtifactWriter(store, ArtifactKey("report", letter * 64))
+        writer.put_file("report.json", render_json(report(0.5, i, **SMALL)))
+        writer.seal(version=1, science={}, inputs={})
+    store.put("runs/a-0/report.html", b"<p>")
+    places = [
+        ReportPlace("a", "an arm", "0", "a-0", "d" * 64),
+        ReportPlace("a", "an arm", "1", "a-1", "e" * 64),
+    ]
+
+    (found,) = stored_arms(store, places, "sweeps/x")
+
+    assert (found.name, found.title) == ("a", "an arm")
+    assert [seed.reports[0].link for seed in found.seeds] == ["../../runs/a-0/report.html", ""]
+    assert sweep_content("x", [found], how=HOW).arms[0].seeds == ("0", "1")
+    with pytest.raises(ArtifactError, match="of a seed 2 is not there"):
+        stored_arms(store, [ReportPlace("a", "", "2", "a-2", "f" * 64)], "sweeps/x")
