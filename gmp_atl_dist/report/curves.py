@@ -87,7 +87,7 @@ def _chart(
         if len(line) >= _MIN_TO_SMOOTH and len(folds) <= _MAX_RAW_FOLDS
     }
     every = [*shown.values(), *behind.values()] or [np.zeros((1, 2))]
-    x, y = _axes(np.concatenate(every), quantity)
+    x, y = axes_of(np.concatenate(every), quantity)
     chart = Chart(x, y, "update", quantity.axis, f"{stage}: {quantity.title}")
     for fold, line in behind.items():
         css, _ = line_style(fold, folds)
@@ -99,7 +99,8 @@ def _chart(
     return chart.svg()
 
 
-def _axes(points: npt.NDArray[np.float64], quantity: Quantity) -> tuple[Axis, Axis]:
+def axes_of(points: npt.NDArray[np.float64], quantity: Quantity) -> tuple[Axis, Axis]:
+    """Axes that hold ``points`` [N, 2] and chance."""
     steps, values = points[:, 0], points[:, 1]
     low, high = float(values.min()), float(values.max())
     if quantity.chance is not None:

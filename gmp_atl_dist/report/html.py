@@ -37,7 +37,7 @@ from gmp_atl_dist.statistics.bootstrap import Resampling
 from gmp_atl_dist.store.runs import RunRecord
 
 _MAX_DROPPED = 200
-_MAX_CONFUSION_SHADE = 55
+MAX_CONFUSION_SHADE = 55
 """Percent of the colour in the darkest cell, so that text can be read on each of them."""
 _HEADLINES = {
     "clear": "Clearly better than chance.",
@@ -72,7 +72,7 @@ def render_html(
     }
     title = f"GMP-ATL on {record.corpus_name}" if record else content.title
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             content=content,
@@ -111,7 +111,7 @@ def _scores(content: ReportContent) -> dict[str, object]:
         "majority_class": content.classes[support.index(max(support))],
         "class_rows": rows.class_rows(content),
         "absent": rows.absent(content),
-        "confusion": rows.confusion_rows(content, _MAX_CONFUSION_SHADE),
+        "confusion": rows.confusion_rows(content, MAX_CONFUSION_SHADE),
         "shown_speakers": content.groups.speakers[:MOST_SPEAKERS],
         "gender_facts": rows.gender_facts(content),
     }
@@ -145,7 +145,7 @@ def _codebooks(content: ReportContent) -> dict[str, object]:
     # One fold is enough for maps and examples, because all look alike.
     drawn = with_books[0] if with_books else None
     return {
-        "codebook_rows": rows.codebook_rows(content),
+        "codebook_rows": rows.codebook_rows(content.folds),
         "usage": usage_panels({f.name: f.codebooks for f in with_books}),
         "maps": map_panels(drawn.codebooks) if drawn else [],
         "timelines": [
@@ -174,7 +174,8 @@ def _provenance(content: ReportContent) -> dict[str, object]:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Templates of ``page/``, with the filters of the pages."""
     folder = resources.files("gmp_atl_dist.report") / "page"
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),

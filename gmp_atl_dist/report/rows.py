@@ -10,7 +10,7 @@ import numpy as np
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.metrics import ClusterQuality
 from gmp_atl_dist.report.codebook_content import CodebookContent
-from gmp_atl_dist.report.content import ReportContent
+from gmp_atl_dist.report.content import FoldContent, ReportContent
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +110,11 @@ def absent(content: ReportContent) -> list[str]:
     ]
 
 
-def codebook_rows(content: ReportContent) -> list[CodebookRow]:
+def codebook_rows(folds: Iterable[FoldContent]) -> list[CodebookRow]:
+    """A row per scale and group, averaged over ``folds``."""
     # The number is part of the key, because two scales may differ in their seed only.
     books: dict[tuple[int, int, str, int], list[CodebookContent]] = {}
-    for fold in content.folds:
+    for fold in folds:
         for number, book in enumerate(fold.codebooks):
             books.setdefault((book.layer, book.k, book.group, number), []).append(book)
     rows = []

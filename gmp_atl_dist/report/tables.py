@@ -38,7 +38,9 @@ class PredictionRow(NamedTuple):
 def predictions_csv(rows: Iterable[PredictionRow], classes: Sequence[str]) -> bytes:
     """UTF-8, one line per test utterance, a column ``p_CLASS`` per class."""
     header = [*PredictionRow._fields[:-1], *(f"p_{name}" for name in classes)]
-    return _csv([header, *([*row[:-1], *(f"{p:.4f}" for p in row.probabilities)] for row in rows)])
+    return csv_bytes(
+        [header, *([*row[:-1], *(f"{p:.4f}" for p in row.probabilities)] for row in rows)]
+    )
 
 
 def stored_predictions_csv(content: ReportContent) -> bytes:
@@ -65,7 +67,7 @@ def scores_csv(content: ReportContent) -> bytes:
     """
     header = ["scope", "name", "score", "value", "low", "high", "utterances", "classes"]
     header += ["speaker_low", "speaker_high"]
-    return _csv([header, *_score_rows(content)])
+    return csv_bytes([header, *_score_rows(content)])
 
 
 def _score_rows(content: ReportContent) -> Iterator[list[object]]:
@@ -175,7 +177,8 @@ def _comment(text: str) -> str:
     return " ".join(text.split())
 
 
-def _csv(rows: Iterable[Iterable[object]]) -> bytes:
+def csv_bytes(rows: Iterable[Iterable[object]]) -> bytes:
+    """Rows as CSV in UTF-8."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue().encode()

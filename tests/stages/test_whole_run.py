@@ -24,10 +24,16 @@ from gmp_atl_dist.records import GENDERS
 from gmp_atl_dist.report.content import ReportContent
 from gmp_atl_dist.report.html import render_html
 from gmp_atl_dist.report.protocol import Protocol
+from gmp_atl_dist.report.sweep_building import sweep_content
+from gmp_atl_dist.report.sweep_content import SweepContent
+from gmp_atl_dist.report.sweep_html import render_sweep_html, render_sweep_json
+from gmp_atl_dist.report.sweep_input import ArmReports, SeedReports
+from gmp_atl_dist.report.sweep_stored import stored_cell
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
 from gmp_atl_dist.stages.report_errors import read_samples
 from gmp_atl_dist.stages.report_page import run_page
+from gmp_atl_dist.statistics.bootstrap import Resampling
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact, list_artifacts
 from gmp_atl_dist.store.features import feature_source_parts, read_features
 from gmp_atl_dist.store.labels import read_labels
@@ -415,3 +421,29 @@ def test_a_run_whose_corpus_is_gone_has_a_page_without_audio(clean: Ran) -> None
     gone = record_of(clean.report, ArtifactKey("ingest", "b" * 64))
 
     assert "<audio" not in run_page(clean.report, gone, audio=True).decode()
+
+
+def test_real_reports_make_the_page_of_a_sweep(clean: Ran, transductive: Ran) -> None:
+    arms = [
+        ArmReports(name, "", (SeedReports("0", (stored_cell(ran.report),)),))
+        for name, ran in (("clean", clean), ("transductive", transductive))
+    ]
+    content = sweep_content("arms", arms, corpus_name="tiny", how=Resampling(samples=100))
+
+    for arm, ran in zip(content.arms, (clean, transductive), strict=True):
+        assert arm.figures is not None
+        pooled = ran.json["pooled"]["outcome"]["scores"]
+        assert arm.figures.scores["uar"].over_seeds.mean == pytest.approx(pooled["uar"])
+        assert arm.cells[0].corpus == ran.made["ingest"].identity
+        for kind in ("finetune", "retrain"):
+            assert arm.cells[0].artefacts[kind] == ran.made[kind].key.fingerprint
+    # Warm-up uses no test audio, so both arms share it.
+    fingerprints = [arm.cells[0].artefacts["warmup"] for arm in content.arms]
+    assert fingerprints[0] == fingerprints[1]
+    sizes = [sum(r.bytes for r in ran.made["warmup"].manifest.receipts) for ran in (clean,)]
+    assert content.cost.size_bytes is not None
+    assert content.cost.size_bytes > sizes[0] > 0
+    assert {curve.stage for curve in content.curves} >= {"warmup", "retrain", "finetune"}
+    page = render_sweep_html(content)
+    assert "transductive protocol." in page
+    assert page == render_sweep_html(SweepContent.model_validate_json(render_sweep_json(content)))
