@@ -6,15 +6,16 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gmp_atl_dist import __version__
 from gmp_atl_dist.config import RunConfig, digest
+from gmp_atl_dist.config.sweep import Sweep
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.ray_api.jobs import Job, JobExistsError, Jobs
 from gmp_atl_dist.redaction import names_a_secret
-from gmp_atl_dist.shipped import shipped_path
+from gmp_atl_dist.shipped import shipped_path, shipped_sweep_path
 
 EXCLUDES = (".git", ".venv", "/runs", "__pycache__")
 _STOPPED = 143
@@ -22,7 +23,7 @@ _STOPPED = 143
 
 @dataclass(frozen=True)
 class Order:
-    """What is submitted: ``gmp-atl run ARGUMENTS`` in a copy of ``folder``."""
+    """What is submitted: ``gmp-atl run ARGUMENTS``, or another command, in a copy of ``folder``."""
 
     name: str
     arguments: tuple[str, ...]
@@ -30,13 +31,15 @@ class Order:
     root: str
     env: dict[str, str]
     doctor: bool = True
+    verb: str = "run"
+    """The command: ``run`` or ``sweep``."""
 
     @property
     def command(self) -> str:
         """For the cluster's shell. As modules, so that a checkout need not be installed there."""
         run, doctor = (
             shlex.join(["python", "-m", "gmp_atl_dist.cli", command, *self.arguments])
-            for command in ("run", "doctor")
+            for command in (self.verb, "doctor")
         )
         # exec: what stops the job stops the run itself, which then saves a checkpoint.
         return f"{doctor} && exec {run}" if self.doctor else f"exec {run}"
@@ -83,9 +86,40 @@ def order_of(
     )
 
 
+def sweep_order_of(
+    config: Path,
+    sweep: Sweep,
+    *,
+    overrides: Sequence[str],
+    root: str | None,
+    folder: Path,
+    env: Sequence[str],
+    name: str | None = None,
+    doctor: bool = True,
+) -> Order:
+    """The order for a whole sweep: one job for all cells. Refused as by :func:`order_of`."""
+    order = order_of(
+        config,
+        sweep.config,
+        overrides=overrides,
+        root=root,
+        folder=folder,
+        env=env,
+        name=name or f"gmp-atl-sweep-{_digest_of_place(sweep.config, sweep.fingerprint)}",
+        doctor=doctor,
+    )
+    return replace(order, verb="sweep")
+
+
+def _digest_of_place(experiment: RunConfig, science: str) -> str:
+    settings = experiment.runtime
+    corpus = [settings.corpus, dict(settings.corpora)]
+    return digest([science, corpus, settings.root])[:12]
+
+
 def _config_of_job(config: Path, folder: Path) -> str:
     """What the job's ``--config`` is: a shipped name, or the path below the working directory."""
-    if shipped_path(config) is not None:
+    if (shipped_path(config) or shipped_sweep_path(config)) is not None:
         if (folder / config).is_file():
             raise ConfigError(
                 f"--config {config}: names a shipped configuration here, but a file in --working-dir "

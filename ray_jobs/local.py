@@ -1,5 +1,7 @@
 """``python -m ray_jobs.local ARGS``: run ``run_pipeline.py ARGS`` as a job of a private Ray head.
 
+``python -m ray_jobs.local sweep ARGS`` runs ``run_sweep.py ARGS``.
+
 The head has its own ports, token and folder, so it cannot be mixed up with another Ray of this machine.
 Its dashboard listens on the loopback interface only. The head stops when the job ends, however it ends.
 Head, workers and job inherit the caller's environment (``AWS_*``) and working directory, so relative
@@ -41,6 +43,7 @@ _READY_S = 1800.0
 _STOP_S = 20.0
 _POLL_S = 0.3
 _LOG = "head.log"
+_SWEEP = "run_sweep.py"
 _PORTS = range(20_000, 32_000)  # between Ray's worker ports and Linux's ephemeral ones
 _MARK = "GMP_ATL_LOCAL_RAY"
 _NOT_INHERITED = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_NAMESPACE", "RAY_AUTH_TOKEN_PATH")
@@ -94,7 +97,8 @@ def run_job(script: Path, args: Sequence[str]) -> int:
     """
     name = f"gmp-atl-{secrets.token_hex(4)}"
     _write("starting a Ray of its own for this job, on this machine only\n")
-    with private_head(args=args) as head:
+    words = ["sweep", *args] if script.name == _SWEEP else list(args)
+    with private_head(args=words) as head:
         command = shlex.join([head.python, str(script.resolve()), *args])
         # The client is in this process, and must not ask a proxy for the loopback interface.
         os.environ.update({key: head.env[key] for key in _NO_PROXY})
@@ -301,4 +305,7 @@ def main(script: Path, args: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(__file__).with_name("run_pipeline.py"), sys.argv[1:]))
+    words = sys.argv[1:]
+    if words[:1] == ["sweep"]:
+        sys.exit(main(Path(__file__).with_name(_SWEEP), words[1:]))
+    sys.exit(main(Path(__file__).with_name("run_pipeline.py"), words))

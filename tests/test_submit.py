@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.config.sweep import load_sweep
 from gmp_atl_dist.errors import ConfigError, WorkerError
 from gmp_atl_dist.ray_api.jobs import Job, Jobs, _JobLines
-from gmp_atl_dist.submit import Order, exit_code_of, name_of, order_of, place
+from gmp_atl_dist.submit import Order, exit_code_of, name_of, order_of, place, sweep_order_of
 
 
 def experiment(root: str = "s3://bucket/runs", **keys: object) -> RunConfig:
@@ -39,6 +41,28 @@ def test_the_job_runs_doctor_first(tmp_path: Path) -> None:
         f"&& exec python -m gmp_atl_dist.cli run {arguments}"
     )
     assert "doctor" not in order(tmp_path, doctor=False).command
+
+
+def test_a_sweep_is_one_job(tmp_path: Path) -> None:
+    sweep = load_sweep("sweeps/emodb", root="s3://bucket/runs")
+    made = sweep_order_of(
+        Path("sweeps/emodb"), sweep, overrides=(), root="s3://bucket/runs", folder=tmp_path, env=()
+    )
+    arguments = "--config sweeps/emodb --root s3://bucket/runs"
+    assert made.command == (
+        f"python -m gmp_atl_dist.cli doctor {arguments} && "
+        f"exec python -m gmp_atl_dist.cli sweep {arguments}"
+    )
+    # One seed less is another sweep; more workers are not.
+    fewer = replace(sweep, runs=sweep.runs[:7])
+    wider = load_sweep("sweeps/emodb", ["runtime.train.workers=4"], "s3://bucket/runs")
+    names = [
+        sweep_order_of(
+            Path("sweeps/emodb"), s, overrides=(), root=None, folder=tmp_path, env=()
+        ).name
+        for s in (sweep, wider, fewer)
+    ]
+    assert names[0] == names[1] != names[2]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_experiment
+from gmp_atl_dist.config import RunConfig
 
 if TYPE_CHECKING:
     from gmp_atl_dist.doctor.findings import Finding
@@ -27,7 +29,7 @@ def doctor(
     from gmp_atl_dist.doctor.show import as_json, counted, show
     from gmp_atl_dist.errors import PreflightError
 
-    findings = checkup(lambda: load_experiment(config, set_, root), wait_s, _say_waiting)
+    findings = checkup(lambda: _experiment(config, set_, root), wait_s, _say_waiting)
     if json_:
         print(as_json(findings))
     else:
@@ -38,6 +40,15 @@ def doctor(
             f"{problems} fatal problem{'s' if problems > 1 else ''}; mend and run doctor again"
         )
     return 0
+
+
+def _experiment(config: Path, set_: list[str] | None, root: str | None) -> RunConfig:
+    """The configuration; of a sweep that of its first arm. All arms have its corpus, folds and resources."""
+    from gmp_atl_dist.config.sweep import is_sweep, load_sweep
+
+    if is_sweep(config):
+        return load_sweep(config, set_ or (), root).config
+    return load_experiment(config, set_, root)
 
 
 def _say_waiting(findings: list[Finding]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -14,6 +15,17 @@ from gmp_atl_dist.cli.again import AGAIN
 from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_experiment
 
 _INTERRUPTED = 130
+
+
+class _Given(TypedDict):
+    """What the command line says of a job, of a run and of a sweep alike."""
+
+    overrides: Sequence[str]
+    root: str | None
+    folder: Path
+    env: Sequence[str]
+    name: str | None
+    doctor: bool
 
 
 def submit(
@@ -46,24 +58,30 @@ def submit(
     no_doctor: Annotated[
         bool, typer.Option("--no-doctor", help="do not run gmp-atl doctor before the run")
     ] = False,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="--config is a sweep; one job runs all of its cells")
+    ] = False,
 ) -> int:
     """Run the pipeline as a job of a Ray cluster, or follow the job that runs it already.
 
     Returns the exit code of the job.
     """
+    from gmp_atl_dist.config.sweep import load_sweep
     from gmp_atl_dist.ray_api.jobs import Jobs
-    from gmp_atl_dist.submit import exit_code_of, order_of, submit_or_attach
+    from gmp_atl_dist.submit import exit_code_of, order_of, submit_or_attach, sweep_order_of
 
-    order = order_of(
-        config,
-        load_experiment(config, set_, root),
-        overrides=set_ or (),
-        root=root,
-        folder=working_dir,
-        env=env or (),
-        name=submission_id,
-        doctor=not no_doctor,
-    )
+    given: _Given = {
+        "overrides": set_ or (),
+        "root": root,
+        "folder": working_dir,
+        "env": env or (),
+        "name": submission_id,
+        "doctor": not no_doctor,
+    }
+    if sweep:
+        order = sweep_order_of(config, load_sweep(config, set_ or (), root), **given)
+    else:
+        order = order_of(config, load_experiment(config, set_, root), **given)
     again = ["gmp-atl", "submit", "--address", address, "--config", str(config)]
     for option, values in (("--set", set_), ("--env", env)):
         for value in values or ():
@@ -72,6 +90,7 @@ def submit(
         again += [] if value is None else [option, value]
     again += [] if working_dir == Path(".") else ["--working-dir", str(working_dir)]
     again += ["--no-doctor"] if no_doctor else []
+    again += ["--sweep"] if sweep else []
 
     order = replace(order, env={**order.env, AGAIN: shlex.join(again)})
     jobs = Jobs(address)

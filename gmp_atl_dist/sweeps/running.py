@@ -29,8 +29,9 @@ from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.layout import claim_layout
 from gmp_atl_dist.sweeps.grid import GridRun, MadeArtifacts
 from gmp_atl_dist.sweeps.keeping import SweepKeeper
+from gmp_atl_dist.sweeps.page import write_page
 from gmp_atl_dist.sweeps.planning import plan_stages
-from gmp_atl_dist.sweeps.record import Cell, SweepRecord
+from gmp_atl_dist.sweeps.record import SweepCell, SweepRecord
 from gmp_atl_dist.sweeps.tested import check_listed_test_sets, check_sealed_test_sets
 
 _MEASURED_EVERY_S = 2.0
@@ -72,6 +73,7 @@ def run_sweep(
         lanes.run(every)
     record = keeper.record
     _say_defects(grid, context)
+    _write_page(record, context)
     if record.failed:
         raise _partly_failed(record)
     report_error = next((m.first_error for m in grid if m.first_error is not None), None)
@@ -153,6 +155,17 @@ def _say_defects(grid: Sequence[GridRun], context: Context) -> None:
                 print("".join(traceback.format_exception(lane.error)))
 
 
+def _write_page(record: SweepRecord, context: Context) -> None:
+    """The page of all arms. Without it no result is lost, so an error is a warning."""
+    try:
+        page = write_page(context.store, record)
+    except GmpAtlError as e:
+        context.reporter.warning(f"the page of the sweep was not written: {e}")
+        return
+    if page is not None:
+        context.reporter.line(f"sweep {record.name}: {context.store.uri}/{page}")
+
+
 def _partly_failed(record: SweepRecord) -> PartlyFailedError:
     done, failed = record.count("done"), record.failed
     problems = [f"{cell.name}, {cell.stage}: {_first_line(cell)}" for cell in failed]
@@ -165,5 +178,5 @@ def _partly_failed(record: SweepRecord) -> PartlyFailedError:
     return error
 
 
-def _first_line(cell: Cell) -> str:
+def _first_line(cell: SweepCell) -> str:
     return cell.message.partition("\n")[0]
