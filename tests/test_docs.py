@@ -24,6 +24,8 @@ import typer.main
 from gmp_atl_dist import metrics
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.config.file import parse_config
+from gmp_atl_dist.config.problems import mistyped
+from gmp_atl_dist.config.sweep import SweepConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -164,6 +166,10 @@ def test_toml_blocks_are_configurations(page: Path):
         if fence.language != "toml":
             continue
         raw = tomllib.loads(fence.body)
+        if "arms" in raw:
+            assert not mistyped(raw, SweepConfig, page.name)
+            SweepConfig.model_validate(raw)
+            continue
         # Blocks of pyproject.toml are no configurations.
         if set(raw) <= set(RunConfig.model_fields):
             parse_config(raw, f"{page.name}: {fence.body.splitlines()[0]}")

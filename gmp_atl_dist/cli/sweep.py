@@ -14,6 +14,7 @@ from gmp_atl_dist.cli.words import how_long
 if TYPE_CHECKING:
     from gmp_atl_dist.config.sweep import Sweep
     from gmp_atl_dist.scheduling.room import Offers
+    from gmp_atl_dist.store.artifact import Artifact
     from gmp_atl_dist.sweeps.planning import SweepPlan
     from gmp_atl_dist.sweeps.record import SweepRecord
 
@@ -70,7 +71,6 @@ def _scores(scores: dict[str, float]) -> str:
 def _show_plan(loaded: Sweep, as_json: bool) -> int:
     from gmp_atl_dist.console import Reporter
     from gmp_atl_dist.execution import open_context
-    from gmp_atl_dist.outside_inputs import OutsideInputs
     from gmp_atl_dist.scheduling.walks import MethodRun
     from gmp_atl_dist.store.layout import check_layout
     from gmp_atl_dist.sweeps.planning import look_up_shared, plan_stages
@@ -80,10 +80,10 @@ def _show_plan(loaded: Sweep, as_json: bool) -> int:
         check_layout(context.store)
         folds = check_listed_test_sets(loaded, context.source)
         runs: list[MethodRun] = []
-        inputs = OutsideInputs(context.store)
+        known: dict[str, Artifact] = {}
         for one in loaded.runs:
             run = MethodRun(one.config, context, name=one.label)
-            look_up_shared(run, folds, inputs)
+            look_up_shared(run, folds, known)
             runs.append(run)
         plan = plan_stages(runs)
     offers, place = _offers(loaded)

@@ -233,8 +233,15 @@ class Lanes:
                 room.hold(lane.grant)
         granted: list[tuple[Lane, Grant]] = []
         exclusive = {lane.alone_with for lane in running if lane.alone_with}
+        # A lane that is between two stages may soon want room that an elastic stage would take.
+        soon = any(lane.state == "thinking" for lane in self._lanes)
+        postponed = False
         for lane in waiting:
             if lane.alone_with in exclusive:
+                continue
+            if soon and any(demand.most > demand.fewest for demand in lane.demands):
+                room.reserve(lane.demands)
+                postponed = True
                 continue
             grant = room.admit(lane.demands, self._offers)
             if grant is None:
@@ -242,7 +249,7 @@ class Lanes:
                 continue
             granted.append((lane, grant))
             exclusive |= {lane.alone_with} - {""}
-        if not granted and not running:
+        if not granted and not running and not postponed:
             # It does not fit an empty cluster: Ray, an autoscaler or doctor has the last word.
             self._let_run(waiting[0], None)
         for lane, grant in granted:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gmp_atl_dist import pipeline
 from gmp_atl_dist.config import digest
@@ -21,6 +21,7 @@ from gmp_atl_dist.scheduling.room import Grant, Offers, Room
 from gmp_atl_dist.scheduling.walks import MethodRun
 from gmp_atl_dist.stages.base import Handle, Pending, Stage
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, Manifest, find_artifact
+from gmp_atl_dist.store.filesystem import Store
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class SweepPlan:
         return done_s
 
 
-def plan_stages(runs: Sequence[MethodRun], inputs: OutsideInputs | None = None) -> SweepPlan:
+def plan_stages(runs: Sequence[MethodRun]) -> SweepPlan:
     """The plan of runs that are prepared, or looked up by :func:`look_up_shared`."""
     stages: dict[ArtifactKey, PlannedStage] = {}
     asked = 0
@@ -132,19 +133,27 @@ def plan_stages(runs: Sequence[MethodRun], inputs: OutsideInputs | None = None) 
     return SweepPlan(tuple(stages.values()), asked)
 
 
-def look_up_shared(run: MethodRun, folds: Sequence[Fold] | None, inputs: OutsideInputs) -> None:
+def look_up_shared(
+    run: MethodRun, folds: Sequence[Fold] | None, known: dict[str, Artifact]
+) -> None:
     """Fill ``run.shared`` and ``run.folds`` without running anything.
 
-    What is not there is replaced by a stand-in; then ``folds`` are those of the listing.
+    What is not there is replaced by a stand-in; then ``folds`` are those of the listing. ``known`` holds what
+    other runs of the sweep have found, because a search lists files outside the store.
     """
+    inputs = OutsideInputs(run.context.store)
 
     class Known(Exception):
         pass
 
     def look(stage: Stage) -> Handle:
-        artifact = find_artifact(run.context.store, inputs(stage)) or _stand_in(stage)
-        run.shared[stage.label] = artifact
-        return artifact
+        identities = [handle.identity for handle in stage.inputs().values()]
+        name = digest([stage.label, dict(stage.settings()), identities])
+        if name not in known:
+            found = find_artifact(run.context.store, inputs(stage))
+            known[name] = found or _stand_in(stage)
+        run.shared[stage.label] = known[name]
+        return known[name]
 
     def planned(_: object, corpus: Artifact) -> Sequence[Fold]:
         if _is_stand_in(corpus):
@@ -174,7 +183,7 @@ def _expected(run: MethodRun, rates: Rates) -> dict[str, float | None]:
 
 def _stand_in(stage: Stage) -> Artifact:
     """An artefact of nothing, in the place of one that follows files outside the store."""
-    identity = digest([stage.kind, dict(stage.settings())])
+    identity = digest([stage.label, dict(stage.settings()), sorted(stage.inputs())])
     manifest = Manifest(
         kind=stage.kind,
         version=stage.version,
@@ -185,21 +194,8 @@ def _stand_in(stage: Stage) -> Artifact:
         receipts=(),
         notes={"source": "", "num_layers": str(10**6)},
     )
-    from gmp_atl_dist.store.filesystem import Store
-
     return Artifact(Store.open("."), ArtifactKey(stage.kind, identity), manifest)
 
 
 def _is_stand_in(artifact: Artifact) -> bool:
     return not artifact.manifest.fingerprint
-
-
-def with_estimates_of(plan: SweepPlan, seconds: Mapping[str, float]) -> SweepPlan:
-    """``plan`` with durations that this sweep has measured, by the name of the stage."""
-    stages = tuple(
-        stage
-        if stage.is_done or stage.label.partition(" ")[0] not in seconds
-        else replace(stage, seconds=seconds[stage.label.partition(" ")[0]])
-        for stage in plan.stages
-    )
-    return SweepPlan(stages, plan.asked)

@@ -18,10 +18,10 @@ from support.sweeps import write_sweep_files
 
 from gmp_atl_dist.config.sweep import load_sweep
 from gmp_atl_dist.execution import open_context
-from gmp_atl_dist.outside_inputs import OutsideInputs
 from gmp_atl_dist.ray_api.jobs import Jobs
 from gmp_atl_dist.runs.names import read_runs
 from gmp_atl_dist.scheduling.walks import MethodRun
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.runs import StageRun
 from gmp_atl_dist.sweeps.planning import PlannedStage, look_up_shared, plan_stages
@@ -71,8 +71,9 @@ def missing(path: Path, label: str) -> list[PlannedStage]:
     sweep = load_sweep(path)
     with open_context(sweep.config) as context:
         runs = [MethodRun(one.config, context, name=one.label) for one in sweep.runs]
+        known: dict[str, Artifact] = {}
         for run in runs:
-            look_up_shared(run, None, OutsideInputs(context.store))
+            look_up_shared(run, None, known)
         return [stage for stage in plan_stages(runs).to_run if stage.label == label]
 
 
