@@ -112,7 +112,7 @@ def test_unknown_keys_and_wrong_values_are_named_at_once(gmp_atl: Run, config: P
     config.write_text("[warmup]\nepoch = 3\nlr = -1\n[cluster]\nkk = 3\n")
     code, _, err = gmp_atl("config", "check", "-c", config)
     assert code == 2
-    assert f"{config}: warmup.epoch: unknown key; did you mean epochs? known here: batch_s" in err
+    assert f"{config}: warmup.epoch: unknown key; did you mean epochs? known here: adam_eps" in err
     assert f"{config}: warmup.lr = -1: " in err
     assert f"{config}: cluster.kk: unknown key" in err
 

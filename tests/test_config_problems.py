@@ -120,7 +120,10 @@ def test_keys_of_tables_in_lists_are_named_with_their_place(name: str) -> None:
             "group each",
         ),
         ("[folds]\nrun = 1", "each item a whole number of at least 1; write run = [1]"),
-        ("[warmup]\nlrr = 1", "warmup.lrr: unknown key; did you mean lr? known here: batch_s, "),
+        (
+            "[warmup]\nlrr = 1",
+            "warmup.lrr: unknown key; did you mean lr? known here: adam_eps, batch_s, ",
+        ),
         ("[warmup]\nBatch-S = 1", "did you mean batch_s?"),
         (
             "[model]\nk = 50",

@@ -22,7 +22,7 @@ from gmp_atl_dist import __version__
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config.file import load_config
 from gmp_atl_dist.errors import ConfigError
-from gmp_atl_dist.shipped import shipped_configs, shipped_path, summary_of
+from gmp_atl_dist.shipped import shipped_configs, shipped_path, shipped_sweeps, summary_of
 from gmp_atl_dist.submit import order_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -276,14 +276,15 @@ def test_sdist_and_wheel_are_complete(tmp_path: Path) -> None:
         for path in folder.rglob("*")
         if path.is_file() and not {"__pycache__", "shipped_configs"} & set(path.parts)
     }
-    expected |= {f"gmp_atl_dist/shipped_configs/{name}.toml" for name in NAMES}
+    shipped_names = [*NAMES, *shipped_sweeps()]
+    expected |= {f"gmp_atl_dist/shipped_configs/{name}.toml" for name in shipped_names}
     with zipfile.ZipFile(wheel) as archive:
         files = set(archive.namelist())
         information = f"gmp_atl_dist-{__version__}.dist-info/"
         assert {f for f in files if not f.startswith(information)} == expected
         metadata = archive.read(f"{information}METADATA").decode()
         scripts = archive.read(f"{information}entry_points.txt").decode()
-        for name in NAMES:
+        for name in shipped_names:
             shipped = archive.read(f"gmp_atl_dist/shipped_configs/{name}.toml")
             assert shipped == (REPOSITORY / f"configs/{name}.toml").read_bytes()
     assert f"\nVersion: {__version__}\n" in metadata
