@@ -12,7 +12,7 @@ from gmp_atl_dist.cli.tables import print_table
 from gmp_atl_dist.cli.words import when
 
 if TYPE_CHECKING:
-    from gmp_atl_dist.sweeps.record import SweepCell, SweepRecord
+    from gmp_atl_dist.sweeps.record import GridCell, SweepRecord
 
 
 def find_sweep(
@@ -96,7 +96,7 @@ def _failures(record: SweepRecord) -> Iterator[str]:
         yield f"{cell.name}: {cell.stage}: {cell.message.partition(chr(10))[0]}"
 
 
-def _word(cell: SweepCell | None, record: SweepRecord) -> str:
+def _word(cell: GridCell | None, record: SweepRecord) -> str:
     """A cell in a word: its UAR once it is done."""
     if cell is None:
         return ""

@@ -54,7 +54,7 @@ class SetSize:
 
 
 @dataclass(frozen=True)
-class Lineage:
+class CardLineage:
     """What of the method lies behind a model, as far as a card's first sentence says it.
 
     Attributes:
@@ -105,7 +105,7 @@ class CardFacts:
     """Of the artefact and its inputs; that of a fold's artefact is its fingerprint."""
     versions: Mapping[str, str]
     channel: Channel
-    lineage: Lineage
+    lineage: CardLineage
     corpus_name: str
     """What people call the corpus."""
     run_name: str = ""
@@ -155,7 +155,7 @@ class CardFacts:
             pads_exactly=stage == "finetune" or model_config["feat_extract_norm"] == "layer",
             pooling=str(model_config.get("pooling", ATTENTIVE)),
             loss=str(model_config.get("loss", AM_SOFTMAX)),
-            lineage=Lineage.of(config),
+            lineage=CardLineage.of(config),
             identities=_identities(corpus, backbone, made, artifact),
             versions=packages,
             channel=read_channel(corpus),

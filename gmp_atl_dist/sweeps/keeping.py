@@ -27,8 +27,8 @@ from gmp_atl_dist.sweeps.grid import GridRun
 from gmp_atl_dist.sweeps.planning import SweepPlan
 from gmp_atl_dist.sweeps.record import (
     CellState,
+    GridCell,
     RunReport,
-    SweepCell,
     SweepRecord,
     read_sweep,
     write_sweep,
@@ -128,7 +128,7 @@ class SweepKeeper:
             for cell in self.record.cells:
                 self._say(cell)
 
-    def _say(self, cell: SweepCell) -> None:
+    def _say(self, cell: GridCell) -> None:
         if cell.state == self._said.get(cell.name) or cell.state not in ("done", "failed"):
             return
         self._said[cell.name] = cell.state
@@ -189,7 +189,7 @@ class SweepKeeper:
             now += sum(lane.state == "running" for lane in member.cells.values())
         return time.time() + left_s / max(1, now)
 
-    def _cell(self, member: GridRun, fold: str) -> SweepCell:
+    def _cell(self, member: GridRun, fold: str) -> GridCell:
         run, lane = member.sweep_run, member.cells.get(fold)
         found = {name: member.made.by_stage.get((name, fold)) for name in ("evaluate", "finetune")}
         evaluated = found["evaluate"]
@@ -200,7 +200,7 @@ class SweepKeeper:
         if lane is not None and state in ("running", "failed"):
             tags = member.run.last_tags.get(lane.name)
             stage = "" if tags is None else tags.stage
-        return SweepCell(
+        return GridCell(
             arm=run.arm,
             fold=fold,
             seed=run.seed,

@@ -47,7 +47,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class SweepCell(_Record):
+class GridCell(_Record):
     """One arm on one fold with one seed."""
 
     arm: str
@@ -87,7 +87,7 @@ class SweepRecord(_Record):
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     folds: tuple[str, ...]
-    cells: tuple[SweepCell, ...]
+    cells: tuple[GridCell, ...]
     reports: tuple[RunReport, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     ends_s: float | None = None
@@ -96,7 +96,7 @@ class SweepRecord(_Record):
         return sum(cell.state == state for cell in self.cells)
 
     @property
-    def failed(self) -> tuple[SweepCell, ...]:
+    def failed(self) -> tuple[GridCell, ...]:
         return tuple(cell for cell in self.cells if cell.state == "failed")
 
     @property

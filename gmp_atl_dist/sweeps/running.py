@@ -31,7 +31,7 @@ from gmp_atl_dist.sweeps.grid import GridRun, MadeArtifacts
 from gmp_atl_dist.sweeps.keeping import SweepKeeper
 from gmp_atl_dist.sweeps.page import write_page
 from gmp_atl_dist.sweeps.planning import plan_stages
-from gmp_atl_dist.sweeps.record import SweepCell, SweepRecord
+from gmp_atl_dist.sweeps.record import GridCell, SweepRecord
 from gmp_atl_dist.sweeps.tested import check_listed_test_sets, check_sealed_test_sets
 
 _MEASURED_EVERY_S = 2.0
@@ -178,5 +178,5 @@ def _partly_failed(record: SweepRecord) -> PartlyFailedError:
     return error
 
 
-def _first_line(cell: SweepCell) -> str:
+def _first_line(cell: GridCell) -> str:
     return cell.message.partition("\n")[0]
