@@ -28,6 +28,7 @@ from gmp_atl_dist.submit import order_of
 REPOSITORY = Path(__file__).resolve().parents[1]
 GITHUB = REPOSITORY / ".github"
 NAMES = sorted(path.stem for path in REPOSITORY.glob("configs/*.toml"))
+SWEEPS = sorted(f"sweeps/{path.stem}" for path in REPOSITORY.glob("configs/sweeps/*.toml"))
 
 
 def read_yaml(path: Path) -> Any:
@@ -269,7 +270,7 @@ def test_sdist_and_wheel_are_complete(tmp_path: Path) -> None:
         for path in folder.rglob("*")
         if path.is_file() and not {"__pycache__", "shipped_configs"} & set(path.parts)
     }
-    expected |= {f"gmp_atl_dist/shipped_configs/{name}.toml" for name in NAMES}
+    expected |= {f"gmp_atl_dist/shipped_configs/{name}.toml" for name in (*NAMES, *SWEEPS)}
     with zipfile.ZipFile(wheel) as archive:
         files = set(archive.namelist())
         information = f"gmp_atl_dist-{__version__}.dist-info/"
