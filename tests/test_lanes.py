@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist import stopping
+from gmp_atl_dist.errors import CorpusError, StoppedError
 from gmp_atl_dist.scheduling.demands import Demand
 from gmp_atl_dist.scheduling.lanes import Lane, Lanes, NotRunError
 from gmp_atl_dist.scheduling.room import Grant, Offers, Room
@@ -209,3 +212,42 @@ def test_room_counts_gpus_and_named_resources() -> None:
     )
     assert room.take(each, 9) == 3
     assert room.take(each, 9) == 0
+
+
+def test_at_a_stop_trainings_save_other_stages_end_and_nothing_starts() -> None:
+    lanes, log = Lanes(lambda: None, nodes(2)), Log()
+
+    def saves() -> Artifact:
+        while (signum := stopping.requested()) is None:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        raise stopping.stopped(signum, "finetune fold1: saved a checkpoint after update 7 of 9")
+
+    def checks() -> Artifact:
+        for _ in range(2000):
+            time.sleep(0.01)
+            stopping.check()
+        raise AssertionError("no stop reached this thread")
+
+    def walk_of(work: Callable[[], Artifact], name: str, saving: bool) -> Callable[[Lane], None]:
+        def make(lane: Lane) -> Artifact:
+            return lanes.with_room(lane, (ONE,), lambda _: work(), saves=saving)
+
+        return lambda lane: void(lanes.once(lane, ArtifactKey("x", name), name, lambda: make(lane)))
+
+    training = Lane("a", walk_of(saves, "a", True))
+    mapped = Lane("b", walk_of(checks, "b", False))
+    waits = lane(lanes, log, "c", own("c"))
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with stopping.stoppable(lambda _: None), pytest.raises(StoppedError) as caught:
+        lanes.run([training, mapped, waits])
+    assert caught.value.exit_code == 130
+    assert "saved a checkpoint after update 7 of 9; finished stages and parts are kept" in str(
+        caught.value
+    )
+    assert isinstance(mapped.error, KeyboardInterrupt)
+    assert isinstance(waits.error, NotRunError)
+    assert log.begun == []
+
+
+def void(_: object) -> None: ...

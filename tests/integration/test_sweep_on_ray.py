@@ -30,7 +30,8 @@ from gmp_atl_dist.sweeps.running import run_sweep
 from ray_jobs.local import private_head
 
 pytest_plugins = ["support.one_process"]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+# Some ten minutes each, most of them for starting workers.
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(2400)]
 
 SCRIPT = TESTS.parent / "ray_jobs" / "run_sweep.py"
 ARMS = """
