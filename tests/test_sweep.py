@@ -118,6 +118,7 @@ def test_a_dry_run_counts_unique_stages_and_runs_nothing(
     assert "3 arms x 2 folds x 2 seeds = 12 cells" in out
     assert "65 unique stages; the arms, folds and seeds alone would run 102" in out
     assert "0 are there already, 65 to run" in out
+    assert "runtime.train: 1 x (1 core)" in out
     assert "no estimate" in out
     assert not fresh.root.exists()
 

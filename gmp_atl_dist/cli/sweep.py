@@ -127,8 +127,8 @@ def _wording(
     if kinds:
         lines.append("  " + ", ".join(f"{count} x {name}" for name, count in kinds.items()))
     lines.append(f"on {place}")
-    demands = {str(d): d.section for stage in to_run for d in stage.demands}
-    lines += [f"  {section.removeprefix('runtime.')}: {text}" for text, section in demands.items()]
+    demands = {d.section: f"{d}" for stage in to_run for d in stage.demands}
+    lines += [f"  {section}: {text}" for section, text in demands.items()]
     if to_run:
         lines += _duration(plan, offers)
     return lines
