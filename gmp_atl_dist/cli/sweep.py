@@ -113,10 +113,13 @@ def _offers(loaded: Sweep) -> tuple[Offers | None, str]:
 def _wording(
     loaded: Sweep, plan: SweepPlan, cells: int, offers: Offers | None, place: str
 ) -> list[str]:
-    to_run, seeds = plan.to_run, len(loaded.seeds)
+    to_run, seeds = (
+        plan.to_run,
+        "1 seed" if len(loaded.seeds) == 1 else f"{len(loaded.seeds)} seeds",
+    )
     lines = [
-        f"sweep {loaded.name}: {len(loaded.arms)} arms x {cells // max(1, len(loaded.runs))} folds x {seeds} "
-        f"seeds = {cells} cells",
+        f"sweep {loaded.name}: {len(loaded.arms)} arms x {cells // max(1, len(loaded.runs))} folds x "
+        f"{seeds} = {cells} cells",
         f"{len(plan.stages)} unique stages; the arms, folds and seeds alone would run {plan.asked}",
         f"{len(plan.stages) - len(to_run)} are there already, {len(to_run)} to run",
     ]
@@ -127,8 +130,8 @@ def _wording(
     if kinds:
         lines.append("  " + ", ".join(f"{count} x {name}" for name, count in kinds.items()))
     lines.append(f"on {place}")
-    demands = {str(d): d.section for stage in to_run for d in stage.demands}
-    lines += [f"  {section.removeprefix('runtime.')}: {text}" for text, section in demands.items()]
+    demands = {d.section: f"{d}" for stage in to_run for d in stage.demands}
+    lines += [f"  {section}: {text}" for section, text in demands.items()]
     if to_run:
         lines += _duration(plan, offers)
     return lines
