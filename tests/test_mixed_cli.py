@@ -70,11 +70,12 @@ def test_a_run_is_told_from_one_with_the_same_science_and_other_places(
     assert named(here, "mixed.toml").runtime.run_name.startswith("mixed-")
 
 
-def test_predict_on_several_corpora_says_what_to_name() -> None:
-    with pytest.raises(
-        ConfigError, match=r"the configuration has \[\[corpora\]\]; name the folder"
-    ):
-        predict_ray._experiment((), None, Path("mixed"), None)  # pyright: ignore[reportPrivateUsage]
+def test_predict_on_ray_takes_several_corpora_or_one_folder() -> None:
+    read = predict_ray._experiment  # pyright: ignore[reportPrivateUsage]
+
+    assert [source.name for source in read((), None, Path("mixed"), None).corpora] == list(NAMES)
+    with pytest.raises(ConfigError, match="takes one corpus"):
+        read((), None, None, None)
 
 
 def test_the_shipped_file_is_printed_with_its_sources(capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,7 +105,7 @@ def toml_of(config: RunConfig, path: Path) -> Path:
         return json.dumps(value)
 
     lines: list[str] = []
-    for section, keys in config.model_dump(mode="json").items():
+    for section, keys in config.model_dump(mode="json", exclude_none=True).items():
         lines += [f"[{section}]", *(f"{k} = {text(v)}" for k, v in keys.items() if v is not None)]
     path.write_text("\n".join(lines))
     return path

@@ -1,4 +1,4 @@
-"""A complete pooling in one file: ``statistics``, the mean and standard deviation over the valid frames.
+"""A complete pooling in one file: ``moments``, the mean and standard deviation over the valid frames.
 
 Snyder et al. 2018, "X-vectors: Robust DNN embeddings for speaker recognition" (ICASSP). The
 result has twice the size of a frame.
@@ -16,7 +16,7 @@ from gmp_atl_dist.models.heads import Pooling
 _MIN_VARIANCE = 1e-6
 
 
-class StatisticsPooling(Pooling):
+class MomentsPooling(Pooling):
     """[mean, standard deviation] of each dimension."""
 
     def __init__(self, dim: int) -> None:

@@ -156,7 +156,7 @@ def test_runs_are_compared_and_seeds_are_one_arm(gmp_atl: Run, runs: Runs, tmp_p
 def test_a_run_has_many_names(gmp_atl: Run, runs: Runs, tmp_path: Path) -> None:
     config = tmp_path / "other.toml"
     lines = [f'[runtime]\nroot = "{runs.root}"\ncorpus = "{runs.corpus}"']
-    for section, keys in runs.configs["other"].model_dump(mode="json").items():
+    for section, keys in runs.configs["other"].model_dump(mode="json", exclude_none=True).items():
         if section not in ("runtime", "corpora"):
             shown = {k: v for k, v in keys.items() if v is not None}
             lines.append(f"[{section}]")

@@ -33,7 +33,7 @@ pytest_plugins = ["support.one_process"]
 torch.set_num_threads(1)
 
 CHOSEN = {
-    "pooling": "statistics",
+    "pooling": "moments",
     "loss": "arcface",
     "loss_options": {"margin_rad": 0.3},
 }
@@ -44,9 +44,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder in which the two examples are installed."""
     folder = tmp_path_factory.mktemp("site-packages")
     install_example(folder, "loss_example", "gmp_atl_dist.losses", "arcface", "ArcFace")
-    install_example(
-        folder, "pooling_example", "gmp_atl_dist.poolings", "statistics", "StatisticsPooling"
-    )
+    install_example(folder, "pooling_example", "gmp_atl_dist.poolings", "moments", "MomentsPooling")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         yield folder
@@ -103,7 +101,7 @@ def test_the_loss_has_a_finite_gradient_on_the_target_itself(packages: Path) -> 
 
 
 def test_the_pooling_is_mean_and_deviation_of_the_valid_frames(packages: Path) -> None:
-    pooling = build_pooling("statistics", 4, {})
+    pooling = build_pooling("moments", 4, {})
     x_BTD = torch.randn(2, 5, 4)
     valid_BT = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     x_BTD[1, 3:] = float("inf")
@@ -146,7 +144,7 @@ def test_a_whole_run_uses_them(ran: Ran) -> None:
     assert "pooling_options" not in science, "at its default, the key is not hashed"
 
     config = json.loads(ran.finetuned.read_file("config.json"))
-    assert (config["pooling"], config["loss"]) == ("statistics", "arcface")
+    assert (config["pooling"], config["loss"]) == ("moments", "arcface")
     assert config["loss_options"] == {"scale": 30.0, "margin_rad": 0.3}, "defaults are kept as well"
 
     model = emotion_model_from_files(ran.finetuned.read_files())
@@ -173,7 +171,7 @@ def test_the_classifier_is_not_exported(ran: Ran, tmp_path: Path) -> None:
             tmp_path / "out",
             what="classifier",
         )
-    assert "finetune.pooling = 'statistics' is not built in" in str(error.value)
+    assert "finetune.pooling = 'moments' is not built in" in str(error.value)
     assert "finetune.loss = 'arcface' is not built in" in str(error.value)
     assert not (tmp_path / "out").exists()
 
@@ -184,7 +182,7 @@ def test_a_machine_without_the_package_says_so(
     files = ran.finetuned.read_files()
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(packages)])
     with pytest.raises(
-        ModelError, match=r"finetune.pooling: 'statistics' is not known; known are att"
+        ModelError, match=r"finetune.pooling: 'moments' is not known; known are att"
     ):
         emotion_model_from_files(files, "the model")
 
@@ -193,7 +191,7 @@ def test_another_process_finds_them_by_itself(packages: Path) -> None:
     """As a worker does, whose environment has the package."""
     script = (
         "from gmp_atl_dist.models.head_registry import build_loss, build_pooling\n"
-        "print(build_loss('arcface', 4, 3, {}).classes, build_pooling('statistics', 4, {}).output_dim)"
+        "print(build_loss('arcface', 4, 3, {}).classes, build_pooling('moments', 4, {}).output_dim)"
     )
     paths = [str(packages), str(Path(__file__).resolve().parents[2])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -206,11 +204,11 @@ def test_another_process_finds_them_by_itself(packages: Path) -> None:
     [
         (
             {"loss": "arcfase"},
-            r"finetune.loss: 'arcfase' is not known; known are am_softmax, arcface, ",
+            r"finetune.loss: 'arcfase' is not known; known are aam_softmax, am_softmax, arcface, ",
         ),
         (
             {"pooling": "sum"},
-            "finetune.pooling: 'sum' is not known; known are attentive, mean, stat",
+            "finetune.pooling: 'sum' is not known; known are attentive, mean, moments",
         ),
         (
             {"loss": "arcface", "loss_options": {"margin": 1}},
@@ -241,12 +239,10 @@ def test_what_cannot_be_built_is_refused_before_anything_starts(
 def test_an_entry_point_of_another_kind_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install_example(tmp_path, "pooling_example", "gmp_atl_dist.losses", "odd", "StatisticsPooling")
+    install_example(tmp_path, "pooling_example", "gmp_atl_dist.losses", "odd", "MomentsPooling")
     install_example(tmp_path, "loss_example", "gmp_atl_dist.losses", "gone", "NotThere")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"'odd' is .*StatisticsPooling.* not a subclass of .*Class"
-    ):
+    with pytest.raises(ConfigError, match=r"'odd' is .*MomentsPooling.* not a subclass of .*Class"):
         check_head(FinetuneConfig(loss="odd"))
     with pytest.raises(ConfigError, match=r"'gone' cannot be loaded .AttributeError.*NotThere"):
         check_head(FinetuneConfig(loss="gone"))

@@ -19,6 +19,7 @@ from gmp_atl_dist.audio import pcm16_to_float
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
+from gmp_atl_dist.scheduling import walks
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.report import HTML_NAME, JSON_NAME
 from gmp_atl_dist.store.artifact import find_artifact
@@ -27,8 +28,8 @@ from gmp_atl_dist.store.readers import AudioReader, read_utterances
 pytest_plugins = ["support.one_process"]
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-AFTER = "    warmup = ensure(Warmup(config.warmup, corpus, start, fold))\n"
-LINE = "    ensure(Loudness(training))\n"
+AFTER = '        models["warmup"] = ensure(Warmup(config.warmup, corpus, start, fold))\n'
+LINE = "        ensure(Loudness(training))\n"
 
 
 def loaded(path: Path, name: str) -> ModuleType:
@@ -53,7 +54,8 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     )
     changed = ModuleType("changed_pipeline")
     exec(compile(source, "changed_pipeline.py", "exec"), changed.__dict__)
-    monkeypatch.setattr(execution, "pipeline", changed)
+    for user in (execution, walks):
+        monkeypatch.setattr(user, "pipeline", changed)
     yield module
     del sys.modules["stage_example"]
 

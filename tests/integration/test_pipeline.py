@@ -113,7 +113,8 @@ def test_the_model_predicts_for_others_what_it_predicted_in_the_run(
     output = finished("predict", str(folder), str(wav), log=tmp_path / "log")
 
     (line,) = (line for line in output.splitlines() if line.startswith(f"{wav}: "))
-    words = line.removeprefix(f"{wav}: ").split()
+    *words, arrow, verdict = line.removeprefix(f"{wav}: ").split()
+    assert (arrow, verdict) == ("->", stored.predicted)
     assert words[::2] == list(model.config.emotions)
     printed = [float(word) for word in words[1::2]]
     assert sum(printed) == pytest.approx(1, abs=0.002)
