@@ -112,8 +112,8 @@ def arms_of(cells: Iterable[Cell], classes: Sequence[str]) -> tuple[Truth, tuple
     """Puts the folds of each arm and seed together. The order of cells and of utterances changes nothing
     but the order of the arms and of their seeds.
 
-    Utterances are told apart by their id. Where some arm tests an id in several folds, all arms need the
-    same folds, because an utterance is then told apart by fold and id.
+    An id identifies an utterance. If an arm tests the same id in several folds, fold and id identify it
+    together, and all arms need the same folds.
 
     Raises:
         NotComparableError: two arms, or two seeds of one, were tested on other utterances, or an utterance

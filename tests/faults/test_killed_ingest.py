@@ -1,4 +1,4 @@
-"""An ingest that is killed in the middle of a shard goes on behind the parts that it has stored.
+"""An ingest that is killed in the middle of a shard resumes after the parts that it has stored.
 
 Between the kill and the restart, the recordings of these parts are wiped out of the shard. An ingest that
 decoded one of them again would find silence.
