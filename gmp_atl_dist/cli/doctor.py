@@ -26,6 +26,7 @@ def doctor(
 ) -> int:
     """Check configuration, store, corpus, Ray and machine in seconds; 8 if a run cannot work."""
     from gmp_atl_dist.doctor.checkup import checkup
+    from gmp_atl_dist.doctor.lineage import leaks_of
     from gmp_atl_dist.doctor.show import as_json, counted, show
     from gmp_atl_dist.errors import PreflightError
 
@@ -34,6 +35,9 @@ def doctor(
         print(as_json(findings))
     else:
         show(findings)
+    leaks = leaks_of(findings)
+    if leaks is not None:
+        raise leaks
     problems = counted(findings, "fatal")
     if problems:
         raise PreflightError(
