@@ -9,7 +9,8 @@ import typer
 
 from gmp_atl_dist.cli.options import RootOption, SetOption
 from gmp_atl_dist.cli.run import run_context
-from gmp_atl_dist.cli.words import how_long
+from gmp_atl_dist.cli.words import costs, device_hours, how_long
+from gmp_atl_dist.report.sweep_cost import price_of
 
 if TYPE_CHECKING:
     from gmp_atl_dist.config.sweep import Sweep
@@ -133,18 +134,20 @@ def _wording(
     demands = {d.section: f"{d}" for stage in to_run for d in stage.demands}
     lines += [f"  {section}: {text}" for section, text in demands.items()]
     if to_run:
-        lines += _duration(plan, offers)
+        lines += _duration(loaded, plan, offers)
     return lines
 
 
-def _duration(plan: SweepPlan, offers: Offers | None) -> list[str]:
+def _duration(loaded: Sweep, plan: SweepPlan, offers: Offers | None) -> list[str]:
     unknown = plan.unknown
     if len(unknown) == len({s.label.partition(" ")[0] for s in plan.to_run}):
         return ["no estimate: no stage like these was measured below this root"]
-    cores, gpus = plan.hours()
+    hours = plan.hours()
+    settings = loaded.config.runtime.price
+    price = costs(price_of(hours, settings.per_hour), settings.currency)
     least = "at least " if unknown else "about "
     lines = [
-        f"{least}{how_long(plan.wall_s(offers))}; {cores:.3g} core-hours, {gpus:.3g} GPU-hours, "
+        f"{least}{how_long(plan.wall_s(offers))}; {device_hours(hours)}{price}, "
         f"by what stages took before below this root"
     ]
     if unknown:
@@ -155,7 +158,7 @@ def _duration(plan: SweepPlan, offers: Offers | None) -> list[str]:
 def _as_json(
     loaded: Sweep, plan: SweepPlan, cells: int, offers: Offers | None
 ) -> dict[str, object]:
-    cores, gpus = plan.hours()
+    hours, settings = plan.hours(), loaded.config.runtime.price
     return {
         "sweep": loaded.name,
         "cells": cells,
@@ -172,6 +175,8 @@ def _as_json(
         ],
         "unknown": plan.unknown,
         "wall_s": plan.wall_s(offers),
-        "core_hours": cores,
-        "gpu_hours": gpus,
+        "core_hours": hours["CPU"],
+        "gpu_hours": hours["GPU"],
+        "price": price_of(hours, settings.per_hour),
+        "currency": settings.currency,
     }

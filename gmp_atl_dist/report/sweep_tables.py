@@ -131,6 +131,8 @@ def cost_table(content: SweepContent) -> SweepTable:
     devices = sorted(
         {d for arm in content.arms for d in arm.alone.device_hours} | {*content.cost.device_hours}
     )
+    priced = content.cost.price is not None
+    price = f"Price ({content.currency})" if content.currency else "Price"
     columns = (
         TableColumn("arm", "Arm"),
         TableColumn("counted", "Counted"),
@@ -139,12 +141,14 @@ def cost_table(content: SweepContent) -> SweepTable:
         TableColumn("hours", "Hours of stages", "decimal"),
         *(TableColumn(f"{d.lower()}_hours", f"{d}-hours", "decimal") for d in devices),
         TableColumn("bytes", "Size", "size"),
+        *((TableColumn("price", price, "money"),) if priced else ()),
     )
 
     def row(name: str, what: str, cost: CostContent) -> tuple[object, ...]:
         hours = (cost.device_hours.get(device) for device in devices)
         known = cost.hours if cost.unknown < cost.artefacts else None
-        return (name, what, cost.artefacts, cost.unknown, known, *hours, cost.size_bytes)
+        end = (cost.size_bytes, cost.price) if priced else (cost.size_bytes,)
+        return (name, what, cost.artefacts, cost.unknown, known, *hours, *end)
 
     each = [
         row(arm.name, what, cost)

@@ -89,6 +89,9 @@ class StageRun(_Record):
     audio_s: float = 0.0
     """Seconds of audio that this attempt worked through in the stage, repeated passes counted."""
     updates: int = 0
+    held: dict[str, float] = Field(default_factory=dict)
+    """Cores (``CPU``) and GPUs (``GPU``) that its workers held in this attempt. Empty: not known, as in
+    records of earlier releases and where the number of workers may change."""
     peak_memory_bytes: int | None = None
     """Largest sum of the resident memory of the driver and its workers on the driver's machine."""
 
