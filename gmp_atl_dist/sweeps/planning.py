@@ -187,9 +187,9 @@ def _expected(run: MethodRun, rates: Rates) -> dict[str, float | None]:
 def _with_a_sample(stage: Stage) -> Stage:
     """A stage whose key can be told before ``ingest``.
 
-    With ``label.fused`` the sample of utterances that is extracted follows from the corpus. Its place is taken
-    by one that follows from the keys that draw it. So two samples that will both be all of a small corpus count
-    as two.
+    With ``label.fused`` the sample of utterances that is extracted follows from the corpus. One that follows
+    from the keys that draw it takes its place. So two samples that will both be all of a small corpus are
+    counted as two.
     """
     if not (
         isinstance(stage, Extract) and stage.plan.fused and _is_stand_in(stage.training.corpus)
