@@ -59,6 +59,11 @@ class SweepPlan:
         names = (s.label.partition(" ")[0] for s in self.to_run if s.seconds is None)
         return tuple(dict.fromkeys(names))
 
+    @property
+    def most_workers(self) -> int:
+        """As many nodes as could be of use: all workers of all stages to run, each on its own."""
+        return sum(demand.fewest for stage in self.to_run for demand in stage.demands)
+
     def hours(self) -> dict[str, float]:
         """Core-hours as ``CPU`` and GPU-hours as ``GPU`` of the stages to run, where there is an estimate."""
         found = {"CPU": 0.0, "GPU": 0.0}
