@@ -27,7 +27,7 @@ def doctor(
     """Check configuration, store, corpus, Ray and machine in seconds; 8 if a run cannot work."""
     from gmp_atl_dist.doctor.checkup import checkup
     from gmp_atl_dist.doctor.lineage import leaks_of
-    from gmp_atl_dist.doctor.show import as_json, counted, show
+    from gmp_atl_dist.doctor.show import as_json, number_of, show
     from gmp_atl_dist.errors import PreflightError
 
     findings = checkup(lambda: _experiment(config, set_, root), wait_s, _say_waiting)
@@ -38,7 +38,7 @@ def doctor(
     leaks = leaks_of(findings)
     if leaks is not None:
         raise leaks
-    problems = counted(findings, "fatal")
+    problems = number_of(findings, "fatal")
     if problems:
         raise PreflightError(
             f"{problems} fatal problem{'s' if problems > 1 else ''}; mend and run doctor again"

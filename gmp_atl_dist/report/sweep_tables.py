@@ -14,6 +14,8 @@ from gmp_atl_dist.report.sweep_score_tables import (
     tests_table,
 )
 
+_CELL = (TableColumn("arm", "Arm"), TableColumn("seed", "Seed"), TableColumn("fold", "Fold"))
+
 
 def tables_of(content: SweepContent) -> dict[str, SweepTable]:
     """By name; those without a row are left out."""
@@ -23,11 +25,9 @@ def tables_of(content: SweepContent) -> dict[str, SweepTable]:
 
 def missing_table(content: SweepContent) -> SweepTable:
     """Cells that failed or were not run."""
-    columns = (TableColumn("arm", "Arm"), TableColumn("seed", "Seed"), TableColumn("fold", "Fold"))
+    columns = (*_CELL, TableColumn("reason", "Reason"))
     rows = tuple((cell.arm, cell.seed, cell.fold, cell.reason) for cell in content.missing)
-    return SweepTable(
-        "missing", "Cells without a result", (*columns, TableColumn("reason", "Reason")), rows
-    )
+    return SweepTable("missing", "Cells without a result", columns, rows)
 
 
 def settings_table(content: SweepContent) -> SweepTable:
@@ -100,9 +100,7 @@ def lineage_table(content: SweepContent) -> SweepTable:
     present = {kind for arm in content.arms for cell in arm.cells for kind in cell.artefacts}
     kinds = [*(s for s in content.stages if s in present), *sorted(present - set(content.stages))]
     columns = (
-        TableColumn("arm", "Arm"),
-        TableColumn("seed", "Seed"),
-        TableColumn("fold", "Fold"),
+        *_CELL,
         TableColumn("corpus", "Corpus", "mono"),
         TableColumn("model", "First model", "mono"),
         *(TableColumn(kind, kind, "mono") for kind in kinds),

@@ -37,7 +37,7 @@ from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.report.sweep_cost import price_of
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.run_state import attempt_state
-from gmp_atl_dist.store.runs import Attempt
+from gmp_atl_dist.store.runs import Attempt, recorded_names
 
 SWEEPS = "sweeps"
 """The folder below a root."""
@@ -141,9 +141,4 @@ def read_sweep(store: Store, name: str) -> SweepRecord | None:
 
 def sweep_names(store: Store) -> tuple[str, ...]:
     """The names of all sweeps below a root, sorted."""
-    names = {
-        entry.path.split("/")[1]
-        for entry in store.list(SWEEPS)
-        if entry.path.count("/") == 2 and entry.path.endswith(f"/{RECORD_NAME}")
-    }
-    return tuple(sorted(names))
+    return recorded_names(store, SWEEPS, RECORD_NAME)

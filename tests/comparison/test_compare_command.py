@@ -20,6 +20,7 @@ from support.latex import read_latex_table
 from support.one_process import context_of, no_ray, tiny_experiment
 from support.s3_server import S3Server
 from support.terminal import on_a_terminal
+from support.toml_files import toml_of
 
 from gmp_atl_dist import execution
 from gmp_atl_dist.cli.main import main
@@ -158,13 +159,7 @@ def test_runs_are_compared_and_seeds_are_one_arm(gmp_atl: Run, runs: Runs, tmp_p
 
 def test_a_run_has_many_names(gmp_atl: Run, runs: Runs, tmp_path: Path) -> None:
     config = tmp_path / "other.toml"
-    lines = [f'[runtime]\nroot = "{runs.root}"\ncorpus = "{runs.corpus}"']
-    for section, keys in runs.configs["other"].model_dump(mode="json", exclude_none=True).items():
-        if section not in ("runtime", "corpora"):
-            shown = {k: v for k, v in keys.items() if v is not None}
-            lines.append(f"[{section}]")
-            lines += [f"{k} = {toml(v)}" for k, v in shown.items()]
-    config.write_text("\n".join(lines))
+    config.write_text(toml_of(runs.configs["other"]))
     values = set()
     for reference in (
         "other",
@@ -179,15 +174,6 @@ def test_a_run_has_many_names(gmp_atl: Run, runs: Runs, tmp_path: Path) -> None:
         arm = json.loads(out)["arms"][1]
         values.add((arm["scores"]["uar"]["over_seeds"]["mean"], arm["difference"]["p_holm"]))
     assert len(values) == 1
-
-
-def toml(value: object) -> str:
-    if isinstance(value, dict):
-        inner = ", ".join(f"{k} = {toml(v)}" for k, v in value.items() if v is not None)
-        return f"{{ {inner} }}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(toml, value))}]"
-    return json.dumps(value)
 
 
 def test_a_copy_at_another_root_differs_by_nothing(
