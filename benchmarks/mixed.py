@@ -18,49 +18,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.harness.command import Benchmark, positive
+from benchmarks.harness import two_arms
+from benchmarks.harness.command import Benchmark
 from benchmarks.harness.rounds import Spread
 
 if TYPE_CHECKING:
     from gmp_atl_dist.config import RunConfig
 
-KEYS = {
-    "uar_with": "UAR with unlabelled speech; the spread is over seeds",
-    "uar_without": "UAR without it; the spread is over seeds",
-    "uar_difference_low": "difference of the means, lower end over test utterances, 95 %",
-    "uar_difference_high": "upper end",
-    "uar_difference_seeds_low": "the same, lower end over seeds, 95 %",
-    "uar_difference_seeds_high": "upper end",
-    "test_utterances": "number of them",
-}
-
 
 def _add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--config", help="TOML file or shipped name; without it a small experiment")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="of the configuration"
-    )
-    parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="of both arms")
+    two_arms.add_options(parser, "of both arms")
 
 
 def _measure(args: Namespace) -> dict[str, float | Spread | None]:
     from benchmarks.subjects.mixing import WITH, WITHOUT, compare
 
     with _configuration(args.config, args.set) as config:
-        arms = compare(config, args.seeds)
-    for arm in arms.predicted:
-        print(f"{arm}: UAR {', '.join(f'{v:.1%}' for v in arms.uar(arm))}")
-    low, high = arms.over_utterances(WITH, WITHOUT)
-    seeds_low, seeds_high = arms.over_seeds(WITH, WITHOUT) or (None, None)
-    return {
-        "uar_with": arms.mean_uar(WITH),
-        "uar_without": arms.mean_uar(WITHOUT),
-        "uar_difference_low": low,
-        "uar_difference_high": high,
-        "uar_difference_seeds_low": seeds_low,
-        "uar_difference_seeds_high": seeds_high,
-        "test_utterances": len(arms.true_U),
-    }
+        return compare(config, args.seeds).compared(WITH, WITHOUT)
 
 
 @contextmanager
@@ -93,7 +67,7 @@ _FEW_UPDATES = (
 BENCHMARK = Benchmark(
     name="mixed",
     about=__doc__,
-    keys=KEYS,
+    keys=two_arms.keys_of("with", "with unlabelled speech", "without", "without it"),
     quick={"seeds": 1},
     add_options=_add_options,
     measure=_measure,

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from benchmarks.harness.command import Benchmark, positive
+from benchmarks.harness import two_arms
+from benchmarks.harness.command import Benchmark
 from benchmarks.harness.rounds import Spread
 
 if TYPE_CHECKING:
@@ -27,22 +28,17 @@ if TYPE_CHECKING:
 KEYS = {
     "masked_accuracy": "accuracy on masked frames at the end of the last iteration",
     "largest_cluster_share": "share of the largest cluster, the score of a constant prediction",
-    "uar_pretrained": "UAR of finetune from the pretrained weights; the spread is over seeds",
-    "uar_random": "UAR of finetune from random weights; the spread is over seeds",
-    "uar_difference_low": "difference of the means, lower end over test utterances, 95 %",
-    "uar_difference_high": "upper end",
-    "uar_difference_seeds_low": "the same, lower end over seeds, 95 %",
-    "uar_difference_seeds_high": "upper end",
-    "test_utterances": "number of them",
+    **two_arms.keys_of(
+        "pretrained",
+        "of finetune from the pretrained weights",
+        "random",
+        "of finetune from random weights",
+    ),
 }
 
 
 def _add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--config", help="TOML file; without it a small experiment")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="of the configuration"
-    )
-    parser.add_argument("--seeds", type=positive, default=3, metavar="N", help="of finetune")
+    two_arms.add_options(parser, "of finetune")
 
 
 def _measure(args: Namespace) -> dict[str, float | Spread | None]:
@@ -50,21 +46,10 @@ def _measure(args: Namespace) -> dict[str, float | Spread | None]:
 
     with _configuration(args.config, args.set) as config:
         result = compare(config, args.seeds)
-    arms = result.arms
-    for arm in arms.predicted:
-        print(f"{arm}: UAR {', '.join(f'{v:.1%}' for v in arms.uar(arm))}")
-    low, high = arms.over_utterances("pretrained", "random")
-    seeds_low, seeds_high = arms.over_seeds("pretrained", "random") or (None, None)
     return {
         "masked_accuracy": result.masked_accuracy[-1],
         "largest_cluster_share": result.largest_cluster_share[-1],
-        "uar_pretrained": arms.mean_uar("pretrained"),
-        "uar_random": arms.mean_uar("random"),
-        "uar_difference_low": low,
-        "uar_difference_high": high,
-        "uar_difference_seeds_low": seeds_low,
-        "uar_difference_seeds_high": seeds_high,
-        "test_utterances": len(arms.true_U),
+        **result.arms.compared("pretrained", "random"),
     }
 
 

@@ -22,6 +22,7 @@ from gmp_atl_dist.models.head_registry import check_head
 from gmp_atl_dist.outside_inputs import OutsideInputs
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runtime import RayConnection
+from gmp_atl_dist.scheduling.demands import demands_of_stage, held_by
 from gmp_atl_dist.scheduling.walks import (
     MethodRun,
     RunObserver,
@@ -334,7 +335,7 @@ class _Runner:
             return self._left_out(stage, self.only)
         reporter.line(f"{stage.label}: running, {key.fingerprint[:12]}")
         for observer in self.observers:
-            observer.stage_started(stage)
+            observer.stage_started(stage, held_by(demands_of_stage(stage, self.context.settings)))
         started_s = time.monotonic()
         artifact = run_and_seal(stage, self.context)
         reporter.line(f"{stage.label}: done in {time.monotonic() - started_s:.1f} s")

@@ -21,6 +21,7 @@ import yaml
 from huggingface_hub import ModelCard
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from support.one_process import context_of, finish, no_ray, tiny_experiment
+from support.toml_files import toml_of
 from transformers import HubertConfig
 
 from gmp_atl_dist import execution, pipeline
@@ -175,24 +176,6 @@ def sealed_classifier(model: EmotionModel, root: Path) -> Artifact:
     for name, data in model_to_files(model).items():
         out.put_file(name, data)
     return out.seal(version=1, science={}, inputs={})
-
-
-def toml_of(config: RunConfig) -> str:
-    """The sections that the experiment has of its own."""
-
-    def text(value: object) -> str:
-        if isinstance(value, dict):
-            return (
-                "{" + ", ".join(f"{k} = {text(v)}" for k, v in value.items() if v is not None) + "}"
-            )
-        if isinstance(value, list):
-            return "[" + ", ".join(map(text, value)) + "]"
-        return json.dumps(value)
-
-    lines: list[str] = []
-    for section, keys in config.model_dump(mode="json", exclude_none=True).items():
-        lines += [f"[{section}]", *(f"{k} = {text(v)}" for k, v in keys.items() if v is not None)]
-    return "\n".join(lines)
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,13 @@ import pytest
 
 from gmp_atl_dist import stopping
 from gmp_atl_dist.errors import CorpusError, StoppedError
+from gmp_atl_dist.ray_api.facts import ClusterFacts, Node, NodeGroup
 from gmp_atl_dist.scheduling.demands import Demand
 from gmp_atl_dist.scheduling.lanes import Lane, Lanes, NotRunError
-from gmp_atl_dist.scheduling.room import Grant, Offers, Room
+from gmp_atl_dist.scheduling.room import Grant, Offers, Room, with_autoscaler
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.sweeps.planning import PlannedStage, SweepPlan
 
 ONE = Demand("runtime.extract", 1, 1, 1.0, 0.0)
 GANG = Demand("runtime.train", 4, 4, 1.0, 0.0, together=True)
@@ -205,6 +207,24 @@ def test_a_defect_of_ours_ends_its_lane_alone() -> None:
     run(lanes, bad, lane(lanes, log, "a", own("a")))
     assert isinstance(bad.error, ZeroDivisionError)
     assert len(log.begun) == 3
+
+
+def test_an_autoscaler_adds_up_to_its_limits() -> None:
+    node = Node(name="a", cpus=4, gpus=0, resources={})
+    gpu = NodeGroup(name="b", cpus=8, gpus=1, resources={"spot": 1}, most=3)
+    endless = NodeGroup(name="c", cpus=2, gpus=0, resources={}, most=None)
+    facts = ClusterFacts(ray_version="", python_version="", nodes=(node,), groups=(gpu, endless))
+    offers = with_autoscaler(facts, of_use=5)
+    assert offers[0] == {"CPU": 4, "GPU": 0}
+    assert [offer for offer in offers if offer["GPU"]] == 3 * [{"CPU": 8, "GPU": 1, "spot": 1}]
+    assert offers.count({"CPU": 2, "GPU": 0}) == 5
+    keys = [ArtifactKey("finetune", f"{i}" * 64) for i in range(6)]
+    stages = [PlannedStage(key, "finetune", "run", False, (ONE,), (), 10.0) for key in keys]
+    plan = SweepPlan(tuple(stages), 6)
+    four = [{"CPU": 4.0}]
+    assert plan.most_workers == 6 * ONE.fewest
+    assert plan.wall_s(offers) == 10
+    assert plan.wall_s(four) == 20
 
 
 def test_room_counts_gpus_and_named_resources() -> None:

@@ -197,8 +197,10 @@ def test_the_command_line_takes_and_lists_names(
     assert json.loads(capsys.readouterr().out)["warmup"]["lr"] == 0.5
     assert main(["config", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == NAMES
-    for line, path in zip(lines, shipped_configs().values(), strict=True):
+    files = shipped_configs() | shipped_sweeps()
+    assert [line.split()[0] for line in lines] == list(files)
+    assert "sweeps/iemocap" in files
+    for line, path in zip(lines, files.values(), strict=True):
         assert line.endswith(f"  {summary_of(path)}")
 
 

@@ -11,6 +11,7 @@ from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.execution import run_pipeline
 from gmp_atl_dist.runs.estimate import ExpectedWork, Planned, Rates, earlier_rates
 from gmp_atl_dist.runs.progress import RunProgress
+from gmp_atl_dist.scheduling.demands import Held
 from gmp_atl_dist.stages.base import Context, Stage
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
@@ -106,7 +107,7 @@ class Recorder:
 
     def stage_found(self, stage: Stage, artifact: Artifact) -> None: ...
 
-    def stage_started(self, stage: Stage) -> None:
+    def stage_started(self, stage: Stage, held: Held) -> None:
         self.shown.append(self._progress.run_lines(None)[0])
         self._clock.now_s += 60
 

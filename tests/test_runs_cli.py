@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.one_process import context_of, no_ray, tiny_experiment
+from support.toml_files import toml_of
 
 from gmp_atl_dist import execution
 from gmp_atl_dist.cli.main import main
@@ -95,19 +96,8 @@ def copy(ran: Ran, tmp_path: Path) -> Ran:
     return Ran(ran.config, tmp_path / "root", ran.corpus)
 
 
-def toml_of(config: RunConfig, path: Path) -> Path:
-    def text(value: object) -> str:
-        if isinstance(value, dict):
-            inner = ", ".join(f"{k} = {text(v)}" for k, v in value.items() if v is not None)
-            return f"{{ {inner} }}"
-        if isinstance(value, list):
-            return f"[{', '.join(map(text, value))}]"
-        return json.dumps(value)
-
-    lines: list[str] = []
-    for section, keys in config.model_dump(mode="json", exclude_none=True).items():
-        lines += [f"[{section}]", *(f"{k} = {text(v)}" for k, v in keys.items() if v is not None)]
-    path.write_text("\n".join(lines))
+def written(config: RunConfig, path: Path) -> Path:
+    path.write_text(toml_of(config))
     return path
 
 
@@ -118,7 +108,7 @@ def test_status_without_the_corpus(gmp_atl: Run, ran: Ran, tmp_path: Path) -> No
     assert out.count(" done ") == 2 + 2 * 7 + 1
     # The only run needs no name.
     assert gmp_atl("status", "--root", ran.root)[1] == out
-    config = toml_of(ran.config, tmp_path / "mine.toml")
+    config = written(ran.config, tmp_path / "mine.toml")
     assert gmp_atl("status", "--config", config)[1] == out
 
     code, out, err = gmp_atl("status", f"{ran.name[:-1]}x", "--root", ran.root)
@@ -130,7 +120,7 @@ def test_status_without_the_corpus(gmp_atl: Run, ran: Ran, tmp_path: Path) -> No
 
 def test_status_of_a_root_without_a_record(gmp_atl: Run, copy: Ran, tmp_path: Path) -> None:
     shutil.rmtree(copy.root / "runs")
-    config = toml_of(copy.config, tmp_path / "mine.toml")
+    config = written(copy.config, tmp_path / "mine.toml")
     code, out, err = gmp_atl("status", "--config", config, "--root", copy.root)
     assert (code, err) == (0, "")
     assert "no run of this configuration is recorded" in out
@@ -158,7 +148,7 @@ def test_a_copy_of_the_corpus_finds_everything(gmp_atl: Run, copy: Ran, tmp_path
     shutil.rmtree(copy.root / "runs")
     shutil.copytree(copy.corpus, tmp_path / "EmoTest", copy_function=shutil.copyfile)
     assert any((tmp_path / "EmoTest").rglob("*.wav"))
-    config = toml_of(copy.config, tmp_path / "mine.toml")
+    config = written(copy.config, tmp_path / "mine.toml")
     words = ("--root", copy.root, "--set", f"runtime.corpus={tmp_path / 'EmoTest'}")
     code, out, _ = gmp_atl("status", "--config", config, *words)
     assert code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from support.sweeps import write_sweep_files
 
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.sweeps.record import SweepRecord, read_sweep
+from gmp_atl_dist.store.runs import read_run
+from gmp_atl_dist.sweeps.page import write_page
+from gmp_atl_dist.sweeps.record import SweepRecord, read_sweep, write_sweep
 
 pytest_plugins = ["support.one_process"]
 
@@ -92,6 +95,82 @@ def test_each_arm_and_seed_is_a_run(ran: Ran, capsys: pytest.CaptureFixture[str]
     assert runs == {**good, "s-many-seed0": "failed"}
 
 
+def test_a_sweep_is_compared_by_its_name_or_by_its_arms(
+    ran: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = ("--root", str(ran.root))
+    places = (["s"], [str(ran.path)], [f"{ran.root}/sweeps/s"], [f"{ran.root}/sweeps/s/sweep.json"])
+    for words in places:
+        assert main(["compare", *words, *root]) == 4
+        err = capsys.readouterr().err
+        assert "no report of these runs yet" in err
+        assert "compare the arms that are done: s:plain s:ce:" in err
+        assert "- many seed 0: fold2 failed in cluster" in err
+    for words in (["s:ce", "s:plain"], [f"{ran.path}:ce", f"{ran.root}/sweeps/s:plain"]):
+        assert main(["compare", *words, *root, "--baseline", "plain", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [arm["name"] for arm in found["arms"]] == ["ce", "plain"]
+        assert [run["name"] for run in found["arms"][0]["runs"]] == ["ce seed 0"]
+        assert found["arms"][1]["difference"] is None
+    assert main(["compare", "s:ce", "s-plain-seed0", *root]) == 0
+    assert "arms on the same 32 test utterances" in capsys.readouterr().out
+    for words, said in (
+        (["s:some", "s:ce"], "no arm 'some'; its arms are plain, ce, many"),
+        (["s:ce"], "one run alone"),
+        ([f"{ran.root}/sweeps/t", "s:ce"], "no sweep 't' is recorded"),
+        (["t:ce", "s:ce"], "'t:ce' is no run"),
+    ):
+        assert main(["compare", *words, *root]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_what_the_workers_held_is_the_cost(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
+    record, store = ran.record, Store.open(str(ran.root))
+    run = read_run(store, "s-plain-seed0")
+    assert run is not None
+    held = {stage.name: stage.held for stage in run.stages if stage.state == "done"}
+    assert held["warmup"] == {"CPU": 1}
+    assert held["backbone"] == {"CPU": 0}
+    done = [
+        s
+        for name in ("plain", "ce", "many")
+        if (r := read_run(store, f"s-{name}-seed0"))
+        for s in r.stages
+        if s.state == "done"
+    ]
+    expected = sum((s.duration_s or 0) * s.held["CPU"] for s in done) / 3600
+    assert record.device_hours["CPU"] == pytest.approx(expected, rel=0.2)
+    page = json.loads((ran.root / "sweeps/s/sweep_report.json").read_text())
+    assert 0 < page["cost"]["device_hours"]["CPU"] <= record.device_hours["CPU"] * 1.2
+    assert page["cost"]["price"] is None
+
+    assert main(["status", "s", "--root", str(ran.root)]) == 0
+    assert re.search(r"^so far \S+ core-hours, 0 GPU-hours$", capsys.readouterr().out, re.MULTILINE)
+    priced = record.model_copy(update={"prices": {"CPU": 36_000.0}, "currency": "EUR"})
+    write_sweep(store, priced)
+    assert main(["status", "s", "--root", str(ran.root)]) == 0
+    told = f"0 GPU-hours, {36_000 * record.device_hours['CPU']:,.2f} EUR\n"
+    assert told in capsys.readouterr().out
+    path = write_page(store, priced, audio=True)
+    assert path is not None
+    html = (ran.root / path).read_text()
+    assert "Price (EUR)" in html
+    assert 0 < html.count("<audio controls") <= 20
+    assert "Audio is not included" not in html
+    write_page(store, record)
+    assert "<audio" not in (ran.root / path).read_text()
+    write_sweep(store, record)
+
+    price = ["--set", "runtime.price.core_hour=36000", "--set", "runtime.price.currency=EUR"]
+    assert ran.command("--dry-run", "--json", *price) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["price"] == pytest.approx(36_000 * plan["core_hours"])
+    assert ran.command("--dry-run", *price) == 0
+    assert f", {plan['price']:,.2f} EUR, by what stages took" in capsys.readouterr().out
+    assert ran.command("--dry-run") == 0
+    assert "EUR" not in capsys.readouterr().out
+
+
 def test_the_same_command_again_runs_only_what_failed(
     ran: Ran, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +207,31 @@ def test_a_dry_run_counts_unique_stages_and_runs_nothing(
         ["cluster", "label", "retrain", "finetune", "evaluate", "report"], 1
     )
     assert plan["wall_s"] > 0
+
+
+def test_a_dry_run_counts_fused_labels_before_anything_is_ingested(
+    tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fused = '{ "label.fused" = true%s }'
+    arms = "".join(
+        f'[[arms]]\nname = "{name}"\nset = {fused % change}\n'
+        for name, change in (
+            ("fused", ""),
+            ("fused_ce", ', "finetune.loss" = "cross_entropy"'),
+            ("other_sample", ', "cluster.sample_frames" = 9'),
+        )
+    )
+    made = Ran(tmp_path, tiny_corpus)
+    write_sweep_files(tmp_path, tiny_corpus, arms + '[[arms]]\nname = "plain"\n', seeds=1)
+    assert made.command("--dry-run", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    kinds = Counter(stage["label"].partition(" ")[0] for stage in plan["to_run"])
+    assert kinds == {
+        **{"ingest": 1, "backbone": 1, "warmup": 2, "finetune": 8, "evaluate": 8, "report": 4},
+        # Of two folds: one for both fused arms, one of another sample, one of all frames.
+        **dict.fromkeys(("extract", "cluster", "label", "retrain"), 6),
+    }
+    assert not made.root.exists()
 
 
 def test_status_shows_the_grid(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:

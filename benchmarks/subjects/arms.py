@@ -92,6 +92,22 @@ class Arms:
         reach = float(student_t.ppf((1 + _CONFIDENCE) / 2, count - 1)) * spread
         return float(differences.mean()) - reach, float(differences.mean()) + reach
 
+    def compared(self, arm: str, other: str) -> dict[str, float | Spread | None]:
+        """The UAR of both arms, and both intervals of the difference, by the keys of ``harness.two_arms``."""
+        for name in self.predicted:
+            print(f"{name}: UAR {', '.join(f'{v:.1%}' for v in self.uar(name))}")
+        low, high = self.over_utterances(arm, other)
+        seeds_low, seeds_high = self.over_seeds(arm, other) or (None, None)
+        return {
+            f"uar_{arm}": self.mean_uar(arm),
+            f"uar_{other}": self.mean_uar(other),
+            "uar_difference_low": low,
+            "uar_difference_high": high,
+            "uar_difference_seeds_low": seeds_low,
+            "uar_difference_seeds_high": seeds_high,
+            "test_utterances": len(self.true_U),
+        }
+
 
 def _uar(true_U: np.ndarray, predicted_U: np.ndarray, num_classes: int) -> float:
     matrix = confusion_matrix(true_U.tolist(), predicted_U.tolist(), num_classes)

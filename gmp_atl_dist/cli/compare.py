@@ -30,7 +30,7 @@ def compare(
         typer.Argument(
             metavar="RUN...",
             help="two or more: the name of a run, ROOT/runs/NAME, a report.json, a configuration, or the "
-            "fingerprint of an evaluate artefact",
+            "fingerprint of an evaluate artefact; or a sweep, for all of its arms, or SWEEP:ARM",
         ),
     ],
     root: Annotated[
@@ -61,16 +61,17 @@ def compare(
     """Compare runs: scores with intervals, differences to the first, paired tests, seeds grouped."""
     from gmp_atl_dist.comparison import tables
     from gmp_atl_dist.comparison.comparing import ONE_RUN, compare_runs
-    from gmp_atl_dist.comparison.references import resolve
     from gmp_atl_dist.statistics.bootstrap import Resampling
+    from gmp_atl_dist.sweeps.compared import resolve_all
 
     breakdown = _breakdown(by)
     if not 0 < confidence < 1:
         raise ConfigError(f"--confidence {confidence:g}: give a value between 0 and 1, e.g. 0.95")
-    if len(runs) < 2:
+    named = [run for reference in runs for run in resolve_all(reference, root or ())]
+    if len(named) < 2:
         raise ConfigError(ONE_RUN)
     found = compare_runs(
-        [resolve(run, root or ()) for run in runs],
+        named,
         Resampling(samples, confidence, seed),
         baseline=baseline,
         by_seed=not no_group,

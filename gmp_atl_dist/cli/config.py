@@ -18,7 +18,7 @@ from gmp_atl_dist.cli.options import (
 )
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.errors import ConfigError, CorpusError
-from gmp_atl_dist.shipped import shipped_configs, summary_of
+from gmp_atl_dist.shipped import shipped_configs, shipped_sweeps, summary_of
 
 app = typer.Typer(
     help="Configurations: list the shipped ones, write or check one, print the schema."
@@ -27,8 +27,8 @@ app = typer.Typer(
 
 @app.command("list")
 def list_() -> int:
-    """List the shipped configurations; --config takes their names."""
-    files = shipped_configs()
+    """List the shipped configurations, and the sweeps behind them; --config takes their names."""
+    files = shipped_configs() | shipped_sweeps()
     width = max(map(len, files), default=0)
     for name, path in files.items():
         print(f"{name:{width}}  {summary_of(path)}")

@@ -89,6 +89,7 @@ def check(
         durations, bad = check_and_print(experiment, listing, source)
     _print_folds(listing.utterances, folds, listing.emotions, durations)
     _print_notes(folds, cost_warning(experiment, len(folds)))
+    _check_leaks(experiment, folds)
     if bad is not None:
         raise bad
     return 0
@@ -125,11 +126,22 @@ def _check_sources(experiment: RunConfig) -> int:
     folds = folds_of_listing(experiment, labelled)
     _print_folds(labelled, folds, experiment.corpus.emotions)
     _print_notes(folds, cost_warning(experiment, len(folds)))
+    _check_leaks(experiment, folds)
     print(
         "A recording that two sources share is found by its samples, once both are ingested: "
         "gmp-atl run refuses it by name."
     )
     return 0
+
+
+def _check_leaks(experiment: RunConfig, folds: Sequence[Fold]) -> None:
+    """Refuse a start model or a codebook that knows test speech; print what is known after ingest only."""
+    from gmp_atl_dist.doctor.lineage import LATER, known_of, refuse_leaks
+
+    known = known_of(experiment)
+    if known is not None:
+        for line in refuse_leaks(experiment, known, lambda: folds):
+            print(f"warning: {line}; {LATER}")
 
 
 def _print_folds(

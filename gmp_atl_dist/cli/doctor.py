@@ -26,7 +26,8 @@ def doctor(
 ) -> int:
     """Check configuration, store, corpus, Ray and machine in seconds; 8 if a run cannot work."""
     from gmp_atl_dist.doctor.checkup import checkup
-    from gmp_atl_dist.doctor.show import as_json, counted, show
+    from gmp_atl_dist.doctor.lineage import leaks_of
+    from gmp_atl_dist.doctor.show import as_json, number_of, show
     from gmp_atl_dist.errors import PreflightError
 
     findings = checkup(lambda: _experiment(config, set_, root), wait_s, _say_waiting)
@@ -34,7 +35,10 @@ def doctor(
         print(as_json(findings))
     else:
         show(findings)
-    problems = counted(findings, "fatal")
+    leaks = leaks_of(findings)
+    if leaks is not None:
+        raise leaks
+    problems = number_of(findings, "fatal")
     if problems:
         raise PreflightError(
             f"{problems} fatal problem{'s' if problems > 1 else ''}; mend and run doctor again"

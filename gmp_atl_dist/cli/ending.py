@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gmp_atl_dist.scheduling.demands import Held
 from gmp_atl_dist.stages.base import Stage
 from gmp_atl_dist.stages.report import HTML_NAME, JSON_NAME
 from gmp_atl_dist.store.artifact import Artifact
@@ -25,7 +26,7 @@ class Models:
     def stage_found(self, stage: Stage, artifact: Artifact) -> None:
         self.stage_done(stage, artifact)
 
-    def stage_started(self, stage: Stage) -> None:
+    def stage_started(self, stage: Stage, held: Held) -> None:
         pass
 
     def stage_done(self, stage: Stage, artifact: Artifact) -> None:

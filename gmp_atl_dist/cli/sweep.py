@@ -9,7 +9,8 @@ import typer
 
 from gmp_atl_dist.cli.options import RootOption, SetOption
 from gmp_atl_dist.cli.run import run_context
-from gmp_atl_dist.cli.words import how_long
+from gmp_atl_dist.cli.words import costs, device_hours, how_long
+from gmp_atl_dist.report.sweep_cost import price_of
 
 if TYPE_CHECKING:
     from gmp_atl_dist.config.sweep import Sweep
@@ -86,32 +87,42 @@ def _show_plan(loaded: Sweep, as_json: bool) -> int:
             look_up_shared(run, folds, known)
             runs.append(run)
         plan = plan_stages(runs)
-    offers, place = _offers(loaded)
+    offers, more, place = _offers(loaded, plan)
     cells = sum(len(run.folds) for run in runs)
     if as_json:
-        print(json.dumps(_as_json(loaded, plan, cells, offers)))
+        print(json.dumps(_as_json(loaded, plan, cells, offers, more)))
         return 0
-    for line in _wording(loaded, plan, cells, offers, place):
+    for line in _wording(loaded, plan, cells, offers, more, place):
         print(line)
     return 0
 
 
-def _offers(loaded: Sweep) -> tuple[Offers | None, str]:
-    """What the nodes offer that a sweep would use, and in words; None where the cluster does not answer."""
+def _offers(loaded: Sweep, plan: SweepPlan) -> tuple[Offers | None, Offers | None, str]:
+    """What the nodes offer that a sweep would use, that with all that an autoscaler may add, and in words.
+
+    The first is None where the cluster does not answer, the second where it has no autoscaler.
+    """
     from gmp_atl_dist.ray_api.facts import Unanswered, ask_cluster, configured_address
+    from gmp_atl_dist.scheduling.room import offer_of, with_autoscaler
 
     address = configured_address(loaded.config.runtime)
     facts = ask_cluster(address, _ASK_S)
     if isinstance(facts, Unanswered):
-        return None, f"{address or 'this machine'}: {facts.said}"
-    offers = [{"CPU": n.cpus, "GPU": n.gpus, **n.resources} for n in facts.nodes]
+        return None, None, f"{address or 'this machine'}: {facts.said}"
+    offers = [offer_of(node) for node in facts.nodes]
+    more = with_autoscaler(facts, plan.most_workers) if facts.groups else None
     cpus, gpus = sum(n.cpus for n in facts.nodes), sum(n.gpus for n in facts.nodes)
     nodes = "1 node" if len(offers) == 1 else f"{len(offers)} nodes"
-    return offers, f"{address or 'this machine'}: {nodes}, {cpus:g} cores, {gpus:g} GPUs"
+    return offers, more, f"{address or 'this machine'}: {nodes}, {cpus:g} cores, {gpus:g} GPUs"
 
 
 def _wording(
-    loaded: Sweep, plan: SweepPlan, cells: int, offers: Offers | None, place: str
+    loaded: Sweep,
+    plan: SweepPlan,
+    cells: int,
+    offers: Offers | None,
+    more: Offers | None,
+    place: str,
 ) -> list[str]:
     to_run, seeds = (
         plan.to_run,
@@ -133,29 +144,38 @@ def _wording(
     demands = {d.section: f"{d}" for stage in to_run for d in stage.demands}
     lines += [f"  {section}: {text}" for section, text in demands.items()]
     if to_run:
-        lines += _duration(plan, offers)
+        lines += _duration(loaded, plan, offers, more)
     return lines
 
 
-def _duration(plan: SweepPlan, offers: Offers | None) -> list[str]:
+def _duration(
+    loaded: Sweep, plan: SweepPlan, offers: Offers | None, more: Offers | None
+) -> list[str]:
     unknown = plan.unknown
     if len(unknown) == len({s.label.partition(" ")[0] for s in plan.to_run}):
         return ["no estimate: no stage like these was measured below this root"]
-    cores, gpus = plan.hours()
+    hours = plan.hours()
+    settings = loaded.config.runtime.price
+    price = costs(price_of(hours, settings.per_hour), settings.currency)
     least = "at least " if unknown else "about "
     lines = [
-        f"{least}{how_long(plan.wall_s(offers))}; {cores:.3g} core-hours, {gpus:.3g} GPU-hours, "
+        f"{least}{how_long(plan.wall_s(offers))}; {device_hours(hours)}{price}, "
         f"by what stages took before below this root"
     ]
+    if more is not None:
+        lines.append(
+            f"  {least}{how_long(plan.wall_s(more))} with all nodes that the autoscaler may add; how "
+            f"long a node takes to start is not known"
+        )
     if unknown:
         lines.append(f"  no measured rate for {', '.join(unknown)}")
     return lines
 
 
 def _as_json(
-    loaded: Sweep, plan: SweepPlan, cells: int, offers: Offers | None
+    loaded: Sweep, plan: SweepPlan, cells: int, offers: Offers | None, more: Offers | None
 ) -> dict[str, object]:
-    cores, gpus = plan.hours()
+    hours, settings = plan.hours(), loaded.config.runtime.price
     return {
         "sweep": loaded.name,
         "cells": cells,
@@ -172,6 +192,9 @@ def _as_json(
         ],
         "unknown": plan.unknown,
         "wall_s": plan.wall_s(offers),
-        "core_hours": cores,
-        "gpu_hours": gpus,
+        "wall_s_autoscaled": None if more is None else plan.wall_s(more),
+        "core_hours": hours["CPU"],
+        "gpu_hours": hours["GPU"],
+        "price": price_of(hours, settings.per_hour),
+        "currency": settings.currency,
     }

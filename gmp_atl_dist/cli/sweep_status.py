@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from gmp_atl_dist.cli.tables import print_table
-from gmp_atl_dist.cli.words import when
+from gmp_atl_dist.cli.words import costs, device_hours, when
 
 if TYPE_CHECKING:
     from gmp_atl_dist.sweeps.record import GridCell, SweepRecord
@@ -89,6 +89,8 @@ def _about(record: SweepRecord, root: str) -> Iterator[str]:
     if state == "running" and record.ends_s is not None:
         counts.append(f"expected end {when(record.ends_s)}")
     yield ", ".join(counts)
+    if record.device_hours:
+        yield f"so far {device_hours(record.device_hours)}{costs(record.price, record.currency)}"
 
 
 def _failures(record: SweepRecord) -> Iterator[str]:

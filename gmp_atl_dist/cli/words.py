@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from gmp_atl_dist.store.runs import Score
@@ -46,3 +47,13 @@ def score(value: Score | None, *, interval: bool = True) -> str:
         return ""
     words = f"{100 * value.value:.1f} %"
     return f"{words} ({100 * value.low:.1f} to {100 * value.high:.1f})" if interval else words
+
+
+def device_hours(hours: Mapping[str, float]) -> str:
+    """``1.5 core-hours, 0.2 GPU-hours``, of hours by ``CPU`` and ``GPU``."""
+    return f"{hours.get('CPU', 0.0):.3g} core-hours, {hours.get('GPU', 0.0):.3g} GPU-hours"
+
+
+def costs(price: float | None, currency: str) -> str:
+    """``, 12.30 EUR``; empty where no price is known."""
+    return "" if price is None else f", {price:,.2f} {currency}".rstrip()

@@ -53,13 +53,15 @@ def group_runs(runs: Sequence[StoredRun], *, by_seed: bool = True) -> tuple[RunG
         groups.setdefault(arm or f"run {i}", []).append(i)
     for members in groups.values():
         _check_seeds([(names[i], split[i][1]) for i in members])
+    arms = [runs[members[0]].arm for members in groups.values()]
     return tuple(
         RunGroup(
-            names[members[0]],
+            # The arms of two sweeps may have the same name.
+            arm if arm and arms.count(arm) == 1 else names[members[0]],
             tuple(runs[i] for i in members),
             tuple(labels[i] for i in members),
         )
-        for members in groups.values()
+        for arm, members in zip(arms, groups.values(), strict=True)
     )
 
 

@@ -34,6 +34,7 @@ class StoredRun:
         place: path or URI; no two of a comparison are equal.
         protocol: None if it is not known.
         configuration: the stored configuration; None if it is not known.
+        arm: what its sweep calls the arm; empty for a run that is named by itself.
     """
 
     label: str
@@ -42,6 +43,7 @@ class StoredRun:
     classes: tuple[str, ...]
     configuration: Mapping[str, Any] | None
     folds: Folds
+    arm: str = ""
 
 
 class _Part(BaseModel):

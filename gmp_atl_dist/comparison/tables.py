@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from gmp_atl_dist.comparison.comparing import ComparedRuns
-from gmp_atl_dist.report.tables import escape_latex
+from gmp_atl_dist.report.tables import latex_row
 from gmp_atl_dist.statistics.breakdown import By, Part
 from gmp_atl_dist.statistics.comparing import ComparedArm, Difference, Estimate, ScoreDifference
 
@@ -166,8 +166,7 @@ def to_latex(found: ComparedRuns) -> bytes:
     names = headings(found)
     lines = [f"% {' '.join(sentence.split())}" for sentence in found.comparison.sentences]
     lines += [rf"\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}", r"\hline"]
-    lines += [" & ".join(map(escape_latex, names)) + r" \\", r"\hline"]
-    lines += [" & ".join(map(escape_latex, row)) + r" \\" for row in rows(found)]
+    lines += [latex_row(names), r"\hline", *(latex_row(row) for row in rows(found))]
     return "\n".join([*lines, r"\hline", r"\end{tabular}", ""]).encode()
 
 

@@ -182,6 +182,26 @@ class TrainWorkersConfig(WorkersConfig):
         return self
 
 
+class PriceConfig(Section):
+    """What the devices cost that a sweep holds. It is shown, and decides nothing."""
+
+    core_hour: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="price of a CPU core for an hour; unset: cores cost nothing"
+    )
+    gpu_hour: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="price of a GPU for an hour; unset: GPUs cost nothing"
+    )
+    currency: str = Field(
+        default="", max_length=12, description="what is written behind a price, e.g. EUR"
+    )
+
+    @property
+    def per_hour(self) -> dict[str, float]:
+        """Price of an hour of each device, ``CPU`` or ``GPU``; empty if no price is set."""
+        both = {"CPU": self.core_hour, "GPU": self.gpu_hour}
+        return {device: price for device, price in both.items() if price is not None}
+
+
 class RuntimeConfig(Section):
     """Where and on what a run computes. Nothing here changes a result, so nothing here is hashed."""
 
@@ -209,9 +229,10 @@ class RuntimeConfig(Section):
     )
     report_audio: bool = Field(
         default=False,
-        description="put the audio of the shown errors, cut to 5 s, into the report page of the run. "
-        "Leave it off where the licence of the corpus forbids copies",
+        description="put the audio of the shown errors, cut to 5 s, into the page of a run and that of a "
+        "sweep. Leave it off where the licence of the corpus forbids copies",
     )
+    price: PriceConfig = PriceConfig()
     ray_address: str | None = Field(
         default=None,
         description="address of a Ray cluster; unset: RAY_ADDRESS, else a Ray of this run's own",

@@ -11,6 +11,7 @@ from gmp_atl_dist.doctor.cluster import check_cluster
 from gmp_atl_dist.doctor.corpus import check_corpus
 from gmp_atl_dist.doctor.deadline import BackgroundCall
 from gmp_atl_dist.doctor.findings import Finding, fatal, is_fatal, redacted
+from gmp_atl_dist.doctor.lineage import LINEAGE_CHECK, check_leaks
 from gmp_atl_dist.doctor.machine import check_machine
 from gmp_atl_dist.doctor.storage import check_store
 from gmp_atl_dist.errors import ConfigError
@@ -35,6 +36,7 @@ def examine(config: RunConfig, timeouts: Timeouts | None = None) -> list[Finding
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "store": lambda: check_store(settings.root, limits.s3_s),
         "corpus": lambda: check_corpus(config, limits.s3_s, limits.labels_s),
+        LINEAGE_CHECK: lambda: check_leaks(config, limits.s3_s, limits.labels_s),
         "ray": lambda: check_cluster(settings, limits.ray_s, unused=config.unused_workers),
         "machine": lambda: check_machine(settings),
     }

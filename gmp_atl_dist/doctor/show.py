@@ -14,7 +14,7 @@ _STYLES: dict[Severity, str] = {"ok": "green", "warning": "yellow", "fatal": "bo
 
 def as_json(findings: Sequence[Finding]) -> str:
     """``{"ok": ..., "findings": [...]}``; ``ok`` is true if no finding is fatal."""
-    ok = counted(findings, "fatal") == 0
+    ok = number_of(findings, "fatal") == 0
     return json.dumps({"ok": ok, "findings": [asdict(finding) for finding in findings]}, indent=2)
 
 
@@ -29,7 +29,7 @@ def show(findings: Sequence[Finding], terminal: bool | None = None) -> None:
         print(f"{name}: {finding.item}: {finding.value}{remedy}", flush=True)
 
 
-def counted(findings: Sequence[Finding], severity: Severity) -> int:
+def number_of(findings: Sequence[Finding], severity: Severity) -> int:
     """How many findings have this severity."""
     return sum(finding.severity == severity for finding in findings)
 

@@ -13,7 +13,7 @@ from gmp_atl_dist.report.sweep_content import (
     SweepCell,
     SweepContent,
 )
-from gmp_atl_dist.report.sweep_cost import arm_costs, total_cost
+from gmp_atl_dist.report.sweep_cost import Prices, arm_costs, total_cost
 from gmp_atl_dist.report.sweep_curves import curves_of
 from gmp_atl_dist.report.sweep_figures import Figures, common_errors, figures_of
 from gmp_atl_dist.report.sweep_gaps import about_gaps, folds_of, gaps_of, with_seeds
@@ -41,6 +41,8 @@ def sweep_content(
     folds: Sequence[str] = (),
     missing: Iterable[MissingCell] = (),
     how: Resampling | None = None,
+    prices: Prices | None = None,
+    currency: str = "",
 ) -> SweepContent:
     """The content of a sweep.
 
@@ -51,6 +53,8 @@ def sweep_content(
         baseline: name of the arm that the others are compared with; empty: the first.
         corpus_name: what people call the corpus; empty: the name of its adapter.
         folds: every fold of the sweep; empty: those that some report has.
+        prices: of an hour, by device; None: no price is shown.
+        currency: what is written behind a price.
         missing: cells that failed or were not run. A seed that lacks a fold of ``folds`` is named anyway.
 
     Raises:
@@ -82,7 +86,7 @@ def sweep_content(
     if figures is not None:
         pictures = [error for report in reports for error in report.errors]
         errors, always = common_errors(figures, pictures, _SHOWN_ERRORS)
-    costs = arm_costs(arms)
+    costs = arm_costs(arms, prices or {})
     longest = max((report.stages for report in reports), key=len)
     stages = ordered({s for report in reports for s in report.stages}, longest)
     return SweepContent(
@@ -112,7 +116,8 @@ def sweep_content(
         errors=errors,
         num_always_wrong=always,
         num_models=sum(len(arm.seeds) for arm in figures.arms) if figures else 0,
-        cost=total_cost(arms),
+        cost=total_cost(arms, prices or {}),
+        currency=currency,
     )
 
 

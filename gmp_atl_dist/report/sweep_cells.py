@@ -20,6 +20,7 @@ Kind: TypeAlias = Literal[
     "p",
     "tenth",
     "decimal",
+    "money",
     "size",
 ]
 
@@ -162,5 +163,6 @@ _KINDS: dict[Kind, _Rule] = {
     "p": _Rule(lambda v: CellLines(p_value(v)), lambda v: [f"{v:.6g}"]),
     "tenth": _Rule(lambda v: CellLines(f"{v:,.1f}"), lambda v: [_six(v)]),
     "decimal": _Rule(lambda v: CellLines(f"{v:.3f}"), lambda v: [_six(v)]),
+    "money": _Rule(lambda v: CellLines(f"{v:,.2f}"), lambda v: [_six(v)]),
     "size": _Rule(lambda v: CellLines(data_size(v)), _as_is),
 }

@@ -60,13 +60,15 @@ class MissingContent(Content):
 class CostContent(Content):
     """What artefacts cost together, each counted once. ``unknown`` of them have no known duration.
 
-    ``device_hours`` are by device; durations without a known demand are not among them.
+    ``device_hours`` are by device; durations without a known demand are not among them. ``price`` is that of
+    the device-hours; None where no price is set.
     """
 
     artefacts: Count = 0
     unknown: Count = 0
     hours: float = 0.0
     device_hours: dict[str, float] = Field(default_factory=dict)
+    price: float | None = None
     size_bytes: Count | None = None
 
 
@@ -186,6 +188,8 @@ class SweepContent(Content):
     num_models: Count = 0
     """Arms times seeds that were counted for the errors."""
     cost: CostContent = CostContent()
+    currency: str = ""
+    """What is written behind a price."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:

@@ -12,24 +12,35 @@ _S_PER_H = 3600.0
 
 Costs = Mapping[str, StageCost]
 """By fingerprint."""
+Prices = Mapping[str, float]
+"""Of an hour, by device; empty: none is set."""
 
 
-def arm_costs(arms: Sequence[ArmReports]) -> dict[str, tuple[CostContent, CostContent]]:
+def price_of(device_hours: Mapping[str, float], prices: Prices) -> float | None:
+    """What so many hours of devices cost; None if no price is set. A device without a price is free."""
+    if not prices:
+        return None
+    return sum(hours * prices.get(device, 0.0) for device, hours in device_hours.items())
+
+
+def arm_costs(
+    arms: Sequence[ArmReports], prices: Prices
+) -> dict[str, tuple[CostContent, CostContent]]:
     """By arm: its cost alone, and the cost of the artefacts that no other arm uses."""
     of_arm = {arm.name: _stages([arm]) for arm in arms}
     used_by = Counter(fingerprint for found in of_arm.values() for fingerprint in found)
     return {
         name: (
-            _cost(found.values()),
-            _cost(stage for stage in found.values() if used_by[stage.fingerprint] == 1),
+            _cost(found.values(), prices),
+            _cost((s for s in found.values() if used_by[s.fingerprint] == 1), prices),
         )
         for name, found in of_arm.items()
     }
 
 
-def total_cost(arms: Sequence[ArmReports]) -> CostContent:
+def total_cost(arms: Sequence[ArmReports], prices: Prices) -> CostContent:
     """The cost of all arms together; what they share is counted once."""
-    return _cost(_stages(arms).values())
+    return _cost(_stages(arms).values(), prices)
 
 
 def _stages(arms: Sequence[ArmReports]) -> Costs:
@@ -44,18 +55,19 @@ def _stages(arms: Sequence[ArmReports]) -> Costs:
     return dict(sorted(found.items()))
 
 
-def _cost(stages: Iterable[StageCost]) -> CostContent:
+def _cost(stages: Iterable[StageCost], prices: Prices) -> CostContent:
     each = list(stages)
     by_device: dict[str, float] = {}
     for stage in each:
-        if stage.duration_s is not None and stage.devices is not None:
-            hours = stage.duration_s * stage.devices / _S_PER_H
-            by_device[stage.device] = by_device.get(stage.device, 0.0) + hours
+        for device, held in stage.devices.items():
+            hours = (stage.duration_s or 0.0) * held / _S_PER_H
+            by_device[device] = by_device.get(device, 0.0) + hours
     sizes = [stage.size_bytes for stage in each if stage.size_bytes is not None]
     return CostContent(
         artefacts=len(each),
         unknown=sum(stage.duration_s is None for stage in each),
         hours=sum(stage.duration_s or 0.0 for stage in each) / _S_PER_H,
         device_hours=dict(sorted(by_device.items())),
+        price=price_of(by_device, prices),
         size_bytes=sum(sizes) if sizes else None,
     )

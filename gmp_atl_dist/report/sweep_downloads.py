@@ -8,10 +8,8 @@ from collections.abc import Iterable
 
 from gmp_atl_dist.report.downloads import Download, text_download
 from gmp_atl_dist.report.sweep_cells import CellLines, SweepTable
-from gmp_atl_dist.report.tables import csv_bytes, escape_latex
+from gmp_atl_dist.report.tables import csv_bytes, latex_row
 
-_SYMBOLS = str.maketrans({"±": r"$\pm$", "–": "--", "<": r"$<$", ">": r"$>$", "|": r"$|$"})  # noqa: RUF001
-_NEGATIVE = re.compile(r"(?<![\w.-])-(?=\d)")
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|~#])")
 _BREAKS = re.compile(r"\s+")
 
@@ -60,9 +58,9 @@ def to_latex(table: SweepTable) -> bytes:
         *(f"% {_BREAKS.sub(' ', comment)}" for comment in comments),
         rf"\begin{{tabular}}{{{form}}}",
         r"\hline",
-        _latex_row(titles),
+        latex_row(titles),
         r"\hline",
-        *(_latex_row(row) for row in body),
+        *(latex_row(row) for row in body),
         r"\hline",
         r"\end{tabular}",
         "",
@@ -85,16 +83,6 @@ def to_markdown(table: SweepTable) -> bytes:
 
 def _joined(cell: CellLines, second: str) -> str:
     return f"{cell.first} {second.format(cell.second)}" if cell.second else cell.first
-
-
-def _latex_row(cells: Iterable[str]) -> str:
-    # A row that begins with a bracket or a star would be an option of the line break before it.
-    return "{}" + " & ".join(map(_latex_text, cells)) + r" \\"
-
-
-def _latex_text(text: str) -> str:
-    escaped = escape_latex(_BREAKS.sub(" ", text)).translate(_SYMBOLS)
-    return _NEGATIVE.sub("$-$", escaped)
 
 
 def _markdown(text: str) -> str:

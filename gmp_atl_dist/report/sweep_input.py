@@ -6,8 +6,8 @@ have one report of all folds, or one per fold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from gmp_atl_dist.report.content import FoldContent, ReportContent
 from gmp_atl_dist.statistics.arms import Cell, PredictedUtterance
@@ -21,16 +21,15 @@ class StageCost:
         fingerprint: of the artefact; what several cells share is counted once.
         name: of the stage.
         duration_s: from start to end.
-        devices: GPUs that were held during that time, or CPU cores where ``device`` says so.
-        device: what ``devices`` counts, such as ``GPU`` or ``CPU``.
+        devices: what its workers held during that time: cores as ``CPU``, devices as ``GPU``; empty if it
+            is not known.
         size_bytes: of all stored objects.
     """
 
     fingerprint: str
     name: str
     duration_s: float | None = None
-    devices: float | None = None
-    device: str = ""
+    devices: Mapping[str, float] = field(default_factory=dict)
     size_bytes: int | None = None
 
 

@@ -1,7 +1,9 @@
 """Figures of the literature, with the protocol under which each was measured.
 
 They are context, not a comparison: other splits, other classes and other selection rules give other figures.
-``page/sweep_references.json`` has those whose source gives the figure.
+``page/sweep_references.json`` has those whose source gives the figure. Each was compared with its source in
+November 2026: table 2 of emotion2vec (also for SUPERB's 64.92 %), table 4 of EmoBox, the results in the
+repository of Chen and Rudnicky, and the abstract of GMP-ATL.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from gmp_atl_dist.report.sweep_input import ArmReports, CellReport, SeedReports,
 from gmp_atl_dist.statistics.arms import PredictedUtterance
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.runs import PAGE_NAME, RUNS, RunRecord, read_run
+from gmp_atl_dist.store.runs import PAGE_NAME, RUNS, RunRecord, StageRun, read_run
 
 _JSON, _CSV = "report.json", "predictions.csv"
 
@@ -93,16 +93,18 @@ def _costs(store: Store, content: ReportContent, record: RunRecord | None) -> tu
         for fold in content.folds
         for kind, fingerprint in fold.artefacts.items()
     }
-    durations: dict[tuple[str, str], float] = {}
+    made: dict[tuple[str, str], StageRun] = {}
     for stage in record.stages if record else ():
         key = (stage.kind, stage.fingerprint)
         names[key] = stage.name
         if stage.state != "found" or stage.duration_s:
-            durations[key] = stage.duration_s or 0.0
+            made[key] = stage
     costs = []
     for (kind, fingerprint), name in names.items():
         artefact = find_artifact(store, ArtifactKey(kind, fingerprint))
         size = sum(r.bytes for r in artefact.manifest.receipts) if artefact else None
-        duration = durations.get((kind, fingerprint))
-        costs.append(StageCost(fingerprint, name, duration, size_bytes=size))
+        stage = made.get((kind, fingerprint))
+        duration = None if stage is None else stage.total_s or 0.0
+        held = {} if stage is None else stage.held
+        costs.append(StageCost(fingerprint, name, duration, held, size_bytes=size))
     return tuple(costs)

@@ -14,6 +14,8 @@ from gmp_atl_dist.report.sweep_score_tables import (
     tests_table,
 )
 
+_CELL = (TableColumn("arm", "Arm"), TableColumn("seed", "Seed"), TableColumn("fold", "Fold"))
+
 
 def tables_of(content: SweepContent) -> dict[str, SweepTable]:
     """By name; those without a row are left out."""
@@ -23,11 +25,9 @@ def tables_of(content: SweepContent) -> dict[str, SweepTable]:
 
 def missing_table(content: SweepContent) -> SweepTable:
     """Cells that failed or were not run."""
-    columns = (TableColumn("arm", "Arm"), TableColumn("seed", "Seed"), TableColumn("fold", "Fold"))
+    columns = (*_CELL, TableColumn("reason", "Reason"))
     rows = tuple((cell.arm, cell.seed, cell.fold, cell.reason) for cell in content.missing)
-    return SweepTable(
-        "missing", "Cells without a result", (*columns, TableColumn("reason", "Reason")), rows
-    )
+    return SweepTable("missing", "Cells without a result", columns, rows)
 
 
 def settings_table(content: SweepContent) -> SweepTable:
@@ -100,9 +100,7 @@ def lineage_table(content: SweepContent) -> SweepTable:
     present = {kind for arm in content.arms for cell in arm.cells for kind in cell.artefacts}
     kinds = [*(s for s in content.stages if s in present), *sorted(present - set(content.stages))]
     columns = (
-        TableColumn("arm", "Arm"),
-        TableColumn("seed", "Seed"),
-        TableColumn("fold", "Fold"),
+        *_CELL,
         TableColumn("corpus", "Corpus", "mono"),
         TableColumn("model", "First model", "mono"),
         *(TableColumn(kind, kind, "mono") for kind in kinds),
@@ -131,6 +129,8 @@ def cost_table(content: SweepContent) -> SweepTable:
     devices = sorted(
         {d for arm in content.arms for d in arm.alone.device_hours} | {*content.cost.device_hours}
     )
+    priced = content.cost.price is not None
+    price = f"Price ({content.currency})" if content.currency else "Price"
     columns = (
         TableColumn("arm", "Arm"),
         TableColumn("counted", "Counted"),
@@ -139,12 +139,14 @@ def cost_table(content: SweepContent) -> SweepTable:
         TableColumn("hours", "Hours of stages", "decimal"),
         *(TableColumn(f"{d.lower()}_hours", f"{d}-hours", "decimal") for d in devices),
         TableColumn("bytes", "Size", "size"),
+        *((TableColumn("price", price, "money"),) if priced else ()),
     )
 
     def row(name: str, what: str, cost: CostContent) -> tuple[object, ...]:
         hours = (cost.device_hours.get(device) for device in devices)
         known = cost.hours if cost.unknown < cost.artefacts else None
-        return (name, what, cost.artefacts, cost.unknown, known, *hours, cost.size_bytes)
+        end = (cost.size_bytes, cost.price) if priced else (cost.size_bytes,)
+        return (name, what, cost.artefacts, cost.unknown, known, *hours, *end)
 
     each = [
         row(arm.name, what, cost)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from gmp_atl_dist.report.content import ReportContent
     from gmp_atl_dist.report.outcome import Outcome
 
+_SYMBOLS = str.maketrans({"±": r"$\pm$", "–": "--", "<": r"$<$", ">": r"$>$", "|": r"$|$"})  # noqa: RUF001
+_NEGATIVE = re.compile(r"(?<![\w.-])-(?=\d)")
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -145,8 +148,8 @@ def scores_latex(content: ReportContent, title: str) -> bytes:
         r"\hline",
     ]
     if len(content.folds) > 1:
-        lines += [_latex_row(f"fold {f.name}", f.outcome) for f in content.folds] + [r"\hline"]
-    lines += [_latex_row("all", content.pooled.outcome), r"\hline", r"\end{tabular}", ""]
+        lines += [_scores_row(f"fold {f.name}", f.outcome) for f in content.folds] + [r"\hline"]
+    lines += [_scores_row("all", content.pooled.outcome), r"\hline", r"\end{tabular}", ""]
     return "\n".join(lines).encode()
 
 
@@ -155,10 +158,21 @@ def escape_latex(text: str) -> str:
     return text.translate(_LATEX)
 
 
-def _latex_row(name: str, outcome: Outcome) -> str:
+def latex_row(cells: Iterable[str]) -> str:
+    """A row of a LaTeX table, from plain texts."""
+    # A row that begins with a bracket or a star would be an option of the line break before it.
+    return "{}" + " & ".join(map(_latex_text, cells)) + r" \\"
+
+
+def _latex_text(text: str) -> str:
+    escaped = escape_latex(" ".join(text.split())).translate(_SYMBOLS)
+    return _NEGATIVE.sub("$-$", escaped)
+
+
+def _scores_row(name: str, outcome: Outcome) -> str:
     scores, intervals = outcome.scores, outcome.intervals
     cells = [
-        escape_latex(name),
+        name,
         str(scores.num_utterances),
         *(
             f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
@@ -169,7 +183,7 @@ def _latex_row(name: str, outcome: Outcome) -> str:
         ),
         f"{100 * scores.macro_f1:.1f}",
     ]
-    return " & ".join(cells) + r" \\"
+    return latex_row(cells)
 
 
 def _comment(text: str) -> str:

@@ -13,6 +13,7 @@ from gmp_atl_dist.execution import planned_stages
 from gmp_atl_dist.progress_rows import about, duration, run_wordings
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runs.estimate import Planned, Rates, earlier_rates, plan_of
+from gmp_atl_dist.scheduling.demands import Held
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, find_artifact
 from gmp_atl_dist.store.checkpoints import Checkpoints
@@ -52,7 +53,7 @@ class RunProgress:
     def stage_found(self, stage: Stage, artifact: Artifact) -> None:
         self._over(stage, artifact)
 
-    def stage_started(self, stage: Stage) -> None:
+    def stage_started(self, stage: Stage, held: Held) -> None:
         # What an earlier attempt had begun takes less than a whole stage.
         store, key = self._context.store, stage.key
         begun = ArtifactWriter(store, key).done() or Checkpoints(store, key.fingerprint).sealed()

@@ -30,6 +30,7 @@ from gmp_atl_dist.runs.facts import (
 )
 from gmp_atl_dist.runs.names import config_name, public_configuration
 from gmp_atl_dist.runs.work import Work, done_before, work_of
+from gmp_atl_dist.scheduling.demands import Held
 from gmp_atl_dist.stages.base import Context, Stage
 from gmp_atl_dist.stages.report import JSON_NAME, Report
 from gmp_atl_dist.store.artifact import Artifact
@@ -167,12 +168,12 @@ class RunRecorder:
             self._wake.set()
         self._note_report(stage, artifact)
 
-    def stage_started(self, stage: Stage) -> None:
+    def stage_started(self, stage: Stage, held: Held) -> None:
         known = self._record.stage(stage.label)
         again = known is not None and known.fingerprint == stage.key.fingerprint
         self._guarded(lambda: self._note_before(stage, again))
         with self._lock:
-            started = _stage_run(stage, "running")
+            started = _stage_run(stage, "running").model_copy(update={"held": dict(held)})
             if known is not None and again:
                 started = started.model_copy(update={"earlier_s": _spent_s(self._record, known)})
             self._current[stage.label] = self._mine[stage.label] = started

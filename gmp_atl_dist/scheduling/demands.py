@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from gmp_atl_dist.config import RuntimeConfig, StreamWorkersConfig, WorkersConfig
 from gmp_atl_dist.ray_api.facts import Node, NodeGroup
 from gmp_atl_dist.stages.base import Stage
 from gmp_atl_dist.stages.trained import TrainedStage
+
+Held: TypeAlias = Mapping[str, float]
+"""What the workers of a stage hold: cores as ``CPU``, devices as ``GPU``. Empty: not known."""
 
 _ROUNDING = 1e-6
 _SECTIONS = {
@@ -104,6 +108,22 @@ def demands_of_stage(stage: Stage, config: RuntimeConfig) -> tuple[Demand, ...]:
         resources=workers.reader_resources,
     )
     return demand, readers
+
+
+def held_by(demands: Sequence[Demand], workers: Sequence[int] | None = None) -> Held:
+    """What so many workers of each demand hold.
+
+    ``workers`` is None where nobody counted them: then it is known only if the number cannot change. A stage
+    that works in the driver alone holds nothing, ``{"CPU": 0}``.
+    """
+    if workers is None:
+        if any(demand.fewest != demand.most for demand in demands):
+            return {}
+        workers = [demand.most for demand in demands]
+    counted = list(zip(demands, workers, strict=True))
+    held = {"CPU": sum((n * demand.cpus for demand, n in counted), 0.0)}
+    gpus = sum(n * demand.gpus for demand, n in counted)
+    return held | {"GPU": gpus} if gpus else held
 
 
 def with_workers(config: RuntimeConfig, section: str, workers: int) -> RuntimeConfig:

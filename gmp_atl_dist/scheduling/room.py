@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gmp_atl_dist.ray_api.facts import ClusterFacts, Node
 from gmp_atl_dist.scheduling.demands import Demand
 
 _ROUNDING = 1e-6
@@ -17,6 +18,28 @@ CPU, GPU = "CPU", "GPU"
 
 Offers = Sequence[Mapping[str, float]]
 """What each node offers, by the names of resources."""
+
+
+_MOST_NODES = 200
+"""Of a group of an autoscaler; a plan tries every node for every stage."""
+
+
+def offer_of(node: Node) -> dict[str, float]:
+    """What a node offers."""
+    return {CPU: node.cpus, GPU: node.gpus, **node.resources}
+
+
+def with_autoscaler(cluster: ClusterFacts, of_use: int) -> Offers:
+    """The nodes of a cluster with all that its autoscaler may add, at most ``of_use`` of each group.
+
+    The limit of a group counts its nodes that are there already, and which these are is not known. So this is
+    an upper bound.
+    """
+    found = [offer_of(node) for node in cluster.nodes]
+    for group in cluster.groups:
+        most = of_use if group.most is None else min(group.most, of_use)
+        found += [offer_of(group) for _ in range(min(most, _MOST_NODES))]
+    return found
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,13 @@ from typing import Protocol
 from gmp_atl_dist import pipeline, stopping
 from gmp_atl_dist.config import RunConfig, digest
 from gmp_atl_dist.records import Fold
-from gmp_atl_dist.scheduling.demands import demands_of_stage, section_of, with_workers
+from gmp_atl_dist.scheduling.demands import (
+    Held,
+    demands_of_stage,
+    held_by,
+    section_of,
+    with_workers,
+)
 from gmp_atl_dist.scheduling.lanes import Lane, Lanes, NotRunError
 from gmp_atl_dist.scheduling.room import Grant
 from gmp_atl_dist.stages.backbone import Backbone
@@ -32,12 +38,14 @@ from gmp_atl_dist.tags import Tags
 class RunObserver(Protocol):
     """Is told what a run does. Each stage is found, or started and done; one call at a time.
 
+    ``held`` is what the workers of a stage hold while it runs.
+
     Several stages may be under way. An error or a stop leaves a stage that was started without an end.
     """
 
     def stage_found(self, stage: Stage, artifact: Artifact) -> None: ...
 
-    def stage_started(self, stage: Stage) -> None: ...
+    def stage_started(self, stage: Stage, held: Held) -> None: ...
 
     def stage_done(self, stage: Stage, artifact: Artifact) -> None: ...
 
@@ -68,13 +76,15 @@ class MethodRun:
             for observer in self.observers:
                 observer.stage_found(stage, artifact)
 
-    def make(self, stage: Stage, context: Context) -> Artifact:
-        """Run a stage, and tell observers."""
+    def make(self, stage: Stage, context: Context, grant: Grant | None = None) -> Artifact:
+        """Run a stage, and tell observers. ``grant`` is the room that it was given."""
+        demands = demands_of_stage(stage, context.settings) if grant is None else grant.demands
+        held = held_by(demands, None if grant is None else grant.workers)
         reporter = context.reporter
         reporter.line(f"{stage.label}: running, {stage.key.fingerprint[:12]}")
         with self._telling:
             for observer in self.observers:
-                observer.stage_started(stage)
+                observer.stage_started(stage, held)
         started_s = time.monotonic()
         artifact = run_and_seal(stage, context)
         reporter.line(f"{stage.label}: done in {time.monotonic() - started_s:.1f} s")
@@ -205,7 +215,7 @@ def _look_up_or_run(lanes: Lanes, lane: Lane, run: MethodRun, stage: Stage) -> A
     settings = run.context.settings
 
     def work(grant: Grant | None) -> Artifact:
-        return run.make(stage, _within(run.context, stage, grant))
+        return run.make(stage, _within(run.context, stage, grant), grant)
 
     return lanes.with_room(
         lane,

@@ -29,7 +29,7 @@ from gmp_atl_dist.stages.lineage import (
 )
 from gmp_atl_dist.store.artifact import Artifact, artifact_of
 from gmp_atl_dist.store.index import read_index
-from gmp_atl_dist.store.lineage import TrainedOn, recording_keys, rows_of
+from gmp_atl_dist.store.lineage import Lineage, TrainedOn, recording_keys, rows_of
 
 _SIDES: tuple[Split, ...] = ("train", "valid", "test")
 _SHOWN = 5
@@ -78,9 +78,25 @@ def check_start_model(
     Raises:
         CorpusError: names the fold, the speakers and the training set.
     """
-    trained_on = lineage_of_backbone(backbone).trained_on
+    check_trained_on(config, corpus, lineage_of_backbone(backbone), folds)
+
+
+def relevant(config: RunConfig, lineage: Lineage) -> tuple[TrainedOn, ...]:
+    """The training sets that may not meet a test set. Transductive protocols allow those without emotions."""
     if config.folds.trains_on_test_audio:
-        trained_on = tuple(t for t in trained_on if t.uses_emotions)
+        return tuple(t for t in lineage.trained_on if t.uses_emotions)
+    return lineage.trained_on
+
+
+def check_trained_on(
+    config: RunConfig, corpus: Artifact, lineage: Lineage, folds: Sequence[Fold]
+) -> None:
+    """:func:`check_start_model` by the lineage alone: the model need not be in the store.
+
+    Raises:
+        CorpusError: names the fold, the speakers and the training set.
+    """
+    trained_on = relevant(config, lineage)
     if not trained_on:
         return
     index = read_recordings(corpus)
@@ -93,6 +109,39 @@ def check_start_model(
         for trained in trained_on
         for line in _met(trained, fold, folds, corpus, index)
     ]
+    _refuse(problems)
+
+
+def check_listed_speakers(config: RunConfig, lineage: Lineage, folds: Sequence[Fold]) -> list[str]:
+    """:func:`check_start_model` for a corpus that is listed and not ingested: by the names of speakers.
+
+    Returns:
+        What cannot be told before ingest: a line per fold and training set that share names, where it is
+        not known whether a name means the same person in both corpora.
+
+    Raises:
+        CorpusError: both corpora are read by the same reader of one known corpus, so the names mean the
+            same people. Names the fold, the speakers and the training set.
+    """
+    problems: list[str] = []
+    unclear: list[str] = []
+    adapter = "" if config.corpora else config.corpus.adapter
+    for fold, trained in ((f, t) for f in folds for t in relevant(config, lineage)):
+        speakers = () if fold.speaker_dependent else trained.knows(fold.test_speakers)
+        if adapter == trained.adapter and card_title(adapter):
+            problems += [f"{fold.name}: {_line(speaker, '', trained)}" for speaker in speakers]
+        elif speakers:
+            shown = ", ".join(map(repr, speakers[:_SHOWN])) + ", ..." * (len(speakers) > _SHOWN)
+            unclear.append(
+                f"{fold.name}: model.source was trained in {trained.describe()}, with speakers of the same "
+                f"names as test speakers: {shown}"
+            )
+    _refuse(problems)
+    return unclear
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    """Raises CorpusError if there are problems."""
     if problems:
         raise CorpusError.of_all(
             "model.source was trained on test speakers, so the scores would not be those of unknown "
@@ -123,7 +172,11 @@ def _met(
     for speaker in sorted(speakers):
         count = counts[speaker]
         recordings = f", {count} recordings of the test set" if count else ""
-        yield f"speaker {speaker!r}{recordings}: trained in {trained.describe()}{unclear}"
+        yield f"{_line(speaker, recordings, trained)}{unclear}"
+
+
+def _line(speaker: str, recordings: str, trained: TrainedOn) -> str:
+    return f"speaker {speaker!r}{recordings}: trained in {trained.describe()}"
 
 
 def _same_speakers(

@@ -25,14 +25,17 @@ from gmp_atl_dist.store.lineage import rows_of
 from gmp_atl_dist.store.training_set import TrainingSet
 
 
-def check_codebook(codebook: Artifact, where: str, training: TrainingSet, features: Handle) -> None:
+def check_codebook(
+    codebook: Artifact, where: str, training: TrainingSet, features: Handle | None
+) -> None:
     """Refuse a codebook that was, or may have been, fitted on speech outside the training set.
 
     Args:
         codebook: an artefact of kind ``codebook``.
         where: the key of the configuration that names it.
         training: of the fold that shall use it.
-        features: of the fold, with which it is used.
+        features: of the fold, with which it is used; None if the model is not in the store yet. Whether
+            it is the codebook's own model is not checked then.
 
     Raises:
         CorpusError: it was fitted on another speaker or utterance, on another corpus, or nobody declared
@@ -40,11 +43,12 @@ def check_codebook(codebook: Artifact, where: str, training: TrainingSet, featur
         ConfigError: it was fitted on features of another model.
         ArtifactError: what it was fitted on cannot be told.
     """
-    name = f"{training.fold.name}: {where} = codebook {codebook.key.fingerprint[:12]}"
     declared = declaration_of(codebook)
     if declared is not None:
-        _check_declaration(declared, name, training)
+        transductive = training.training_speakers.transductive
+        check_declaration(declared, where, training.fold, transductive=transductive)
         return
+    name = _name(training.fold, where, codebook.key.fingerprint)
     origin = fit_origin(codebook)
     if origin.corpus != training.corpus.identity:
         raise CorpusError(
@@ -59,7 +63,7 @@ def check_codebook(codebook: Artifact, where: str, training: TrainingSet, featur
             f"out, so that each fold fits its own, or run only the fold that fitted it (folds.run):",
             problems,
         )
-    model = model_of(features)
+    model = origin.model if features is None else model_of(features)
     if origin.model != model:
         raise ConfigError(
             f"{name} was fitted on features of {_named(origin.model)}, and this fold extracts those of "
@@ -67,10 +71,20 @@ def check_codebook(codebook: Artifact, where: str, training: TrainingSet, featur
         )
 
 
-def _check_declaration(declared: Declaration, name: str, training: TrainingSet) -> None:
-    fold = training.fold
-    if training.training_speakers.transductive:
+def check_declaration(declared: Declaration, where: str, fold: Fold, *, transductive: bool) -> None:
+    """Refuse an imported codebook by what its owner declares. The corpus need not be ingested.
+
+    Args:
+        where: the key of the configuration that names it.
+        transductive: whether the audio of test speakers may be used.
+
+    Raises:
+        CorpusError: nobody declared what it was fitted on, or it names a speaker whom the fold tests or
+            validates on.
+    """
+    if transductive:
         return
+    name = _name(fold, where, declared.codebook)
     if not declared.fitted_on:
         raise CorpusError(
             f"{name} was imported, and nobody declared what it was fitted on, so it may know the test "
@@ -120,6 +134,10 @@ def _extracted(codebook: Artifact) -> set[str] | None:
         return None
     tables = (features.read_part(p, FEATURE_SCHEMA, ["utterance_id"]) for p in features.part_names)
     return {utterance_id for t in tables for utterance_id in t["utterance_id"].to_pylist()}
+
+
+def _name(fold: Fold, where: str, fingerprint: str) -> str:
+    return f"{fold.name}: {where} = codebook {fingerprint[:12]}"
 
 
 def _role(fold: Fold, speaker: str) -> str:

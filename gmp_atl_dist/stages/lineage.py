@@ -7,6 +7,7 @@ manifest as digests. Whoever knows the fold can tell the utterances behind them.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import cast
 import pyarrow as pa
 
 from gmp_atl_dist.config import RANDOM_SOURCE, ModelConfig
-from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.errors import ArtifactError, ModelError
 from gmp_atl_dist.records import UTTERANCE_SCHEMA, Fold, Split
 from gmp_atl_dist.stages.codebook_origin import CODEBOOK, declaration_of
 from gmp_atl_dist.store.artifact import (
@@ -27,7 +28,7 @@ from gmp_atl_dist.store.artifact import (
     list_artifacts,
 )
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.lineage import LINEAGE_NAME, Lineage, TrainedOn, rows_of
+from gmp_atl_dist.store.lineage import LINEAGE_KEY, LINEAGE_NAME, Lineage, TrainedOn, rows_of
 from gmp_atl_dist.store.readers import INDEX_PART
 
 _CORPORA = ("ingest", "combine")
@@ -81,6 +82,25 @@ def lineage_in_store(source: str) -> Lineage | None:
         Store.open(found["root"]), ArtifactKey(found["kind"], found["fingerprint"])
     )
     return None if artifact is None else lineage_of(artifact)
+
+
+def lineage_of_source(config: ModelConfig) -> Lineage | None:
+    """The lineage of ``model.source`` before it is copied to the store; None if none is known.
+
+    Only folders and URIs are looked at. What a hub id names is known once it is downloaded.
+
+    Raises:
+        ModelError: its ``config.json``, or the lineage in there, is damaged.
+        ArtifactError: there is no ``config.json``, or an artefact that it was made of is gone.
+    """
+    if not named_source(config):
+        return None
+    try:
+        values = json.loads(Store.open(config.source).read("config.json"))
+    except ValueError as e:
+        raise ModelError(f"{config.source}: config.json is not valid JSON ({e})") from None
+    told = values.get(LINEAGE_KEY) if isinstance(values, dict) else None
+    return lineage_in_store(config.source) if told is None else Lineage.read(told, config.source)
 
 
 def lineage_of(artifact: Artifact, folds: Sequence[Fold] = ()) -> Lineage:

@@ -89,6 +89,9 @@ class StageRun(_Record):
     audio_s: float = 0.0
     """Seconds of audio that this attempt worked through in the stage, repeated passes counted."""
     updates: int = 0
+    held: dict[str, float] = Field(default_factory=dict)
+    """Cores (``CPU``) and GPUs (``GPU``) that its workers held in this attempt. Empty: not known, as in
+    records of earlier releases and where the number of workers may change."""
     peak_memory_bytes: int | None = None
     """Largest sum of the resident memory of the driver and its workers on the driver's machine."""
 
@@ -176,11 +179,10 @@ def read_run(store: Store, name: str) -> RunRecord | None:
 
 def run_names(store: Store) -> tuple[str, ...]:
     """The names of all runs below a root, sorted."""
-    names = {
-        name
-        for entry in store.list(RUNS)
-        if entry.path.count("/") == 2
-        and entry.path.endswith(f"/{RECORD_NAME}")
-        and _NAME.fullmatch(name := entry.path.split("/")[1])
-    }
-    return tuple(sorted(names))
+    return tuple(filter(_NAME.fullmatch, recorded_names(store, RUNS, RECORD_NAME)))
+
+
+def recorded_names(store: Store, folder: str, record: str) -> tuple[str, ...]:
+    """The names of the folders in ``folder`` that hold the object ``record``, sorted."""
+    paths = (entry.path.split("/") for entry in store.list(folder))
+    return tuple(sorted(path[1] for path in paths if len(path) == 3 and path[2] == record))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 from gmp_atl_dist.config.sweep import SweepRun
 from gmp_atl_dist.runs.recorder import RunRecorder
+from gmp_atl_dist.scheduling.demands import Held
 from gmp_atl_dist.scheduling.lanes import Lane
 from gmp_atl_dist.scheduling.walks import MethodRun
 from gmp_atl_dist.stages.base import Stage
@@ -19,16 +21,22 @@ class MadeArtifacts:
     def __init__(self) -> None:
         self.by_stage: dict[tuple[str, str], Artifact] = {}
         self.seconds: dict[str, float] = {}
+        self.device_s: Counter[str] = Counter()
+        """Seconds times what the workers of the stages held that are done, by ``CPU`` and ``GPU``."""
         self._started_s: dict[str, float] = {}
+        self._held: dict[str, Held] = {}
 
     def stage_found(self, stage: Stage, artifact: Artifact) -> None:
         self.by_stage[stage.name, stage.fold_name] = artifact
 
-    def stage_started(self, stage: Stage) -> None:
+    def stage_started(self, stage: Stage, held: Held) -> None:
         self._started_s[stage.label] = time.monotonic()
+        self._held[stage.label] = held
 
     def stage_done(self, stage: Stage, artifact: Artifact) -> None:
-        self.seconds[stage.name] = time.monotonic() - self._started_s[stage.label]
+        took_s = self.seconds[stage.name] = time.monotonic() - self._started_s[stage.label]
+        for device, number in self._held[stage.label].items():
+            self.device_s[device] += number * took_s
         self.stage_found(stage, artifact)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Self
 
@@ -63,6 +64,7 @@ class SweepKeeper:
             versions=versions(),
         )
         self._before: tuple[Attempt, ...] = ()
+        self._hours_before: dict[str, float] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="sweep-record", daemon=True)
         self._writing = threading.RLock()
@@ -74,7 +76,8 @@ class SweepKeeper:
         except ArtifactError as e:
             before = None
             self._context.reporter.warning(f"{e}")
-        self._before = before.attempts if before is not None else ()
+        if before is not None:
+            self._before, self._hours_before = before.attempts, before.device_hours
         self._put()
         self._thread.start()
         return self
@@ -165,7 +168,18 @@ class SweepKeeper:
             reports=tuple(r for r in reports if r is not None),
             attempts=(*self._before, self._attempt),
             ends_s=self._ends_s(),
+            device_hours=self._device_hours(),
+            prices=self._context.settings.price.per_hour,
+            currency=self._context.settings.price.currency,
         )
+
+    def _device_hours(self) -> dict[str, float]:
+        """Of stages that this attempt and earlier ones have done."""
+        hours = Counter(self._hours_before)
+        for member in self._grid:
+            for device, seconds in dict(member.made.device_s).items():
+                hours[device] += seconds / 3600
+        return dict(hours)
 
     def _ends_s(self) -> float | None:
         """Expected end, by the durations of this sweep's stages and of earlier ones."""

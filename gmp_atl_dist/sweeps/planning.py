@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gmp_atl_dist import pipeline
+from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample
 from gmp_atl_dist.config import digest
 from gmp_atl_dist.execution import planned_stages
 from gmp_atl_dist.outside_inputs import OutsideInputs
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runs.estimate import Planned, Rates, earlier_rates, plan_of
-from gmp_atl_dist.scheduling.demands import Demand, demands_of_stage
+from gmp_atl_dist.scheduling.demands import Demand, demands_of_stage, held_by
 from gmp_atl_dist.scheduling.room import Grant, Offers, Room
 from gmp_atl_dist.scheduling.walks import MethodRun
 from gmp_atl_dist.stages.base import Handle, Pending, Stage
+from gmp_atl_dist.stages.extract import Extract
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, Manifest, find_artifact
 from gmp_atl_dist.store.filesystem import Store
 
@@ -57,14 +59,19 @@ class SweepPlan:
         names = (s.label.partition(" ")[0] for s in self.to_run if s.seconds is None)
         return tuple(dict.fromkeys(names))
 
-    def hours(self) -> tuple[float, float]:
-        """(core-hours, GPU-hours) of the stages to run, as far as they have an estimate."""
-        cores = gpus = 0.0
+    @property
+    def most_workers(self) -> int:
+        """As many nodes as could be of use: all workers of all stages to run, each on its own."""
+        return sum(demand.fewest for stage in self.to_run for demand in stage.demands)
+
+    def hours(self) -> dict[str, float]:
+        """Core-hours as ``CPU`` and GPU-hours as ``GPU`` of the stages to run, where there is an estimate."""
+        found = {"CPU": 0.0, "GPU": 0.0}
         for stage in self.to_run:
-            for demand in stage.demands:
-                hours = (stage.seconds or 0.0) * demand.fewest / 3600
-                cores, gpus = cores + hours * demand.cpus, gpus + hours * demand.gpus
-        return cores, gpus
+            held = held_by(stage.demands, [demand.fewest for demand in stage.demands])
+            for device, number in held.items():
+                found[device] += (stage.seconds or 0.0) * number / 3600
+        return found
 
     def wall_s(self, offers: Offers | None) -> float:
         """Seconds until all is done on a cluster, as far as stages have an estimate.
@@ -110,6 +117,7 @@ def plan_stages(runs: Sequence[MethodRun]) -> SweepPlan:
         def note(stage: Stage, run: MethodRun = run, expected: Mapping = expected) -> Handle:
             nonlocal asked
             asked += 1
+            stage = _with_a_sample(stage)
             shared = run.shared.get(stage.label)
             key = shared.key if shared is not None else stage.key
             artifact = shared or find_artifact(run.context.store, key)
@@ -179,6 +187,22 @@ def _expected(run: MethodRun, rates: Rates) -> dict[str, float | None]:
         folds = [fold.name for fold in run.folds]
         planned = [Planned(n, f) for n, per_fold in names for f in (folds if per_fold else [""])]
     return {p.label: rates.seconds(p) for p in planned}
+
+
+def _with_a_sample(stage: Stage) -> Stage:
+    """A stage whose key can be told before ``ingest``.
+
+    With ``label.fused`` the sample of utterances that is extracted follows from the corpus. One that follows
+    from the keys that draw it takes its place. So two samples that will both be all of a small corpus are
+    counted as two.
+    """
+    if not (
+        isinstance(stage, Extract) and stage.plan.fused and _is_stand_in(stage.training.corpus)
+    ):
+        return stage
+    seed = int(digest(dict(stage.plan.drawn_by))[:12], 16)
+    sample = FrameSample(UtteranceSample(0.5, seed))
+    return replace(stage, plan=replace(stage.plan, draw=lambda: sample))
 
 
 def _stand_in(stage: Stage) -> Artifact:

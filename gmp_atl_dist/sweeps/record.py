@@ -11,6 +11,8 @@ Schema, as JSON (fields that a later release adds are ignored by an older one)::
     folds                names of the folds: "fold1", "fold2", ...
     attempts             as in run.json: start, last sign of life, end, host, process, command
     ends_s               expected end in Unix time; null where nothing was measured
+    device_hours         what the workers of all done stages held, by "CPU" (cores) and "GPU", times hours
+    prices, currency     of an hour of each, where runtime.price sets one
     cells                one per arm, fold and seed:
       arm, fold, seed
       run                name of the run record of that arm and seed: gmp-atl runs show RUN
@@ -32,9 +34,10 @@ from typing import Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.report.sweep_cost import price_of
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.run_state import attempt_state
-from gmp_atl_dist.store.runs import Attempt
+from gmp_atl_dist.store.runs import Attempt, recorded_names
 
 SWEEPS = "sweeps"
 """The folder below a root."""
@@ -91,6 +94,14 @@ class SweepRecord(_Record):
     reports: tuple[RunReport, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     ends_s: float | None = None
+    device_hours: dict[str, float] = Field(default_factory=dict)
+    prices: dict[str, float] = Field(default_factory=dict)
+    currency: str = ""
+
+    @property
+    def price(self) -> float | None:
+        """Of the device-hours so far; None if no price was set."""
+        return price_of(self.device_hours, self.prices)
 
     def count(self, state: CellState) -> int:
         return sum(cell.state == state for cell in self.cells)
@@ -130,9 +141,4 @@ def read_sweep(store: Store, name: str) -> SweepRecord | None:
 
 def sweep_names(store: Store) -> tuple[str, ...]:
     """The names of all sweeps below a root, sorted."""
-    names = {
-        entry.path.split("/")[1]
-        for entry in store.list(SWEEPS)
-        if entry.path.count("/") == 2 and entry.path.endswith(f"/{RECORD_NAME}")
-    }
-    return tuple(sorted(names))
+    return recorded_names(store, SWEEPS, RECORD_NAME)

@@ -158,7 +158,7 @@ def _say_defects(grid: Sequence[GridRun], context: Context) -> None:
 def _write_page(record: SweepRecord, context: Context) -> None:
     """The page of all arms. Without it no result is lost, so an error is a warning."""
     try:
-        page = write_page(context.store, record)
+        page = write_page(context.store, record, audio=context.settings.report_audio)
     except GmpAtlError as e:
         context.reporter.warning(f"the page of the sweep was not written: {e}")
         return

@@ -16,8 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.metrics import recall_score
+from support.latex import read_latex_table
 from support.one_process import context_of, no_ray, tiny_experiment
+from support.s3_server import S3Server
 from support.terminal import on_a_terminal
+from support.toml_files import toml_of
 
 from gmp_atl_dist import execution
 from gmp_atl_dist.cli.main import main
@@ -28,6 +31,7 @@ from gmp_atl_dist.runs.recorder import RunRecorder
 from gmp_atl_dist.stages.evaluate import read_predictions
 from gmp_atl_dist.store.artifact import ArtifactKey, find_artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.layout import LAYOUT_PATH
 from gmp_atl_dist.store.runs import RunRecord, read_run, write_run
 
 pytest_plugins = ["support.one_process"]
@@ -144,7 +148,7 @@ def test_runs_are_compared_and_seeds_are_one_arm(gmp_atl: Run, runs: Runs, tmp_p
     assert table[0]["runs"] == "plain plain-1"
     assert table[0]["uar_difference"] == ""
     tex = files[1].read_text()
-    assert tex.count(r"\\") == 3
+    assert [row[0] for row in read_latex_table(tex)] == ["arm", "plain", "other"]
     assert "% Intervals cover the choice of the test data alone." in tex
     assert r"UAR \%" in tex
     markdown = files[2].read_text().splitlines()
@@ -155,13 +159,7 @@ def test_runs_are_compared_and_seeds_are_one_arm(gmp_atl: Run, runs: Runs, tmp_p
 
 def test_a_run_has_many_names(gmp_atl: Run, runs: Runs, tmp_path: Path) -> None:
     config = tmp_path / "other.toml"
-    lines = [f'[runtime]\nroot = "{runs.root}"\ncorpus = "{runs.corpus}"']
-    for section, keys in runs.configs["other"].model_dump(mode="json", exclude_none=True).items():
-        if section not in ("runtime", "corpora"):
-            shown = {k: v for k, v in keys.items() if v is not None}
-            lines.append(f"[{section}]")
-            lines += [f"{k} = {toml(v)}" for k, v in shown.items()]
-    config.write_text("\n".join(lines))
+    config.write_text(toml_of(runs.configs["other"]))
     values = set()
     for reference in (
         "other",
@@ -176,15 +174,6 @@ def test_a_run_has_many_names(gmp_atl: Run, runs: Runs, tmp_path: Path) -> None:
         arm = json.loads(out)["arms"][1]
         values.add((arm["scores"]["uar"]["over_seeds"]["mean"], arm["difference"]["p_holm"]))
     assert len(values) == 1
-
-
-def toml(value: object) -> str:
-    if isinstance(value, dict):
-        inner = ", ".join(f"{k} = {toml(v)}" for k, v in value.items() if v is not None)
-        return f"{{ {inner} }}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(toml, value))}]"
-    return json.dumps(value)
 
 
 def test_a_copy_at_another_root_differs_by_nothing(
@@ -226,6 +215,41 @@ def test_runs_of_another_fold_or_protocol_are_refused_by_name(
     code, out, err = gmp_atl("compare", "plain", "leaky", *root, "--across-protocols")
     assert (code, err) == (0, "")
     assert "ACROSS PROTOCOLS: plain clean, leaky transductive." in out
+
+
+def test_roots_on_s3_are_compared_as_folders_are(
+    gmp_atl: Run, runs: Runs, s3_server: S3Server
+) -> None:
+    root, other = s3_server.new_uri(), s3_server.new_uri()
+    for path in sorted(p for p in runs.root.rglob("*") if p.is_file()):
+        Store.open(root).put(path.relative_to(runs.root).as_posix(), path.read_bytes())
+    for kind in ("evaluate", "report"):
+        for path in (p for p in (runs.root / "artifacts" / kind).rglob("*") if p.is_file()):
+            Store.open(other).put(path.relative_to(runs.root).as_posix(), path.read_bytes())
+    for name in (LAYOUT_PATH, "runs/other/run.json"):
+        Store.open(other).put(name, (runs.root / name).read_bytes())
+
+    code, text, err = gmp_atl("compare", "plain", "plain-1", "other", "--root", runs.root, "--json")
+    assert (code, err) == (0, "")
+    here = json.loads(text)
+    report = f"artifacts/report/{runs.record('other').report}/files/report.json"
+    for words in (
+        ("plain", "plain-1", "other", "--root", root),
+        (f"{root}/runs/plain", f"{root}/runs/plain-1/run.json", f"{other}/runs/other"),
+        (f"{root}/runs/plain", runs.root / "runs" / "plain-1", f"{other}/{report}"),
+    ):
+        code, text, err = gmp_atl("compare", *words, "--json")
+        assert (code, err) == (0, ""), words
+        there = json.loads(text)
+        for ours, theirs in zip(here["arms"], there["arms"], strict=True):
+            assert ours["scores"] == theirs["scores"]
+            assert ours["difference"] == theirs["difference"]
+    code, out, err = gmp_atl("compare", "plain", "othe", "--root", root)
+    assert (code, out) == (2, "")
+    assert f"below {root}" in err
+    assert "did you mean other?" in err
+    code, out, err = gmp_atl("compare", f"{root}/runs/plain", f"{other}/runs/plain")
+    assert (code, out) == (2, "")
 
 
 def test_what_cannot_be_compared_is_refused_by_name(

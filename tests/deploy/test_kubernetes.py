@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from support.manifests import REPOSITORY, by_kind, kustomize, overlay, rendered,
 
 from deploy.k8s.rules import broken_rules, operator_rules
 from gmp_atl_dist.config.file import load_config
+from gmp_atl_dist.config.sweep import load_sweep
 
 OVERLAYS = sorted(p.name for p in (REPOSITORY / "deploy/k8s/overlays").iterdir() if p.is_dir())
 RUNS = [name for name in OVERLAYS if name != "serve"]
@@ -123,7 +125,43 @@ def test_all_configurations_travel() -> None:
     listed = yaml.safe_load((REPOSITORY / "configs/kustomization.yaml").read_text())
     (generator,) = listed["configMapGenerator"]
 
-    assert sorted(generator["files"]) == sorted(p.name for p in REPOSITORY.glob("configs/*.toml"))
+    files = [p.name for p in REPOSITORY.glob("configs/*.toml")]
+    sweeps = [p.name for p in REPOSITORY.glob("configs/sweeps/*.toml")]
+    assert sorted(generator["files"]) == sorted(
+        [*files, *(f"sweep-{name}=sweeps/{name}" for name in sweeps)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("mounted", "file", "command"),
+    [("demo.toml", "demo.toml", "run"), ("sweep-emodb.toml", "sweeps/emodb.toml", "sweep")],
+)
+def test_the_entrypoint_runs_a_configuration_or_a_sweep(
+    tmp_path: Path, mounted: str, file: str, command: str
+) -> None:
+    for folder in ("run", "configs", "bin"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(REPOSITORY / "deploy/k8s/base/run.sh", tmp_path / "run")
+    shutil.copy(REPOSITORY / "configs" / file, tmp_path / "configs" / mounted)
+    (tmp_path / "run" / "10.set").write_text("# a comment\nruntime.train.workers=2\n")
+    program = tmp_path / "bin" / "gmp-atl"
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    names = {"GMP_ATL_CONFIG": mounted, "GMP_ATL_ROOT": "s3://b/r", "GMP_ATL_CORPUS": "s3://b/c"}
+    found = subprocess.run(
+        ["bash", tmp_path / "run" / "run.sh"],
+        env=names | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert [line.split()[0] for line in found] == ["doctor", command]
+    assert found[1].endswith(
+        "--root s3://b/r --set runtime.corpus=s3://b/c --set runtime.train.workers=2"
+    )
+    if command == "sweep":
+        # As it is mounted: its base and its arms are found by their shipped names.
+        assert load_sweep(tmp_path / "configs" / mounted).name == "emodb"
 
 
 def test_no_secret_is_committed(checkout: Path) -> None:

@@ -24,6 +24,7 @@ from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.exchange.models import export_model
 from gmp_atl_dist.inference.classifier import Classifier
+from gmp_atl_dist.scheduling.demands import Held
 from gmp_atl_dist.shipped import shipped_configs
 from gmp_atl_dist.stages.base import Stage
 from gmp_atl_dist.store.artifact import Artifact
@@ -80,7 +81,7 @@ class Counted:
 
     def stage_found(self, stage: Stage, artifact: Artifact) -> None: ...
 
-    def stage_started(self, stage: Stage) -> None:
+    def stage_started(self, stage: Stage, held: Held) -> None:
         self.ran.append(stage.name)
 
     def stage_done(self, stage: Stage, artifact: Artifact) -> None: ...

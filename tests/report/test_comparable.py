@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from support.latex import read_latex_table
 from support.report_case import BOOTSTRAP, CLASSES, build, record
 
 from gmp_atl_dist.cli.words import size
@@ -75,6 +76,8 @@ def test_hashes_are_called_by_what_they_are():
 def test_the_latex_table_has_the_name_of_the_page():
     content, run = build(num_folds=1), record()
 
+    rows = read_latex_table(scores_latex(content, "GMP-ATL on A\nB").decode())
+    assert len(rows) == 2 + (len(content.folds) if len(content.folds) > 1 else 0)
     assert scores_latex(content, "GMP-ATL on A\nB").startswith(b"% GMP-ATL on A B; protocol: clean")
     assert "Berlin%20EmoDB" in render_html(content, run)
     assert "a%20corpus%20of" in render_html(content)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile as sf
 from playwright.sync_api import Browser
 from support.browser import chromium
 from support.page_checks import CLIPPED, LOW_CONTRAST, OVERFLOWING, OVERLAPPING, opened
 from support.sweep_case import arms
 
 from gmp_atl_dist.report.sweep_building import sweep_content
+from gmp_atl_dist.report.sweep_content import SweepContent
 from gmp_atl_dist.report.sweep_html import render_sweep_html
 from gmp_atl_dist.report.sweep_input import MissingCell
 from gmp_atl_dist.statistics.bootstrap import Resampling
@@ -26,15 +30,19 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def content() -> SweepContent:
     missing = [MissingCell("ptapt", "3", "2", "OSError: disk full")]
-    content = sweep_content(
+    return sweep_content(
         "Zażółć",
         arms(seeds=(0, 1), per_speaker=12),
         corpus_name="王小明 Ελένη أحمد",
         missing=missing,
         how=Resampling(samples=200),
     )
+
+
+@pytest.fixture(scope="module")
+def page(content: SweepContent, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sweep") / "sweep.html"
     path.write_text(render_sweep_html(content))
     return path
@@ -50,6 +58,27 @@ def test_nothing_is_cut_and_every_text_can_be_read(browser: Browser, page: Path,
         assert tab.evaluate(OVERLAPPING) == []
         assert tab.evaluate(LOW_CONTRAST) == []
         assert tab.evaluate("[...document.images].filter(i => !i.naturalWidth).length") == 0
+        tab.context.close()
+
+
+def test_audio_plays_from_the_page_if_it_is_given(
+    browser: Browser, content: SweepContent, tmp_path: Path
+):
+    flac = io.BytesIO()
+    sf.write(flac, np.zeros(8000, "int16"), 16000, format="FLAC", subtype="PCM_16")
+    path = tmp_path / "sweep.html"
+    for clips, number in (({}, 0), ({content.errors[0].utterance_id: flac.getvalue()}, 1)):
+        path.write_text(render_sweep_html(content, clips=clips))
+        tab = opened(browser, path, 400)
+        assert tab.locator("audio").count() == number
+        told = "Audio is not included; runtime.report_audio = true" in tab.inner_text("#errors")
+        assert told == (number == 0)
+        if number:
+            seconds = tab.locator("#errors audio").evaluate(
+                "a => new Promise(done => { a.onended = () => done(a.currentTime);"
+                " a.onerror = () => done(a.error.message); a.muted = true; a.play() })"
+            )
+            assert seconds == pytest.approx(0.5, abs=0.05)
         tab.context.close()
 
 

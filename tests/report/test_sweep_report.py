@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from support.latex import read_latex_table
 from support.report_case import record
 from support.sweep_case import CLASSES, PEOPLE, arm, report
 
@@ -234,6 +235,21 @@ def test_shared_artefacts_are_counted_once(content: SweepContent):
     assert content.cost.size_bytes == (5 << 20) + (28 << 20)
 
 
+def test_prices_are_of_the_devices_that_have_one(arms: list[ArmReports], content: SweepContent):
+    assert content.cost.price is None
+    assert "price" not in [column.key for column in tables_of(content)["cost"].columns]
+    paid = sweep_content("arms", arms, how=HOW, prices={"GPU": 3.0}, currency="EUR")
+    gpu_hours = 28 * 120 / 3600
+    assert paid.cost.price == pytest.approx(3 * gpu_hours)
+    assert paid.arms[0].alone.price == pytest.approx(3 * 4 * 120 / 3600)
+    assert paid.arms[1].added.price == 0
+    table = tables_of(paid)["cost"]
+    assert table.columns[-1].title == "Price (EUR)"
+    assert table.lines()[-1][-1].first == f"{3 * gpu_hours:,.2f}"
+    both = sweep_content("arms", arms, how=HOW, prices={"GPU": 3.0, "CPU": 0.1})
+    assert both.cost.price == pytest.approx(3 * gpu_hours + 0.1 * 4 * 30 / 3600)
+
+
 def test_what_is_not_known_of_a_cost_is_counted():
     given = arm("a", "", 0.5, seeds=(0,), **SMALL)
     cell = replace(given.seeds[0].reports[0], stages=(StageCost("f" * 64, "ingest"),))
@@ -373,6 +389,23 @@ def test_latex_is_escaped_and_says_what_other_scripts_need():
         r"50.0 $\pm$ 1.0 [40.0 to 60.0] & -- & $<$0.001 \\"
     )
     assert lines[-3] == (r"{}ąę (Ελλάδα 中文 عربي) & 25.0 & $-$1.1 [$-$2.0 to +0.1] & 0.250 \\")
+
+
+def test_every_latex_table_can_be_set(arms: list[ArmReports]):
+    nasty = r"[a_b] 5 % & #1 ^~ \ {x} <1 | $y"
+    given = [replace(arms[0], name=nasty), replace(arms[1], name="*other*")]
+    missing = [MissingCell(nasty, "7", "1", "OSError: C:\\x_y is 100 % full\n  & gone")]
+    made = sweep_content("x", given, missing=missing, how=HOW, prices={"GPU": 2.0})
+    tables = tables_of(made)
+    assert len(tables) >= 12
+    for table in tables.values():
+        heading, *rows = read_latex_table(to_latex(table).decode())
+        assert heading == [" ".join(column.title.split()) for column in table.columns]
+        assert len(rows) == len(table.rows)
+        if table.columns[0].key == "arm":
+            assert all(row[0].startswith((nasty, "*other*", "all arms")) for row in rows)
+    with pytest.raises(AssertionError, match="5 % off"):
+        read_latex_table(to_latex(tables["arms"]).decode().replace(r"5 \%", "5 % off"))
 
 
 def test_markdown_and_csv_of_the_same_table():

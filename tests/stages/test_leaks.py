@@ -219,6 +219,49 @@ def test_a_codebook_of_an_earlier_release_tells_by_its_features(bench: Bench) ->
     assert "leave the key codebook out" in said.err
 
 
+@pytest.mark.parametrize("command", [("doctor",), ("corpora", "check")])
+def test_what_a_run_refuses_is_refused_before_it(
+    bench: Bench, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """A codebook and a start model of fold 1, for fold 2; the corpus is ingested, or listed only."""
+    out = tmp_path / "model"
+    assert bench("model", "export", "--what", "backbone", "--to", out).code == 0
+    model, book = ("--set", f"model.source={out}"), ("--set", named(bench.codebook(2)))
+    second = ("--set", "folds.run=[2]")
+    before = sorted(bench.root.rglob("*"))
+    said = bench(*command, *second, *model)
+    assert said.code == 3
+    line = (
+        "fold2: speaker 'a2', 8 recordings of the test set: trained in warmup and retrain of fold1"
+    )
+    assert line in said.err
+    said = bench(*command, *second, *book)
+    assert said.code == 3
+    assert "speaker 'a2', whom fold2 tests" in said.err
+    assert bench(*command, *book).code == bench(*command, *model).code == 0, (
+        "of fold 1 both are good"
+    )
+    assert sorted(bench.root.rglob("*")) == before
+
+    elsewhere = Bench(bench.corpus, tmp_path / "elsewhere", bench.capture)
+    said = elsewhere(*command, *second, *model)
+    assert said.code == 0, "in a table the same name may be another person"
+    assert "with speakers of the same names as test speakers: 'a2', 'b2'" in said.out
+    assert not bench.made("report") == elsewhere.made("report") == []
+    names = tmp_path / "speakers.txt"
+    names.write_text("b2")
+    silent = import_(elsewhere)
+    declared = import_(elsewhere, "--fitted-on", "ours", "--speakers", names)
+    said = elsewhere(*command, "--set", named(silent))
+    assert said.code == 3
+    assert "nobody declared what it was fitted on" in said.err
+    said = elsewhere(*command, *second, "--set", named(declared))
+    assert said.code == 3
+    assert "speaker 'b2', whom fold2 tests" in said.err
+    assert elsewhere(*command, "--set", named(declared)).code == 0
+    assert not elsewhere.made("ingest")
+
+
 def import_(bench: Bench, *arguments: object, layer: int = 2, seed: int = 0) -> Path:
     file = bench.root.parent / f"km-{seed}.npy"
     np.save(file, np.random.default_rng(seed).normal(size=(5, 64)).astype(np.float32))

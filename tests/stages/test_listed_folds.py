@@ -18,6 +18,7 @@ from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.exchange.card_facts import CardFacts
 from gmp_atl_dist.runs.estimate import plan_of
 from gmp_atl_dist.runs.work import work_of
+from gmp_atl_dist.scheduling.demands import Held
 from gmp_atl_dist.stages.base import Stage
 from gmp_atl_dist.stages.evaluate import read_predictions
 from gmp_atl_dist.store.artifact import Artifact
@@ -52,7 +53,7 @@ class Recorded:
         self._ran.stages[stage.fold_name or "", stage.name] = stage
         self._ran.made[stage.fold_name or "", stage.name] = artifact
 
-    def stage_started(self, stage: Stage) -> None:
+    def stage_started(self, stage: Stage, held: Held) -> None:
         pass
 
     def stage_done(self, stage: Stage, artifact: Artifact) -> None:

@@ -22,6 +22,7 @@ from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.records import Fold, StoredUtterance, TrainingSpeakers, source_of
 from gmp_atl_dist.report.content import ReportContent
 from gmp_atl_dist.report.html import render_html
+from gmp_atl_dist.scheduling.demands import Held
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage
 from gmp_atl_dist.stages.evaluate import read_predictions
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, Manifest
@@ -98,7 +99,7 @@ def mixed(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Mixed:
 
     class Noted:
         def stage_found(self, stage: Stage, artifact: Artifact) -> None: ...
-        def stage_started(self, stage: Stage) -> None: ...
+        def stage_started(self, stage: Stage, held: Held) -> None: ...
         def stage_done(self, stage: Stage, artifact: Artifact) -> None:
             stages[stage.name] = stage
 

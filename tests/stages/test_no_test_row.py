@@ -24,7 +24,7 @@ from gmp_atl_dist.records import Fold, FoldUtterances, Split, StoredUtterance
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.before_fitting import check_start_model
 from gmp_atl_dist.stages.cluster import pieces
-from gmp_atl_dist.stages.codebook_origin import fit_notes
+from gmp_atl_dist.stages.codebook_origin import EXTRACTORS, Declaration, fit_notes
 from gmp_atl_dist.stages.codebook_use import check_codebook
 from gmp_atl_dist.stages.finetune import Finetune
 from gmp_atl_dist.stages.frame_index import frame_index
@@ -173,6 +173,34 @@ def test_a_codebook_is_used_where_it_knows_training_rows_alone(
         assert strangers or "cannot be told" in refused, "lists of another run cannot be told"
     if other is fold:
         assert refused is None
+
+
+@given(data=st.data())
+@FEW
+def test_an_imported_codebook_is_used_where_its_owner_names_no_held_out_speaker(
+    corpus: Corpus, data: st.DataObject
+) -> None:
+    fold = data.draw(folds(corpus.utterances))
+    names = sorted({u.speaker for u in corpus.utterances})
+    declared = data.draw(st.sets(st.sampled_from([*names, "somebody else"])))
+    told = data.draw(st.sampled_from(["", "LibriSpeech"]))
+    by = data.draw(st.sampled_from(EXTRACTORS))
+    science = {"imported": "0" * 64, "layer": 2} | Declaration.science(told, tuple(declared), by)
+    out = ArtifactWriter(corpus.everything.store, ArtifactKey("codebook", "c" * 64))
+    book = out.seal(version=1, science=science, inputs={})
+    transductive = not fold.speaker_dependent and data.draw(st.booleans())
+    speakers = fold.transductive_speakers() if transductive else fold.training_speakers()
+    training = TrainingSet(corpus.corpus, speakers)
+
+    held_out = declared & {*fold.test_speakers, *fold.valid_speakers}
+    if transductive or (told and not held_out):
+        check_codebook(book, "cluster.scales[0].codebook", training, corpus.everything)
+        return
+    with pytest.raises(CorpusError, match=r"fold1: cluster.scales\[0\].codebook = codebook c") as e:
+        check_codebook(book, "cluster.scales[0].codebook", training, corpus.everything)
+    if told:
+        assert all(repr(speaker) in e.value.message for speaker in held_out)
+        assert not any(repr(speaker) in e.value.message for speaker in declared - held_out)
 
 
 @given(data=st.data())

@@ -24,6 +24,7 @@ from gmp_atl_dist.records import GENDERS, source_of
 from gmp_atl_dist.report.content import ReportContent
 from gmp_atl_dist.report.html import render_html
 from gmp_atl_dist.runtime import Task, TaskResult
+from gmp_atl_dist.scheduling.demands import Held
 from gmp_atl_dist.stages.base import Context, Handle, Stage
 from gmp_atl_dist.stages.cluster import Cluster
 from gmp_atl_dist.stages.extract import Extract
@@ -58,7 +59,7 @@ class Ran:
         self.report = execution.run_pipeline(self.config, self.context, [self])
 
     def stage_found(self, stage: Stage, artifact: Artifact) -> None: ...
-    def stage_started(self, stage: Stage) -> None: ...
+    def stage_started(self, stage: Stage, held: Held) -> None: ...
     def stage_done(self, stage: Stage, artifact: Artifact) -> None:
         self.stages[stage.name] = stage
 

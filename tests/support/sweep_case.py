@@ -204,9 +204,9 @@ def fingerprint(kind: str, fold: str, skill: float, seed: int) -> str:
 def costs(content: ReportContent) -> tuple[StageCost, ...]:
     """A minute on two GPUs, and 1 MiB, for each artefact; the corpus is read on the CPU."""
     return (
-        StageCost("c" * 64, "ingest", 30.0, 4, "CPU", 5 << 20),
+        StageCost("c" * 64, "ingest", 30.0, {"CPU": 4}, 5 << 20),
         *(
-            StageCost(fingerprint, kind, 60.0, 2, "GPU", 1 << 20)
+            StageCost(fingerprint, kind, 60.0, {"GPU": 2}, 1 << 20)
             for fold in content.folds
             for kind, fingerprint in fold.artefacts.items()
         ),

@@ -5,7 +5,8 @@ set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 # The configurations are mounted beside this folder.
-arguments=(--config "$here/../configs/$GMP_ATL_CONFIG" --root "$GMP_ATL_ROOT" --set "runtime.corpus=$GMP_ATL_CORPUS")
+config=$here/../configs/$GMP_ATL_CONFIG
+arguments=(--config "$config" --root "$GMP_ATL_ROOT" --set "runtime.corpus=$GMP_ATL_CORPUS")
 # Files of --set lines, in the order of their names. A later line overrides an earlier one.
 for file in "$here"/*.set; do
     while IFS= read -r line || [[ -n $line ]]; do
@@ -15,8 +16,13 @@ for file in "$here"/*.set; do
     done <"$file"
 done
 
+command=run
+# A file with arms is a sweep.
+if grep -q '^\[\[arms\]\]' "$config"; then
+    command=sweep
+fi
 # Finds a wrong setting or missing access to the store in seconds, before any GPU is requested.
 gmp-atl doctor "${arguments[@]}"
 # On a new cluster the run resumes from the state in the store. `exec` replaces the shell, so that SIGTERM reaches the
 # run, which then saves a checkpoint.
-exec gmp-atl run "${arguments[@]}"
+exec gmp-atl "$command" "${arguments[@]}"
