@@ -18,7 +18,7 @@ _FULL = re.compile(
     r"out of memory|(CUBLAS|CUSOLVER|CUSPARSE|CUDNN)_STATUS_ALLOC_FAILED|failed to cudaMalloc",
     re.IGNORECASE,
 )
-"""What PyTorch, cuBLAS, cuDNN, NCCL and FAISS say when they get no memory. Only PyTorch has a class for it."""
+"""What PyTorch, cuBLAS, cuDNN, NCCL and FAISS say when they get no memory. PyTorch alone has a class."""
 _FOREIGN_SHARE = 0.1
 """Of the memory: a context and the libraries' own buffers take less."""
 

@@ -80,7 +80,9 @@ def open_pool(
         max_restarts=retries,
         max_task_retries=retries,
     )
-    actors = [actor.remote(worker, argument, workers.cpus, tags, workers.gpus) for _ in range(count)]
+    actors = [
+        actor.remote(worker, argument, workers.cpus, tags, workers.gpus) for _ in range(count)
+    ]
     metrics = StageMetrics(tags)
     try:
         handles = cast("Sequence[ray.actor.ActorHandle]", actors)

@@ -57,12 +57,13 @@ def map_tasks(
         return
     await_room(demand_of(workers), tags.label or "map_tasks")
     dataset, attempts = _as_rows(tasks), TaskAttempts()
+    process = ProcessSettings(workers.cpus, tags, attempts, workers.gpus)
     with warnings.catch_warnings():
         # The named parameters do not cover actor restarts, which are infinite by default.
         warnings.simplefilter("ignore")
         dataset = dataset.map(
             MapProcess,  # pyright: ignore[reportArgumentType]  (callable classes are documented)
-            fn_constructor_args=(worker, argument, ProcessSettings(workers.cpus, tags, attempts, workers.gpus)),
+            fn_constructor_args=(worker, argument, process),
             compute=_pool(workers.min_workers, workers.max_workers, len(tasks), 2),
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
@@ -102,6 +103,7 @@ def stream_tasks(
     await_room({"CPU": workers.reader_cpus, **workers.reader_resources}, f"{what}, reading")
     await_room(demand_of(workers), what)
     dataset, attempts = _as_rows(tasks), TaskAttempts()
+    process = ProcessSettings(workers.cpus, tags, attempts, workers.gpus)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = dataset.map_batches(
@@ -117,7 +119,7 @@ def stream_tasks(
             max_task_retries=retries,
         ).map_batches(
             ComputeProcess,  # pyright: ignore[reportArgumentType]
-            fn_constructor_args=(worker, argument, ProcessSettings(workers.cpus, tags, attempts, workers.gpus)),
+            fn_constructor_args=(worker, argument, process),
             # A block is one row. Ray Data refuses batch_size=None for workers with GPUs.
             batch_size=1,
             batch_format="pyarrow",
