@@ -235,7 +235,7 @@ def faiss_on_gpus(index: faiss.Index, gpus: int) -> faiss.Index:
     visible = faiss_gpus()
     if visible < gpus:
         raise ModelError(
-            f"FAISS sees {visible} GPUs, {gpus} are asked for; install the gpu extra (faiss-gpu-cu12) "
+            f"FAISS sees {visible} GPUs, {gpus} are asked for; install the gpu extra (faiss-gpu, CUDA 12) "
             f"on workers with that many, or set the stage's gpus to 0"
         )
     return faiss.index_cpu_to_gpus_list(index, gpus=list(range(gpus)))
