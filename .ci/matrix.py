@@ -3,8 +3,8 @@
     python .ci/matrix.py [--pip-args "..."] [NAME ...]      # `make test-matrix`
 
 Each cell of ``CELLS`` gets an environment of its own below ``.matrix/``, with the pins of
-``constraints-cpu.txt`` for everything else. Interpreters must be on the machine: ``python3.12`` in the PATH, or
-one of uv or pyenv. A cell without one is skipped and named. The exit status is 1 if a cell fails,
+``constraints-cpu.txt`` for everything else. Interpreters must be on the machine, in the PATH or as
+one of uv or pyenv. A cell without one is skipped and named. The exit status is 1 if a cell fails
 or if no cell could run.
 """
 
