@@ -8,9 +8,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+
+from gmp_atl_dist.errors import WorkerError
 
 _GIB = float(1 << 30)
 _QUERY = "index,name,driver_version,memory.free,memory.total,compute_cap"
@@ -91,6 +95,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     if type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and _FULL.search(str(error)) is not None
+
+
+@contextmanager
+def full_memory_named(what: str) -> Iterator[None]:
+    """Name the GPU where a library runs out of its memory in this block.
+
+    Raises:
+        WorkerError: it did; :func:`full_memory_message` is its text.
+    """
+    try:
+        yield
+    except RuntimeError as e:
+        if not is_out_of_memory(e):
+            raise
+        raise WorkerError(full_memory_message(what, e)) from e
 
 
 def full_memory_message(what: str, error: BaseException) -> str:

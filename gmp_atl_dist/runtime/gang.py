@@ -127,7 +127,7 @@ def _gang_loop(config: dict[str, object]) -> None:
     from ray import cloudpickle
 
     from gmp_atl_dist.device import pin_threads, use_gpus
-    from gmp_atl_dist.gpu_state import full_memory_message, is_out_of_memory
+    from gmp_atl_dist.gpu_state import full_memory_named
 
     threads, work, tags = config["threads"], config["work"], config["tags"]
     gpus = config["gpus"]
@@ -143,12 +143,8 @@ def _gang_loop(config: dict[str, object]) -> None:
     # comes the same way.
     loop, argument = cloudpickle.loads(work)
     gang = _RayGang(tags)
-    try:
+    with full_memory_named(f"{tags.label}, worker {gang.rank}"):
         loop(argument, gang)
-    except RuntimeError as e:
-        if not is_out_of_memory(e):
-            raise
-        raise WorkerError(full_memory_message(f"{tags.label}, worker {gang.rank}", e)) from e
 
 
 class _RayGang:
