@@ -81,6 +81,11 @@ class ClusterWorkersConfig(WorkersConfig):
         description="most memory of one process; frames beyond it are read again in every "
         "iteration",
     )
+    engine: Literal["auto", "faiss", "torch"] = Field(
+        default="auto",
+        description="who finds nearest centroids, here and in label: faiss, torch (PyTorch), or auto: "
+        "faiss, unless gpus are asked for and the installed FAISS sees none",
+    )
     stalled_after_s: PositiveFloat = Field(
         default=1800.0, description="the run stops when no worker has answered for this long"
     )

@@ -23,7 +23,7 @@ from gmp_atl_dist.clustering.assignment import (
     nearest_ids,
     unit_rows,
 )
-from gmp_atl_dist.clustering.assignment_step import fit_in_memory
+from gmp_atl_dist.clustering.assignment_step import AssignmentStep, fit_in_memory
 from gmp_atl_dist.clustering.initialization import initial_centroids
 from gmp_atl_dist.clustering.lloyd import advance
 from gmp_atl_dist.clustering.state import Fit, Metric, State, state_from_bytes, state_to_bytes
@@ -298,8 +298,9 @@ def test_assigned_is_the_nearest(seed: int, count: int, k: int) -> None:
 class NumpyAssigner:
     """Another library behind the fit: every distance in fp64, without FAISS."""
 
-    def __init__(self, centroids_KD: np.ndarray, metric: Metric, gpus: int) -> None:
-        assert gpus == 0
+    block_rows = BLOCK_ROWS
+
+    def __init__(self, centroids_KD: np.ndarray, metric: Metric) -> None:
         self.metric: Metric = metric
         self.k, self.dim = centroids_KD.shape
         self._centroids_KD = centroids_KD
@@ -327,7 +328,7 @@ def test_another_library_fits_the_same_codebooks(metric: Metric, empty: bool) ->
         start_KD[3] = 100.0
     fits = [Fit(WHAT, 7, 0, metric=metric, iterations=12, tolerance=0.0)]
     faiss_fit, numpy_fit = (
-        fit_in_memory(fits, {"all": x_MD}, threads=2, initial=[start_KD], make_assigner=make)[0]
+        fit_in_memory(fits, {"all": x_MD}, initial=[start_KD], step=AssignmentStep(2, make))[0]
         for make in (FaissAssigner, NumpyAssigner)
     )
     assert numpy_fit.updates == faiss_fit.updates > 3
@@ -341,8 +342,9 @@ def test_another_library_fits_the_same_codebooks(metric: Metric, empty: bool) ->
     )
     spoilt_MD = x_MD.copy()
     spoilt_MD[BLOCK_ROWS + 4, 1] = np.nan
+    step = AssignmentStep(1, NumpyAssigner)
     with pytest.raises(ModelError, match=rf"frame {BLOCK_ROWS + 4} is not finite"):
-        fit_in_memory(fits, {"all": spoilt_MD}, initial=[start_KD], make_assigner=NumpyAssigner)
+        fit_in_memory(fits, {"all": spoilt_MD}, initial=[start_KD], step=step)
 
 
 def test_the_state_of_a_fit_needs_neither_faiss_nor_torch() -> None:
