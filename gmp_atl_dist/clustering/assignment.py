@@ -15,7 +15,7 @@ from typing import Protocol
 import faiss
 import numpy as np
 
-from gmp_atl_dist.clustering.checked_ids import usable
+from gmp_atl_dist.clustering.answers import checked_nearest
 from gmp_atl_dist.clustering.engines import EngineChoice, chosen_engine
 from gmp_atl_dist.clustering.state import Metric
 from gmp_atl_dist.errors import ModelError
@@ -40,8 +40,7 @@ class Assigner(Protocol):
         ...
 
     def prepared(self, x_MD: np.ndarray) -> np.ndarray:
-        """Fp16 or fp32 frames [M, D] as :meth:`nearest` takes them. For FAISS that is fp32, at unit length
-        for ``cosine``.
+        """fp32 [M, D]: fp16 or fp32 frames as :meth:`nearest` takes them, at unit length for ``cosine``.
 
         The result depends on the metric alone, so assigners of one metric share it.
         """
@@ -84,11 +83,11 @@ def make_assigner(
 
 def nearest_ids(assigner: Assigner, x_MD: np.ndarray) -> np.ndarray:
     """int32 [M]: the row of the nearest centroid of every frame, fp16 or fp32; -1 if it is not finite."""
-    ids: list[np.ndarray] = []
-    for start in range(0, len(x_MD), assigner.block_rows):
-        block_MD = assigner.prepared(x_MD[start : start + assigner.block_rows])
-        ids_M, squared_M = assigner.nearest(block_MD)
-        ids.append(np.where(usable(ids_M, squared_M, assigner.k), ids_M, -1))
+    rows = assigner.block_rows
+    ids = [
+        checked_nearest(assigner, assigner.prepared(x_MD[start : start + rows]))[0]
+        for start in range(0, len(x_MD), rows)
+    ]
     return np.concatenate(ids).astype(np.int32) if ids else np.empty(0, np.int32)
 
 

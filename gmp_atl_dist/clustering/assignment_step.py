@@ -28,6 +28,9 @@ from gmp_atl_dist.clustering.statistics import ClusterStatistics, NotFiniteError
 from gmp_atl_dist.device import one_faiss_thread
 from gmp_atl_dist.errors import ModelError
 
+_PART_ROWS = 1 << 20
+"""Frames in memory are given to a step in parts, which may stay on a GPU. A multiple of all block sizes."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -197,16 +200,17 @@ def fit_in_memory(
             for fit in fits
         ]
     states = [State(np.array(first_KD, np.float32, order="C")) for first_KD in initial]
+    most_frames = max((len(x_MD) for x_MD in frames.values()), default=0)
     working = step or make_step(engine, threads, gpus)
     working.forget()
-    part = FramePart("frames in memory", lambda: frames)
+    parts = [_rows_of(frames, first) for first in range(0, most_frames, _PART_ROWS)]
 
     def assign_frames(requests: Sequence[Request]) -> list[ClusterStatistics]:
         try:
-            return working.over(requests, [part])
+            return working.over(requests, parts)
         except NotFiniteError as e:
             raise ModelError(
-                f"frame {e.row} is not finite; leave it out, or extract its features again"
+                f"frame {int(e.part) + e.row} is not finite; leave it out, or extract its features again"
             ) from None
 
     try:
@@ -217,3 +221,8 @@ def fit_in_memory(
         if step is None:
             working.close()
     return states
+
+
+def _rows_of(frames: Mapping[str, np.ndarray], first: int) -> FramePart:
+    rows = slice(first, first + _PART_ROWS)
+    return FramePart(str(first), lambda: {group: x_MD[rows] for group, x_MD in frames.items()})

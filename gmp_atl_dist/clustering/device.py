@@ -76,7 +76,7 @@ class Lane:
         self.device = device
         self.copies = 0
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._started: deque[torch.cuda.Event] = deque()
+        self._started: deque[torch.cuda.Event] = deque(maxlen=_IN_FLIGHT)
 
     def to_device(self, x_MD: np.ndarray) -> torch.Tensor:
         self.copies += 1

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from gmp_atl_dist.clustering.assignment import check_dim
+from gmp_atl_dist.clustering.assignment import as_floats, check_dim, unit_rows
 from gmp_atl_dist.clustering.device import Lane, on_device
 from gmp_atl_dist.clustering.device_search import make_search, prepared, usable_rows
 from gmp_atl_dist.clustering.device_step import CPU_BLOCK_ROWS, GPU_BLOCK_ROWS
@@ -38,8 +38,7 @@ class DeviceAssigner:
         self._next = 0
 
     def prepared(self, x_MD: np.ndarray) -> np.ndarray:
-        """The frames as they are: their device prepares them, and fp16 is half as much to copy."""
-        return x_MD if x_MD.dtype == np.float16 else np.ascontiguousarray(x_MD, np.float32)
+        return unit_rows(as_floats(x_MD)) if self.metric == "cosine" else as_floats(x_MD)
 
     def nearest(self, x_MD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         check_dim(x_MD, self.dim)
@@ -48,7 +47,8 @@ class DeviceAssigner:
         if not len(x_MD):
             return np.empty(0, np.int64), np.empty(0, np.float32)
         with on_device(lane.device):
-            there_MD, squares_M = prepared(lane.to_device(x_MD), self.metric)
+            # The host has brought frames to unit length already.
+            there_MD, squares_M = prepared(lane.to_device(x_MD), "euclidean")
             squared_M, ids_M = search(there_MD, squares_M)
             usable_M = usable_rows(ids_M, squared_M, squares_M, self.k)
             ids_M = torch.where(usable_M, ids_M, -1)

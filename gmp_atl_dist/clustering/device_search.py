@@ -10,11 +10,12 @@ from typing import Protocol
 
 import torch
 
-from gmp_atl_dist.clustering.checked_ids import LARGEST_SQUARED
 from gmp_atl_dist.clustering.device import faiss_nearest, splits_products, tf32_products
 from gmp_atl_dist.clustering.engines import Engine
 from gmp_atl_dist.clustering.state import Metric
 
+_LARGEST_SQUARED = torch.finfo(torch.float32).max / 2
+"""FAISS starts its search for the smallest distance at the largest float, and some frames keep it."""
 _SCORES = 1 << 26
 """Products of frames and centroids that are in memory at a time: 256 MiB."""
 _TF32_KEPT = ~((1 << 13) - 1)
@@ -60,8 +61,12 @@ def prepared(x_MD: torch.Tensor, metric: Metric) -> tuple[torch.Tensor, torch.Te
 def usable_rows(
     ids_M: torch.Tensor, squared_M: torch.Tensor, squares_M: torch.Tensor, k: int
 ) -> torch.Tensor:
-    """As :func:`gmp_atl_dist.clustering.checked_ids.usable` on a device; frames must be finite, too."""
-    usable_M = (ids_M >= 0) & (ids_M < k) & (squared_M <= LARGEST_SQUARED) & (squared_M >= 0)
+    """bool [M]: the frame is finite, its id is one of ``k``, and its distance is a finite number.
+
+    :mod:`gmp_atl_dist.clustering.answers` is the same for arrays. FAISS on GPUs before 1.15 gives a frame
+    that is not finite cluster 0.
+    """
+    usable_M = (ids_M >= 0) & (ids_M < k) & (squared_M <= _LARGEST_SQUARED) & (squared_M >= 0)
     return usable_M & squares_M.isfinite()
 
 

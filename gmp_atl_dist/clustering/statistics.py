@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from gmp_atl_dist.clustering.answers import checked_nearest
 from gmp_atl_dist.clustering.assignment import Assigner
-from gmp_atl_dist.clustering.checked_ids import first_unusable
 
 FARTHEST = 16
 """Frames farthest from their centroid that an assignment step keeps. Empty clusters are relocated to them."""
@@ -56,9 +56,9 @@ class ClusterStatistics:
         Raises:
             NotFiniteError: a frame is not finite.
         """
-        ids_M, squared_M = assigner.nearest(x_MD)
-        if (row := first_unusable(ids_M, squared_M, assigner.k)) is not None:
-            raise NotFiniteError(row)
+        ids_M, squared_M = checked_nearest(assigner, x_MD)
+        if len(ids_M) and ids_M.min() < 0:
+            raise NotFiniteError(int(np.flatnonzero(ids_M < 0)[0]))
         squared_M = squared_M.astype(np.float64)
         # Column m of this matrix has its single 1 in row ids_M[m].
         one_hot_KM = sparse.csc_matrix(
