@@ -5,6 +5,7 @@ Shape suffixes: M frames, D hidden, K clusters.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -149,13 +150,13 @@ def _resolved(item: T, future: Future[R]) -> tuple[T, R | NotFiniteError]:
         return item, e
 
 
-def make_step(engine: EngineChoice, threads: int | None = None, gpus: int = 0) -> Step:
+def make_step(engine: EngineChoice, threads: int | None = None, gpus: float = 0) -> Step:
     """The step of an engine: FAISS on the threads of a CPU, or either engine on devices.
 
     Raises:
         ModelError: there are fewer GPUs than ``gpus``, or FAISS sees fewer.
     """
-    chosen = chosen_engine(engine, gpus)
+    chosen = chosen_engine(engine, math.ceil(gpus))
     if chosen == "faiss" and not gpus:
         return AssignmentStep(threads)
     # torch is not imported where FAISS does the work on a CPU.
@@ -169,7 +170,7 @@ def fit_in_memory(
     frames: Mapping[str, np.ndarray],
     *,
     threads: int | None = None,
-    gpus: int = 0,
+    gpus: float = 0,
     engine: EngineChoice = "auto",
     initial: Sequence[np.ndarray] | None = None,
     step: Step | None = None,

@@ -47,16 +47,17 @@ def engine_devices(engine: Engine, gpus: int) -> tuple[torch.device, ...]:
     return tuple(torch.device("cuda", number) for number in range(gpus))
 
 
-def free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device, share: float = 1.0) -> int:
     """Memory of a GPU that frames may stay in; 0 on a CPU, where the reader of frames keeps them.
 
-    A tenth of the GPU is left to the other users of it.
+    ``share`` is the part of the GPU that this process was given. A tenth of it is left free.
     """
     if device.type == "cpu":
         return 0
     free, total = torch.cuda.mem_get_info(device)
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return free + held - total // 10
+    allocated = torch.cuda.memory_allocated(device)
+    unused = free + torch.cuda.memory_reserved(device) - allocated
+    return int(min(unused, share * total - allocated) - share * total / 10)
 
 
 def empty_pinned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
@@ -77,6 +78,7 @@ class Lane:
         self.copies = 0
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._started: deque[torch.cuda.Event] = deque(maxlen=_IN_FLIGHT)
+        self._copying: deque[tuple[torch.cuda.Event, torch.Tensor]] = deque()
 
     def to_device(self, x_MD: np.ndarray) -> torch.Tensor:
         self.copies += 1
@@ -86,21 +88,24 @@ class Lane:
             return host_MD
         if len(self._started) >= _IN_FLIGHT:
             self._started.popleft().synchronize()
+        while self._copying and self._copying[0][0].query():
+            self._copying.popleft()
         work = torch.cuda.current_stream(self.device)
         with torch.cuda.stream(self._stream):
             # Memory that is pinned already is returned as it is.
-            there = host_MD.pin_memory().to(self.device, non_blocking=True)
+            pinned_MD = host_MD.pin_memory()
+            there_MD = pinned_MD.to(self.device, non_blocking=True)
+        # The allocator does not know that a part of an array is being copied, so the array is held.
+        self._copying.append((self._stream.record_event(), pinned_MD))
         work.wait_stream(self._stream)
         # The memory is not given to another tensor before the work on it is done.
-        there.record_stream(work)
-        return there
+        there_MD.record_stream(work)
+        return there_MD
 
     def started(self) -> None:
         """All work on the block that was copied last has been started."""
         if self._stream is not None:
-            event = torch.cuda.Event()
-            event.record(torch.cuda.current_stream(self.device))
-            self._started.append(event)
+            self._started.append(torch.cuda.current_stream(self.device).record_event())
 
 
 @contextmanager

@@ -14,8 +14,10 @@ Shape suffixes: M frames, D hidden, K clusters, F farthest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -266,6 +268,12 @@ def _added_up(sums: Sequence[_DeviceSums], like_KD: np.ndarray) -> np.ndarray:
     return added_KD
 
 
-def device_step(engine: Engine, gpus: int) -> DeviceStep:
-    """The step of an engine on the first ``gpus`` GPUs of this process; with 0, on its CPU."""
-    return DeviceStep(engine, engine_devices(engine, gpus))
+def device_step(engine: Engine, gpus: float) -> DeviceStep:
+    """The step of an engine on the first ``gpus`` GPUs of this process, or on a fraction of one; with 0, on
+    its CPU.
+
+    Raises:
+        ModelError: there are fewer GPUs than ``gpus``, or FAISS sees fewer.
+    """
+    room = partial(free_bytes, share=min(gpus, 1.0))
+    return DeviceStep(engine, engine_devices(engine, math.ceil(gpus)), room=room)

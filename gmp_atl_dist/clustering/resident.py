@@ -70,7 +70,11 @@ class DeviceFrames:
                 blocks.append(Block(group, row, x_MD[row : row + self.block_rows], lane, bits))
         if not self._has_room(blocks, working_bytes):
             return blocks
-        kept = [block.copied() for block in blocks]
+        try:
+            kept = [block.copied() for block in blocks]
+        except torch.OutOfMemoryError:
+            # Somebody else has taken the memory since. These frames are copied in each assignment step.
+            return blocks
         self._kept[part.key] = kept
         part.forget()
         return kept

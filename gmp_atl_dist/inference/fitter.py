@@ -105,7 +105,7 @@ class Fitter:
         return self._assign(layer, names, order.requests)
 
     def _make_step(self) -> Step:
-        return make_step(self._engine, self._workers.cpus, self._gpus)
+        return make_step(self._engine, self._workers.cpus, self._workers.gpus)
 
     def _use(self, engine: EngineChoice) -> None:
         """Use the engine that all processes of the fit use."""

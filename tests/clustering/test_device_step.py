@@ -22,6 +22,7 @@ from gmp_atl_dist.clustering.assignment import (
     unit_rows,
 )
 from gmp_atl_dist.clustering.assignment_step import AssignmentStep, Step, fit_in_memory, make_step
+from gmp_atl_dist.clustering.device import Lane
 from gmp_atl_dist.clustering.device_search import TorchSearch, tf32_halves
 from gmp_atl_dist.clustering.device_step import DeviceStep
 from gmp_atl_dist.clustering.engines import Engine, EngineChoice, chosen_engine, describe_engine
@@ -152,6 +153,25 @@ def test_frames_are_read_and_copied_once() -> None:
     step.forget()
     step.over(requests, [part("a")])
     assert read.count("a") == 2
+
+
+def test_a_device_that_somebody_else_fills_gets_frames_in_each_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x_MD = frames(5)
+    expected = state_to_bytes(fit_with(step_on("torch"), x_MD))
+    copy, full = Lane.to_device, [True]
+
+    def to_device(self: Lane, x_MD: np.ndarray) -> torch.Tensor:
+        if full.pop():
+            full.append(False)
+            raise torch.OutOfMemoryError
+        full.append(False)
+        return copy(self, x_MD)
+
+    monkeypatch.setattr(Lane, "to_device", to_device)
+    assert state_to_bytes(fit_with(step_on("torch", room=EVERYTHING), x_MD)) == expected
+    assert full == [False]
 
 
 def test_frames_in_memory_are_given_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

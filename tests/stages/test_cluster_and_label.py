@@ -25,7 +25,7 @@ from gmp_atl_dist.exchange.codebooks import import_codebook
 from gmp_atl_dist.inference.stored_frames import FrameSelection, SelectedFrameReader
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.stages.base import Context
-from gmp_atl_dist.stages.cluster import Cluster, pieces
+from gmp_atl_dist.stages.cluster import Cluster, FitSize, pieces
 from gmp_atl_dist.stages.frame_index import frame_index
 from gmp_atl_dist.stages.label import HISTOGRAM_NAME, Label
 from gmp_atl_dist.stages.layer_fit import LayerFit
@@ -230,6 +230,16 @@ def test_pieces_on_gpus_hold_more_frames(bench: Bench, frames: int) -> None:
     names = [name for names in held for name in names]
     assert names == [json.loads(p.payload)["parts"][0] for p in pieces(features, 2, 256)]
     assert all(piece.cost >= frames / 2 for piece in found) or len(found) == 1
+
+
+def test_gpus_keep_frames_and_one_process_does_more() -> None:
+    size = FitSize(layer=9, frames=100_000, dim=768, clusters=500, pieces=40)
+    by_cpus, by_gpus = (ClusterWorkersConfig(workers=8, gpus=gpus) for gpus in (0, 1))
+    assert (size.processes(by_cpus), size.processes(by_gpus)) == (8, 1)
+    assert "on 1 GPUs each, frames kept on the GPUs as far as there is room" in size.describe(
+        by_gpus
+    )
+    assert replace(size, frames=100_000_000).processes(by_gpus) == 8
 
 
 def test_a_test_speaker_in_the_features_stops_the_fit(bench: Bench) -> None:
