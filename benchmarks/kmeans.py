@@ -1,4 +1,4 @@
-"""k-means against other libraries: CPU time and mean squared distance, scales together, workers, memory.
+"""k-means against other libraries: CPU time, mean squared distance, scales, workers, memory, engines.
 
     python -m benchmarks.kmeans --corpus ../shared/data/nemo
 
@@ -7,6 +7,11 @@ mean squared distance of all frames to their centroids is computed in the same w
 100,000 x 768 that lie near a curved surface of 64 dimensions, and layer 9 of HuBERT-base (random
 weights) of two speakers. fairseq's k-means is scikit-learn's MiniBatchKMeans with the defaults of its
 learn_kmeans.py. --parts chooses tables.
+
+Engines: an iteration of FAISS, of torch and of FAISS's own loop, from the same start, on all cores or, with
+--gpus, on GPUs. On a large GPU:
+
+    python -m benchmarks.kmeans --parts engines --gpus 1 --engine-frames 10000000 --engine-ks 500 2000
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ _STORED = {
     "distributed": "distributed_ratio",
     "memory": "peak_over_budget",
 }
-PARTS = ("fits", *_STORED)
+PARTS = ("fits", *_STORED, "engines")
 _TABLES = {"": "structured vectors", "_speech": "speech"}
 KEYS = {
     **{
@@ -47,6 +52,9 @@ KEYS = {
     },
     "multiscale_ratio": "CPU of three scales of a layer together over the sum of each alone",
     "distributed_ratio": "CPU of all processes with four workers over that with one",
+    "torch_over_faiss": "seconds of an iteration, largest k: our torch engine over our FAISS engine",
+    "own_over_ours": "the same: FAISS's own loop over the faster of our engines",
+    "engines_agree": "lowest share of frames with the label of FAISS on the CPU after 4 updates",
     "peak_over_budget": "peak memory of a worker over its budget, with more frames than fit into it",
 }
 
@@ -86,6 +94,20 @@ def _add_options(parser: ArgumentParser) -> None:
         metavar="N",
         help="frames of the memory part, in multiples of the worker's budget of 0.5 GiB",
     )
+    parser.add_argument(
+        "--engine-frames", type=positive, default=200_000, metavar="N", help="of the engines part"
+    )
+    parser.add_argument(
+        "--engine-ks",
+        type=positive,
+        nargs="+",
+        default=[500],
+        metavar="K",
+        help="clusters of the engines part",
+    )
+    parser.add_argument(
+        "--gpus", type=int, default=0, metavar="N", help="GPUs of the engines part; 0: the CPU"
+    )
 
 
 def _measure(args: Namespace) -> dict[str, Spread]:
@@ -118,7 +140,32 @@ def _measure(args: Namespace) -> dict[str, Spread]:
         for part, key in _STORED.items():
             if part in args.parts:
                 figures[key] = run_alone(stored[part], threads=1, show=True)
+    if "engines" in args.parts:
+        figures |= _engines(args)
     return figures
+
+
+def _engines(args: Namespace) -> dict[str, Spread]:
+    """An iteration of each engine, for each k; the figures are those of the largest."""
+    from benchmarks.subjects import engines
+
+    figures: dict[str, Spread] = {}
+    agreements: list[float] = []
+    for k in sorted(args.engine_ks):
+        call = partial(engines.iterations, args.engine_frames, k, args.gpus)
+        of_rounds = [run_alone(call, usable_cores()) for _ in range(args.rounds)]
+        engines.show(k, args.engine_frames, of_rounds)
+        agreements += [of_one.agreement for of_one in of_rounds]
+        seconds = [of_one.seconds for of_one in of_rounds]
+        ours = [[s[name] for name in (engines.FAISS, engines.TORCH) if name in s] for s in seconds]
+        own = [s[engines.OWN] for s in seconds]
+        figures["own_over_ours"] = ratios(own, [min(of_one) for of_one in ours])
+        # Where FAISS has no GPU, there is nothing to compare torch with.
+        if engines.FAISS in seconds[0]:
+            figures["torch_over_faiss"] = ratios(
+                [s[engines.TORCH] for s in seconds], [s[engines.FAISS] for s in seconds]
+            )
+    return figures | {"engines_agree": Spread.of([min(agreements)])}
 
 
 def _fits(suffix: str, npy: Path, args: Namespace) -> dict[str, Spread]:
@@ -177,6 +224,7 @@ BENCHMARK = Benchmark(
         "distributed_frames": 30_000,
         "iterations": 2,
         "memory_times": 2,
+        "engine_frames": 20_000,
     },
     add_options=_add_options,
     measure=_measure,

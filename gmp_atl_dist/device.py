@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Literal
 from gmp_atl_dist.errors import ModelError
 
 if TYPE_CHECKING:
-    import faiss
     import torch
 
 Accelerator = Literal["cpu", "cuda"]
@@ -222,23 +221,6 @@ def faiss_gpus() -> int:
     import faiss
 
     return faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
-
-
-def faiss_on_gpus(index: faiss.Index, gpus: int) -> faiss.Index:
-    """A FAISS index on ``gpus`` GPUs. Each GPU holds a copy and answers a share of the queries.
-
-    Raises:
-        ModelError: FAISS sees fewer GPUs.
-    """
-    import faiss
-
-    visible = faiss_gpus()
-    if visible < gpus:
-        raise ModelError(
-            f"FAISS sees {visible} GPUs, {gpus} are asked for; install the gpu extra (faiss-gpu, CUDA 12) "
-            f"on workers with that many, or set the stage's gpus to 0"
-        )
-    return faiss.index_cpu_to_gpus_list(index, gpus=list(range(gpus)))
 
 
 def gpu_count() -> int:

@@ -60,6 +60,14 @@ def _ours(x_MD: np.ndarray, k: int) -> np.ndarray:
     return state.centroids_KD
 
 
+def _ours_torch(x_MD: np.ndarray, k: int) -> np.ndarray:
+    from gmp_atl_dist.clustering.assignment_step import fit_in_memory
+    from gmp_atl_dist.clustering.state import Fit
+
+    (state,) = fit_in_memory([Fit("benchmark", k, seed=0)], {"all": x_MD}, engine="torch")
+    return state.centroids_KD
+
+
 def _fairseq(x_MD: np.ndarray, k: int) -> np.ndarray:
     from sklearn.cluster import MiniBatchKMeans
 
@@ -103,6 +111,7 @@ def _super(x_MD: np.ndarray, k: int) -> np.ndarray:
 OURS, FAIRSEQ = "ours", "fairseq (MiniBatchKMeans)"
 FITS: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] = {
     OURS: _ours,
+    "ours, torch engine": _ours_torch,
     FAIRSEQ: _fairseq,
     "faiss.Kmeans": _faiss,
     "faiss.Kmeans, all frames": _faiss_all_frames,

@@ -30,7 +30,7 @@ from gmp_atl_dist.clustering.state import Fit, Request, State
 from gmp_atl_dist.clustering.statistics import ClusterStatistics
 from gmp_atl_dist.config import ClusterConfig, ClusterWorkersConfig, RuntimeConfig
 from gmp_atl_dist.console import Reporter
-from gmp_atl_dist.inference.fitter import Fitter, FitterArgument
+from gmp_atl_dist.inference.fitter import Assign, Fitter, FitterArgument
 from gmp_atl_dist.inference.stored_frames import FrameSelection
 from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.base import Context
@@ -77,7 +77,7 @@ def multiscale(root: Path, frames: int, rounds: int) -> Spread:
         def over_all(requests: Sequence[Request]) -> list[ClusterStatistics]:
             totals = [ClusterStatistics.zero(*r.centroids_KD.shape) for r in requests]
             for task in tasks:
-                answers = cast("list[ClusterStatistics]", fitter(task, requests))
+                answers = cast("list[ClusterStatistics]", fitter(task, Assign(requests)))
                 for total, answer in zip(totals, answers, strict=True):
                     total.add(answer)
             return totals

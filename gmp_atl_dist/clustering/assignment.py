@@ -1,8 +1,8 @@
-"""The nearest centroid of each frame: a protocol, and FAISS as its first implementation.
+"""The nearest centroid of each frame of an array: a protocol, and FAISS on a CPU as its first implementation.
 
-Another device or library is a class with the members of :class:`Assigner` and a function such as
-:func:`make_assigner`. ``AssignmentStep`` and ``fit_in_memory`` take that function as an argument; to use
-it in every stage, return the class from :func:`make_assigner`.
+Another library is a class with the members of :class:`Assigner` and a function such as
+:func:`make_assigner`. ``AssignmentStep`` takes that function as an argument; to use it in every stage,
+return the class from :func:`make_assigner`. Searches on a GPU are in ``device_search.py``.
 
 Shape suffixes: M frames, D hidden, K clusters.
 """
@@ -16,8 +16,8 @@ import faiss
 import numpy as np
 
 from gmp_atl_dist.clustering.answers import checked_nearest
+from gmp_atl_dist.clustering.engines import EngineChoice, chosen_engine
 from gmp_atl_dist.clustering.state import Metric
-from gmp_atl_dist.device import faiss_on_gpus
 from gmp_atl_dist.errors import ModelError
 
 BLOCK_ROWS = 2048
@@ -34,6 +34,10 @@ class Assigner(Protocol):
     def dim(self) -> int: ...
     @property
     def metric(self) -> Metric: ...
+    @property
+    def block_rows(self) -> int:
+        """Frames that it is given at a time."""
+        ...
 
     def prepared(self, x_MD: np.ndarray) -> np.ndarray:
         """fp32 [M, D]: fp16 or fp32 frames as :meth:`nearest` takes them, at unit length for ``cosine``.
@@ -52,22 +56,37 @@ class Assigner(Protocol):
         ...
 
 
-AssignerFactory = Callable[[np.ndarray, Metric, int], Assigner]
-"""Makes the assigner of centroids [K, D], for a metric, on a number of GPUs; 0 is the CPU."""
+AssignerFactory = Callable[[np.ndarray, Metric], Assigner]
+"""Makes the assigner of centroids [K, D] for a metric."""
 
 
 def make_assigner(
-    centroids_KD: np.ndarray, metric: Metric = "euclidean", gpus: int = 0
+    centroids_KD: np.ndarray,
+    metric: Metric = "euclidean",
+    gpus: int = 0,
+    engine: EngineChoice = "auto",
 ) -> Assigner:
-    """The assigner that every stage uses."""
-    return FaissAssigner(centroids_KD, metric, gpus)
+    """The assigner that every stage uses: FAISS on the CPU, or either engine on the GPUs of this process.
+
+    Raises:
+        ModelError: there are fewer GPUs than ``gpus``, or FAISS sees fewer.
+    """
+    chosen = chosen_engine(engine, gpus)
+    if chosen == "faiss" and not gpus:
+        return FaissAssigner(centroids_KD, metric)
+    # torch is not imported where FAISS does the work on a CPU.
+    from gmp_atl_dist.clustering.device import engine_devices
+    from gmp_atl_dist.clustering.device_assigner import DeviceAssigner
+
+    return DeviceAssigner(centroids_KD, metric, chosen, engine_devices(chosen, gpus))
 
 
 def nearest_ids(assigner: Assigner, x_MD: np.ndarray) -> np.ndarray:
     """int32 [M]: the row of the nearest centroid of every frame, fp16 or fp32; -1 if it is not finite."""
+    rows = assigner.block_rows
     ids = [
-        checked_nearest(assigner, assigner.prepared(x_MD[start : start + BLOCK_ROWS]))[0]
-        for start in range(0, len(x_MD), BLOCK_ROWS)
+        checked_nearest(assigner, assigner.prepared(x_MD[start : start + rows]))[0]
+        for start in range(0, len(x_MD), rows)
     ]
     return np.concatenate(ids).astype(np.int32) if ids else np.empty(0, np.int32)
 
@@ -90,29 +109,30 @@ def unit_rows(x_MD: np.ndarray) -> np.ndarray:
     return unit_MD
 
 
+def check_dim(x_MD: np.ndarray, dim: int) -> None:
+    """Raises ModelError if frames have another dimension than a codebook's centroids."""
+    if x_MD.shape[1] != dim:
+        raise ModelError(
+            f"frames have {x_MD.shape[1]} values and the codebook's centroids {dim}; the "
+            f"codebook is of another model: use the features that it was fitted on"
+        )
+
+
 class FaissAssigner:
-    """Nearest centroid by FAISS's exhaustive search, on the CPU or on the GPUs of one machine.
+    """Nearest centroid by FAISS's exhaustive search on the CPU."""
 
-    Each of several ``gpus`` holds all centroids and gets a share of the frames.
-    """
+    block_rows = BLOCK_ROWS
 
-    def __init__(
-        self, centroids_KD: np.ndarray, metric: Metric = "euclidean", gpus: int = 0
-    ) -> None:
-        index = faiss.IndexFlatL2(centroids_KD.shape[1])
-        index.add(np.ascontiguousarray(centroids_KD, dtype=np.float32))
+    def __init__(self, centroids_KD: np.ndarray, metric: Metric = "euclidean") -> None:
         self.metric: Metric = metric
         self.k, self.dim = centroids_KD.shape
-        self._index = faiss_on_gpus(index, gpus) if gpus else index
+        self._index = faiss.IndexFlatL2(self.dim)
+        self._index.add(np.ascontiguousarray(centroids_KD, dtype=np.float32))
 
     def prepared(self, x_MD: np.ndarray) -> np.ndarray:
         return unit_rows(as_floats(x_MD)) if self.metric == "cosine" else as_floats(x_MD)
 
     def nearest(self, x_MD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if x_MD.shape[1] != self.dim:
-            raise ModelError(
-                f"frames have {x_MD.shape[1]} values and the codebook's centroids {self.dim}; the "
-                f"codebook is of another model: use the features that it was fitted on"
-            )
+        check_dim(x_MD, self.dim)
         squared_M1, ids_M1 = self._index.search(x_MD, 1)
         return ids_M1[:, 0], squared_M1[:, 0]

@@ -9,7 +9,6 @@ Shape suffixes: M frames, D hidden, K clusters, F farthest.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,19 +50,13 @@ class ClusterStatistics:
         )
 
     @classmethod
-    def of(
-        cls,
-        x_MD: np.ndarray,
-        assigner: Assigner,
-        lock: AbstractContextManager[object] | None = None,
-    ) -> ClusterStatistics:
-        """The statistics of one block of prepared frames, fp32. ``lock`` is held while ``assigner`` works.
+    def of(cls, x_MD: np.ndarray, assigner: Assigner) -> ClusterStatistics:
+        """The statistics of one block of prepared frames, fp32.
 
         Raises:
             NotFiniteError: a frame is not finite.
         """
-        with lock or nullcontext():
-            ids_M, squared_M = checked_nearest(assigner, x_MD)
+        ids_M, squared_M = checked_nearest(assigner, x_MD)
         if len(ids_M) and ids_M.min() < 0:
             raise NotFiniteError(int(np.flatnonzero(ids_M < 0)[0]))
         squared_M = squared_M.astype(np.float64)
@@ -95,20 +88,27 @@ class ClusterStatistics:
         self.sums_KD += other.sums_KD
         self.counts_K += other.counts_K
         self.squared_distances_K += other.squared_distances_K
-        squared = np.concatenate([self.far_squared_F, other.far_squared_F])
+        self.add_farthest(other.far_FD, other.far_ids_F, other.far_squared_F)
+
+    def add_farthest(
+        self, far_FD: np.ndarray, far_ids_F: np.ndarray, far_squared_F: np.ndarray
+    ) -> None:
+        """Keep the farthest of these frames and of others that come after them, in their order."""
+        squared = np.concatenate([self.far_squared_F, far_squared_F])
         order = np.argsort(-squared, kind="stable")[:FARTHEST]
         self.far_squared_F = squared[order]
-        self.far_ids_F = np.concatenate([self.far_ids_F, other.far_ids_F])[order]
-        self.far_FD = np.concatenate([self.far_FD, other.far_FD])[order]
+        self.far_ids_F = np.concatenate([self.far_ids_F, far_ids_F])[order]
+        self.far_FD = np.concatenate([self.far_FD, far_FD])[order]
 
 
 class NotFiniteError(Exception):
-    """A frame is not finite: its row in a block or in a group.
+    """A frame is not finite: its row in a block, or in the frames of a part's group.
 
     The caller that knows the utterance of that row reports it.
     """
 
-    def __init__(self, row: int, group: str = "") -> None:
-        super().__init__(f"row {row} of group {group!r} is not finite")
+    def __init__(self, row: int, group: str = "", part: str = "") -> None:
+        super().__init__(f"row {row} of group {group!r} in {part!r} is not finite")
         self.row = row
         self.group = group
+        self.part = part

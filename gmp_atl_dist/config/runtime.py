@@ -35,7 +35,8 @@ class ProcessConfig(Section):
 
     cpus: PositiveInt = Field(default=1, description="cores and threads of each process")
     gpus: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="GPUs of each process; 0: it sees none; a fraction: several share one"
+        default=0.0,
+        description="GPUs of each process; 0: it sees none; a fraction: several share one",
     )
     most_gpus: ClassVar[float] = math.inf
     """GPUs that one process of the section can use."""
@@ -100,6 +101,11 @@ class ClusterWorkersConfig(WorkersConfig):
         default=4.0,
         description="most memory of one process; frames beyond it are read again in every "
         "iteration",
+    )
+    engine: Literal["auto", "faiss", "torch"] = Field(
+        default="auto",
+        description="who finds nearest centroids, here and in label: faiss, torch (PyTorch), or auto: "
+        "faiss, unless gpus are asked for and the installed FAISS sees none",
     )
     stalled_after_s: PositiveFloat = Field(
         default=1800.0, description="the run stops when no worker has answered for this long"

@@ -9,11 +9,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from gmp_atl_dist.config import RuntimeConfig
+from gmp_atl_dist.doctor.engine import check_engine
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
 from gmp_atl_dist.doctor.gpus import check_gpus
 from gmp_atl_dist.store.filesystem import normalize_uri
@@ -30,6 +30,7 @@ def check_machine(config: RuntimeConfig, unused: Collection[str] = ()) -> Iterat
     """All checks of this machine. ``unused`` names sections of ``config`` whose stages are not run."""
     yield from check_libraries(config)
     yield from check_gpus(config, unused)
+    yield from check_engine(config)
     if not config.train.gpus:
         yield check_ops()
     folders = {Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())}
@@ -47,13 +48,6 @@ def check_libraries(config: RuntimeConfig) -> Iterator[Finding]:
     if find_spec("faiss") is None:
         remedy = "install an extra: '.[cpu]', '.[gpu]' or '.[gpu13]'"
         yield fatal("libraries", "faiss", "is not installed", remedy)
-    elif config.cluster.gpus and not any(map(_installed, ("faiss-gpu-cu12", "faiss-gpu"))):
-        yield warning(
-            "libraries",
-            f"runtime.cluster.gpus = {config.cluster.gpus:g}",
-            "the FAISS on this machine has no GPU support",
-            "install the extra gpu on the workers, or set runtime.cluster.gpus = 0",
-        )
     else:
         yield Finding("libraries", "faiss", "is installed")
     if config.train.mlflow_uri is not None:
@@ -111,11 +105,3 @@ def check_shared_memory(total_bytes: int) -> Finding:
         )
         return warning("shared memory", _SHM, value, remedy)
     return Finding("shared memory", _SHM, value)
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        version(distribution)
-    except PackageNotFoundError:
-        return False
-    return True

@@ -9,21 +9,29 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from gmp_atl_dist.clustering.assignment import Assigner, as_floats, make_assigner, nearest_ids
-from gmp_atl_dist.clustering.assignment_step import AssignmentStep, fit_in_memory
+from gmp_atl_dist.clustering.assignment import as_floats, make_assigner, nearest_ids
+from gmp_atl_dist.clustering.assignment_step import Step, fit_in_memory, make_step
+from gmp_atl_dist.clustering.engines import Engine, EngineChoice, chosen_engine
+from gmp_atl_dist.clustering.frame_parts import FramePart
 from gmp_atl_dist.clustering.stability import adjusted_rand
 from gmp_atl_dist.clustering.state import Fit, Request
 from gmp_atl_dist.clustering.statistics import ClusterStatistics, NotFiniteError
 from gmp_atl_dist.config import ClusterWorkersConfig
 from gmp_atl_dist.device import pin_faiss_threads
 from gmp_atl_dist.errors import ArtifactError, GmpAtlError
-from gmp_atl_dist.inference.stored_frames import FrameSelection, PartFrames, SelectedFrameReader
+from gmp_atl_dist.inference.stored_frames import FrameSelection, SelectedFrameReader
 from gmp_atl_dist.runtime import Task
 
 _GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class WhichEngine:
+    """Asks which engine this process would take: the configuration may leave it to what is installed."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +50,19 @@ class Stability:
     """
 
     fits: Sequence[tuple[Fit, np.ndarray]]
+    engine: EngineChoice = "auto"
 
 
-Order = Initialization | Stability | Sequence[Request]
-"""Requests ask for an assignment step."""
-Answer = Mapping[str, np.ndarray] | float | None | Sequence[ClusterStatistics]
+@dataclass(frozen=True)
+class Assign:
+    """Asks for an assignment step, by one engine in all processes."""
+
+    requests: Sequence[Request]
+    engine: EngineChoice = "auto"
+
+
+Order = WhichEngine | Initialization | Stability | Assign
+Answer = Mapping[str, np.ndarray] | float | str | None | Sequence[ClusterStatistics]
 
 
 @dataclass(frozen=True)
@@ -65,25 +81,51 @@ class Fitter:
 
     def __init__(self, argument: FitterArgument) -> None:
         pin_faiss_threads()
-        workers = argument.workers
-        self._step = AssignmentStep(workers.cpus, math.ceil(workers.gpus))
-        self._reader = SelectedFrameReader(argument.selection, int(workers.memory_gib * _GIB))
+        self._workers = argument.workers
+        self._gpus = math.ceil(argument.workers.gpus)
+        self._engine: Engine = chosen_engine(argument.workers.engine, self._gpus)
+        self._step = self._make_step()
+        self._reader = SelectedFrameReader(
+            argument.selection, int(argument.workers.memory_gib * _GIB), self._empty
+        )
         self._features = argument.selection.features
+        self._layer = -1
 
     def __call__(self, task: Task, order: Order) -> Answer:
+        if isinstance(order, WhichEngine):
+            return self._engine
+        if not isinstance(order, Initialization):
+            self._use(order.engine)
         if isinstance(order, Stability):
-            return _stability(*order.fits[int(task.payload)])
+            return self._stability(*order.fits[int(task.payload)])
         payload = json.loads(task.payload)
         layer, names = int(payload["layer"]), list(payload["parts"])
         if isinstance(order, Initialization):
             return self._initialization_frames(layer, names, order)
-        return self._assign(layer, names, order, int(task.cost))
+        return self._assign(layer, names, order.requests)
+
+    def _make_step(self) -> Step:
+        return make_step(self._engine, self._workers.cpus, self._workers.gpus)
+
+    def _use(self, engine: EngineChoice) -> None:
+        """Use the engine that all processes of the fit use."""
+        if engine not in ("auto", self._engine):
+            self._step.close()
+            self._engine = engine
+            self._step = self._make_step()
+
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        if not self._gpus:
+            return np.empty(shape, dtype)
+        from gmp_atl_dist.clustering.device import empty_pinned
+
+        return empty_pinned(shape, dtype)
 
     def _initialization_frames(
         self, layer: int, names: Sequence[str], order: Initialization
     ) -> Mapping[str, np.ndarray]:
         by_group: dict[str, list[np.ndarray]] = {}
-        for part in self._reader.parts(layer, names, _working_bytes([], self._step)):
+        for part in self._reader.parts(layer, names, self._step.working_bytes([])):
             for group, share in order.shares.items():
                 if group in part.frames:
                     rows = part.initialization_frames(group, share, order.seed)
@@ -91,53 +133,45 @@ class Fitter:
         return {group: np.concatenate(rows) for group, rows in by_group.items()}
 
     def _assign(
-        self, layer: int, names: Sequence[str], requests: Sequence[Request], frames: int
+        self, layer: int, names: Sequence[str], requests: Sequence[Request]
     ) -> Sequence[ClusterStatistics]:
-        totals = [ClusterStatistics.zero(*request.centroids_KD.shape) for request in requests]
-        assigners = self._step.assigners(requests, frames)
-        working_bytes = _working_bytes(requests, self._step)
-        for part in self._reader.parts(layer, names, working_bytes):
-            self._add(totals, requests, assigners, part, layer)
-        return totals
+        if layer != self._layer:
+            self._step.forget()
+            self._layer = layer
+        working_bytes = self._step.working_bytes(requests)
 
-    def _add(
-        self,
-        totals: Sequence[ClusterStatistics],
-        requests: Sequence[Request],
-        assigners: Sequence[Assigner],
-        part: PartFrames,
-        layer: int,
-    ) -> None:
-        blocks = {group: self._step.blocks(x_MD) for group, x_MD in part.frames.items()}
+        def part(name: str) -> FramePart:
+            return FramePart(
+                name,
+                lambda: self._reader.part(layer, name, working_bytes).frames,
+                lambda: self._reader.forget(name),
+            )
+
         try:
-            self._step.add(totals, requests, assigners, blocks)
+            return self._step.over(requests, (part(name) for name in names))
         except NotFiniteError as e:
+            utterance = self._reader.part(layer, e.part, working_bytes).utterance_of(e.group, e.row)
             raise ArtifactError(
-                f"features of utterance {part.utterance_of(e.group, e.row)!r}, layer {layer}, in "
+                f"features of utterance {utterance!r}, layer {layer}, in "
                 f"{self._features.key.prefix} are not finite; run gmp-atl verify, and extract again "
                 f"in a new root"
             ) from None
 
-
-def _working_bytes(requests: Sequence[Request], step: AssignmentStep) -> int:
-    """Memory of an assignment step beside the frames that are kept: a part being read, blocks, sums."""
-    sums = sum(request.centroids_KD.size * 8 for request in requests)
-    dim = max((request.centroids_KD.shape[1] for request in requests), default=1024)
-    block = step.block_rows * dim * (2 + 4 + 8)
-    return 2 * sums + step.threads * (sums + 2 * block) + (192 << 20)
-
-
-def _stability(fit: Fit, x_MD: np.ndarray) -> float | None:
-    """Adjusted Rand index of the labels of two fits that differ in their seed alone."""
-    if len(x_MD) <= fit.k:
-        return None
-    x_MD = as_floats(x_MD)
-    labels = []
-    for seed in (fit.seed, fit.seed + 1):
-        try:
-            (state,) = fit_in_memory([replace(fit, seed=seed)], {fit.group: x_MD})
-        except GmpAtlError:
-            # This share of the frames may have too few different ones; if all have, the fit reports it.
+    def _stability(self, fit: Fit, x_MD: np.ndarray) -> float | None:
+        """Adjusted Rand index of the labels of two fits that differ in their seed alone."""
+        if len(x_MD) <= fit.k:
             return None
-        labels.append(nearest_ids(make_assigner(state.centroids_KD, fit.metric), x_MD))
-    return adjusted_rand(*labels)
+        x_MD = as_floats(x_MD)
+        labels = []
+        for seed in (fit.seed, fit.seed + 1):
+            try:
+                (state,) = fit_in_memory(
+                    [replace(fit, seed=seed)], {fit.group: x_MD}, step=self._step
+                )
+            except GmpAtlError:
+                # This share of the frames may have too few different ones; if all have, the fit reports
+                # it.
+                return None
+            assigner = make_assigner(state.centroids_KD, fit.metric, self._gpus, self._engine)
+            labels.append(nearest_ids(assigner, x_MD))
+        return adjusted_rand(*labels)

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from gmp_atl_dist.audio import num_frames
-from gmp_atl_dist.clustering.assignment import BLOCK_ROWS, Assigner, make_assigner, nearest_ids
+from gmp_atl_dist.clustering.assignment import Assigner, make_assigner, nearest_ids
+from gmp_atl_dist.clustering.engines import EngineChoice
 from gmp_atl_dist.clustering.state import Metric
 from gmp_atl_dist.config import WorkersConfig
 from gmp_atl_dist.device import pin_faiss_threads
@@ -34,12 +35,12 @@ from gmp_atl_dist.store.training_set import TrainingSet
 class Codebooks:
     """Assigns labels with all codebooks of an artefact."""
 
-    def __init__(self, codebooks: Artifact, gpus: int = 0) -> None:
+    def __init__(self, codebooks: Artifact, gpus: int = 0, engine: EngineChoice = "auto") -> None:
         pin_faiss_threads()
         self._prefix = codebooks.key.prefix
         self._books = read_codebooks(codebooks)
         self._assigners = [
-            make_assigner(book.centroids_KD, _metric(book), gpus) for book in self._books
+            make_assigner(book.centroids_KD, _metric(book), gpus, engine) for book in self._books
         ]
         self._ends: dict[int, int] = {}
         for book in self._books:
@@ -95,8 +96,8 @@ def _metric(book: Codebook) -> Metric:
 def _assigned(
     book: Codebook, assigner: Assigner, utterances: Iterable[UtteranceFrames]
 ) -> Iterable[tuple[UtteranceFrames, np.ndarray]]:
-    """Utterances with their labels. They are assigned in batches, because FAISS is slow with few rows."""
-    for batch in greedy_batches(utterances, BLOCK_ROWS, lambda u: len(u.frames_TD)):
+    """Utterances with their labels. They are assigned in batches, because engines are slow with few rows."""
+    for batch in greedy_batches(utterances, assigner.block_rows, lambda u: len(u.frames_TD)):
         for u in batch:
             if u.frames_TD.shape[1] != assigner.dim:
                 raise ModelError(
@@ -122,6 +123,7 @@ class LabellerArgument:
     features: Artifact
     codebooks: Artifact
     workers: WorkersConfig
+    engine: EngineChoice
     store: Store
     key: ArtifactKey
 
@@ -133,7 +135,8 @@ class Labeller:
         self._argument = argument
         self._out = ArtifactWriter(argument.store, argument.key)
         self._index = training_index(argument.training)
-        self._codebooks = Codebooks(argument.codebooks, math.ceil(argument.workers.gpus))
+        gpus = math.ceil(argument.workers.gpus)
+        self._codebooks = Codebooks(argument.codebooks, gpus, argument.engine)
 
     def __call__(self, task: Task) -> str:
         features = {

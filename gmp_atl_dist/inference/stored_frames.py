@@ -6,8 +6,9 @@ Shape suffixes: T frames of one utterance, M of several, D hidden.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import psutil
@@ -74,11 +75,13 @@ class SelectedFrameReader:
     """Reads the selected frames of parts, and keeps the parts read first, as many as memory allows.
 
     Parts are read in the same order in every assignment step. A cache that dropped the part used longest
-    ago would drop exactly the one that is needed next.
+    ago would drop exactly the one that is needed next. ``empty`` makes the arrays that frames are read
+    into.
     """
 
     selection: FrameSelection
     memory_bytes: int
+    empty: Callable[[tuple[int, ...], np.dtype[Any]], np.ndarray] = np.empty
     _layer: int = -1
     _kept: dict[str, PartFrames] = field(default_factory=dict)
 
@@ -93,16 +96,24 @@ class SelectedFrameReader:
             CorpusError: an utterance is not of a training speaker; names it.
             ArtifactError: features do not fit the corpus, or each other.
         """
+        for name in names:
+            yield self.part(layer, name, working_bytes)
+
+    def part(self, layer: int, name: str, working_bytes: int) -> PartFrames:
+        """One part, as :meth:`parts`."""
         if layer != self._layer:
             self._kept.clear()
             self._layer = layer
-        for name in names:
-            part = self._kept.get(name)
-            if part is None:
-                part = self._read(layer, name)
-                if self._has_room(part.num_bytes + working_bytes):
-                    self._kept[name] = part
-            yield part
+        part = self._kept.get(name)
+        if part is None:
+            part = self._read(layer, name)
+            if self._has_room(part.num_bytes + working_bytes):
+                self._kept[name] = part
+        return part
+
+    def forget(self, name: str) -> None:
+        """Keep this part no longer: its frames are somewhere else now."""
+        self._kept.pop(name, None)
 
     def _has_room(self, num_bytes: int) -> bool:
         """Whether so much more fits into memory. The whole process counts, because libraries use some too."""
@@ -127,7 +138,11 @@ class SelectedFrameReader:
                 f"features of layer {layer} in {self.selection.features.key.prefix} are of different "
                 f"dim: {dims}; extract again in a new root"
             )
-        return PartFrames({group: np.concatenate(x) for group, x in frames.items()}, counts)
+        return PartFrames({group: self._together(x) for group, x in frames.items()}, counts)
+
+    def _together(self, frames: Sequence[np.ndarray]) -> np.ndarray:
+        shape = (sum(map(len, frames)), frames[0].shape[1])
+        return np.concatenate(frames, out=self.empty(shape, np.result_type(*frames)))
 
     def _checked(self, u: UtteranceFrames, row: IndexRow | None, layer: int) -> IndexRow:
         """The utterance's row of the corpus. One that is not in the training set stops the fit."""

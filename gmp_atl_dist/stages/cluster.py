@@ -9,17 +9,18 @@ begin after those of the first.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 
 from gmp_atl_dist import runtime
+from gmp_atl_dist.clustering.engines import Engine, chosen_engine, describe_engine
 from gmp_atl_dist.config import ClusterConfig, ClusterWorkersConfig, Json, Scale, hashed
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.partition import piece_numbers
 from gmp_atl_dist.records import EVERYBODY
-from gmp_atl_dist.runtime import Task
+from gmp_atl_dist.runtime import Pool, Task
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
 from gmp_atl_dist.stages.codebook_origin import fit_notes
 from gmp_atl_dist.stages.codebook_use import check_codebook
@@ -39,10 +40,17 @@ from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.progress import forget_progress
 from gmp_atl_dist.store.training_set import TrainingSet
 
+if TYPE_CHECKING:
+    from gmp_atl_dist.inference.fitter import Answer, Order
+
 _MOST_PIECES = 256
 """Per layer. In every iteration each piece gives cluster statistics, which the driver adds up."""
 _ONE_PROCESS_FLOP = 2e11
 """One process finishes a smaller assignment step in seconds; others would have to start first."""
+_ONE_GPU_FLOP = 5e13
+"""The same for a process with GPUs."""
+_GPU_PIECE_FRAMES = 250_000
+"""Frames of a piece, about, if there are GPUs: they finish small pieces faster than the driver adds them."""
 _BYTES_PER_VALUE = 2
 
 
@@ -156,7 +164,7 @@ class Cluster(Stage):
                 config,
                 layer,
                 [fit for fit in missing if fit.scale.layer == layer],
-                pieces(features, layer, _MOST_PIECES),
+                pieces(features, layer, _MOST_PIECES, _GPU_PIECE_FRAMES if settings.gpus else 1),
                 frames,
                 fit_notes(training, self.features),
             )
@@ -178,14 +186,29 @@ class Cluster(Stage):
             stalled_after_s=settings.stalled_after_s,
             tags=context.tags(self),
         ) as pool:
+            engine = self._engine(settings, pool, next(iter(plans.values())).pieces)
+            words = describe_engine(settings.engine, engine, settings.gpus)
+            context.reporter.line(f"{self.label}: {words}")
             for plan in plans.values():
-                artifacts = plan.run(pool)
+                artifacts = replace(plan, engine=engine).run(pool)
                 fitted |= {fit.number: a for fit, a in zip(plan.scales, artifacts, strict=True)}
         return fitted
 
+    def _engine(
+        self, settings: ClusterWorkersConfig, pool: Pool[Order, Answer], pieces: Sequence[Task]
+    ) -> Engine:
+        """The engine of all processes; with ``auto`` and GPUs, the one that a process finds first."""
+        from gmp_atl_dist.inference.fitter import WhichEngine
 
-def pieces(features: Artifact, layer: int, most: int) -> list[Task]:
-    """Tasks over consecutive parts of a layer, as even in frames as parts allow; at most ``most``.
+        if settings.engine != "auto" or not settings.gpus:
+            return chosen_engine(settings.engine, 0)
+        (answer,) = pool.ask(pieces[:1], WhichEngine())
+        return cast("Engine", answer)
+
+
+def pieces(features: Artifact, layer: int, most: int, least_frames: int = 1) -> list[Task]:
+    """Tasks over consecutive parts of a layer, as even in frames as parts allow; at most ``most``, of about
+    ``least_frames`` frames or more.
 
     The cut follows from the data alone. Statistics are added within a piece and then piece by piece, so
     they do not depend on which process does it.
@@ -194,7 +217,8 @@ def pieces(features: Artifact, layer: int, most: int) -> list[Task]:
 
     receipts = feature_receipts(features, layer)
     frames = np.array([receipt.frames for receipt in receipts.values()], dtype=np.int64)
-    numbers = piece_numbers(frames, min(most, len(frames)))
+    count = min(most, len(frames), max(1, int(frames.sum()) // least_frames))
+    numbers = piece_numbers(frames, count)
     names = list(receipts)
     tasks: list[Task] = []
     for number in np.unique(numbers):
@@ -230,7 +254,8 @@ class FitSize:
     def processes(self, settings: ClusterWorkersConfig) -> int:
         """One if that is enough; otherwise as many as are allowed, and not more than pieces."""
         fits_one = self.frames * self.dim * _BYTES_PER_VALUE < settings.memory_gib * 2**29
-        if fits_one and 2.0 * self.frames * self.dim * self.clusters < _ONE_PROCESS_FLOP:
+        most_flop = _ONE_GPU_FLOP if settings.gpus else _ONE_PROCESS_FLOP
+        if fits_one and 2.0 * self.frames * self.dim * self.clusters < most_flop:
             return 1
         return min(self.pieces, settings.max_workers)
 
@@ -239,6 +264,8 @@ class FitSize:
         num_bytes, processes = self.frames * self.dim * _BYTES_PER_VALUE, self.processes(settings)
         memory = processes * settings.memory_gib * 2**30
         where = "in memory" if num_bytes < 0.8 * memory else "in memory as far as there is room"
+        if settings.gpus:
+            where = "on the GPUs as far as there is room, others " + where
         how = f"on {settings.gpus:g} GPUs each" if settings.gpus else f"{settings.cpus} cores each"
         who = "one process" if processes == 1 else f"{processes} processes at most (distributed)"
         return (

@@ -75,6 +75,7 @@ class Label(Stage):
                 features,
                 codebooks,
                 workers,
+                context.settings.cluster.engine,
                 context.store,
                 out.key,
             ),

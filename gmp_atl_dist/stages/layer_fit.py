@@ -25,6 +25,7 @@ from gmp_atl_dist.store.codebooks import Codebook, FitRecord, put_codebooks
 from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot
 
 if TYPE_CHECKING:
+    from gmp_atl_dist.clustering.engines import Engine
     from gmp_atl_dist.clustering.statistics import ClusterStatistics
     from gmp_atl_dist.inference.fitter import Answer, Order
 
@@ -104,6 +105,8 @@ class LayerFit:
     frames: Mapping[str, int]
     notes: Mapping[str, str]
     """What the codebooks note about what they were fitted on."""
+    engine: Engine = "faiss"
+    """The engine of all processes."""
 
     def run(self, pool: Pool[Order, Answer]) -> list[Artifact]:
         """The sealed artefact of each scale.
@@ -192,18 +195,19 @@ class LayerFit:
         thinned = [x_SD[evenly(len(x_SD), most)] for x_SD in candidates]
         # One task per fit, so that processes share them.
         tasks = [Task(f"stability of {fit.what}", str(i)) for i, fit in enumerate(fits)]
-        answers = pool.ask(tasks, Stability(list(zip(fits, thinned, strict=True))))
+        answers = pool.ask(tasks, Stability(list(zip(fits, thinned, strict=True)), self.engine))
         return [cast("float | None", answer) for answer in answers]
 
     def _assign_frames(
         self, pool: Pool[Order, Answer]
     ) -> Callable[[Sequence[Request]], Sequence[ClusterStatistics]]:
         from gmp_atl_dist.clustering.statistics import ClusterStatistics
+        from gmp_atl_dist.inference.fitter import Assign
 
         def assign_frames(requests: Sequence[Request]) -> Sequence[ClusterStatistics]:
             totals = [ClusterStatistics.zero(*request.centroids_KD.shape) for request in requests]
             # Added in the order of the pieces, whichever process answers first.
-            for answer in pool.ask(self.pieces, requests):
+            for answer in pool.ask(self.pieces, Assign(requests, self.engine)):
                 of_piece = cast("Sequence[ClusterStatistics]", answer)
                 for total, statistics in zip(totals, of_piece, strict=True):
                     total.add(statistics)

@@ -47,9 +47,7 @@ def test_folds_and_seeds_form_the_largest_rectangle() -> None:
 
 
 def test_more_folds_win_over_more_seeds_of_equal_size() -> None:
-    done = _both(
-        ("fold1", 0), ("fold2", 0), ("fold3", 0), ("fold1", 1), ("fold1", 2), ("fold2", 1)
-    )
+    done = _both(("fold1", 0), ("fold2", 0), ("fold3", 0), ("fold1", 1), ("fold1", 2), ("fold2", 1))
 
     found = finished(_record(done - _both(("fold2", 1))))
 

@@ -20,10 +20,12 @@ from gmp_atl_dist.clustering.assignment import (
     BLOCK_ROWS,
     FaissAssigner,
     as_floats,
+    make_assigner,
     nearest_ids,
     unit_rows,
 )
-from gmp_atl_dist.clustering.assignment_step import fit_in_memory
+from gmp_atl_dist.clustering.assignment_step import AssignmentStep, fit_in_memory
+from gmp_atl_dist.clustering.engines import Engine
 from gmp_atl_dist.clustering.initialization import initial_centroids
 from gmp_atl_dist.clustering.lloyd import advance
 from gmp_atl_dist.clustering.state import Fit, Metric, State, state_from_bytes, state_to_bytes
@@ -298,8 +300,9 @@ def test_assigned_is_the_nearest(seed: int, count: int, k: int) -> None:
 class NumpyAssigner:
     """Another library behind the fit: every distance in fp64, without FAISS."""
 
-    def __init__(self, centroids_KD: np.ndarray, metric: Metric, gpus: int) -> None:
-        assert gpus == 0
+    block_rows = BLOCK_ROWS
+
+    def __init__(self, centroids_KD: np.ndarray, metric: Metric) -> None:
         self.metric: Metric = metric
         self.k, self.dim = centroids_KD.shape
         self._centroids_KD = centroids_KD
@@ -327,7 +330,7 @@ def test_another_library_fits_the_same_codebooks(metric: Metric, empty: bool) ->
         start_KD[3] = 100.0
     fits = [Fit(WHAT, 7, 0, metric=metric, iterations=12, tolerance=0.0)]
     faiss_fit, numpy_fit = (
-        fit_in_memory(fits, {"all": x_MD}, threads=2, initial=[start_KD], make_assigner=make)[0]
+        fit_in_memory(fits, {"all": x_MD}, initial=[start_KD], step=AssignmentStep(2, make))[0]
         for make in (FaissAssigner, NumpyAssigner)
     )
     assert numpy_fit.updates == faiss_fit.updates > 3
@@ -341,8 +344,9 @@ def test_another_library_fits_the_same_codebooks(metric: Metric, empty: bool) ->
     )
     spoilt_MD = x_MD.copy()
     spoilt_MD[BLOCK_ROWS + 4, 1] = np.nan
+    step = AssignmentStep(1, NumpyAssigner)
     with pytest.raises(ModelError, match=rf"frame {BLOCK_ROWS + 4} is not finite"):
-        fit_in_memory(fits, {"all": spoilt_MD}, initial=[start_KD], make_assigner=NumpyAssigner)
+        fit_in_memory(fits, {"all": spoilt_MD}, initial=[start_KD], step=step)
 
 
 def test_the_state_of_a_fit_needs_neither_faiss_nor_torch() -> None:
@@ -442,18 +446,31 @@ def test_half_precision_flips_no_label_of_real_frames(
 
 
 @pytest.mark.gpu
-def test_a_gpu_fits_what_the_cpu_fits() -> None:
-    from gmp_atl_dist.device import faiss_gpus
+@pytest.mark.parametrize("engine", ["faiss", "torch"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_a_gpu_fits_what_the_cpu_fits(engine: Engine, metric: Metric) -> None:
+    from gmp_atl_dist.device import faiss_gpus, gpu_count
 
-    if not faiss_gpus():
-        pytest.skip("FAISS sees no GPU here")
+    most = faiss_gpus() if engine == "faiss" else gpu_count()
+    if not most:
+        pytest.skip(f"{engine} sees no GPU here")
     x_MD = blobs(3, count=400_000, dim=256, k=64, spread=3.0).astype(np.float16)
     start_KD = as_floats(x_MD[:256])
-    fit = Fit(WHAT, 256, 0, iterations=10, tolerance=0.0)
+    start_KD = unit_rows(start_KD) if metric == "cosine" else start_KD
+    fit = Fit(WHAT, 256, 0, metric=metric, iterations=10, tolerance=0.0)
     (cpu,) = fit_in_memory([fit], {"all": x_MD}, initial=[start_KD])
     scale = np.abs(cpu.centroids_KD).max()
-    for gpus in range(1, faiss_gpus() + 1):
-        (gpu,) = fit_in_memory([fit], {"all": x_MD}, initial=[start_KD], gpus=gpus)
-        assert np.abs(gpu.centroids_KD - cpu.centroids_KD).max() <= 1e-4 * scale
-        labels = [nearest_ids(FaissAssigner(s.centroids_KD), x_MD) for s in (cpu, gpu)]
+    found: set[bytes] = set()
+    for gpus in range(1, most + 1):
+        for _ in range(2):
+            (gpu,) = fit_in_memory(
+                [fit], {"all": x_MD}, initial=[start_KD], gpus=gpus, engine=engine
+            )
+            found.add(state_to_bytes(gpu))
+        assert np.abs(gpu.centroids_KD - cpu.centroids_KD).max() <= 1e-3 * scale
+        labels = [
+            nearest_ids(make_assigner(cpu.centroids_KD, metric, n, engine), x_MD) for n in (0, gpus)
+        ]
         assert (labels[0] == labels[1]).mean() >= 0.9999
+    # Neither the order in which a GPU adds nor the number of GPUs changes a byte.
+    assert len(found) == 1

@@ -22,6 +22,7 @@ from support.pool_workers import Doubler
 from support.stored_features import put_features_of, spoken
 
 from gmp_atl_dist import runtime
+from gmp_atl_dist.clustering.engines import EngineChoice
 from gmp_atl_dist.clustering.state import state_from_bytes
 from gmp_atl_dist.config import ClusterConfig, ClusterWorkersConfig, RuntimeConfig
 from gmp_atl_dist.console import Reporter
@@ -31,6 +32,7 @@ from gmp_atl_dist.stages import cluster
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.cluster import Cluster
 from gmp_atl_dist.stages.label import Label
+from gmp_atl_dist.stages.layer_fit import LayerFit
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import read_utterances
 from gmp_atl_dist.store.training_set import TrainingSet
@@ -51,16 +53,16 @@ def cores() -> Iterator[None]:
         yield
 
 
-def at(tiny: Tiny, root: Path, workers: int) -> Context:
-    settings = RuntimeConfig(cluster=ClusterWorkersConfig(workers=workers))
+def at(tiny: Tiny, root: Path, workers: int, engine: EngineChoice = "auto") -> Context:
+    settings = RuntimeConfig(cluster=ClusterWorkersConfig(workers=workers, engine=engine))
     return replace(tiny.with_root(root), settings=settings, reporter=Reporter(terminal=False))
 
 
 def fitted(
-    tiny: Tiny, root: Path, workers: int = 1, parts: int = 9
+    tiny: Tiny, root: Path, workers: int = 1, parts: int = 9, engine: EngineChoice = "auto"
 ) -> tuple[dict[str, str], dict[str, str]]:
     """sha256 of what ``cluster`` and ``label`` write."""
-    context = at(tiny, root, workers)
+    context = at(tiny, root, workers, engine)
     training = [u.utterance_id for u in FOLD.select(read_utterances(tiny.corpus), "train")]
     layers = {layer: spoken(tiny, training, layer, dim=16) for layer in (2, 3)}
     features = put_features_of(context, f"{parts}", layers, parts)
@@ -128,6 +130,38 @@ def test_a_killed_worker_changes_no_byte(
     assert found == expected
     assert killed
     assert killed[0] < UPDATES
+
+
+@pytest.mark.slow
+def test_the_torch_engine_writes_the_same_bytes_also_when_workers_and_the_fit_are_killed(
+    cores: None, tiny: Tiny, tmp_path: Path
+) -> None:
+    """One process; four workers of which one is killed, and whose driver stops; two workers resume."""
+    with no_ray():
+        expected = fitted(tiny, tmp_path / "one", engine="torch")
+    root = tmp_path / "many"
+    save, killed = LayerFit._save, []
+
+    def killing(self: LayerFit, *arguments: object) -> None:
+        save(self, *arguments)  # pyright: ignore[reportArgumentType]
+        if updates(root) == 2 and not killed:
+            (victim, *_) = fitters()
+            os.kill(victim.pid, signal.SIGKILL)
+            killed.append(victim.pid)
+        if updates(root) == DIED_AT:
+            raise DriverDied
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LayerFit, "_save", killing)
+        with pytest.raises(DriverDied):
+            fitted(tiny, root, 4, engine="torch")
+    assert killed
+    assert updates(root) == DIED_AT
+    assert fitted(tiny, root, 2, engine="torch") == expected
+
+
+class DriverDied(BaseException):
+    """A dead driver, from inside."""
 
 
 def updates(root: Path) -> int:
@@ -260,7 +294,6 @@ def die_in_the_sixth_step(job: Job) -> None:
     """A driver on a Ray of its own that waits to be killed once five updates are stored."""
     from support.one_process import context_of
 
-    from gmp_atl_dist.stages.layer_fit import LayerFit
     from gmp_atl_dist.store.artifact import find_artifact, list_artifacts
 
     stored = context_of(Path(job.ingested), job.corpus)

@@ -19,13 +19,13 @@ from gmp_atl_dist.clustering.assignment import FaissAssigner, nearest_ids
 from gmp_atl_dist.clustering.assignment_step import fit_in_memory
 from gmp_atl_dist.clustering.sample import FrameSample, plan_sample
 from gmp_atl_dist.clustering.state import Fit
-from gmp_atl_dist.config import ClusterConfig
+from gmp_atl_dist.config import ClusterConfig, ClusterWorkersConfig, RuntimeConfig
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError, GmpAtlError, ModelError
 from gmp_atl_dist.exchange.codebooks import import_codebook
 from gmp_atl_dist.inference.stored_frames import FrameSelection, SelectedFrameReader
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.stages.base import Context
-from gmp_atl_dist.stages.cluster import Cluster, pieces
+from gmp_atl_dist.stages.cluster import Cluster, FitSize, pieces
 from gmp_atl_dist.stages.frame_index import frame_index
 from gmp_atl_dist.stages.label import HISTOGRAM_NAME, Label
 from gmp_atl_dist.stages.layer_fit import LayerFit
@@ -194,6 +194,52 @@ def test_memory_changes_no_byte(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
         5,
     )
     assert again.cluster(moved).manifest.receipts == kept
+
+
+def test_the_torch_engine_fits_and_labels_what_faiss_does(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the same first centroids: the same assignments, and sums of fp16 are exact."""
+    features = bench.features(parts=5)
+    by_faiss = bench.cluster(features)
+    root = replace(bench.context, store=type(bench.context.store)(bench.context.store.uri + "-2"))
+    other = by_torch(Bench(bench.tiny, root))
+    moved = put_features_of(
+        other.context,
+        features.key.fingerprint,
+        {n: spoken(bench.tiny, bench.training, n) for n in (2, 3)},
+        5,
+    )
+    found = other.cluster(moved)
+    for a, b in zip(read_codebooks(by_faiss), read_codebooks(found), strict=True):
+        assert a.fingerprint == b.fingerprint
+    labels = bench.label(features, by_faiss), other.label(moved, found)
+    assert labels[0].manifest.receipts == labels[1].manifest.receipts
+    said = capsys.readouterr().out
+    assert said.count("nearest centroids by FAISS on the CPU (auto: FAISS without GPUs)") == 1
+    words = 'nearest centroids by PyTorch on the CPU (runtime.cluster.engine = "torch")'
+    assert said.count(words) == 1
+
+
+@pytest.mark.parametrize("frames", [100, 10**9])
+def test_pieces_on_gpus_hold_more_frames(bench: Bench, frames: int) -> None:
+    features = bench.features(parts=5)
+    assert len(pieces(features, 2, 256)) == 5
+    found = pieces(features, 2, 256, frames)
+    held = [json.loads(piece.payload)["parts"] for piece in found]
+    names = [name for names in held for name in names]
+    assert names == [json.loads(p.payload)["parts"][0] for p in pieces(features, 2, 256)]
+    assert all(piece.cost >= frames / 2 for piece in found) or len(found) == 1
+
+
+def test_gpus_keep_frames_and_one_process_does_more() -> None:
+    size = FitSize(layer=9, frames=100_000, dim=768, clusters=500, pieces=40)
+    by_cpus, by_gpus = (ClusterWorkersConfig(workers=8, gpus=gpus) for gpus in (0, 1))
+    assert (size.processes(by_cpus), size.processes(by_gpus)) == (8, 1)
+    assert "on 1 GPUs each, frames kept on the GPUs as far as there is room" in size.describe(
+        by_gpus
+    )
+    assert replace(size, frames=100_000_000).processes(by_gpus) == 8
 
 
 def test_a_test_speaker_in_the_features_stops_the_fit(bench: Bench) -> None:
@@ -408,7 +454,15 @@ def test_quiet_frames_can_be_left_out(bench: Bench) -> None:
     assert book.fit.frames == len(found)
 
 
-def test_frames_that_are_not_finite_name_their_utterance(bench: Bench) -> None:
+def by_torch(bench: Bench) -> Bench:
+    """The same root; frames are assigned by PyTorch."""
+    settings = RuntimeConfig(cluster=ClusterWorkersConfig(engine="torch"))
+    return replace(bench, context=replace(bench.context, settings=settings))
+
+
+@pytest.mark.parametrize("engine", ["faiss", "torch"])
+def test_frames_that_are_not_finite_name_their_utterance(bench: Bench, engine: str) -> None:
+    bench = by_torch(bench) if engine == "torch" else bench
     victim = bench.training[4]
 
     def spoil(frames: dict[str, np.ndarray]) -> None:
