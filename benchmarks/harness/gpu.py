@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Literal
+
+from benchmarks.harness.parts import Rows
 
 if TYPE_CHECKING:
     import torch
@@ -39,10 +42,6 @@ class Place:
     def on_gpu(self) -> bool:
         return self.device == "cuda"
 
-    def pick(self, on_gpu: object, on_cpu: object) -> object:
-        """The size for this device."""
-        return on_gpu if self.on_gpu else on_cpu
-
     def choose(self) -> torch.device:
         """Make the package compute here in this process, and return the device."""
         import torch
@@ -51,6 +50,23 @@ class Place:
 
         choose_accelerator(self.device)
         return torch.device(self.device)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A part of the benchmark: a function of a module of ``benchmarks.subjects``, imported where it runs.
+
+    Attributes:
+        seconds: that it may take, of the 25 minutes of all.
+    """
+
+    module: str
+    seconds: float
+    function: str = "measure"
+
+    def __call__(self, place: Place, rows: Rows) -> None:
+        module = import_module(f"benchmarks.subjects.{self.module}")
+        getattr(module, self.function)(place, rows)
 
 
 @dataclass(frozen=True)

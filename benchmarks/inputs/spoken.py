@@ -122,7 +122,9 @@ class Stored:
     books: tuple[Codebook, ...]
 
 
-def store_training(folder: Path, size: str, total_s: float, ks: Sequence[int] = (50, 500)) -> Stored:
+def store_training(
+    folder: Path, size: str, total_s: float, ks: Sequence[int] = (50, 500)
+) -> Stored:
     """A corpus with lengths of IEMOCAP, a random backbone, and labels drawn at random."""
     store = Store.open(str(folder))
     table = recordings("iemocap", total_s)

@@ -113,7 +113,9 @@ def _gradients(place: Place, device: torch.device, rows: Rows, size: str, folder
     largest = max(float(g.norm()) for g in expected.values())
     for dtype, key in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
         found = update_gradients(device, dtype, size, seconds, folder / key)
-        wrong = sum(float((found[n].double() - g.double()).norm() ** 2) for n, g in expected.items())
+        wrong = sum(
+            float((found[n].double() - g.double()).norm() ** 2) for n, g in expected.items()
+        )
         whole = sum(float(g.double().norm() ** 2) for g in expected.values())
         rows.add(
             f"gradients of an update in {key}: relative error",
@@ -121,7 +123,7 @@ def _gradients(place: Place, device: torch.device, rows: Rows, size: str, folder
             key=f"gradient_error_{key}",
         )
         worst = min(
-            float(torch.cosine_similarity(found[n].flatten(), g.flatten(), dim=0))
+            float(torch.cosine_similarity(found[n].double().flatten(), g.double().flatten(), dim=0))
             for n, g in expected.items()
             if float(g.norm()) > _SMALLEST_NORM * largest
         )

@@ -7,21 +7,31 @@ Shape suffixes: M frames of all recordings, T frames, D hidden.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 from transformers import HubertConfig
 
-from benchmarks.inputs.spoken import hubert
-from gmp_atl_dist.audio import num_frames, pcm16_to_float
-from gmp_atl_dist.inference.forward import Forward
+from benchmarks.inputs.spoken import hubert, store_training
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ, num_frames, pcm16_to_float
+from gmp_atl_dist.inference.audio_slices import AudioSelection
+from gmp_atl_dist.inference.extractor import Extractor, ExtractorArgument, ForwardArgument
+from gmp_atl_dist.inference.forward import Forward, load_backbone
 from gmp_atl_dist.models.flops import frame_flops
 from gmp_atl_dist.models.hubert import Hubert, pad_waves
+from gmp_atl_dist.models.sizes import NAMED_SIZES
+from gmp_atl_dist.runtime import Task
+from gmp_atl_dist.store.artifact import ArtifactKey
 
 WINDOW_FRAMES = 3000
 CONTEXT_FRAMES = 250
+_SMALL_CORPUS_S = 10.0
+"""Of the corpus that a worker of ``extract`` must be told of; it is given its tables directly."""
 
 
 class Features:
@@ -55,7 +65,7 @@ class Features:
     @property
     def batch_s(self) -> float:
         """Seconds of audio in a batch now: smaller than at first where memory ran out."""
-        return self.forward.budget_samples / 16_000
+        return self.forward.budget_samples / SAMPLE_RATE_HZ
 
 
 def plain_features(
@@ -98,6 +108,34 @@ def table_tflop(size: str, layer: int, table: pa.Table) -> float:
 
 def hubert_config(size: str) -> HubertConfig:
     """The configuration of a named size; no weights are made."""
-    from gmp_atl_dist.models.sizes import NAMED_SIZES
-
     return HubertConfig.from_dict(dict(NAMED_SIZES[size]))
+
+
+def store_worker(folder: Path, size: str, layers: Sequence[int]) -> Extractor:
+    """A worker of ``extract`` that stores its features below ``folder``."""
+    stored = store_training(folder, size, _SMALL_CORPUS_S)
+    forward = ForwardArgument(
+        AudioSelection(stored.training),
+        stored.backbone,
+        load_backbone,
+        tuple(layers),
+        WINDOW_FRAMES,
+        CONTEXT_FRAMES,
+        None,
+    )
+    key = ArtifactKey("extract", "e" * 64)
+    return Extractor(ExtractorArgument(forward, "none", stored.store, key))
+
+
+def extract_parts(worker: Extractor, table: pa.Table, parts: int) -> float:
+    """Seconds in which the worker computes and stores a table some times.
+
+    A part is stored in another thread while the next one is computed, as in the pipeline.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(worker.compute(Task("warm-up"), table)).result()
+        started_s = time.perf_counter()
+        puts = [pool.submit(worker.compute(Task(f"part-{i}"), table)) for i in range(parts)]
+        for put in puts:
+            put.result()
+        return time.perf_counter() - started_s
