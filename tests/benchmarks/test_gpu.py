@@ -15,7 +15,7 @@ import pytest
 from benchmarks import gpu
 from benchmarks.harness.gpu import Card
 from benchmarks.harness.parts import Part, Row, Rows, markdown, run_part
-from benchmarks.inputs.spoken import lengths_s
+from benchmarks.inputs.spoken import Lengths, lengths_s
 from benchmarks.subjects.gpu_profile import union
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -98,7 +98,8 @@ def test_what_several_kernels_cover_counts_once() -> None:
 
 
 def test_lengths_are_those_of_the_corpora() -> None:
-    for kind, mean_s in (("iemocap", 4.46), ("librispeech", 12.3)):
+    kinds: dict[Lengths, float] = {"iemocap": 4.46, "librispeech": 12.3}
+    for kind, mean_s in kinds.items():
         found = lengths_s(kind, 20_000)
         assert sum(found) / len(found) == pytest.approx(mean_s, rel=0.05)
 
