@@ -45,9 +45,9 @@ PARTS = {
     "profile": Subject("gpu_profile", 60),
     "training": Subject("gpu_training", 300),
     "layers": Subject("gpu_layers", 60),
-    "kmeans": Subject("gpu_kmeans", 240),
+    "kmeans": Subject("gpu_kmeans", 210),
     "memory": Subject("gpu_memory", 60),
-    "demo": Subject("gpu_runs", 150, "measure_demo"),
+    "demo": Subject("gpu_runs", 180, "measure_demo"),
     "hidden": Subject("gpu_runs", 120, "measure_hidden"),
 }
 """Seconds that add up to 25 minutes."""

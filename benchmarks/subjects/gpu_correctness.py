@@ -22,7 +22,6 @@ from benchmarks.subjects.gpu_updates import Training, train_alone, training_reci
 from gmp_atl_dist.clustering.assignment import make_assigner, nearest_ids
 from gmp_atl_dist.clustering.assignment_step import fit_in_memory
 from gmp_atl_dist.clustering.state import Fit
-from gmp_atl_dist.device import faiss_gpus
 from gmp_atl_dist.store.readers import AudioReader
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan
 
@@ -81,7 +80,7 @@ def _frames(
     narrow_MD = expected_MD.astype(np.float16)
     fits = [Fit(f"k = {k}", k, seed=0, iterations=_ITERATIONS) for k in ks]
     states = fit_in_memory(fits, {"all": narrow_MD}, threads=usable_cores())
-    gpus = 1 if place.on_gpu and faiss_gpus() else 0
+    gpus = int(place.on_gpu)
     for k, name, state in zip(ks, ("k50", "k500"), states, strict=True):
         theirs = nearest_ids(make_assigner(state.centroids_KD), narrow_MD)
         ours = nearest_ids(make_assigner(state.centroids_KD, gpus=gpus), extracted_MD)

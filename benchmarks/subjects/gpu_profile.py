@@ -45,7 +45,8 @@ def measure(place: Place, rows: Rows) -> None:
     rows.add(
         "wall time of a part, not profiled", 1000 * plain_s, "ms", note=f"{part_s:g} s of audio"
     )
-    events = list(recorded.events() or ())
+    # Annotations are drawn on the device's line as well, and are no work.
+    events = [e for e in recorded.events() or () if not getattr(e, "is_user_annotation", False)]
     kind = DeviceType.CUDA if place.on_gpu else DeviceType.CPU
     spans = [
         (e.name, e.time_range.start, e.time_range.end) for e in events if e.device_type == kind

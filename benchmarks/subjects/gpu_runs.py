@@ -32,6 +32,8 @@ from gmp_atl_dist.store.filesystem import Store
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _SECTIONS = ("extract", "train")
 _MEMORY_EVERY_S = 1.0
+_RUN_SHARE = 0.8
+"""Of a part's time: a run that takes longer is stopped, which takes a while."""
 _UNTOUCHED_MIB = 64.0
 """A CUDA context takes more; what the display of a machine does in a minute takes less."""
 
@@ -48,14 +50,15 @@ def measure_demo(place: Place, rows: Rows) -> None:
         else:
             config, settings = CONFIG, small_run(name)
         with _card_memory() as used:
-            seconds = _run(config, settings, Path(name), place.seconds)
+            seconds = _run(config, settings, Path(name), _RUN_SHARE * place.seconds)
         gpus = int(place.on_gpu)
         rows.add(f"a run through Ray with gpus = {gpus}", seconds, "s", key="demo_s")
         for metric, value in _scores(Path(name) / "root").items():
             rows.add(f"its {metric}, of no meaning beside that it was computed", value)
         if place.on_gpu:
-            rows.add("memory that the run took of the card", used(), "MiB")
-            if used() < _UNTOUCHED_MIB:
+            taken = used()
+            rows.add("memory that the run took of the card", taken, "MiB", note=_by(taken))
+            if taken is not None and taken < _UNTOUCHED_MIB:
                 raise MeasurementError(
                     "the run asked for a GPU, and no memory of the card was used"
                 )
@@ -81,7 +84,7 @@ def measure_hidden(place: Place, rows: Rows) -> None:
     if not place.on_gpu:
         return
     with tempfile.TemporaryDirectory(prefix="gmp-atl-bench-") as name, _card_memory() as used:
-        seconds = _run(CONFIG, small_run(name), Path(name), place.seconds)
+        seconds = _run(CONFIG, small_run(name), Path(name), _RUN_SHARE * place.seconds)
         rows.add("a run through Ray with gpus = 0", seconds, "s")
         rows.add("memory that it took of the card", used(), "MiB", goal=f"< {_UNTOUCHED_MIB:g}")
         if used() >= _UNTOUCHED_MIB:
@@ -154,18 +157,19 @@ def _run(config: Path, settings: Sequence[str], folder: Path, limit_s: float) ->
     log = folder / "run.log"
     started_s = time.monotonic()
     with log.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=_REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
         try:
-            code = subprocess.run(
-                command,
-                cwd=_REPOSITORY,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                timeout=limit_s,
-                check=False,
-            ).returncode
+            code = process.wait(limit_s)
         except subprocess.TimeoutExpired:
-            code = -1
+            # Its Ray ends with it; killed, it would leave it behind.
+            process.terminate()
+            code = process.wait()
     if code:
         end = log.read_text(errors="replace")[-1500:]
         raise MeasurementError(f"{end}\nthe run ended with {code} ({Path(config).name})")
@@ -180,34 +184,37 @@ def _scores(root: Path) -> dict[str, float]:
     return {}
 
 
+def _by(taken: float | None) -> str:
+    return "nvidia-smi does not answer" if taken is None else ""
+
+
 @contextmanager
-def _card_memory() -> Iterator[Callable[[], float]]:
-    """How many MiB more of the first card were used meanwhile than before, at most, by its driver."""
+def _card_memory() -> Iterator[Callable[[], float | None]]:
+    """How many MiB more of the first card were used meanwhile than before, at most; None if unknown."""
     before = _used_mib()
-    most = [before]
+    most: list[float] = []
     done = threading.Event()
 
     def sample() -> None:
         while not done.wait(_MEMORY_EVERY_S):
-            most[0] = max(most[0], _used_mib())
+            now = _used_mib()
+            most.extend([] if now is None else [now])
 
     thread = threading.Thread(target=sample, name="card-memory", daemon=True)
-    if before >= 0:
-        thread.start()
+    thread.start()
     try:
-        yield lambda: most[0] - before
+        yield lambda: None if before is None or not most else max(most) - before
     finally:
         done.set()
-        if before >= 0:
-            thread.join()
+        thread.join()
 
 
-def _used_mib() -> float:
-    """-1 where there is no driver to ask."""
+def _used_mib() -> float | None:
+    """None where there is no driver to ask."""
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return -1.0
+        return None
     lines = asked.stdout.split()
-    return float(lines[0]) if asked.returncode == 0 and lines and lines[0].isdigit() else -1.0
+    return float(lines[0]) if asked.returncode == 0 and lines and lines[0].isdigit() else None
