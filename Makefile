@@ -8,6 +8,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 TEST_PROCESSES ?= 2
+GPU_PYTHON ?= python3
 DEMO_ARGS ?=
 
 BIN := .venv/bin
@@ -17,7 +18,7 @@ TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-all test-matrix lint format docs dist clean distclean
+.PHONY: help setup demo test test-slow test-all test-gpu test-matrix lint format docs dist clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -64,6 +65,11 @@ test-all: .venv/.installed-dev .venv/.ops-built ## all, also those marked nightl
 # For a nightly job: each of the environments takes gigabytes and minutes. MATRIX="py312-newest" runs one of them.
 test-matrix: ## other versions of Python, PyTorch and transformers, in environments of their own below .matrix/
 	"$(PYTHON)" .ci/matrix.py --pip-args="$(PIP_ARGS)" $(MATRIX)
+
+# With the environment of the machine, which has a PyTorch for its CUDA: .venv has the CPU build. In one process, because
+# several would share the card.
+test-gpu: ## those that need a GPU, with GPU_PYTHON (default python3) and what it has installed
+	$(GPU_PYTHON) -m pytest -m gpu -n 0 $(PYTEST_ARGS)
 
 lint: .venv/.installed-dev ## ruff, pyright, import-linter, hadolint
 	$(BIN)/ruff check .

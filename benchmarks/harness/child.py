@@ -11,8 +11,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Generic, TypeVar
+
+import psutil
 
 from benchmarks.harness.rounds import MeasurementError
 
@@ -67,8 +70,20 @@ class Child(Generic[T]):
             raise answer
         return answer
 
+    def ended(self, within_s: float) -> bool:
+        """Whether the call has ended; waits at most ``within_s`` seconds for it."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(within_s)
+        return self._process.poll() is not None
+
     def close(self) -> None:
-        """End the process if it still runs, and remove its files."""
+        """End the process if it still runs, with all that it started, and remove its files."""
+        with suppress(psutil.NoSuchProcess):
+            below = psutil.Process(self._process.pid).children(recursive=True)
+            self._process.kill()
+            for process in below:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
         self._process.kill()
         self._process.wait()
         self._folder.cleanup()

@@ -50,6 +50,7 @@ class Benchmark:
         quick: the values that ``--quick`` gives to options; an option that is given wins.
         add_options: adds the options, with the defaults of a full run.
         measure: runs it and prints tables; the figures by key, as numbers or as spreads over rounds.
+        exit_code: of the figures, for a benchmark of several parts of which some may fail.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Benchmark:
     quick: Mapping[str, object]
     add_options: Callable[[ArgumentParser], None]
     measure: Callable[[Namespace], Mapping[str, float | Spread | None]]
+    exit_code: Callable[[Mapping[str, float | Spread | None]], int] = lambda _: 0
 
     def __post_init__(self) -> None:
         if clash := set(self.keys) & set(_COMMON):
@@ -124,7 +126,7 @@ class Benchmark:
         }
 
     def run(self, argv: Sequence[str] | None = None) -> int:
-        """Parse, measure, print; 0, or 1 when there was too little to measure."""
+        """Parse, measure, print; 0 or :attr:`exit_code`, or 1 when there was too little to measure."""
         args = self.parse(argv)
         started_s = time.monotonic()
         machine = this_machine()
@@ -137,7 +139,7 @@ class Benchmark:
         self._print_table(figures)
         line = self.last_line(args, machine, time.monotonic() - started_s, figures)
         print(json.dumps(line, allow_nan=False))
-        return 0
+        return self.exit_code(figures)
 
     def _print_table(self, figures: Mapping[str, float | Spread | None]) -> None:
         print("\nmedian (smallest to largest) over rounds:")

@@ -1,0 +1,128 @@
+"""Parts of the proof on a GPU: what is kept of a part that fails, tables, exit codes; the script on a CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu
+from benchmarks.harness.gpu import Card
+from benchmarks.harness.parts import Part, Row, Rows, markdown, run_part
+from benchmarks.inputs.spoken import Lengths, lengths_s
+from benchmarks.subjects.gpu_profile import union
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CPU = Card("CPU", "cpu", None, None, None, "2")
+
+
+def _fails(rows: Rows) -> None:
+    rows.add("before", 1.0, key="demo_s")
+    raise ValueError("no such thing")
+
+
+def _dies(rows: Rows) -> None:
+    rows.add("before", 1.0)
+    os.kill(os.getpid(), 9)
+
+
+def _hangs(rows: Rows) -> None:
+    rows.add("before", float("nan"))
+    subprocess.Popen(["sleep", "600"])
+    (Path(os.environ["GPU_TEST_PID"])).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def test_a_part_that_fails_keeps_its_figures(tmp_path: Path) -> None:
+    part = run_part("demo", partial(_fails), tmp_path, 100)
+    assert [row.what for row in part.rows] == ["before"]
+    assert part.error.splitlines()[0] == "ValueError: no such thing"
+    dead = run_part("memory", partial(_dies), tmp_path, 100)
+    assert [row.value for row in dead.rows] == [1.0]
+    assert "-9" in dead.error
+
+
+def test_a_part_whose_time_is_over_ends_with_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPU_TEST_PID", str(tmp_path / "pid"))
+    part = run_part("kmeans", partial(_hangs), tmp_path, 30)
+    assert part.error == "its 30 s are over; the figures so far are kept"
+    assert (part.rows[0].value, part.rows[0].note) == (None, "nan")
+    children = Path(f"/proc/{(tmp_path / 'pid').read_text()}")
+    assert not children.exists()
+
+
+def test_the_exit_code_names_the_first_part_that_failed() -> None:
+    good, bad = Part("correctness", 1.0), Part("training", 1.0, error="because")
+    later = Part("hidden", 1.0, error="because")
+    assert gpu.exit_code(gpu.figures([good])) == 0
+    assert gpu.exit_code(gpu.figures([good, later, bad])) == 104
+    assert gpu.exit_code(gpu.figures([good, later])) == 109
+
+
+def test_the_times_of_all_parts_are_25_minutes() -> None:
+    assert sum(subject.seconds for subject in gpu.PARTS.values()) == 25 * 60
+
+
+def test_json_and_table_have_the_card_and_what_failed(tmp_path: Path) -> None:
+    rows = (Row("a | b", 0.51234, "s", key="demo_s", goal=">= 0.5"), Row("c", None, note="why"))
+    parts = [Part("demo", 2.0, rows), Part("hidden", 1.0, error="first\nsecond")]
+    gpu.write(tmp_path, Card("Some Card", "cuda", 80.0, "9.0", "13.0", "2.11"), parts)
+    content = json.loads((tmp_path / "gpu.json").read_text())
+    assert content["card"]["name"] == "Some Card"
+    assert content["parts"][0]["rows"][0]["value"] == 0.51234
+    lines = (tmp_path / "gpu.md").read_text().splitlines()
+    assert lines[0] == "## Measured on Some Card"
+    assert "| demo | a / b | 0.5123 s | >= 0.5 |  |" in lines
+    assert "| demo | c | not measured (why) |  | why |" in lines
+    assert "| hidden | whole part | 1 s | | FAILED: first |" in lines
+    assert "no figure means anything" not in "\n".join(lines)
+    assert "no figure means anything" in markdown("x", "", []) + _text_of_cpu(tmp_path)
+
+
+def _text_of_cpu(folder: Path) -> str:
+    gpu.write(folder, CPU, [])
+    return (folder / "gpu.md").read_text()
+
+
+def test_what_several_kernels_cover_counts_once() -> None:
+    assert union([(0, 2), (1, 3), (5, 6), (5, 5.5)]) == 4
+    assert union([]) == 0
+
+
+def test_lengths_are_those_of_the_corpora() -> None:
+    kinds: dict[Lengths, float] = {"iemocap": 4.46, "librispeech": 12.3}
+    for kind, mean_s in kinds.items():
+        found = lengths_s(kind, 20_000)
+        assert sum(found) / len(found) == pytest.approx(mean_s, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_whole_script_runs_on_a_cpu(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--minutes", "90"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    line = json.loads(done.stdout.splitlines()[-1])
+    content = json.loads((tmp_path / "gpu.json").read_text())
+    named = [name for name in gpu.PARTS if name != "demo"]
+    assert [part["name"] for part in content["parts"]] == named
+    assert line["parts_done"] == len(named)
+    # What needs a GPU, or a size that a CPU is not given.
+    absent = {"extract_mfu_base", "extract_mfu_large", "extract_busy", "profile_busy", "demo_s"}
+    absent |= {"extract_times_real_time_base", "extract_times_real_time_large"}
+    absent |= {"train_mfu_base", "train_mfu_large"}
+    assert {key for key in gpu.KEYS if line[key] is None} <= absent
+    assert line["frames_error_fp32"] <= 1e-5 < line["frames_error_bf16"] < 0.05
+    assert line["labels_equal_k500"] >= 0.99
+    assert line["kmeans_agreement"] >= 0.99
+    assert (line["backoff_ok"], line["hidden_ok"]) == (1, 1)
