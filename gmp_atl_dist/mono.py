@@ -172,8 +172,8 @@ class _Mixed:
     def __post_init__(self) -> None:
         self.squares_C = np.zeros(self.channels)
 
-    def add(self, block: Block, mean: npt.NDArray[np.float64]) -> None:
-        self.squares_C += _squares(block)
+    def add(self, wave: npt.NDArray[np.float64], mean: npt.NDArray[np.float64]) -> None:
+        self.squares_C += _squares(wave)
         self.squares_of_mean += float(np.dot(mean, mean))
 
     def refuse_cancelled(self) -> None:
@@ -186,16 +186,16 @@ class _Mixed:
             )
 
 
-def _squares(block: Block) -> npt.NDArray[np.float64]:
+def _squares(wave: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The sum of squares of each channel, shape (C,)."""
-    return np.einsum("nc,nc->c", block, block)
+    return np.einsum("nc,nc->c", wave, wave)
 
 
 def _loudest(blocks: Iterable[Block], channels: int) -> int:
     """The channel with the most energy; the first of several."""
     squares_C = np.zeros(channels)
     for block in blocks:
-        squares_C += _squares(block)
+        squares_C += _squares(to_floats(block))
     return int(squares_C.argmax())
 
 
