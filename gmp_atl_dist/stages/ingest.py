@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar
 
 import numpy as np
@@ -32,6 +32,7 @@ from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import (
     AUDIO_SCHEMA,
     DEFAULT_CHANNEL,
+    UTTERANCE_SCHEMA,
     Problem,
     StoredUtterance,
     Utterance,
@@ -60,6 +61,9 @@ _BYTES_A_SECOND = SAMPLE_RATE_HZ * 2
 _ROW_GROUP_ROWS = 64
 """Small enough that readers can fetch some rows of a part without the others."""
 _FIELDS = tuple(field.name for field in fields(Utterance))
+_LABELS = ("utterance_id", "speaker", "gender", "emotion", "session", "split")
+_MOST_BYTES = 2**31 - 1
+"""In one Arrow array of binary values."""
 _ROWS_AT_ONCE = 1 << 12
 _SHOWN_BAD = 3
 
@@ -268,33 +272,40 @@ class _Decoder:
         self._recordings = Recordings(argument.source, config)
 
     def __call__(self, task: Task) -> str:
-        rows: list[dict[str, object]] = []
-        measures: list[dict[str, float]] = []
+        return self.compute(task)()
+
+    def compute(self, task: Task) -> Callable[[], str]:
+        decoded: list[_Decoded] = []
         problems: list[Problem] = []
-        for values in json.loads(task.payload):
-            utterance = Utterance(**values)
-            try:
-                for one, recording in self._read(utterance):
-                    rows.append(_row(one, recording.pcm16, task.name, len(rows)))
-                    measures.append(measures_of(recording.pcm16, recording.header))
-            except CANNOT_BE_USED as e:
-                problems.append(problem_of(utterance, e))
+        utterances = [Utterance(**values) for values in json.loads(task.payload)]
+        with self._recordings.ahead(utterances):
+            for utterance in utterances:
+                try:
+                    decoded += [_Decoded.of(one, found) for one, found in self._read(utterance)]
+                except CANNOT_BE_USED as e:
+                    problems.append(problem_of(utterance, e))
         if self._argument.cut is not None:
             # Ids of segments may sort in another way than those of their recordings.
-            order = sorted(range(len(rows)), key=lambda i: str(rows[i]["utterance_id"]))
-            rows = [{**rows[i], "row": number} for number, i in enumerate(order)]
-            measures = [measures[i] for i in order]
-        table = pa.Table.from_pylist(rows, schema=AUDIO_SCHEMA)
+            decoded.sort(key=lambda one: one.utterance.utterance_id)
+        ids = [one.utterance.utterance_id for one in decoded]
+        measured = AudioTable.of(ids, [one.measures for one in decoded])
+        audio_s = sum(len(one.pcm16) for one in decoded) / SAMPLE_RATE_HZ
+        return partial(
+            self._put, task.name, _table(task.name, decoded), measured, audio_s, problems
+        )
+
+    def _put(
+        self,
+        name: str,
+        table: pa.Table,
+        measured: AudioTable,
+        audio_s: float,
+        problems: list[Problem],
+    ) -> str:
         # Before the part: a part that is there has its measures.
-        measured = AudioTable.of([str(row["utterance_id"]) for row in rows], measures)
-        self._out.put_file(audio_measures_name(task.name), measured.to_json())
-        samples = sum(table["num_samples"].to_pylist())
+        self._out.put_file(audio_measures_name(name), measured.to_json())
         receipt = self._out.put_part(
-            task.name,
-            table,
-            audio_s=samples / SAMPLE_RATE_HZ,
-            problems=problems,
-            row_group_rows=_ROW_GROUP_ROWS,
+            name, table, audio_s=audio_s, problems=problems, row_group_rows=_ROW_GROUP_ROWS
         )
         return receipts_json([receipt])
 
@@ -313,19 +324,43 @@ class _Decoder:
         ]
 
 
-def _row(
-    utterance: Utterance, pcm16: npt.NDArray[np.int16], part: str, row: int
-) -> dict[str, object]:
-    stored = StoredUtterance(
-        utterance_id=utterance.utterance_id,
-        speaker=utterance.speaker,
-        gender=utterance.gender,
-        emotion=utterance.emotion,
-        session=utterance.session,
-        split=utterance.split,
-        num_samples=len(pcm16),
-        audio_sha256=pcm16_sha256(pcm16),
-        part=part,
-        row=row,
+@dataclass(frozen=True)
+class _Decoded:
+    """An utterance, its samples (N,), and what is computed from them."""
+
+    utterance: Utterance
+    pcm16: npt.NDArray[np.int16]
+    audio_sha256: str
+    measures: dict[str, float]
+
+    @classmethod
+    def of(cls, utterance: Utterance, recording: Recording) -> _Decoded:
+        # At once, while the samples are in the cache of the core.
+        pcm16 = recording.pcm16
+        return cls(utterance, pcm16, pcm16_sha256(pcm16), measures_of(pcm16, recording.header))
+
+
+def _table(part: str, decoded: list[_Decoded]) -> pa.Table:
+    """The rows of a part, in this order. Made column by column, so that samples are copied once."""
+    columns: dict[str, Sequence[object]] = {
+        name: [getattr(one.utterance, name) for one in decoded] for name in _LABELS
+    }
+    columns["num_samples"] = [len(one.pcm16) for one in decoded]
+    columns["audio_sha256"] = [one.audio_sha256 for one in decoded]
+    columns["part"] = [part] * len(decoded)
+    columns["row"] = range(len(decoded))
+    arrays = [pa.array(columns[field.name], field.type) for field in UTTERANCE_SCHEMA]
+    return pa.Table.from_arrays(
+        [*arrays, _binary([one.pcm16 for one in decoded])], schema=AUDIO_SCHEMA
     )
-    return {**asdict(stored), "pcm16": pcm16.astype("<i2", copy=False).tobytes()}
+
+
+def _binary(samples: Sequence[npt.NDArray[np.int16]]) -> pa.Array | pa.ChunkedArray:
+    """Samples of R rows as little-endian bytes."""
+    ends = np.cumsum([0, *(2 * len(one) for one in samples)], dtype=np.int64)
+    if ends[-1] > _MOST_BYTES:
+        # Arrow makes as many arrays of them as are needed.
+        return pa.array([one.astype("<i2", copy=False).tobytes() for one in samples], pa.binary())
+    values = np.concatenate([np.empty(0, "<i2"), *samples], dtype="<i2")
+    buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(values)]
+    return pa.Array.from_buffers(pa.binary(), len(samples), buffers)
