@@ -196,7 +196,7 @@ def test_a_header_that_claims_hours_takes_no_memory_for_them() -> None:
 
 def test_long_recordings_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = noise16(5000)
-    monkeypatch.setattr(audio, "_BLOCK_VALUES", 768)
+    monkeypatch.setattr(audio, "_BLOCK_BYTES", 1_536)
     for fmt in ("WAV", "FLAC"):
         data = encoded(samples, 16000, fmt, "PCM_16")
         np.testing.assert_array_equal(decode_pcm16(data), samples[:, 0])

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import soundfile as sf
 import soxr
 
 from gmp_atl_dist import audio
+from gmp_atl_dist import mono as mono_samples
 from gmp_atl_dist.audio import decode_pcm16
+from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import Channel
 
-SUBTYPES = {"WAV": ("PCM_16", "PCM_24", "FLOAT", "MS_ADPCM", "ULAW"), "FLAC": ("PCM_24",)}
+SUBTYPES = {"WAV": ("PCM_16", "PCM_24", "FLOAT", "MS_ADPCM", "ULAW"), "FLAC": ("PCM_16", "PCM_24")}
 SUBTYPES |= {"OGG": ("VORBIS", "OPUS"), "MP3": ("MPEG_LAYER_III",), "AIFF": ("PCM_16",)}
 FORMATS = [(fmt, subtype) for fmt, subtypes in SUBTYPES.items() for subtype in subtypes]
 
@@ -55,12 +58,36 @@ def test_blocks_of_any_size_give_the_samples_of_a_whole_decode(
 ) -> None:
     mono = encoded(fmt, subtype, rate_hz, 1)
     stereo = encoded(fmt, subtype, rate_hz, 2)
-    for values in (audio._BLOCK_VALUES, 1_001):
-        monkeypatch.setattr(audio, "_BLOCK_VALUES", values)
+    for block_bytes, at_once_samples in ((audio._BLOCK_BYTES, mono_samples._AT_ONCE), (8_008, 97)):
+        monkeypatch.setattr(audio, "_BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(mono_samples, "_AT_ONCE", at_once_samples)
         np.testing.assert_array_equal(decode_pcm16(mono), at_once(mono, "mean"))
         for channel in ("mean", "first", "loudest"):
             got = decode_pcm16(stereo, channel=channel)
             np.testing.assert_array_equal(got, at_once(stereo, channel))
+
+
+def test_a_recording_that_cannot_be_decoded_leaves_nothing_to_the_next_one() -> None:
+    whole = encoded("FLAC", "PCM_16", 24_000, 1)
+    expected = at_once(whole, "mean")
+    not_finite = io.BytesIO()
+    samples = np.append(0.2 * np.random.default_rng(0).normal(size=30_000), np.nan)
+    sf.write(not_finite, samples, 24_000, format="WAV", subtype="FLOAT")
+    for bad in (whole[: len(whole) // 2], not_finite.getvalue()):
+        with pytest.raises(CorpusError):
+            decode_pcm16(bad)
+        np.testing.assert_array_equal(decode_pcm16(whole), expected)
+
+
+def test_threads_resample_different_recordings_at_the_same_time() -> None:
+    recordings = [
+        encoded("WAV", "PCM_16", rate, 1) for rate in (8_000, 22_050, 24_000, 44_100, 48_000)
+    ]
+    expected = [at_once(data, "mean") for data in recordings]
+    with ThreadPoolExecutor(4) as pool:
+        decoded = list(pool.map(decode_pcm16, recordings * 4))
+    for got, right in zip(decoded, expected * 4, strict=True):
+        np.testing.assert_array_equal(got, right)
 
 
 @pytest.mark.slow

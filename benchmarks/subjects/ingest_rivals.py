@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness.cpu_time import own_cpu_s
 from benchmarks.subjects.ingesting import Ingested
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 
@@ -63,7 +64,7 @@ def datasets_map(folder: str, layout: str, workers: int) -> Ingested:
             table = datasets.Dataset.from_dict({"audio": wavs})
         table = table.cast_column("audio", datasets.Audio(sampling_rate=SAMPLE_RATE_HZ))
         features = datasets.Features({"pcm16": datasets.List(datasets.Value("int16"))})
-        started_s = time.perf_counter()
+        started_s, used_s = time.perf_counter(), own_cpu_s()
         stored = table.map(
             _pcm16,
             num_proc=workers,
@@ -72,8 +73,9 @@ def datasets_map(folder: str, layout: str, workers: int) -> Ingested:
             cache_file_name=f"{cache}/stored.arrow",
         )
         took_h = (time.perf_counter() - started_s) / 3600
+        cpu_h = (own_cpu_s() - used_s) / 3600
         samples = sum(len(chunk.flatten()) for chunk in stored.data.column("pcm16").chunks)
-    return Ingested(samples / SAMPLE_RATE_HZ / 3600, took_h * workers)
+    return Ingested(samples / SAMPLE_RATE_HZ / 3600, took_h * workers, cpu_h=cpu_h)
 
 
 def _pcm16(example: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +98,8 @@ def lhotse_shar(folder: str, workers: int) -> Ingested:
     recordings = RecordingSet.from_recordings(Recording.from_file(path) for path in paths)
     cuts = CutSet.from_manifests(recordings=recordings).resample(SAMPLE_RATE_HZ).to_eager()
     with tempfile.TemporaryDirectory(prefix="gmp-atl-bench-") as out:
-        started_s = time.perf_counter()
+        started_s, used_s = time.perf_counter(), own_cpu_s()
         cuts.to_shar(out, {"recording": "wav"}, shard_size=_SHARD_CLIPS, num_jobs=workers)
         took_h = (time.perf_counter() - started_s) / 3600
-    return Ingested(sum(cut.duration for cut in cuts) / 3600, took_h * workers)
+        cpu_h = (own_cpu_s() - used_s) / 3600
+    return Ingested(sum(cut.duration for cut in cuts) / 3600, took_h * workers, cpu_h=cpu_h)

@@ -1,18 +1,21 @@
 """Reads the bytes of recordings: files, members of tar shards, rows of Parquet shards, sound of videos.
 
 Nothing is extracted. Of a tar shard, the range of the member is read; of a Parquet shard, the audio column of
-the row group. On S3 both are read in blocks, so that neighbours in a shard need one request together.
+the row group. On S3 both are read in blocks, so that neighbours in a shard need one request together, and
+files of their own several at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gmp_atl_dist.corpora.addresses import Address, find_address
+from gmp_atl_dist.corpora.files_ahead import FilesAhead
 from gmp_atl_dist.corpora.video import is_video, sound_of
 from gmp_atl_dist.errors import ArtifactError, CorpusError
 from gmp_atl_dist.store.filesystem import Store
@@ -39,6 +42,20 @@ class AudioBytes:
         self._last: tuple[str, bytes] | None = None
         self._tar: _TarShard | None = None
         self._parquet: _ParquetShard | None = None
+        self._ahead: FilesAhead | None = None
+
+    @contextmanager
+    def ahead(self, paths: Iterable[str]) -> Iterator[None]:
+        """Meanwhile ``read`` is asked for these, in this order. Files in object storage are read ahead."""
+        if not self._store.uri.startswith("s3://"):
+            yield
+            return
+        files = (path for path in paths if find_address(path) is None)
+        with FilesAhead(self._store, files) as self._ahead:
+            try:
+                yield
+            finally:
+                self._ahead = None
 
     def read(self, path: str) -> bytes:
         """The bytes of the recording at a path or address, as a file that libsndfile can open.
@@ -58,7 +75,7 @@ class AudioBytes:
     def _read(self, path: str) -> bytes:
         address = find_address(path)
         if address is None:
-            data = self._store.read(path)
+            data = (self._store if self._ahead is None else self._ahead).read(path)
             return sound_of(data) if is_video(path) else data
         try:
             data = self._member(address)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +34,10 @@ class Recordings:
     def __init__(self, source: Store, config: CorpusConfig) -> None:
         self._files = AudioBytes(source)
         self._config = config
+
+    def ahead(self, utterances: Iterable[Utterance]) -> AbstractContextManager[None]:
+        """Meanwhile ``read`` is asked for these, in this order; see :meth:`AudioBytes.ahead`."""
+        return self._files.ahead(utterance.path for utterance in utterances)
 
     def read(self, utterance: Utterance) -> Recording:
         """The samples of an utterance.

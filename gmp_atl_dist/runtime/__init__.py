@@ -15,6 +15,7 @@ from gmp_atl_dist.runtime.tasks import map_tasks, stream_tasks
 from gmp_atl_dist.runtime.work import (
     Gang,
     PoolWorker,
+    StoringWorker,
     StreamWorker,
     Task,
     TaskReader,
@@ -27,6 +28,7 @@ __all__ = [
     "Pool",
     "PoolWorker",
     "RayConnection",
+    "StoringWorker",
     "StreamWorker",
     "Task",
     "TaskReader",

@@ -45,8 +45,9 @@ def map_tasks(
 ) -> Iterator[TaskResult]:
     """Run every task on a pool of workers and yield the results, in the order in which they finish.
 
-    A worker that dies is replaced, and its task is tried again, at most ``retries`` times. ``tags``
-    are the tags of the metrics.
+    A worker that dies is replaced, and its task is tried again, at most ``retries`` times. A
+    :class:`StoringWorker` stores a result while it computes the next task. ``tags`` are the tags of the
+    metrics.
 
     Raises:
         GmpAtlError: raised by the worker's own code, unchanged.
@@ -58,13 +59,17 @@ def map_tasks(
     await_room(demand_of(workers), tags.label or "map_tasks")
     dataset, attempts = _as_rows(tasks), TaskAttempts()
     process = ProcessSettings(workers.cpus, tags, attempts, workers.gpus)
+    # One task is computed and one is stored.
+    threads = 2 if hasattr(worker, "compute") else 1
     with warnings.catch_warnings():
         # The named parameters do not cover actor restarts, which are infinite by default.
         warnings.simplefilter("ignore")
         dataset = dataset.map(
             MapProcess,  # pyright: ignore[reportArgumentType]  (callable classes are documented)
             fn_constructor_args=(worker, argument, process),
-            compute=_pool(workers.min_workers, workers.max_workers, len(tasks), 2),
+            compute=_pool(
+                workers.min_workers, workers.max_workers, len(tasks), threads + 1, threads=threads
+            ),
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
             resources=workers.resources,

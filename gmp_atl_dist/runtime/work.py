@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import pyarrow as pa
 
@@ -43,6 +43,17 @@ class TaskWorker(Protocol):
     """Made once per process and called once per task. Returns JSON: a list of receipts."""
 
     def __call__(self, task: Task) -> str: ...
+
+
+@runtime_checkable
+class StoringWorker(TaskWorker, Protocol):
+    """A worker of ``map_tasks`` that computes the next task while the result of the last one is stored.
+
+    A process computes one task at a time. The function that ``compute`` returns stores its result and
+    returns JSON; it runs in another thread. A call does both, one after the other.
+    """
+
+    def compute(self, task: Task) -> Callable[[], str]: ...
 
 
 class TaskReader(Protocol):

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 from typing import ParamSpec, TypeVar
 
 import pyarrow as pa
@@ -16,7 +17,14 @@ from gmp_atl_dist.errors import GmpAtlError, WorkerError
 from gmp_atl_dist.gpu_state import full_memory_message, is_out_of_memory
 from gmp_atl_dist.runtime.attempts import TaskAttempts
 from gmp_atl_dist.runtime.metrics import Clock, WorkerMetrics
-from gmp_atl_dist.runtime.work import PoolWorker, StreamWorker, Task, TaskReader, TaskWorker
+from gmp_atl_dist.runtime.work import (
+    PoolWorker,
+    StoringWorker,
+    StreamWorker,
+    Task,
+    TaskReader,
+    TaskWorker,
+)
 from gmp_atl_dist.tags import Tags
 
 ArgumentT = TypeVar("ArgumentT")
@@ -37,7 +45,10 @@ class ProcessSettings:
 
 
 class MapProcess:
-    """A process of ``map_tasks``: one row per task in, one row per result out."""
+    """A process of ``map_tasks``: one row per task in, one row per result out.
+
+    Ray calls it from several threads where the worker is a ``StoringWorker``.
+    """
 
     def __init__(
         self,
@@ -49,14 +60,19 @@ class MapProcess:
         pin_threads(settings.threads)
         self._worker = _attempt(_START, worker, argument)
         self._results = _ResultRows(settings)
+        self._computing = Lock()
 
     def __call__(self, row: dict[str, str]) -> dict[str, object]:
         task = Task(row["name"], row["payload"])
         return self._results.row(task, _attempt(task.name, self._work, task))
 
     def _work(self, task: Task) -> str:
-        with self._results.computing(task):
-            return _value(self._worker)(task)
+        with self._computing, self._results.computing(task):
+            worker = _value(self._worker)
+            if not isinstance(worker, StoringWorker):
+                return worker(task)
+            store = worker.compute(task)
+        return store()
 
 
 class ReadProcess:

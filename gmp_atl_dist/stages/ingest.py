@@ -11,26 +11,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import ClassVar
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
-from gmp_atl_dist.audio_measures import AudioTable, measures_of
 from gmp_atl_dist.config import CorpusConfig, Json, canonical_json, hashed
 from gmp_atl_dist.corpora.addresses import in_reading_order
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.checks import refuse_too_many_bad
-from gmp_atl_dist.corpora.recordings import CANNOT_BE_USED, Recording, Recordings, problem_of
 from gmp_atl_dist.corpora.same_audio import same_samples
-from gmp_atl_dist.corpora.vad import LONGEST_S, SpeechCut, segment_id
+from gmp_atl_dist.corpora.vad import SpeechCut
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import (
-    AUDIO_SCHEMA,
     DEFAULT_CHANNEL,
     Problem,
     StoredUtterance,
@@ -39,28 +33,24 @@ from gmp_atl_dist.records import (
 )
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Seal, Stage
+from gmp_atl_dist.stages.ingest_worker import PartDecoder, PartDecoderArgument
 from gmp_atl_dist.stages.mapped import map_parts
 from gmp_atl_dist.store.artifact import (
     Artifact,
-    ArtifactKey,
     ArtifactWriter,
     Receipt,
-    receipts_json,
 )
 from gmp_atl_dist.store.audio_paths import put_audio_paths
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import (
     INDEX_PART,
-    audio_measures_name,
-    pcm16_sha256,
     read_part_utterances,
 )
 
 _BYTES_A_SECOND = SAMPLE_RATE_HZ * 2
-_ROW_GROUP_ROWS = 64
-"""Small enough that readers can fetch some rows of a part without the others."""
 _FIELDS = tuple(field.name for field in fields(Utterance))
 _ROWS_AT_ONCE = 1 << 12
+_READ_THREADS = 16
 _SHOWN_BAD = 3
 
 
@@ -112,8 +102,8 @@ class Ingest(Stage):
             out,
             context.tags(self),
             tasks,
-            _Decoder,
-            _DecoderArgument(self.source, context.store, self.key, self.config, self.cut),
+            PartDecoder,
+            PartDecoderArgument(self.source, context.store, self.key, self.config, self.cut),
             context.settings.ingest,
             outputs=lambda name: [name],
         )
@@ -174,7 +164,10 @@ class Ingest(Stage):
 def _stored(out: ArtifactWriter, names: list[str]) -> list[StoredUtterance]:
     """The utterances of all parts, in utterance-id order."""
     parts = out.written()
-    utterances = [u for name in names for u in read_part_utterances(parts, name)]
+    # Each part takes several requests to object storage, one after the other.
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        read = pool.map(lambda name: read_part_utterances(parts, name), names)
+        utterances = [u for of_part in read for u in of_part]
     return sorted(utterances, key=lambda u: u.utterance_id)
 
 
@@ -241,91 +234,3 @@ def _identity(utterances: list[StoredUtterance], emotions: tuple[str, ...]) -> s
         sha256.update(f"{',' if start else ''}{text}".encode("ascii"))
     sha256.update(b"]}")
     return sha256.hexdigest()
-
-
-@dataclass(frozen=True)
-class _DecoderArgument:
-    source: Store
-    store: Store
-    key: ArtifactKey
-    config: CorpusConfig
-    cut: SpeechCut | None = None
-
-
-class _Decoder:
-    """Decodes one part. A bad recording is left out; the rest of the part is stored.
-
-    A recording is bad when its own bytes are at fault, or when the file is missing. A store that cannot
-    be read is an error that stops the run; the next run resumes after the finished parts.
-    """
-
-    def __init__(self, argument: _DecoderArgument) -> None:
-        self._argument = argument
-        self._out = ArtifactWriter(argument.store, argument.key)
-        config = argument.config
-        if argument.cut is not None:
-            config = config.model_copy(update={"max_s": LONGEST_S})
-        self._recordings = Recordings(argument.source, config)
-
-    def __call__(self, task: Task) -> str:
-        rows: list[dict[str, object]] = []
-        measures: list[dict[str, float]] = []
-        problems: list[Problem] = []
-        for values in json.loads(task.payload):
-            utterance = Utterance(**values)
-            try:
-                for one, recording in self._read(utterance):
-                    rows.append(_row(one, recording.pcm16, task.name, len(rows)))
-                    measures.append(measures_of(recording.pcm16, recording.header))
-            except CANNOT_BE_USED as e:
-                problems.append(problem_of(utterance, e))
-        if self._argument.cut is not None:
-            # Ids of segments may sort in another way than those of their recordings.
-            order = sorted(range(len(rows)), key=lambda i: str(rows[i]["utterance_id"]))
-            rows = [{**rows[i], "row": number} for number, i in enumerate(order)]
-            measures = [measures[i] for i in order]
-        table = pa.Table.from_pylist(rows, schema=AUDIO_SCHEMA)
-        # Before the part: a part that is there has its measures.
-        measured = AudioTable.of([str(row["utterance_id"]) for row in rows], measures)
-        self._out.put_file(audio_measures_name(task.name), measured.to_json())
-        samples = sum(table["num_samples"].to_pylist())
-        receipt = self._out.put_part(
-            task.name,
-            table,
-            audio_s=samples / SAMPLE_RATE_HZ,
-            problems=problems,
-            row_group_rows=_ROW_GROUP_ROWS,
-        )
-        return receipts_json([receipt])
-
-    def _read(self, utterance: Utterance) -> list[tuple[Utterance, Recording]]:
-        """The utterance; of a long recording that is cut, each of its utterances."""
-        whole, cut = self._recordings.read(utterance), self._argument.cut
-        spans = [] if cut is None else cut.spans(whole.pcm16)
-        if spans in ([], [(0, len(whole.pcm16))]):
-            return [(utterance, whole)]
-        return [
-            (
-                replace(utterance, utterance_id=segment_id(utterance.utterance_id, start, end)),
-                replace(whole, pcm16=whole.pcm16[start:end]),
-            )
-            for start, end in spans
-        ]
-
-
-def _row(
-    utterance: Utterance, pcm16: npt.NDArray[np.int16], part: str, row: int
-) -> dict[str, object]:
-    stored = StoredUtterance(
-        utterance_id=utterance.utterance_id,
-        speaker=utterance.speaker,
-        gender=utterance.gender,
-        emotion=utterance.emotion,
-        session=utterance.session,
-        split=utterance.split,
-        num_samples=len(pcm16),
-        audio_sha256=pcm16_sha256(pcm16),
-        part=part,
-        row=row,
-    )
-    return {**asdict(stored), "pcm16": pcm16.astype("<i2", copy=False).tobytes()}

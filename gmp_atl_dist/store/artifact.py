@@ -9,7 +9,6 @@ tells what is done. The reason: an interrupted Parquet writer leaves a *valid* f
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -160,17 +159,19 @@ class ArtifactWriter:
         last: str = "",
     ) -> Receipt:
         """Serialise ``table``, put it as part ``name``, and then put its receipt."""
-        buffer = io.BytesIO()
+        # A stream of Arrow, because one of Python copies everything once more.
+        stream = pa.BufferOutputStream()
         pq.write_table(
             table,
-            buffer,
+            stream,
             row_group_size=row_group_rows,
             compression=compression,
             use_dictionary=False,
             write_statistics=False,
             store_schema=False,
         )
-        receipt = self._receipt(part_path(name), buffer.getvalue(), table.num_rows)
+        data = memoryview(stream.getvalue())
+        receipt = self._receipt(part_path(name), data, table.num_rows)
         receipt = receipt.model_copy(
             update={
                 "frames": frames,
@@ -180,18 +181,18 @@ class ArtifactWriter:
                 "problems": tuple(problems),
             }
         )
-        return self._put(receipt, buffer.getvalue())
+        return self._put(receipt, data)
 
     def put_file(self, name: str, data: bytes) -> Receipt:
         """Put ``data`` as file ``name``, and then its receipt."""
         return self._put(self._receipt(f"files/{name}", data, 0), data)
 
-    def _receipt(self, name: str, data: bytes, rows: int) -> Receipt:
+    def _receipt(self, name: str, data: bytes | memoryview, rows: int) -> Receipt:
         return Receipt(
             name=name, rows=rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
         )
 
-    def _put(self, receipt: Receipt, data: bytes) -> Receipt:
+    def _put(self, receipt: Receipt, data: bytes | memoryview) -> Receipt:
         self.store.put(f"{self.key.prefix}/{receipt.name}", data)
         text = receipt.model_dump_json().encode()
         self.store.put(f"{self.key.prefix}/{_receipt_path(receipt.name)}", text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,7 +43,7 @@ class UnreadableError(ArtifactError):
 
 
 class _Putter(Protocol):
-    def put(self, path: str, data: bytes) -> None: ...
+    def put(self, path: str, data: bytes | memoryview) -> None: ...
 
     def put_exclusive(self, path: str, data: bytes) -> bool: ...
 
@@ -50,7 +51,7 @@ class _Putter(Protocol):
 class _FolderPutter:
     """Atomic on POSIX: written and synced under another name first, and then renamed or linked."""
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes | memoryview) -> None:
         temporary = self._write_temporary(path, data)
         try:
             os.replace(temporary, path)
@@ -71,7 +72,7 @@ class _FolderPutter:
         self._sync_folder(path)
         return True
 
-    def _write_temporary(self, path: str, data: bytes) -> str:
+    def _write_temporary(self, path: str, data: bytes | memoryview) -> str:
         folder = os.path.dirname(path)
         os.makedirs(folder, exist_ok=True)
         temporary = os.path.join(folder, f"{_TEMPORARY}{uuid.uuid4().hex}")
@@ -114,9 +115,10 @@ class _S3Putter:
             config = config.merge(Config(retries={"total_max_attempts": 2}, **limits))
         return cast("S3Client", boto3.client("s3", config=config))
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes | memoryview) -> None:
         bucket, _, key = path.partition("/")
-        self._client.put_object(Bucket=bucket, Key=key, Body=data)
+        # boto3 takes no other buffer.
+        self._client.put_object(Bucket=bucket, Key=key, Body=bytes(data))
 
     def put_exclusive(self, path: str, data: bytes) -> bool:
         from botocore.exceptions import ClientError
@@ -231,8 +233,8 @@ class Store:
             info = self.filesystem.get_file_info(self.absolute(path))
         return info.type == pafs.FileType.File
 
-    def read(self, path: str) -> bytes:
-        """The whole object.
+    def read(self, path: str, admit: Callable[[int], None] = lambda _: None) -> bytes:
+        """The whole object. ``admit`` is told its size before its bytes are read, and may wait.
 
         Raises:
             ArtifactError: it does not exist or cannot be read.
@@ -241,6 +243,7 @@ class Store:
             self._explained("read", path),
             self.filesystem.open_input_file(self.absolute(path)) as f,
         ):
+            admit(f.size())
             return f.read()
 
     def open_input(self, path: str, *, whole: bool = False) -> pa.NativeFile:
@@ -259,7 +262,7 @@ class Store:
                 return pa.BufferReader(self.read(path))
             return self.filesystem.open_input_file(self.absolute(path))
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes | memoryview) -> None:
         """Write or replace the object. A partial object is never visible."""
         with self._explained("write", path):
             self._putter.put(self.absolute(path), data)

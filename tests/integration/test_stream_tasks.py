@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -230,6 +231,41 @@ def test_a_worker_has_its_audio_when_it_needs_it_and_readers_do_not_run_away(pla
     overlapping = [read_at[task] < e and b < put_at[of] for e, of, b, task in pairs]
     # A busy machine may be late for some of them.
     assert sum(overlapping) > 0.75 * len(pairs), overlapping
+
+
+class MapsAndStores:
+    """Stores the first task only when the second one is being computed."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._computing = 0
+        self._second = threading.Event()
+
+    def __call__(self, task: Task) -> str:
+        return self.compute(task)()
+
+    def compute(self, task: Task) -> Callable[[], str]:
+        self._computing += 1
+        try:
+            if self._computing != 1:
+                raise ModelError("two tasks are computed at the same time")
+            self._plan.note("compute", task)
+            if len(self._plan.notes("compute")) == 2:
+                self._second.set()
+            time.sleep(0.05)
+        finally:
+            self._computing -= 1
+        return partial(self._store, task)
+
+    def _store(self, task: Task) -> str:
+        if not self._second.wait(HANGS_S):
+            raise ModelError("nothing is computed while a result is stored")
+        return json.dumps([task.name])
+
+
+def test_a_mapped_worker_computes_while_it_stores(plan: Plan) -> None:
+    results = list(map_tasks(tasks(6), MapsAndStores, plan, workers=WorkersConfig(), retries=0))
+    assert sorted(receipts(results)) == [f"t{i}" for i in range(6)]
 
 
 @pytest.mark.slow

@@ -321,7 +321,7 @@ def test_what_lies_before_a_segment_is_read_and_not_kept(
     out = io.BytesIO()
     sf.write(out, 0.3 * np.sin(np.arange(RATE_HZ) / 9), RATE_HZ, format=fmt)
     whole = decode_pcm16(out.getvalue())
-    monkeypatch.setattr(audio, "_BLOCK_VALUES", 1_000)
+    monkeypatch.setattr(audio, "_BLOCK_BYTES", 2_000)
     for start, end in ((0, 1_000), (1_000, 2_000), (3_999, 12_345), (15_000, 15_001)):
         cut = decode_pcm16(out.getvalue(), start_s=start / RATE_HZ, end_s=end / RATE_HZ)
         np.testing.assert_allclose(cut, whole[start:end], atol=1)

@@ -23,6 +23,7 @@ from gmp_atl_dist.config import AuditConfig, CorpusConfig, Json, RunConfig, dige
 from gmp_atl_dist.corpora.base import CorpusListing
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import (
+    AUDIO_SCHEMA,
     StoredUtterance,
     Utterance,
     utterances_from_table,
@@ -289,7 +290,7 @@ def test_a_segment_counts_by_its_length_and_not_its_file() -> None:
 def test_what_has_a_receipt_is_not_decoded_again(
     good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gmp_atl_dist.stages import ingest as module
+    from gmp_atl_dist.stages import ingest_worker as module
 
     context = table_of(tmp_path / "root", good)
     config = CorpusConfig(adapter="table", part_audio_s=0.5)
@@ -300,13 +301,13 @@ def test_what_has_a_receipt_is_not_decoded_again(
     (tmp_path / "root" / stage.key.manifest_path).unlink()
     (tmp_path / "root" / stage.key.prefix / f"receipts/parts/{parts[1]}.parquet.json").unlink()
     decoded: list[str] = []
-    real = module._Decoder.__call__
+    real = module.PartDecoder.__call__
 
-    def noted(self: module._Decoder, task: module.Task) -> str:
+    def noted(self: module.PartDecoder, task: module.Task) -> str:
         decoded.append(task.name)
         return real(self, task)
 
-    monkeypatch.setattr(module._Decoder, "__call__", noted)
+    monkeypatch.setattr(module.PartDecoder, "__call__", noted)
     again = ingest(context, adapter="table", part_audio_s=0.5)
 
     assert decoded == [parts[1]]
@@ -416,3 +417,35 @@ def test_equal_names_of_stored_utterances_are_one_string() -> None:
     assert again == tuple(stored)
     assert again[0].speaker is again[2].speaker
     assert again[0].part is again[3].part
+
+
+def test_rows_of_a_part_are_a_table_of_its_utterances_in_one_array_or_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from gmp_atl_dist.stages import ingest_worker as module
+
+    rng = np.random.default_rng(0)
+    decoded = [
+        module.DecodedUtterance(
+            Utterance(f"u{i}", f"{i}.wav", "s", "female", "sad", session="1"),
+            rng.integers(-100, 100, 50 + i).astype(np.int16),
+            f"sha{i}",
+            {},
+        )
+        for i in range(5)
+    ]
+    expected = [
+        {
+            "utterance_id": f"u{i}",
+            **{"speaker": "s", "gender": "female", "emotion": "sad", "session": "1", "split": ""},
+            **{"num_samples": 50 + i, "audio_sha256": f"sha{i}", "part": "part-1", "row": i},
+            "pcm16": one.pcm16.astype("<i2").tobytes(),
+        }
+        for i, one in enumerate(decoded)
+    ]
+    for most_bytes in (module._MOST_BYTES, 10):
+        monkeypatch.setattr(module, "_MOST_BYTES", most_bytes)
+        table = module.table_of_part("part-1", decoded)
+        assert table.schema.equals(AUDIO_SCHEMA)
+        assert table.to_pylist() == expected
+    assert module.table_of_part("part-1", []).num_rows == 0
