@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from gmp_atl_dist.errors import ModelError
@@ -139,6 +140,18 @@ def gpu_free_bytes() -> int:
     import torch
 
     return torch.cuda.mem_get_info()[0]
+
+
+def has_flash_attention(dtype: torch.dtype) -> bool:
+    """This process computes on a GPU whose attention kernels take rows of this type without padding."""
+    import torch
+
+    if not has_gpu() or dtype not in (torch.float16, torch.bfloat16):
+        return False
+    # Flash attention needs Ampere. The function came with PyTorch 2.10.
+    return torch.cuda.get_device_capability() >= (8, 0) and (
+        find_spec("torch.nn.attention.varlen") is not None
+    )
 
 
 def torch_device() -> torch.device:

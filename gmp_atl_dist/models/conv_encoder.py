@@ -1,5 +1,7 @@
 """HuBERT's convolutional encoder as matrix products over rows of time; inference only.
 
+``ConvEncoder`` is for a CPU, one clip at a time; ``slot_conv.py`` is for a GPU, all clips at once.
+
 A convolution without padding, whose input lies in memory as rows (time, channels), is a sum of plain matrix
 products. Taps within one stride are neighbours in memory. So ``kernel 3, stride 2`` is one product over rows
 of two steps and one over every second step, and nothing is copied. On a CPU it runs at the rate of a large
@@ -10,9 +12,8 @@ Shapes: N samples, T frames or time steps, C channels, K taps, B clips.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import TypeAlias, cast
 
 import torch
@@ -22,14 +23,11 @@ from transformers import HubertModel
 from transformers.activations import ACT2FN
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, num_frames
-from gmp_atl_dist.device import on_gpu
 
 Activation: TypeAlias = Callable[[Tensor], Tensor]
 
-_CPU_CHUNK_FRAMES = 64
+_CHUNK_FRAMES = 64
 """1.3 s: the values between two layers stay in a core's second-level cache."""
-_GPU_CHUNK_FRAMES = 3000
-"""60 s: about 2 GB between the first two layers, and few kernel launches."""
 
 
 def activation_in_place(name: str) -> Activation:
@@ -39,39 +37,7 @@ def activation_in_place(name: str) -> Activation:
     return ACT2FN[name]
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Frames ``start`` to ``stop`` of a clip, at frame ``slot`` of a chunk."""
-
-    clip: int
-    start: int
-    stop: int
-    slot: int
-
-
-def chunks(num_frames_B: Sequence[int], limit: int, *, merge: bool) -> Iterator[list[Segment]]:
-    """Every frame of every clip once, in chunks of at most ``limit`` slots, in order.
-
-    With ``merge`` several clips share a chunk. One slot after each clip is left free, for the frames that
-    would see two clips. Without it each chunk holds one clip.
-    """
-    chunk: list[Segment] = []
-    slot = 0
-    for clip, total in enumerate(num_frames_B):
-        start = 0
-        while start < total:
-            if chunk and (not merge or slot >= limit):
-                yield chunk
-                chunk, slot = [], 0
-            stop = min(total, start + limit - slot)
-            chunk.append(Segment(clip, start, stop, slot))
-            slot += stop - start + 1
-            start = stop
-    if chunk:
-        yield chunk
-
-
-class _RowConv:
+class RowConv:
     """A convolution of rows (T, C), its norm over channels if it has one, and its activation."""
 
     def __init__(self, conv: nn.Conv1d, norm: nn.LayerNorm | None, dtype: torch.dtype) -> None:
@@ -111,7 +77,7 @@ class _RowConv:
 
 
 class ConvEncoder:
-    """From waves to convolutional features, for a batch of clips. No clip affects another.
+    """From waves to convolutional features, one clip at a time. No clip affects another.
 
     It copies the weights. Waves are normalised where ``config.normalize_waveform`` is true. On a CPU each
     clip is computed in tensors of its own size, so its features have the same bits in every batch.
@@ -141,10 +107,9 @@ class ConvEncoder:
         self._group_norm = norm if isinstance(norm, nn.GroupNorm) else None
         self._row_norm = norm if isinstance(norm, nn.LayerNorm) else None
         self._rest = [
-            _RowConv(cast(nn.Conv1d, x.conv), getattr(x, "layer_norm", None), dtype)
+            RowConv(cast(nn.Conv1d, x.conv), getattr(x, "layer_norm", None), dtype)
             for x in layers[1:]
         ]
-        self._rows_a_frame = FRAME_HOP_SAMPLES // self._stride
 
     @torch.no_grad()
     def __call__(self, waves: Sequence[Tensor]) -> list[Tensor]:
@@ -154,14 +119,13 @@ class ConvEncoder:
         counts = [num_frames(len(wave)) for wave in waves]
         out = [waves[0].new_empty(n, self._channels, dtype=self._dtype) for n in counts]
         weights = self._first_weights(waves)
-        merge = on_gpu(waves[0])
-        limit = _GPU_CHUNK_FRAMES if merge else _CPU_CHUNK_FRAMES
-        for chunk in chunks(counts, limit, merge=merge):
-            x_TC = self._first(waves, chunk, weights)
-            for layer in self._rest:
-                x_TC = layer(x_TC, self._activation)
-            for s in chunk:
-                out[s.clip][s.start : s.stop] = x_TC[s.slot : s.slot + s.stop - s.start]
+        for clip, total in enumerate(counts):
+            for start in range(0, total, _CHUNK_FRAMES):
+                stop = min(total, start + _CHUNK_FRAMES)
+                x_TC = self._first(waves[clip], start, stop, *weights[clip])
+                for layer in self._rest:
+                    x_TC = layer(x_TC, self._activation)
+                out[clip][start:stop] = x_TC
         return out
 
     def _rows(self, frames: int) -> int:
@@ -172,21 +136,11 @@ class ConvEncoder:
         return rows
 
     def _first(
-        self, waves: Sequence[Tensor], chunk: list[Segment], weights: list[tuple[Tensor, Tensor]]
+        self, wave_N: Tensor, start: int, stop: int, weight_KC: Tensor, bias_C: Tensor
     ) -> Tensor:
-        """The first convolution of a chunk's segments, one after another."""
-        last = chunk[-1]
-        x_TC = waves[0].new_empty(
-            self._rows(last.slot + last.stop - last.start), self._weight_KC.shape[1]
-        )
-        for i, s in enumerate(chunk):
-            begin = s.slot * self._rows_a_frame
-            end = begin + self._rows(s.stop - s.start)
-            patches_TK = self._patches(waves[s.clip][s.start * FRAME_HOP_SAMPLES :])[: end - begin]
-            weight_KC, bias_C = weights[s.clip]
-            torch.addmm(bias_C, patches_TK.contiguous(), weight_KC, out=x_TC[begin:end])
-            if i + 1 < len(chunk):
-                x_TC[end : chunk[i + 1].slot * self._rows_a_frame] = 0.0
+        """The first convolution that frames ``start`` to ``stop`` depend on."""
+        patches_TK = self._patches(wave_N[start * FRAME_HOP_SAMPLES :])[: self._rows(stop - start)]
+        x_TC = torch.addmm(bias_C, patches_TK.contiguous(), weight_KC)
         if self._row_norm is not None:
             x_TC = row_norm(x_TC, self._row_norm)
         return self._activation(x_TC).to(self._dtype)

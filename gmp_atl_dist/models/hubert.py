@@ -1,7 +1,7 @@
 """HuBERT, the built-in backbone, whose features do not depend on the batch of a clip.
 
 Its fast paths are modules of their own: ``conv_encoder.py`` and ``positional.py`` compute parts of it, and
-``packed.py`` is its inference path.
+``packed.py`` is its inference path on a CPU, ``packed_slots.py`` on a GPU.
 
 Shapes: B batch, N samples, T frames, D hidden size, C channels of the convolutional encoder.
 """
@@ -27,6 +27,7 @@ from gmp_atl_dist.models.backbone import (
 )
 from gmp_atl_dist.models.conv_encoder import ConvEncoder
 from gmp_atl_dist.models.packed import PackedHubert
+from gmp_atl_dist.models.packed_slots import SlotHubert
 from gmp_atl_dist.models.padding import (
     make_group_norm_exact,
     normalize_waves,
@@ -35,6 +36,7 @@ from gmp_atl_dist.models.padding import (
     padding_exact_conv,
 )
 from gmp_atl_dist.models.sizes import NAMED_SIZES
+from gmp_atl_dist.models.slot_conv import SlotConv
 
 __all__ = ["NAMED_SIZES", "Hubert", "build_random", "pad_waves"]
 
@@ -104,11 +106,12 @@ class Hubert(HubertModel, SpeechBackbone):
     def frame_model(
         self, layers: Sequence[int], *, window_frames: int, context_frames: int
     ) -> FrameModel:
-        return PackedHubert(
-            self, layers, window_frames=window_frames, context_frames=context_frames
-        )
+        made = SlotHubert if on_gpu(self.masked_spec_embed) else PackedHubert
+        return made(self, layers, window_frames=window_frames, context_frames=context_frames)
 
     def front_end(self, dtype: torch.dtype) -> FrontEnd:
+        if on_gpu(self.masked_spec_embed):
+            return SlotConv(self, dtype)
         return ConvEncoder(self, dtype)
 
     def freeze_front_end(self) -> None:

@@ -1,5 +1,7 @@
 """HuBERT's positional convolution in the frequency domain; inference only.
 
+``PositionalConv`` is for a CPU; ``slot_positional.py`` is for a GPU, in half precision and few kernels.
+
 The convolution has 128 taps over 16 groups of 48 channels. No library computes such small products fast: the
 plain convolution takes a tenth of all time for a twenty-fifth of the arithmetic. Here it is a product of
 spectra over blocks of 256 frames, of which 129 are complete (overlap-save). That needs a third of the
@@ -31,16 +33,16 @@ class PositionalConv:
 
     def __init__(self, model: HubertModel) -> None:
         conv = cast(nn.Conv1d, model.encoder.pos_conv_embed.conv)
-        weight_DWL, device = _weight(conv), conv.weight.device
+        weight_DWL, device = position_weight(conv), conv.weight.device
         self._bias_D = cast(Tensor, conv.bias).detach().float()
         self._groups = conv.groups
         self._taps = weight_DWL.shape[2]
         self._block = 2 * self._taps
         self._activation = activation_in_place(model.config.feat_extract_activation)
-        into, back = _transforms(self._block, self._block - self._taps + 1)
+        into, back = transforms(self._block, self._block - self._taps + 1)
         self._into_FL = torch.from_numpy(into).to(device)
         self._back_LF = torch.from_numpy(back).to(device)
-        weight = _spectral_weight(weight_DWL, self._groups, self._block)
+        weight = spectral_weight(weight_DWL, self._groups, self._block)
         self._weight = torch.from_numpy(weight).to(device)
 
     def __call__(self, x_MD: Tensor, num_frames_B: Sequence[int]) -> Tensor:
@@ -88,7 +90,7 @@ class PositionalConv:
         return np.stack(reads), np.concatenate(writes)
 
 
-def _weight(conv: nn.Conv1d) -> np.ndarray:
+def position_weight(conv: nn.Conv1d) -> np.ndarray:
     """float64 (D, W, L), with the weight norm applied here: torch's sums depend on the number of threads."""
     if not parametrize.is_parametrized(conv, "weight"):
         return conv.weight.detach().double().cpu().numpy()
@@ -100,7 +102,7 @@ def _weight(conv: nn.Conv1d) -> np.ndarray:
     return length * direction / np.sqrt((direction**2).sum(axis=(0, 1), keepdims=True))
 
 
-def _transforms(block: int, whole: int) -> tuple[np.ndarray, np.ndarray]:
+def transforms(block: int, whole: int) -> tuple[np.ndarray, np.ndarray]:
     """float32 (2F, L) from frames to a spectrum, and (whole, 2F) back to the complete frames."""
     frequency = np.arange(block // 2 + 1)
     angle_FL = 2 * np.pi * np.outer(frequency, np.arange(block)) / block
@@ -111,7 +113,7 @@ def _transforms(block: int, whole: int) -> tuple[np.ndarray, np.ndarray]:
     return into.astype(np.float32), np.ascontiguousarray(back_LF, dtype=np.float32)
 
 
-def _spectral_weight(weight_DWL: np.ndarray, groups: int, block: int) -> np.ndarray:
+def spectral_weight(weight_DWL: np.ndarray, groups: int, block: int) -> np.ndarray:
     """float32 (F x G, 2W, 2W): for each frequency and group, the complex product as a real one.
 
     A convolution layer correlates, so the spectrum of its weight is conjugate.
