@@ -31,6 +31,7 @@ from gmp_atl_dist.stages.lineage import lineage_of_backbone, lineage_of_source
 from gmp_atl_dist.stages.planned_folds import folds_of_listing
 from gmp_atl_dist.store.artifact import Artifact, artifact_of, find_artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.layout import LAYOUT_PATH
 from gmp_atl_dist.store.lineage import Lineage
 from gmp_atl_dist.store.training_set import TrainingSet
 
@@ -41,6 +42,8 @@ _ITEM = "start model and codebooks"
 
 def check_leaks(config: RunConfig, timeout_s: float, labels_s: float) -> Iterator[Finding]:
     """What :func:`refuse_leaks` says, for at most ``labels_s``. A bad corpus is named by its own check."""
+    if not _answers(config.runtime.root, timeout_s):
+        return  # Its own check says so.
     try:
         known = known_of(config, timeout_s)
         if known is None:
@@ -67,6 +70,14 @@ def check_leaks(config: RunConfig, timeout_s: float, labels_s: float) -> Iterato
     else:
         for line in unclear:
             yield warning(LINEAGE_CHECK, _ITEM, line, LATER)
+
+
+def _answers(root: str, timeout_s: float) -> bool:
+    try:
+        Store.open(root, timeout_s).exists(LAYOUT_PATH)
+    except ArtifactError:
+        return False
+    return True
 
 
 def leaks_of(findings: Sequence[Finding]) -> CorpusError | None:
