@@ -35,7 +35,8 @@ class ProcessConfig(Section):
 
     cpus: PositiveInt = Field(default=1, description="cores and threads of each process")
     gpus: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="GPUs of each process; 0: it sees none; a fraction: several share one"
+        default=0.0,
+        description="GPUs of each process; 0: it sees none; a fraction: several share one",
     )
     most_gpus: ClassVar[float] = math.inf
     """GPUs that one process of the section can use."""
