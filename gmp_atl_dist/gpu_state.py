@@ -46,11 +46,11 @@ class TorchBuild:
     """The installed PyTorch, from its own file."""
 
     version: str
-    cuda: str | None
-    """CUDA that it was built for, e.g. 13.0; None: a build for CPUs."""
+    toolkit: str | None
+    """The version of CUDA that it was built for, e.g. 13.0; None: a build for CPUs."""
 
     def __str__(self) -> str:
-        built = f"CUDA {self.cuda}" if self.cuda else "CPUs only"
+        built = f"CUDA {self.toolkit}" if self.toolkit else "CPUs only"
         return f"PyTorch {self.version}, built for {built}"
 
 

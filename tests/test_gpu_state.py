@@ -103,4 +103,4 @@ def test_a_machine_without_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_build_of_torch_is_read_from_its_file() -> None:
     build = torch_build()
     assert build is not None
-    assert (build.version, build.cuda) == (torch.__version__, torch.version.cuda)
+    assert (build.version, build.toolkit) == (torch.__version__, torch.version.cuda)

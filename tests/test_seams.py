@@ -79,8 +79,8 @@ def test_models_name_hubert_only_where_it_is_implemented() -> None:
     assert named == []
 
 
-ASKING = ("device.py", "transfers.py")
-"""Which device there is, and its streams and pinned memory."""
+ASKING = ("device.py", "gpu_state.py", "transfers.py")
+"""Which device there is, what else it holds, and its streams and pinned memory."""
 
 
 def test_only_device_asks_for_cuda() -> None:

@@ -62,7 +62,7 @@ def _idle(found: tuple[Gpu, ...]) -> Iterator[Finding]:
 def _torch(
     keys: str, build: TorchBuild, found: tuple[Gpu, ...], asked: Collection[str]
 ) -> Iterator[Finding]:
-    if build.cuda is None:
+    if build.toolkit is None:
         # FAISS alone may still have its GPU.
         by_torch = set(asked) - set(_BY_FAISS)
         severe = fatal if by_torch else warning
@@ -77,13 +77,13 @@ def _torch(
             "container its GPUs",
         )
         return
-    least = _LEAST_DRIVER.get(int(build.cuda.split(".")[0]))
+    least = _LEAST_DRIVER.get(int(build.toolkit.split(".")[0]))
     driver = found[0].driver
     if least is not None and int(driver.split(".")[0]) < least:
         yield fatal(
             _CHECK,
             keys,
-            f"{build}, and the driver is {driver}: CUDA {build.cuda.split('.')[0]} needs {least} or newer",
+            f"{build}, and the driver is {driver}: CUDA {build.toolkit.split('.')[0]} needs {least} or newer",
             f"update the driver, or install for the older CUDA: {_INSTALL}",
         )
         return
@@ -110,15 +110,15 @@ def _faiss(build: TorchBuild, asked: Collection[str]) -> Iterator[Finding]:
             f"before 1.15, FAISS on a GPU gives cluster 0 for frames that are not finite ({by_faiss})",
             f"pip uninstall {name} and install the extra gpu (faiss-gpu >= 1.15)",
         )
-    elif build.cuda is not None and not build.cuda.startswith("12."):
+    elif build.toolkit is not None and not build.toolkit.startswith("12."):
         yield warning(
             _CHECK,
             item,
-            f"is linked with CUDA 12, and PyTorch with CUDA {build.cuda}: two runtimes in a process",
+            f"is linked with CUDA 12, and PyTorch with CUDA {build.toolkit}: two runtimes in a process",
             f"install PyTorch for CUDA 12 ({_INSTALL}), or FAISS for CPUs (extra gpu13)",
         )
     else:
-        yield Finding(_CHECK, item, f"fits PyTorch for CUDA {build.cuda}")
+        yield Finding(_CHECK, item, f"fits PyTorch for CUDA {build.toolkit}")
 
 
 def _cards(found: tuple[Gpu, ...]) -> Iterator[Finding]:
