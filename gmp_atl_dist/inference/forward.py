@@ -25,11 +25,11 @@ from gmp_atl_dist.device import (
 )
 from gmp_atl_dist.errors import ModelError, WorkerError
 from gmp_atl_dist.inference.cost import cost_batches
+from gmp_atl_dist.inference.sending import as_waves, send_clips
 from gmp_atl_dist.inference.started import StartedBatch
 from gmp_atl_dist.models.backbone import FrameModel
-from gmp_atl_dist.models.slots import SlotLayout, SlotModel
+from gmp_atl_dist.models.slots import SlotModel
 from gmp_atl_dist.models.source import backbone_from_files
-from gmp_atl_dist.samples import FULL_SCALE
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import UtteranceFrames
 from gmp_atl_dist.transfers import Lane, new_lanes
@@ -124,15 +124,12 @@ class Forward:
 
     def _run(self, clips: list[np.ndarray], ids: list[str], lane: Lane) -> StartedBatch:
         most_frames = max(1, self.budget_samples // FRAME_HOP_SAMPLES)
-        layout = SlotLayout(tuple(map(len, clips)))
-        staged_N = lane.host(layout.num_samples_N, dtype=torch.int16)
-        layout.place(clips, staged_N.numpy())
-        samples_N = lane.send(staged_N)
+        layout, samples_N = send_clips(clips, lane)
         if isinstance(self._model, SlotModel):
             frames = self._model.frames(samples_N, layout, most_frames, lane)
         else:
-            waves = [clip_N.float() / FULL_SCALE for clip_N in layout.clips_of(samples_N)]
-            frames = _joined(self._model(waves, most_frames), clips, ids)
+            outputs = self._model(as_waves(layout, samples_N), most_frames)
+            frames = _joined(outputs, clips, ids)
         return StartedBatch.of(frames, ids, layout.num_frames_B.tolist(), lane)
 
     def _back_off(
