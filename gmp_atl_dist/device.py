@@ -1,4 +1,4 @@
-"""The only module that asks for CUDA: device, precision, GPU memory, collective backend, FAISS build."""
+"""Asks for CUDA: device, precision, GPU memory, collective backend, FAISS build; `transfers.py` has streams.
 
 from __future__ import annotations
 

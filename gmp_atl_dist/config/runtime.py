@@ -129,9 +129,7 @@ class StreamWorkersConfig(WorkersConfig):
     )
     batch_s: PositiveFloat | None = Field(
         default=None,
-        description="most padded audio in one forward pass, in seconds; unset: fitted to the "
-        "device's "
-        "memory",
+        description="most audio in one forward pass, in seconds; unset: fitted to the device's memory",
     )
 
 

@@ -1,8 +1,9 @@
 """Emotion probabilities of waves, without padding: each clip's result is that of the clip alone.
 
 The frames come from the backbone's inference path (``SpeechBackbone.frame_model``). Pooling and head then
-see one clip at a time. On a CPU with MKL's strict reproducibility (``device.pin_threads``) a clip has the
-same bits in every batch; elsewhere its probabilities differ by less than 1e-4.
+see one clip at a time on a CPU, and all clips of a batch with a mask on a GPU. On a CPU with MKL's strict
+reproducibility (``device.pin_threads``) a clip has the same bits in every batch; elsewhere its probabilities
+differ by less than 1e-4.
 
 Shapes: N samples, T frames, D hidden, K emotions.
 """
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.config import MAX_UTTERANCE_S
@@ -45,13 +47,15 @@ class Classifier:
 
     Args:
         model: in ``eval()``; it is moved to the device.
+        together: one copy to the device and one call of pooling and head for all clips; None: on a GPU.
 
     Attributes:
         emotions: the K classes, in order.
         channel: what it was trained on of recordings with several channels.
     """
 
-    def __init__(self, model: EmotionModel) -> None:
+    def __init__(self, model: EmotionModel, *, together: bool | None = None) -> None:
+        self._together = has_gpu() if together is None else together
         self.emotions = tuple(model.config.emotions)
         self.channel = model.config.audio_channel
         self._device = torch_device()
@@ -98,18 +102,26 @@ class Classifier:
 
     @torch.inference_mode()
     def _probabilities(self, waves: Sequence[np.ndarray]) -> list[tuple[float, ...]]:
-        clips = [torch.from_numpy(wave).to(self._device) for wave in waves]
-        outputs = self._frames(clips, _MOST_FRAMES_OF_A_PASS)
-        logits_BK = torch.cat([self._logits(output) for output in outputs])
+        if self._together:
+            sent_N = torch.from_numpy(np.concatenate(waves)).to(self._device)
+            outputs = self._frames(sent_N.split([len(w) for w in waves]), _MOST_FRAMES_OF_A_PASS)
+            logits_BK = self._logits(outputs)
+        else:
+            clips = [torch.from_numpy(wave).to(self._device) for wave in waves]
+            outputs = self._frames(clips, _MOST_FRAMES_OF_A_PASS)
+            logits_BK = torch.cat([self._logits([output]) for output in outputs])
         rows = torch.softmax(logits_BK.double(), dim=-1).cpu().tolist()
         return [tuple(row) for row in rows]
 
-    def _logits(self, frames: Mapping[int, Tensor]) -> Tensor:
-        """(1, K) of one clip, from its frames (T, D) of each layer."""
-        hidden = {layer: x_TD[None] for layer, x_TD in frames.items()}
-        shape = next(iter(hidden.values())).shape[:2]
-        valid_1T = torch.ones(shape, dtype=torch.bool, device=self._device)
-        return self._model.classifier(self._model.embed_frames(hidden, valid_1T))
+    def _logits(self, clips: Sequence[Mapping[int, Tensor]]) -> Tensor:
+        """(B, K) of clips, from the frames (T, D) of each layer."""
+        hidden = {
+            layer: pad_sequence([x[layer] for x in clips], batch_first=True) for layer in clips[0]
+        }
+        steps = next(iter(hidden.values())).shape[1]
+        counts_B = torch.tensor([len(next(iter(x.values()))) for x in clips], device=self._device)
+        valid_BT = torch.arange(steps, device=self._device) < counts_B[:, None]
+        return self._model.classifier(self._model.embed_frames(hidden, valid_BT))
 
 
 def default_batch() -> int:

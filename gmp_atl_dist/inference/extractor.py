@@ -50,10 +50,11 @@ class Extractor:
         self._forward = argument.forward.build()
 
     def compute(self, task: Task, table: pa.Table) -> Callable[[], str]:
-        features = self._forward(table)
-        audio_s = audio_seconds(table) / len(features)
+        pending = self._forward.start(table)
+        audio_s = audio_seconds(table) / len(self._argument.forward.layers)
 
         def put() -> str:
+            features = pending()
             return receipts_json(
                 put_features(
                     self._out,

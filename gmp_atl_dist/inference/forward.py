@@ -5,10 +5,12 @@ Shape suffixes: N samples, T frames, D hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
@@ -24,15 +26,23 @@ from gmp_atl_dist.device import (
 from gmp_atl_dist.errors import ModelError, WorkerError
 from gmp_atl_dist.gpu_state import is_out_of_memory
 from gmp_atl_dist.inference.cost import cost_batches
+from gmp_atl_dist.inference.sending import as_waves, send_clips
+from gmp_atl_dist.inference.started import StartedBatch
 from gmp_atl_dist.models.backbone import FrameModel
+from gmp_atl_dist.models.slots import SlotModel
 from gmp_atl_dist.models.source import backbone_from_files
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import UtteranceFrames
+from gmp_atl_dist.transfers import Lane, new_lanes
 
 _CPU_BATCH_S = 60.0
 _LEAST_BATCH_SAMPLES = SAMPLE_RATE_HZ
-_PROBE_S = (10.0, 40.0)
-_MEMORY_SHARE = 0.7
+_PROBE_CLIP_S = 10.0
+_PROBE_S = (60.0, 120.0)
+"""The convolutions of more audio than this are computed in pieces, so memory grows more slowly then."""
+_TABLES_AT_ONCE = 2
+"""While one is computed, another is sent, its kernels are started, and results are fetched."""
+_MEMORY_SHARE = 0.7 / _TABLES_AT_ONCE
 """Of the free memory: the allocator's blocks never fill it completely."""
 
 
@@ -63,95 +73,117 @@ class Forward:
         self._layers = layers
         fitted_s = _fitted_batch_s(model) if batch_s is None else batch_s
         self.budget_samples = int(fitted_s * SAMPLE_RATE_HZ)
+        self._lanes = deque((lane, lane.mark()) for lane in new_lanes(_TABLES_AT_ONCE))
 
     def __call__(self, table: pa.Table) -> dict[int, list[UtteranceFrames]]:
-        """fp16 features by layer, one entry per row of ``table``, in its order.
+        """fp16 features by layer, one entry per row of ``table``, in its order; see :meth:`start`."""
+        return self.start(table)()
+
+    def start(self, table: pa.Table) -> Callable[[], dict[int, list[UtteranceFrames]]]:
+        """Start the work on a table, and return what waits for the features; any thread may call that.
+
+        On a GPU two tables are in work. On a CPU the work is done when this returns.
 
         Raises:
-            ModelError: features are not finite, too large for fp16, or not as many as the samples give;
-                names the utterance.
+            ModelError: not as many samples or features as expected. What is returned raises it where features
+                are not finite, or too large for fp16. It names the utterance.
             WorkerError: a single recording is too long for the device's memory.
         """
+        lane, done = self._lanes.popleft()
+        done()
         ids: list[str] = table["utterance_id"].to_pylist()
         lengths = dict(enumerate(table["num_samples"].to_pylist()))
         pcm16 = table["pcm16"].combine_chunks()
-        frames: dict[int, dict[int, np.ndarray]] = {}
-        pending = list(cost_batches(lengths, self.budget_samples))[::-1]
-        while pending:
-            batch = pending.pop()
-            waves = [stored_wave(pcm16[row], ids[row], lengths[row]) for row in batch]
-            try:
-                frames.update(self._run(waves, batch, ids))
-            except RuntimeError as e:
-                if not is_out_of_memory(e):
-                    raise
-                self._back_off(batch, ids, lengths, e)
-                rest = {row: lengths[row] for rows in [batch, *pending] for row in rows}
-                pending = list(cost_batches(rest, self.budget_samples))[::-1]
-        return {
-            layer: [UtteranceFrames(ids[row], frames[row][layer]) for row in range(len(ids))]
-            for layer in self._layers
-        }
+        started: list[StartedBatch] = []
+        pending = self._batches(lengths)
+        with lane.working():
+            while pending:
+                rows = pending.pop()
+                clips = [stored_samples(pcm16[row], ids[row], lengths[row]) for row in rows]
+                try:
+                    started.append(self._run(clips, [ids[row] for row in rows], lane))
+                except RuntimeError as e:
+                    if not is_out_of_memory(e):
+                        raise
+                    self._back_off(rows, ids, lengths, e)
+                    rest = {row: lengths[row] for batch in [rows, *pending] for row in batch}
+                    pending = self._batches(rest)
+        finished = lane.mark()
+        self._lanes.append((lane, finished))
 
-    def _run(
-        self, waves: list[np.ndarray], rows: list[int], ids: list[str]
-    ) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
-        device = torch_device()
-        outputs = self._model(
-            [torch.from_numpy(wave).to(device) for wave in waves],
-            max(1, self.budget_samples // FRAME_HOP_SAMPLES),
-        )
-        for row, wave, output in zip(rows, waves, outputs, strict=True):
-            yield row, {layer: to_fp16(x_TD, ids[row], layer) for layer, x_TD in output.items()}
-            counts = {len(x_TD) for x_TD in output.values()}
-            if counts != {num_frames(len(wave))}:
-                raise ModelError(
-                    f"utterance {ids[row]!r}: the model gave {sorted(counts)} frames, expected "
-                    f"{num_frames(len(wave))} for {len(wave)} samples; use a model with a frame every "
-                    f"{FRAME_HOP_SAMPLES} samples"
-                )
+        def features() -> dict[int, list[UtteranceFrames]]:
+            finished()
+            found = {u.utterance_id: u for batch in started for u in batch.utterances()}
+            return {
+                layer: [UtteranceFrames(i, found[i].frames[layer]) for i in ids]
+                for layer in self._layers
+            }
+
+        return features
+
+    def _batches(self, lengths: dict[int, int]) -> list[list[int]]:
+        """The last one is to be computed first."""
+        return list(cost_batches(lengths, self.budget_samples, padded=False))[::-1]
+
+    def _run(self, clips: list[np.ndarray], ids: list[str], lane: Lane) -> StartedBatch:
+        most_frames = max(1, self.budget_samples // FRAME_HOP_SAMPLES)
+        layout, samples_N = send_clips(clips, lane)
+        if isinstance(self._model, SlotModel):
+            frames = self._model.frames(samples_N, layout, most_frames, lane)
+        else:
+            outputs = self._model(as_waves(layout, samples_N), most_frames)
+            frames = _joined(outputs, clips, ids)
+        return StartedBatch.of(frames, ids, layout.num_frames_B.tolist(), lane)
 
     def _back_off(
-        self, batch: list[int], ids: list[str], lengths: dict[int, int], error: Exception
+        self, rows: list[int], ids: list[str], lengths: dict[int, int], error: Exception
     ) -> None:
         """Halve the budget for all later batches too: they would not fit either."""
+        for _, done in self._lanes:
+            done()
         free_cached_memory()
-        held = max(lengths[row] for row in batch) * len(batch)
+        held = sum(lengths[row] for row in rows)
         smaller = min(self.budget_samples, held) // 2
         if smaller < _LEAST_BATCH_SAMPLES:
             raise WorkerError(
-                f"utterance {ids[batch[0]]!r} of {lengths[batch[0]] / SAMPLE_RATE_HZ:.1f} s does not "
+                f"utterance {ids[rows[0]]!r} of {lengths[rows[0]] / SAMPLE_RATE_HZ:.1f} s does not "
                 f"fit into the device's memory ({error}); lower extract.max_window_s, or give the "
                 f"worker a larger device"
             ) from error
         self.budget_samples = smaller
 
 
-def stored_wave(value: pa.BinaryScalar, utterance_id: str, num_samples: int) -> np.ndarray:
-    """float32 (N,) from stored 16-bit samples. Raises ModelError where their number is wrong."""
+def _joined(
+    outputs: Sequence[Mapping[int, Tensor]], clips: Sequence[np.ndarray], ids: Sequence[str]
+) -> dict[int, Tensor]:
+    """fp16 (M, D) by layer, of a model that gives the frames of each clip."""
+    for clip_N, name, output in zip(clips, ids, outputs, strict=True):
+        counts = {len(x_TD) for x_TD in output.values()}
+        if counts != {num_frames(len(clip_N))}:
+            raise ModelError(
+                f"utterance {name!r}: the model gave {sorted(counts)} frames, expected "
+                f"{num_frames(len(clip_N))} for {len(clip_N)} samples; use a model with a frame every "
+                f"{FRAME_HOP_SAMPLES} samples"
+            )
+    return {layer: torch.cat([x[layer].half() for x in outputs]) for layer in outputs[0]}
+
+
+def stored_samples(
+    value: pa.BinaryScalar, utterance_id: str, num_samples: int
+) -> npt.NDArray[np.int16]:
+    """Stored 16-bit samples (N,); a view. Raises ModelError where their number is wrong."""
     samples = np.frombuffer(value.as_buffer(), dtype="<i2")
     if len(samples) != num_samples:
         raise ModelError(
             f"utterance {utterance_id!r} has {len(samples)} samples in the store, expected "
             f"{num_samples}; run gmp-atl verify"
         )
-    return pcm16_to_float(samples)
+    return samples
 
 
-def to_fp16(x_TD: Tensor, utterance_id: str, layer: int) -> np.ndarray:
-    """fp16 (T, D) in C order.
-
-    Raises:
-        ModelError: a value is not finite, or too large for fp16; names the utterance.
-    """
-    narrow = x_TD.to("cpu", torch.float16).numpy()
-    if not np.isfinite(narrow).all():
-        raise ModelError(
-            f"utterance {utterance_id!r}: layer {layer} has features that are not finite in fp16 "
-            f"(largest finite {np.nanmax(np.abs(x_TD.float().cpu().numpy())):.3g}); listen to the "
-            f"recording, or train warmup with a lower warmup.lr"
-        )
-    return np.ascontiguousarray(narrow)
+def stored_wave(value: pa.BinaryScalar, utterance_id: str, num_samples: int) -> np.ndarray:
+    """float32 (N,) from stored 16-bit samples. Raises ModelError where their number is wrong."""
+    return pcm16_to_float(stored_samples(value, utterance_id, num_samples))
 
 
 def _fitted_batch_s(model: FrameModel) -> float:
@@ -163,8 +195,11 @@ def _fitted_batch_s(model: FrameModel) -> float:
         return _CPU_BATCH_S
 
     def probe(seconds: float) -> None:
-        wave_N = torch.zeros(int(seconds * SAMPLE_RATE_HZ), device=torch_device())
-        model([wave_N], num_frames(len(wave_N)))
+        wave_N = torch.zeros(int(_PROBE_CLIP_S * SAMPLE_RATE_HZ), device=torch_device())
+        model(
+            [wave_N] * round(seconds / _PROBE_CLIP_S),
+            int(seconds * SAMPLE_RATE_HZ) // FRAME_HOP_SAMPLES,
+        )
 
     short, long = (gpu_peak_bytes(partial(probe, seconds)) for seconds in _PROBE_S)
     return fit_budget_s(_PROBE_S, (short, long), gpu_free_bytes())

@@ -1,4 +1,4 @@
-"""Outputs of the convolutional encoder for one part of ``ingest``, one clip at a time.
+"""Outputs of the convolutional encoder for one part of ``ingest``, in batches without padding.
 
 A training that freezes the encoder computes the same function. With HuBERT on a CPU it computes the same
 bits (``SpeechBackbone.freeze_front_end``).
@@ -6,14 +6,17 @@ bits (``SpeechBackbone.freeze_front_end``).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from gmp_atl_dist.audio import SAMPLE_RATE_HZ, pcm16_to_float
+from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.device import torch_device, use_bf16
+from gmp_atl_dist.inference.cost import cost_batches
+from gmp_atl_dist.inference.sending import as_waves, send_clips
 from gmp_atl_dist.models.source import backbone_from_files
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
@@ -21,6 +24,10 @@ from gmp_atl_dist.store.features import UtteranceFrames
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.frontend import put_frontend
 from gmp_atl_dist.store.readers import read_audio_part
+from gmp_atl_dist.transfers import current_lane
+
+_BATCH_SAMPLES = 300 * SAMPLE_RATE_HZ
+"""Outputs of 30 MB."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,24 @@ class FrontendWorker:
 
     def __call__(self, task: Task) -> str:
         part = read_audio_part(self._corpus, task.name)
-        rows: list[UtteranceFrames] = []
-        samples = 0
-        for row, utterance in enumerate(part.utterances):
-            wave_N = torch.from_numpy(pcm16_to_float(part.samples(row))).to(torch_device())
-            (x_TC,) = self._front_end([wave_N])
-            frames_TC = np.ascontiguousarray(x_TC.float().cpu().numpy(), dtype="<f4")
-            rows.append(UtteranceFrames(utterance.utterance_id, frames_TC))
-            samples += utterance.num_samples
-        audio_s = samples / SAMPLE_RATE_HZ
+        lengths = {row: u.num_samples for row, u in enumerate(part.utterances)}
+        found: dict[int, np.ndarray] = {}
+        for batch in cost_batches(lengths, _BATCH_SAMPLES, padded=False):
+            found.update(zip(batch, self._features([part.samples(r) for r in batch]), strict=True))
+        rows = [
+            UtteranceFrames(u.utterance_id, found[row]) for row, u in enumerate(part.utterances)
+        ]
+        audio_s = sum(lengths.values()) / SAMPLE_RATE_HZ
         return receipts_json([put_frontend(self._out, task.name, rows, audio_s=audio_s)])
+
+    def _features(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """float32 (T, C) of each clip of 16-bit samples: one copy to the device and one back."""
+        lane = current_lane()
+        layout, samples_N = send_clips(clips, lane)
+        outputs = self._front_end(as_waves(layout, samples_N))
+        fetched_MC = lane.fetch(torch.cat(outputs).float())
+        lane.mark()()
+        return [
+            np.ascontiguousarray(x.numpy(), dtype="<f4")
+            for x in fetched_MC.split([len(x) for x in outputs])
+        ]

@@ -16,8 +16,9 @@ import torch
 from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.device import has_gpu, torch_device
 from gmp_atl_dist.inference.extractor import audio_seconds
-from gmp_atl_dist.inference.forward import stored_wave, to_fp16
+from gmp_atl_dist.inference.forward import stored_wave
 from gmp_atl_dist.inference.mfcc import KEPT_EVERY, MFCC_DIM, NUM_CEPSTRA, mfcc
+from gmp_atl_dist.inference.started import to_fp16
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter, receipts_json
 from gmp_atl_dist.store.features import UtteranceFrames, put_features

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ, pcm16_to_float
-from gmp_atl_dist.device import autocast, torch_device
+from gmp_atl_dist.device import autocast, has_gpu, torch_device
 from gmp_atl_dist.inference.classifier import Classifier
 from gmp_atl_dist.inference.cost import cost_batches
 from gmp_atl_dist.models.emotion import EmotionModel
@@ -25,6 +25,8 @@ from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import AudioPart, read_audio_part
 
 _BATCH_SAMPLES = 60 * SAMPLE_RATE_HZ
+_GPU_BATCH_SAMPLES = 600 * SAMPLE_RATE_HZ
+"""A classifier halves a batch that does not fit into the memory."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,12 @@ class PartPredictor:
         self._model = emotion_model_from_files(argument.finetuned.read_files())
         self._emotions = tuple(self._model.config.emotions)
         nn.Module.to(self._model, torch_device())
-        # The stored bytes of evaluate come from the padded pass, so evaluate keeps it.
+        # The bytes that evaluate stored on CPUs come from the padded pass, so it keeps that pass there.
+        packed = argument.wanted is None or has_gpu()
         self._classify = (
-            Classifier(self._model)
-            if argument.wanted is None
-            else partial(probabilities_of, self._model)
+            Classifier(self._model) if packed else partial(probabilities_of, self._model)
         )
+        self._batch_samples = _GPU_BATCH_SAMPLES if has_gpu() else _BATCH_SAMPLES
 
     def __call__(self, task: Task) -> str:
         part = read_audio_part(self._argument.corpus, task.name)
@@ -59,7 +61,7 @@ class PartPredictor:
         wanted = [u for u in part.utterances if ids is None or u.utterance_id in ids]
         lengths = {u.row: u.num_samples for u in wanted}
         rows: list[dict[str, object]] = []
-        for batch in cost_batches(lengths, _BATCH_SAMPLES):
+        for batch in cost_batches(lengths, self._batch_samples):
             rows += self._predict(part, batch)
         rows.sort(key=lambda r: str(r["utterance_id"]))
         table = pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA)

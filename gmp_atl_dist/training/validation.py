@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from gmp_atl_dist.device import autocast
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.metrics import confusion_matrix, scores_from_confusion
 from gmp_atl_dist.store.index import IndexRow
@@ -32,7 +33,8 @@ def validation_uar(
         WorkerError: there is no utterance to validate on.
     """
     confusion = None
-    with torch.inference_mode():
+    # The precision of evaluate: an epoch is chosen for what the test will see.
+    with torch.inference_mode(), autocast():
         for rows in _batches(recipe.selection[rank::world_size]):
             true, predicted, classes = recipe.predict(model, load(rows).to(device))
             part = torch.from_numpy(confusion_matrix(true, predicted, classes))

@@ -196,7 +196,12 @@ def kernels_of_a_part(model: Hubert, lengths: Sequence[int], *, flash: bool) -> 
 
 @pytest.mark.parametrize(
     ("layers", "keys", "flash", "most"),
-    [(12, {}, True, 400), (12, {}, False, 550), (24, LARGE, True, 650), (24, LARGE, False, 890)],
+    [
+        (12, {}, True, 400),
+        (12, {}, False, 550),
+        pytest.param(24, LARGE, True, 650, marks=pytest.mark.slow),
+        pytest.param(24, LARGE, False, 890, marks=pytest.mark.slow),
+    ],
     ids=["base", "base, no flash", "large", "large, no flash"],
 )
 def test_kernels_of_a_part_of_ten_minutes(

@@ -59,9 +59,10 @@ def test_it_is_the_forward_pass_of_evaluate(files: list[Path], loss: str, poolin
         build_random("tiny", 1), EMOTIONS, embedding_dim=8, loss=loss, pooling=pooling
     ).eval()
     waves = [wave_of(path) for path in files]
-    np.testing.assert_allclose(
-        Classifier(made)(waves), probabilities_of(made, waves), atol=TOLERANCE
-    )
+    expected = probabilities_of(made, waves)
+    for together in (False, True):
+        found = Classifier(made, together=together)(waves)
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
 def test_no_result_depends_on_the_batch_or_the_threads(model: Path, files: list[Path]) -> None:

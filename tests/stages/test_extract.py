@@ -21,7 +21,8 @@ from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.inference.audio_slices import AudioSelection, AudioSlices
 from gmp_atl_dist.inference.cost import cost_batches
 from gmp_atl_dist.inference.extractor import Extractor, ExtractorArgument, ForwardArgument
-from gmp_atl_dist.inference.forward import load_backbone, to_fp16
+from gmp_atl_dist.inference.forward import load_backbone
+from gmp_atl_dist.inference.started import to_fp16
 from gmp_atl_dist.models.source import backbone_from_files, model_to_files
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.extract import Extract

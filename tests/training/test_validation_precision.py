@@ -1,0 +1,38 @@
+"""An epoch is validated in the precision in which the test speakers are scored."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from gmp_atl_dist.training import validation
+
+
+def test_an_epoch_is_validated_in_the_precision_of_evaluate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[torch.dtype] = []
+
+    def predict(model: nn.Module, batch: Any) -> tuple[list[int], list[int], int]:
+        seen.append(model(torch.ones(1, 2)).dtype)
+        return [0, 1], [0, 1], 2
+
+    utterance = SimpleNamespace(num_samples=400, utterance_id="a")
+    recipe: Any = SimpleNamespace(name="finetune", selection=[utterance], predict=predict)
+    load: Any = lambda rows: SimpleNamespace(to=lambda device: rows)  # noqa: E731
+    # What a GPU with half precision does, on this device.
+    monkeypatch.setattr(validation, "autocast", lambda: torch.autocast("cpu", torch.bfloat16))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        uar = validation.validation_uar(
+            recipe, nn.Linear(2, 2), load, torch.device("cpu"), rank=0, world_size=1
+        )
+    finally:
+        dist.destroy_process_group()
+    assert uar == 1.0
+    assert seen == [torch.bfloat16]
