@@ -8,21 +8,26 @@ Shape suffixes: M frames, D hidden, K clusters.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from gmp_atl_dist.errors import WorkerError
 
-if TYPE_CHECKING:
-    from gmp_atl_dist.clustering.assignment import Assigner
-
 _LARGEST = float(np.finfo(np.float32).max)
 """FAISS starts its search for the smallest distance here, so a frame that has none keeps it."""
 
 
-def checked_nearest(assigner: Assigner, x_MD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``assigner.nearest(x_MD)`` as :class:`Assigner` promises it: -1 where a frame is not finite.
+class NearestSearch(Protocol):
+    """What is used of an assigner."""
+
+    @property
+    def k(self) -> int: ...
+    def nearest(self, x_MD: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def checked_nearest(assigner: NearestSearch, x_MD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``assigner.nearest(x_MD)`` as ``assignment.Assigner`` promises it: -1 where a frame is not finite.
 
     Args:
         assigner: of any library.
