@@ -6,7 +6,7 @@ A CPU device has the same functions, so the code above is the same for both and 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
@@ -20,6 +20,8 @@ from gmp_atl_dist.clustering.engines import Engine
 from gmp_atl_dist.device import faiss_gpus
 from gmp_atl_dist.errors import ModelError
 
+_GPU_BLOCK_ROWS = 65_536
+_CPU_BLOCK_ROWS = 8_192
 _IN_FLIGHT = 2
 """Blocks that a device holds beside the resident ones: one that it works on, and one that is copied."""
 
@@ -45,6 +47,12 @@ def engine_devices(engine: Engine, gpus: int) -> tuple[torch.device, ...]:
             f"stage's gpus to 0"
         )
     return tuple(torch.device("cuda", number) for number in range(gpus))
+
+
+def default_block_rows(on: Sequence[torch.device]) -> int:
+    """Frames that an engine on these devices is given at a time. Distances may differ in the last bit with
+    it, so it follows from the kind of the devices alone."""
+    return _CPU_BLOCK_ROWS if all(device.type == "cpu" for device in on) else _GPU_BLOCK_ROWS
 
 
 def free_bytes(device: torch.device, share: float = 1.0) -> int:

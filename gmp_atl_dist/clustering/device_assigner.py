@@ -10,11 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from gmp_atl_dist.clustering.assignment import as_floats, check_dim, unit_rows
-from gmp_atl_dist.clustering.device import Lane, on_device
+from gmp_atl_dist.clustering.device import Lane, default_block_rows, on_device
 from gmp_atl_dist.clustering.device_search import make_search, prepared, usable_rows
-from gmp_atl_dist.clustering.device_step import CPU_BLOCK_ROWS, GPU_BLOCK_ROWS
 from gmp_atl_dist.clustering.engines import Engine
+from gmp_atl_dist.clustering.frame_arrays import as_floats, check_dim, unit_rows
 from gmp_atl_dist.clustering.state import Metric
 
 
@@ -30,8 +29,7 @@ class DeviceAssigner:
     ) -> None:
         self.metric: Metric = metric
         self.k, self.dim = centroids_KD.shape
-        on_gpus = any(device.type != "cpu" for device in on)
-        self.block_rows = GPU_BLOCK_ROWS if on_gpus else CPU_BLOCK_ROWS
+        self.block_rows = default_block_rows(on)
         self._lanes = [Lane(device) for device in on]
         centroids = torch.from_numpy(np.array(centroids_KD, np.float32, order="C"))
         self._searches = [make_search(engine, centroids.to(device), metric) for device in on]

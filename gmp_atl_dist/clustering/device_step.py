@@ -22,7 +22,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from gmp_atl_dist.clustering.device import Lane, engine_devices, free_bytes, on_device
+from gmp_atl_dist.clustering.device import (
+    Lane,
+    default_block_rows,
+    engine_devices,
+    free_bytes,
+    on_device,
+)
 from gmp_atl_dist.clustering.device_search import (
     DeviceSearch,
     make_search,
@@ -41,8 +47,6 @@ from gmp_atl_dist.clustering.resident import Block, DeviceFrames
 from gmp_atl_dist.clustering.state import Metric, Request
 from gmp_atl_dist.clustering.statistics import FARTHEST, ClusterStatistics, NotFiniteError
 
-GPU_BLOCK_ROWS = 65_536
-CPU_BLOCK_ROWS = 8_192
 _UNIT_BITS = fraction_bits(np.empty((0, 1), np.float32), "cosine")
 
 
@@ -89,7 +93,7 @@ class DeviceStep:
     ) -> None:
         self._engine: Engine = engine
         self.gpus = sum(device.type != "cpu" for device in on)
-        self._block_rows = block_rows or (GPU_BLOCK_ROWS if self.gpus else CPU_BLOCK_ROWS)
+        self._block_rows = block_rows or default_block_rows(on)
         self.lanes = [Lane(device) for device in on]
         self._frames = DeviceFrames(self.lanes, self._block_rows, room)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import faiss
 import numpy as np
 
-from gmp_atl_dist.clustering.assignment import as_floats, unit_rows
+from gmp_atl_dist.clustering.frame_arrays import as_floats, unit_rows
 from gmp_atl_dist.clustering.state import Metric
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.seeding import keyed_rng, keyed_seed

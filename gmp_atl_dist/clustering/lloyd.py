@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gmp_atl_dist.clustering.assignment import unit_rows
+from gmp_atl_dist.clustering.frame_arrays import unit_rows
 from gmp_atl_dist.clustering.state import Fit, Request, State
 from gmp_atl_dist.clustering.statistics import ClusterStatistics
 from gmp_atl_dist.errors import ModelError

@@ -20,6 +20,7 @@ from gmp_atl_dist.clustering.assignment_step import fit_in_memory
 from gmp_atl_dist.clustering.sample import FrameSample, plan_sample
 from gmp_atl_dist.clustering.state import Fit
 from gmp_atl_dist.config import ClusterConfig, ClusterWorkersConfig, RuntimeConfig
+from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError, GmpAtlError, ModelError
 from gmp_atl_dist.exchange.codebooks import import_codebook
 from gmp_atl_dist.inference.stored_frames import FrameSelection, SelectedFrameReader
@@ -200,6 +201,7 @@ def test_the_torch_engine_fits_and_labels_what_faiss_does(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From the same first centroids: the same assignments, and sums of fp16 are exact."""
+    bench = replace(bench, context=replace(bench.context, reporter=Reporter(terminal=False)))
     features = bench.features(parts=5)
     by_faiss = bench.cluster(features)
     root = replace(bench.context, store=type(bench.context.store)(bench.context.store.uri + "-2"))
@@ -233,7 +235,7 @@ def test_pieces_on_gpus_hold_more_frames(bench: Bench, frames: int) -> None:
 
 
 def test_gpus_keep_frames_and_one_process_does_more() -> None:
-    size = FitSize(layer=9, frames=100_000, dim=768, clusters=500, pieces=40)
+    size = FitSize(layer=9, frames=1_000_000, dim=768, clusters=500, pieces=40)
     by_cpus, by_gpus = (ClusterWorkersConfig(workers=8, gpus=gpus) for gpus in (0, 1))
     assert (size.processes(by_cpus), size.processes(by_gpus)) == (8, 1)
     assert "on 1 GPUs each, frames kept on the GPUs as far as there is room" in size.describe(
