@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -14,49 +12,40 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.harness.gpu import Card
-from benchmarks.harness.parts import Part, Row, Rows, markdown, run_part
+from benchmarks.harness.parts import Part, Row, markdown, run_part
 from benchmarks.inputs.spoken import Lengths, lengths_s
 from benchmarks.subjects.gpu_profile import union
+from tests.support.gpu_parts import dies, fails, hangs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CPU = Card("CPU", "cpu", None, None, None, "2")
 
 
-def _fails(rows: Rows) -> None:
-    rows.add("before", 1.0, key="demo_s")
-    raise ValueError("no such thing")
-
-
-def _dies(rows: Rows) -> None:
-    rows.add("before", 1.0)
-    os.kill(os.getpid(), 9)
-
-
-def _hangs(rows: Rows) -> None:
-    rows.add("before", float("nan"))
-    subprocess.Popen(["sleep", "600"])
-    (Path(os.environ["GPU_TEST_PID"])).write_text(str(os.getpid()))
-    time.sleep(600)
-
-
 def test_a_part_that_fails_keeps_its_figures(tmp_path: Path) -> None:
-    part = run_part("demo", partial(_fails), tmp_path, 100)
+    part = run_part("demo", fails, tmp_path, 100)
     assert [row.what for row in part.rows] == ["before"]
     assert part.error.splitlines()[0] == "ValueError: no such thing"
-    dead = run_part("memory", partial(_dies), tmp_path, 100)
+    dead = run_part("memory", dies, tmp_path, 100)
     assert [row.value for row in dead.rows] == [1.0]
     assert "-9" in dead.error
 
 
-def test_a_part_whose_time_is_over_ends_with_all_that_it_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GPU_TEST_PID", str(tmp_path / "pid"))
-    part = run_part("kmeans", partial(_hangs), tmp_path, 30)
+@pytest.mark.slow
+def test_a_part_whose_time_is_over_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    part = run_part("kmeans", partial(hangs, pids), tmp_path, 30)
     assert part.error == "its 30 s are over; the figures so far are kept"
     assert (part.rows[0].value, part.rows[0].note) == (None, "nan")
-    children = Path(f"/proc/{(tmp_path / 'pid').read_text()}")
-    assert not children.exists()
+    numbers = [int(number) for number in pids.read_text().split()]
+    assert len(numbers) == 2
+    states = [_state(number) for number in numbers]
+    assert set(states) <= {"gone", "Z"}
+
+
+def _state(pid: int) -> str:
+    """Of a process as ps shows it; one that nobody has waited for is Z."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.read_text().rpartition(")")[2].split()[0] if stat.exists() else "gone"
 
 
 def test_the_exit_code_names_the_first_part_that_failed() -> None:
