@@ -1,4 +1,4 @@
-"""Asks for CUDA: device, precision, GPU memory, collective backend, FAISS build; `transfers.py` has streams."""
+"""Asks for CUDA: device, precision, GPU memory, collectives, FAISS. Streams are in ``transfers.py``."""
 
 from __future__ import annotations
 

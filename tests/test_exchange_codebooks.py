@@ -14,7 +14,8 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.linear_model import LinearRegression
 
 from gmp_atl_dist.cli.main import main
-from gmp_atl_dist.clustering.assignment import FaissAssigner, nearest_ids, unit_rows
+from gmp_atl_dist.clustering.assignment import FaissAssigner, nearest_ids
+from gmp_atl_dist.clustering.frame_arrays import unit_rows
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.exchange.codebooks import (
     all_codebooks,
