@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gmp_atl_dist.predict import Predictor
     from gmp_atl_dist.runs.models import resolve_model
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 __all__ = [
     "Corpus",
