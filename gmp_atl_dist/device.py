@@ -1,4 +1,4 @@
-"""Asks for CUDA: device, precision, GPU memory, collective backend, FAISS build; `transfers.py` has streams.
+"""Asks for CUDA: device, precision, memory, collective backend, FAISS; `transfers.py` has its streams."""
 
 from __future__ import annotations
 

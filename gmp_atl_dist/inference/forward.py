@@ -95,18 +95,20 @@ class Forward:
         pcm16 = table["pcm16"].combine_chunks()
         started: list[StartedBatch] = []
         pending = self._batches(lengths)
-        with lane.working():
-            while pending:
-                rows = pending.pop()
-                clips = [stored_samples(pcm16[row], ids[row], lengths[row]) for row in rows]
-                try:
-                    started.append(self._run(clips, [ids[row] for row in rows], lane))
-                except torch.OutOfMemoryError as e:
-                    self._back_off(rows, ids, lengths, e)
-                    rest = {row: lengths[row] for batch in [rows, *pending] for row in batch}
-                    pending = self._batches(rest)
-        finished = lane.mark()
-        self._lanes.append((lane, finished))
+        try:
+            with lane.working():
+                while pending:
+                    rows = pending.pop()
+                    clips = [stored_samples(pcm16[row], ids[row], lengths[row]) for row in rows]
+                    try:
+                        started.append(self._run(clips, [ids[row] for row in rows], lane))
+                    except torch.OutOfMemoryError as e:
+                        self._back_off(rows, ids, lengths, lane, e)
+                        rest = {row: lengths[row] for batch in [rows, *pending] for row in batch}
+                        pending = self._batches(rest)
+        finally:
+            finished = lane.mark()
+            self._lanes.append((lane, finished))
 
         def features() -> dict[int, list[UtteranceFrames]]:
             finished()
@@ -133,10 +135,16 @@ class Forward:
         return StartedBatch.of(frames, ids, layout.num_frames_B.tolist(), lane)
 
     def _back_off(
-        self, rows: list[int], ids: list[str], lengths: dict[int, int], error: Exception
+        self,
+        rows: list[int],
+        ids: list[str],
+        lengths: dict[int, int],
+        lane: Lane,
+        error: Exception,
     ) -> None:
         """Halve the budget for all later batches too: they would not fit either."""
-        for _, done in self._lanes:
+        # Memory that work still uses cannot be given back.
+        for done in (lane.mark(), *(done for _, done in self._lanes)):
             done()
         free_cached_memory()
         held = sum(lengths[row] for row in rows)
