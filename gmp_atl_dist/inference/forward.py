@@ -32,7 +32,7 @@ from gmp_atl_dist.models.slots import SlotModel
 from gmp_atl_dist.models.source import backbone_from_files
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import UtteranceFrames
-from gmp_atl_dist.transfers import Lane, new_lanes
+from gmp_atl_dist.transfers import CopyLane, new_lanes
 
 _CPU_BATCH_S = 60.0
 _LEAST_BATCH_SAMPLES = SAMPLE_RATE_HZ
@@ -124,7 +124,7 @@ class Forward:
         """The last one is to be computed first."""
         return list(cost_batches(lengths, self.budget_samples, padded=False))[::-1]
 
-    def _run(self, clips: list[np.ndarray], ids: list[str], lane: Lane) -> StartedBatch:
+    def _run(self, clips: list[np.ndarray], ids: list[str], lane: CopyLane) -> StartedBatch:
         most_frames = max(1, self.budget_samples // FRAME_HOP_SAMPLES)
         layout, samples_N = send_clips(clips, lane)
         if isinstance(self._model, SlotModel):
@@ -139,7 +139,7 @@ class Forward:
         rows: list[int],
         ids: list[str],
         lengths: dict[int, int],
-        lane: Lane,
+        lane: CopyLane,
         error: Exception,
     ) -> None:
         """Halve the budget for all later batches too: they would not fit either."""
