@@ -22,7 +22,7 @@ Wait = Callable[[], object]
 """Returns when the work that was started before it was made is done. Any thread may call it."""
 
 
-class Lane(Protocol):
+class CopyLane(Protocol):
     """Work on a device, in the order in which it is started."""
 
     def working(self) -> AbstractContextManager[object]:
@@ -46,17 +46,17 @@ class Lane(Protocol):
         ...
 
 
-def new_lanes(count: int) -> tuple[Lane, ...]:
+def new_lanes(count: int) -> tuple[CopyLane, ...]:
     """``count`` lanes of this process's device."""
     return tuple(_GpuLane() if has_gpu() else HostLane() for _ in range(count))
 
 
-def current_lane() -> Lane:
+def current_lane() -> CopyLane:
     """A lane of the stream on which the caller works."""
     return _GpuLane(torch.cuda.current_stream()) if has_gpu() else HostLane()
 
 
-def send_array(lane: Lane, x: np.ndarray) -> Tensor:
+def send_array(lane: CopyLane, x: np.ndarray) -> Tensor:
     """A copy of ``x`` on the device."""
     staged = lane.host(*x.shape, dtype=torch.from_numpy(x[:0]).dtype)
     staged.numpy()[...] = x

@@ -33,7 +33,7 @@ from gmp_atl_dist.models.slots import SlotModel
 from gmp_atl_dist.models.source import backbone_from_files
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import UtteranceFrames
-from gmp_atl_dist.transfers import Lane, new_lanes
+from gmp_atl_dist.transfers import CopyLane, new_lanes
 
 _CPU_BATCH_S = 60.0
 _LEAST_BATCH_SAMPLES = SAMPLE_RATE_HZ
@@ -96,20 +96,22 @@ class Forward:
         pcm16 = table["pcm16"].combine_chunks()
         started: list[StartedBatch] = []
         pending = self._batches(lengths)
-        with lane.working():
-            while pending:
-                rows = pending.pop()
-                clips = [stored_samples(pcm16[row], ids[row], lengths[row]) for row in rows]
-                try:
-                    started.append(self._run(clips, [ids[row] for row in rows], lane))
-                except RuntimeError as e:
-                    if not is_out_of_memory(e):
-                        raise
-                    self._back_off(rows, ids, lengths, e)
-                    rest = {row: lengths[row] for batch in [rows, *pending] for row in batch}
-                    pending = self._batches(rest)
-        finished = lane.mark()
-        self._lanes.append((lane, finished))
+        try:
+            with lane.working():
+                while pending:
+                    rows = pending.pop()
+                    clips = [stored_samples(pcm16[row], ids[row], lengths[row]) for row in rows]
+                    try:
+                        started.append(self._run(clips, [ids[row] for row in rows], lane))
+                    except RuntimeError as e:
+                        if not is_out_of_memory(e):
+                            raise
+                        self._back_off(rows, ids, lengths, lane, e)
+                        rest = {row: lengths[row] for batch in [rows, *pending] for row in batch}
+                        pending = self._batches(rest)
+        finally:
+            finished = lane.mark()
+            self._lanes.append((lane, finished))
 
         def features() -> dict[int, list[UtteranceFrames]]:
             finished()
@@ -125,7 +127,7 @@ class Forward:
         """The last one is to be computed first."""
         return list(cost_batches(lengths, self.budget_samples, padded=False))[::-1]
 
-    def _run(self, clips: list[np.ndarray], ids: list[str], lane: Lane) -> StartedBatch:
+    def _run(self, clips: list[np.ndarray], ids: list[str], lane: CopyLane) -> StartedBatch:
         most_frames = max(1, self.budget_samples // FRAME_HOP_SAMPLES)
         layout, samples_N = send_clips(clips, lane)
         if isinstance(self._model, SlotModel):
@@ -136,10 +138,16 @@ class Forward:
         return StartedBatch.of(frames, ids, layout.num_frames_B.tolist(), lane)
 
     def _back_off(
-        self, rows: list[int], ids: list[str], lengths: dict[int, int], error: Exception
+        self,
+        rows: list[int],
+        ids: list[str],
+        lengths: dict[int, int],
+        lane: CopyLane,
+        error: Exception,
     ) -> None:
         """Halve the budget for all later batches too: they would not fit either."""
-        for _, done in self._lanes:
+        # Memory that work still uses cannot be given back.
+        for done in (lane.mark(), *(done for _, done in self._lanes)):
             done()
         free_cached_memory()
         held = sum(lengths[row] for row in rows)

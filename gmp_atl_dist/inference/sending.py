@@ -13,10 +13,10 @@ from torch import Tensor
 
 from gmp_atl_dist.models.slots import SlotLayout
 from gmp_atl_dist.samples import FULL_SCALE
-from gmp_atl_dist.transfers import Lane
+from gmp_atl_dist.transfers import CopyLane
 
 
-def send_clips(clips: Sequence[np.ndarray], lane: Lane) -> tuple[SlotLayout, Tensor]:
+def send_clips(clips: Sequence[np.ndarray], lane: CopyLane) -> tuple[SlotLayout, Tensor]:
     """Where int16 ``clips`` lie, and int16 (N,) on the device."""
     layout = SlotLayout(tuple(map(len, clips)))
     staged_N = lane.host(layout.num_samples_N, dtype=torch.int16)

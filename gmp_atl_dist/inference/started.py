@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gmp_atl_dist.errors import ModelError
-from gmp_atl_dist.transfers import Lane
+from gmp_atl_dist.transfers import CopyLane
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class StartedBatch:
 
     @classmethod
     def of(
-        cls, frames: Mapping[int, Tensor], ids: Sequence[str], counts: Sequence[int], lane: Lane
+        cls, frames: Mapping[int, Tensor], ids: Sequence[str], counts: Sequence[int], lane: CopyLane
     ) -> StartedBatch:
         """Start the copies to the host.
 

@@ -28,7 +28,7 @@ from gmp_atl_dist.models.slot_conv import SlotConv
 from gmp_atl_dist.models.slot_positional import SlotPositionalConv
 from gmp_atl_dist.models.slots import HostPlan, SlotLayout
 from gmp_atl_dist.models.windows import windows
-from gmp_atl_dist.transfers import Lane, current_lane
+from gmp_atl_dist.transfers import CopyLane, current_lane
 
 
 class SlotHubert:
@@ -76,7 +76,7 @@ class SlotHubert:
 
     @torch.inference_mode()
     def frames(
-        self, samples_N: Tensor, layout: SlotLayout, most_frames: int, lane: Lane
+        self, samples_N: Tensor, layout: SlotLayout, most_frames: int, lane: CopyLane
     ) -> dict[int, Tensor]:
         """float32 (M, D) by layer; see :class:`gmp_atl_dist.models.slots.SlotModel`."""
         plan = HostPlan()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, num_frames
-from gmp_atl_dist.transfers import Lane, send_array
+from gmp_atl_dist.transfers import CopyLane, send_array
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class HostPlan:
         self._arrays.append(np.asarray(numbers, np.int32))
         return len(self._arrays) - 1
 
-    def send(self, lane: Lane) -> list[Tensor]:
+    def send(self, lane: CopyLane) -> list[Tensor]:
         """int32 tensors on the device, in the shapes of the arrays."""
         flat = np.concatenate([x.ravel() for x in self._arrays])
         sent = send_array(lane, flat).split([x.size for x in self._arrays])
@@ -127,7 +127,7 @@ class SlotModel(Protocol):
     """A frame model that computes all clips of a batch at once."""
 
     def frames(
-        self, samples_N: Tensor, layout: SlotLayout, most_frames: int, lane: Lane
+        self, samples_N: Tensor, layout: SlotLayout, most_frames: int, lane: CopyLane
     ) -> dict[int, Tensor]:
         """float32 (M, D) by layer, the frames of all clips one after another.
 

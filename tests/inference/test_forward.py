@@ -213,3 +213,12 @@ def test_a_value_that_is_not_finite_shows_when_the_features_are_there() -> None:
     features = forward.start(recordings([16000, 719, 400]))
     with pytest.raises(ModelError, match="utterance 'u001': layer 6 has features that are not"):
         features()
+
+
+def test_a_refused_table_takes_no_lane_with_it() -> None:
+    forward = Forward(Small(), (6,), 10.0)
+    wrong = recordings([16000]).set_column(1, "num_samples", pa.array([15999]))
+    for _ in range(3):
+        with pytest.raises(ModelError, match="expected 15999"):
+            forward(wrong)
+    assert len(forward(recordings([400]))[6]) == 1
