@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -262,7 +263,7 @@ def _blocks(recording: sf.SoundFile, start: int, end: int) -> Iterator[Block]:
         position += held
         # Samples before the segment are left out: a recording can be hours long.
         if position > start:
-            yield buffer[max(0, held - (position - start)) : held]
+            yield cast("Block", buffer[max(0, held - (position - start)) : held])
         if held < asked:
             raise CorpusError(
                 f"the recording is cut short: {end - start} samples were expected and "

@@ -140,7 +140,7 @@ def _resampled(resampler: soxr.ResampleStream, mono: Samples) -> list[npt.NDArra
 
 
 def _pcm16_copy(mono: Samples) -> npt.NDArray[np.int16]:
-    return mono.astype(np.int16) if mono.dtype == np.int16 else to_pcm16(mono)
+    return mono.astype(np.int16) if mono.dtype == np.int16 else to_pcm16(to_floats(mono))
 
 
 @dataclass

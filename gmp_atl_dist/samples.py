@@ -38,7 +38,7 @@ def to_floats(
     """Samples as float64 of full scale 1, same shape. Floats are that already, and are not copied."""
     if samples.dtype != np.int16:
         return np.ascontiguousarray(samples, np.float64)
-    return samples * (1 / FULL_SCALE)
+    return np.multiply(samples, 1 / FULL_SCALE, dtype=np.float64)
 
 
 def is_silent(samples: npt.NDArray[np.int16 | np.floating]) -> bool:

@@ -8,6 +8,7 @@ temporary file that is then renamed. A partial object is never visible.
 from __future__ import annotations
 
 import os
+import threading
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _TEMPORARY = ".tmp-"
+# Threads that store parts may need their first client at the same time, and boto3 fails at that now and then.
+_making_client = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,8 @@ class _S3Putter:
         if self._timeout_s is not None:
             limits = {"connect_timeout": self._timeout_s, "read_timeout": self._timeout_s}
             config = config.merge(Config(retries={"total_max_attempts": 2}, **limits))
-        return cast("S3Client", boto3.client("s3", config=config))
+        with _making_client:
+            return cast("S3Client", boto3.client("s3", config=config))
 
     def put(self, path: str, data: bytes | memoryview) -> None:
         bucket, _, key = path.partition("/")
