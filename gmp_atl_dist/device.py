@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -21,13 +22,44 @@ DeviceChoice = Literal["auto", "cpu", "cuda"]
 """What a person may ask for; auto: a GPU where there is one."""
 
 
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _chosen: list[Accelerator] = []
-"""What :func:`choose_accelerator` was told last."""
+"""What :func:`choose_accelerator` or :func:`use_gpus` was told last."""
+_granted: list[float] = []
+"""The GPUs of this process by :func:`use_gpus`; empty where nobody has told."""
+
+
+def use_gpus(gpus: float) -> None:
+    """Compute on what this process was given: on the CPU with 0, else on a GPU.
+
+    Call it before anything asks torch for a GPU, because the driver reads the variable once. Ray leaves
+    every GPU of the node visible to a process that asked for none (ray#54868), so 0 hides them here.
+    """
+    _granted[:] = [gpus]
+    _chosen.clear()
+    if not gpus:
+        os.environ[_VISIBLE] = ""
+        _chosen.append("cpu")
 
 
 def accelerator() -> Accelerator:
-    """The kind of device that this process computes on."""
-    return _chosen[-1] if _chosen else _found()
+    """The kind of device that this process computes on.
+
+    Raises:
+        ModelError: this process was given a GPU by :func:`use_gpus`, and PyTorch sees none.
+    """
+    if _chosen:
+        return _chosen[-1]
+    found = _found()
+    if found == "cpu" and _granted and _granted[-1]:
+        from gmp_atl_dist.gpu_state import torch_build
+
+        raise ModelError(
+            f"this process was given {_granted[-1]:g} GPUs, and PyTorch sees none ({torch_build()}; "
+            f"{_VISIBLE}={os.environ.get(_VISIBLE, 'unset')}); install a PyTorch for CUDA that fits the "
+            f"driver (docs/install.md), or set gpus = 0 in the section of the stage"
+        )
+    return found
 
 
 @cache
@@ -121,10 +153,30 @@ def collective_backend() -> Literal["gloo", "nccl"]:
 
 
 def use_bf16() -> bool:
-    """True on GPUs that have bf16. On a CPU it is slower than fp32 (AVX2) and less exact."""
+    """True on GPUs that compute in bf16. On a CPU it is slower than fp32 (AVX2) and less exact.
+
+    GPUs before compute capability 8 (V100, T4) emulate it, many times slower than fp32. They compute in
+    fp32, which is said once: fp16 would need a loss scale and can overflow in HuBERT's encoder.
+    """
+    if not has_gpu():
+        return False
     import torch
 
-    return has_gpu() and torch.cuda.is_bf16_supported()
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return True
+    _say_fp32()
+    return False
+
+
+@cache
+def _say_fp32() -> None:
+    import torch
+
+    kind = torch.cuda.get_device_properties(torch.cuda.current_device())
+    logging.getLogger(__name__).warning(
+        "%s computes in fp32, because it has no bf16 (compute capability %d.%d, bf16 needs 8.0)",
+        *(kind.name, kind.major, kind.minor),
+    )
 
 
 def autocast() -> AbstractContextManager[object]:
@@ -183,7 +235,7 @@ def faiss_on_gpus(index: faiss.Index, gpus: int) -> faiss.Index:
     visible = faiss_gpus()
     if visible < gpus:
         raise ModelError(
-            f"FAISS sees {visible} GPUs, {gpus} are asked for; install the gpu extra (faiss-gpu-cu12) "
+            f"FAISS sees {visible} GPUs, {gpus} are asked for; install the gpu extra (faiss-gpu, CUDA 12) "
             f"on workers with that many, or set the stage's gpus to 0"
         )
     return faiss.index_cpu_to_gpus_list(index, gpus=list(range(gpus)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,18 @@ def ways_into_ray_are_put_back() -> Iterator[None]:
         assert not left, f"this test left its own {', '.join(sorted(left))} in gmp_atl_dist.runtime"
 
 
+_GPU_TESTS = re.compile(r"(?<!not )\bgpu\b")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without ``-m gpu`` the session and all that it starts see no GPU, so that CPU tests are CPU tests.
+
+    Before torch asks: the driver reads the variable once.
+    """
+    if not _GPU_TESTS.search(str(config.getoption("markexpr", ""))):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @cache
 def _shared() -> dict[Path, str]:
     """What each module shares with others, of those that share anything."""
@@ -96,6 +109,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     items.sort(key=rank)
     for item in items:
+        if item.get_closest_marker("gpu") and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+            item.add_marker(pytest.mark.skip(reason="no GPU is visible; run with -m gpu"))
         if rank(item):
             item.add_marker(folder(item))
 

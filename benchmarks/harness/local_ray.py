@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @contextmanager
@@ -17,15 +20,22 @@ def local_ray(cores: int, gpus: int = 0) -> Iterator[None]:
     """
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=cores,
-        num_gpus=gpus,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    before = os.environ.get(_VISIBLE)
+    if gpus:
+        # Ray counts no more logical ones than are visible.
+        os.environ[_VISIBLE] = ",".join(map(str, range(gpus)))
     try:
+        ray.init(
+            address="local",
+            num_cpus=cores,
+            num_gpus=gpus,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
         yield
     finally:
         ray.shutdown()
+        os.environ.pop(_VISIBLE, None)
+        if before is not None:
+            os.environ[_VISIBLE] = before

@@ -16,7 +16,7 @@ from benchmarks.harness.child import run_alone
 _SIZE = 2048
 _PRODUCTS = 7
 _PACKAGES = ("gmp_atl_dist", "torch", "numpy", "transformers", "ray", "deepspeed", "pyarrow")
-_FAISS = ("faiss-cpu", "faiss-gpu-cu12")
+_FAISS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu12")
 
 
 @dataclass(frozen=True)

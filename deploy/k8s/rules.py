@@ -31,6 +31,7 @@ _PART_OF = ("app.kubernetes.io/part-of", "gmp-atl")
 _ALPHA = ("networkPolicy", "tlsOptions", "historyServerOptions")
 _DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 _DRAIN_MARGIN_S = 10
+_HIDES_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
 _SERVE_TOKEN = "GMP_ATL_SERVE_TOKEN"
 _UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -201,6 +202,8 @@ def _drain_rules(cluster: Manifest) -> Iterator[str]:
         grace_s = pod.get("terminationGracePeriodSeconds", 30)
         if grace_s < float(env.get(_DRAIN) or 30) + _DRAIN_MARGIN_S:
             yield f"{name}: terminationGracePeriodSeconds {grace_s} is too short for Ray's drain ({_DRAIN})"
+        if env.get(_HIDES_GPUS) != "1":
+            yield f'{name}: {_HIDES_GPUS} must be "1", or processes without a GPU see those of the pod'
 
 
 def _pod_rules(where: str, pod: Manifest, tags: bool) -> Iterator[str]:

@@ -26,6 +26,7 @@ from gmp_atl_dist.device import (
     torch_device,
 )
 from gmp_atl_dist.errors import WorkerError
+from gmp_atl_dist.gpu_state import full_memory_named, is_out_of_memory
 from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.stored import load_emotion_model
 
@@ -54,7 +55,8 @@ class Classifier:
         self.emotions = tuple(model.config.emotions)
         self.channel = model.config.audio_channel
         self._device = torch_device()
-        nn.Module.to(model, self._device)
+        with full_memory_named("loading the model"):
+            nn.Module.to(model, self._device)
         self._model = model
         self._frames = model.backbone.frame_model(
             model.layers,
@@ -81,7 +83,9 @@ class Classifier:
         """
         try:
             return self._probabilities(waves)
-        except torch.OutOfMemoryError as e:
+        except RuntimeError as e:
+            if not is_out_of_memory(e):
+                raise
             if len(waves) == 1:
                 seconds = len(waves[0]) / SAMPLE_RATE_HZ
                 raise WorkerError(

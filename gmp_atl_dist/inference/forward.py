@@ -22,6 +22,7 @@ from gmp_atl_dist.device import (
     torch_device,
 )
 from gmp_atl_dist.errors import ModelError, WorkerError
+from gmp_atl_dist.gpu_state import is_out_of_memory
 from gmp_atl_dist.inference.cost import cost_batches
 from gmp_atl_dist.models.backbone import FrameModel
 from gmp_atl_dist.models.source import backbone_from_files
@@ -81,7 +82,9 @@ class Forward:
             waves = [stored_wave(pcm16[row], ids[row], lengths[row]) for row in batch]
             try:
                 frames.update(self._run(waves, batch, ids))
-            except torch.OutOfMemoryError as e:
+            except RuntimeError as e:
+                if not is_out_of_memory(e):
+                    raise
                 self._back_off(batch, ids, lengths, e)
                 rest = {row: lengths[row] for rows in [batch, *pending] for row in rows}
                 pending = list(cost_batches(rest, self.budget_samples))[::-1]

@@ -17,6 +17,7 @@ from gmp_atl_dist.config import WorkersConfig
 from gmp_atl_dist.errors import GmpAtlError, WorkerError
 from gmp_atl_dist.runtime.metrics import StageMetrics
 from gmp_atl_dist.runtime.ray_errors import short_message, unwrap_error
+from gmp_atl_dist.runtime.room import await_room, demand_of
 from gmp_atl_dist.runtime.work import PoolWorker, Task
 from gmp_atl_dist.tags import Tags
 
@@ -70,6 +71,7 @@ def open_pool(
 
     from gmp_atl_dist.runtime.worker_processes import PoolProcess
 
+    await_room(demand_of(workers), tags.label or "open_pool")
     count = max(1, min(workers.max_workers, most))
     actor = ray.remote(PoolProcess).options(
         num_cpus=workers.cpus,
@@ -78,7 +80,9 @@ def open_pool(
         max_restarts=retries,
         max_task_retries=retries,
     )
-    actors = [actor.remote(worker, argument, workers.cpus, tags) for _ in range(count)]
+    actors = [
+        actor.remote(worker, argument, workers.cpus, tags, workers.gpus) for _ in range(count)
+    ]
     metrics = StageMetrics(tags)
     try:
         handles = cast("Sequence[ray.actor.ActorHandle]", actors)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from typing import Any
 
 from gmp_atl_dist import stopping
 from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.run_log import mark_warnings
 from gmp_atl_dist.runtime.ray_start import start_ray
+from gmp_atl_dist.runtime.room import no_more_nodes
 
 _OBJECT_STORE_BYTES = 512 << 20
 _LOCAL_POLL_S = "0.25"
+_HIDES_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
+"""Without it Ray leaves CUDA_VISIBLE_DEVICES as it is for a process with ``num_gpus=0`` (ray#54868)."""
 _CHATTY = (
     "ray.train.v2._internal.execution.controller.placement_group_cleaner",
     "ray.train.v2._internal.execution.context",
@@ -53,6 +56,7 @@ class RayConnection:
                 left = stopping.descendants() if hurry else []
                 ray.shutdown()
                 self._opened = False
+                no_more_nodes(False)
                 stopping.kill(left)
 
     def open(self) -> None:
@@ -67,7 +71,10 @@ class RayConnection:
             return
         address = self._config.ray_address or os.environ.get("RAY_ADDRESS")
         logging.getLogger("ray").setLevel(logging.ERROR)
-        environment = {"worker_process_setup_hook": _set_up_worker}
+        environment: dict[str, Any] = {"worker_process_setup_hook": _set_up_worker}
+        # A process that asks for no GPU sees none. A job may have it already, and Ray refuses it twice.
+        if _HIDES_GPUS not in os.environ:
+            environment["env_vars"] = {_HIDES_GPUS: "1"}
         self._is_ours = not address
         try:
             # A Ray that is started halfway could not be stopped.
@@ -83,9 +90,10 @@ class RayConnection:
                 f"or RAY_ADDRESS, and that the cluster is up"
             ) from e
         self._opened = True
+        no_more_nodes(self._is_ours)
         stopping.check()
 
-    def _init(self, address: str | None, environment: dict[str, Callable[[], None]]) -> None:
+    def _init(self, address: str | None, environment: dict[str, Any]) -> None:
         import ray
 
         if address:

@@ -11,6 +11,7 @@ from gmp_atl_dist.config import TrainWorkersConfig
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.runtime.metrics import TrainingMetrics
 from gmp_atl_dist.runtime.ray_errors import last_line, unwrap_error
+from gmp_atl_dist.runtime.room import await_room, demand_of
 from gmp_atl_dist.runtime.work import Gang
 from gmp_atl_dist.store.checkpoints import RAY_RUNS
 from gmp_atl_dist.store.filesystem import Store
@@ -53,6 +54,7 @@ def train(
     from ray import cloudpickle
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    await_room(demand_of(config), tags.label or name)
     num_workers: int | tuple[int, int] = config.min_workers
     if config.min_workers < config.max_workers:
         num_workers = (config.min_workers, config.max_workers)
@@ -64,6 +66,7 @@ def train(
             # none of them.
             "work": cloudpickle.dumps((loop, argument)),  # pyright: ignore[reportPrivateImportUsage]
             "threads": config.cpus,
+            "gpus": config.gpus,
             "tags": tags,
         },
         torch_config=ray.train.torch.TorchConfig(
@@ -123,18 +126,25 @@ def _in_a_thread(work: Callable[[], object], while_waiting: Callable[[], object]
 def _gang_loop(config: dict[str, object]) -> None:
     from ray import cloudpickle
 
-    from gmp_atl_dist.device import pin_threads
+    from gmp_atl_dist.device import pin_threads, use_gpus
+    from gmp_atl_dist.gpu_state import full_memory_named
 
     threads, work, tags = config["threads"], config["work"], config["tags"]
+    gpus = config["gpus"]
     if not isinstance(threads, int) or not isinstance(work, bytes) or not isinstance(tags, Tags):
         raise TypeError(
             f"a gang needs work, threads and tags, got {type(work).__name__}, {threads!r}, {tags!r}"
         )
+    if not isinstance(gpus, int | float):
+        raise TypeError(f"a gang needs the number of its GPUs, got {gpus!r}")
+    use_gpus(gpus)
     pin_threads(threads)
     # The bytes come from this gang's own driver and are never stored. Ray unpickles everything else that
     # comes the same way.
     loop, argument = cloudpickle.loads(work)
-    loop(argument, _RayGang(tags))
+    gang = _RayGang(tags)
+    with full_memory_named(f"{tags.label}, worker {gang.rank}"):
+        loop(argument, gang)
 
 
 class _RayGang:

@@ -13,6 +13,7 @@ from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.runtime.attempts import TaskAttempts
 from gmp_atl_dist.runtime.metrics import StageMetrics
 from gmp_atl_dist.runtime.ray_errors import short_message
+from gmp_atl_dist.runtime.room import await_room, demand_of
 from gmp_atl_dist.runtime.work import StreamWorker, Task, TaskReader, TaskResult, TaskWorker
 from gmp_atl_dist.runtime.worker_processes import (
     ComputeProcess,
@@ -49,17 +50,20 @@ def map_tasks(
 
     Raises:
         GmpAtlError: raised by the worker's own code, unchanged.
-        WorkerError: workers kept dying; the message names the unfinished tasks.
+        WorkerError: workers kept dying; the message names the unfinished tasks. Or no node offers what
+            a worker asks for.
     """
     if not tasks:
         return
+    await_room(demand_of(workers), tags.label or "map_tasks")
     dataset, attempts = _as_rows(tasks), TaskAttempts()
+    process = ProcessSettings(workers.cpus, tags, attempts, workers.gpus)
     with warnings.catch_warnings():
         # The named parameters do not cover actor restarts, which are infinite by default.
         warnings.simplefilter("ignore")
         dataset = dataset.map(
             MapProcess,  # pyright: ignore[reportArgumentType]  (callable classes are documented)
-            fn_constructor_args=(worker, argument, ProcessSettings(workers.cpus, tags, attempts)),
+            fn_constructor_args=(worker, argument, process),
             compute=_pool(workers.min_workers, workers.max_workers, len(tasks), 2),
             num_cpus=workers.cpus,
             num_gpus=workers.gpus,
@@ -95,7 +99,11 @@ def stream_tasks(
         return
     # One reader feeds many CPU workers. A worker with a GPU is faster than two readers.
     readers = workers.readers or (2 * workers.max_workers if workers.gpus else 1)
+    what = tags.label or "stream_tasks"
+    await_room({"CPU": workers.reader_cpus, **workers.reader_resources}, f"{what}, reading")
+    await_room(demand_of(workers), what)
     dataset, attempts = _as_rows(tasks), TaskAttempts()
+    process = ProcessSettings(workers.cpus, tags, attempts, workers.gpus)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = dataset.map_batches(
@@ -111,7 +119,7 @@ def stream_tasks(
             max_task_retries=retries,
         ).map_batches(
             ComputeProcess,  # pyright: ignore[reportArgumentType]
-            fn_constructor_args=(worker, argument, ProcessSettings(workers.cpus, tags, attempts)),
+            fn_constructor_args=(worker, argument, process),
             # A block is one row. Ray Data refuses batch_size=None for workers with GPUs.
             batch_size=1,
             batch_format="pyarrow",

@@ -11,8 +11,9 @@ from typing import ParamSpec, TypeVar
 
 import pyarrow as pa
 
-from gmp_atl_dist.device import pin_threads
+from gmp_atl_dist.device import pin_threads, use_gpus
 from gmp_atl_dist.errors import GmpAtlError, WorkerError
+from gmp_atl_dist.gpu_state import full_memory_message, is_out_of_memory
 from gmp_atl_dist.runtime.attempts import TaskAttempts
 from gmp_atl_dist.runtime.metrics import Clock, WorkerMetrics
 from gmp_atl_dist.runtime.work import PoolWorker, StreamWorker, Task, TaskReader, TaskWorker
@@ -32,6 +33,7 @@ class ProcessSettings:
     threads: int
     tags: Tags
     attempts: TaskAttempts
+    gpus: float = 0.0
 
 
 class MapProcess:
@@ -43,6 +45,7 @@ class MapProcess:
         argument: ArgumentT,
         settings: ProcessSettings,
     ) -> None:
+        use_gpus(settings.gpus)
         pin_threads(settings.threads)
         self._worker = _attempt(_START, worker, argument)
         self._results = _ResultRows(settings)
@@ -63,6 +66,7 @@ class ReadProcess:
     """
 
     def __init__(self, reader: Callable[[], TaskReader], settings: ProcessSettings) -> None:
+        use_gpus(settings.gpus)
         self._reader = _attempt(_START, reader)
         pin_threads(settings.threads)
         self._attempts = settings.attempts
@@ -98,6 +102,7 @@ class ComputeProcess:
         argument: ArgumentT,
         settings: ProcessSettings,
     ) -> None:
+        use_gpus(settings.gpus)
         self._device = ThreadPoolExecutor(1, initializer=pin_threads, initargs=(settings.threads,))
         self._worker = self._device.submit(_attempt, _START, worker, argument).result()
         self._results = _ResultRows(settings)
@@ -130,7 +135,9 @@ class PoolProcess:
         argument: ArgumentT,
         threads: int,
         tags: Tags,
+        gpus: float = 0.0,
     ) -> None:
+        use_gpus(gpus)
         pin_threads(threads)
         self._worker = _attempt(_START, worker, argument)
         self._clock = Clock()
@@ -196,6 +203,8 @@ def _attempt(what: str, f: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     except GmpAtlError as e:
         return e
     except Exception as e:
+        if is_out_of_memory(e):
+            return WorkerError(full_memory_message(what, e))
         return WorkerError(
             f"{what}: {type(e).__name__}: {e}; this error is unexpected, so report it with the "
             f"traceback:\n{traceback.format_exc()}"

@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.schema import LoggingConfig
 
-from gmp_atl_dist.device import DeviceChoice
+from gmp_atl_dist.device import DeviceChoice, use_gpus
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.serving.app import build_app
 from gmp_atl_dist.serving.batching import Batcher
@@ -52,7 +52,7 @@ class ServeOptions:
         token_sha256: see :class:`Guard`.
         replicas: processes that compute.
         cpus: cores and threads of each of them.
-        gpus: GPUs of each of them.
+        gpus: GPUs of each of them; 0: they compute on CPUs.
     """
 
     model: str
@@ -70,6 +70,7 @@ class ModelReplica:
     """One process with the model. While a batch is computed, the next one collects."""
 
     def __init__(self, options: ServeOptions) -> None:
+        use_gpus(options.gpus)
         self._run = ModelRunner(options.model, options.label, options.device, options.cpus)
         self._batcher = Batcher(self._run, BATCH_JOBS)
 

@@ -11,6 +11,7 @@ from torch import nn
 from gmp_atl_dist import __version__
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ, pcm16_to_float
 from gmp_atl_dist.device import DeviceChoice, choose_device, pin_threads, torch_device
+from gmp_atl_dist.gpu_state import full_memory_named
 from gmp_atl_dist.inference.cost import cost_batches
 from gmp_atl_dist.inference.predictor import probabilities_of
 from gmp_atl_dist.models.stored import load_emotion_model
@@ -63,7 +64,8 @@ class ModelRunner:
         pin_threads(threads)
         choose_device(device)
         self._model = load_emotion_model(uri)
-        nn.Module.to(self._model, torch_device())
+        with full_memory_named("loading the model"):
+            nn.Module.to(self._model, torch_device())
         self.facts = ModelFacts(
             label=label,
             emotions=tuple(self._model.config.emotions),

@@ -265,6 +265,10 @@ MISTAKES: list[tuple[Mistake, str]] = [
     (lambda j: j["spec"].update(entrypoint="a && b"), "KubeRay inserts it into a shell"),
     (lambda j: j["spec"].update(backoffLimit=0), "backoffLimit: must be at least 1"),
     (lambda j: pod(gang(j)).update(terminationGracePeriodSeconds=30), "too short for Ray's drain"),
+    (
+        lambda j: pod(gang(j))["containers"][0].update(env=[]),
+        "gang: RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO must be",
+    ),
     (lambda j: pod(gang(j)).pop("securityContext"), "gang: runAsNonRoot must be true"),
     (
         lambda j: pod(gang(j)).update(automountServiceAccountToken=True),

@@ -16,19 +16,25 @@ from gmp_atl_dist.audio import SAMPLE_RATE_HZ, num_frames
 from gmp_atl_dist.errors import ModelError, WorkerError
 from gmp_atl_dist.inference.forward import Forward, fit_budget_s
 
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+NO_HANDLE = RuntimeError(
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+)
+
 
 class Small:
     """A device that runs out of memory beyond ``room`` samples; features are the frame's number."""
 
-    def __init__(self, room: int = 10**9) -> None:
+    def __init__(self, room: int = 10**9, error: RuntimeError = OUT_OF_MEMORY) -> None:
         self.room = room
+        self.error = error
         self.batches: list[list[int]] = []
 
     def __call__(self, waves: Sequence[Tensor], most_frames: int) -> list[dict[int, Tensor]]:
         lengths = [len(wave) for wave in waves]
         self.batches.append(lengths)
         if max(lengths) * len(lengths) > self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise self.error
         return [
             {6: torch.arange(num_frames(n))[:, None] * torch.ones(1, 4) + 1000 * float(wave[0])}
             for n, wave in zip(lengths, waves, strict=True)
@@ -48,8 +54,9 @@ def recordings(lengths: Sequence[int]) -> pa.Table:
 LENGTHS = [16000, 400, 32000, 8000, 24000, 16000, 719, 30000]
 
 
-def test_memory_that_runs_out_costs_no_recording() -> None:
-    small, large = Small(room=50_000), Small()
+@pytest.mark.parametrize("error", [OUT_OF_MEMORY, NO_HANDLE])
+def test_memory_that_runs_out_costs_no_recording(error: RuntimeError) -> None:
+    small, large = Small(50_000, error), Small()
     found = Forward(small, (6,), 10.0)(recordings(LENGTHS))
     expected = Forward(large, (6,), 10.0)(recordings(LENGTHS))
 
@@ -68,6 +75,13 @@ def test_a_budget_that_was_too_large_stays_small() -> None:
     tried = len(small.batches)
     forward(recordings(LENGTHS))
     assert all(max(b) * len(b) <= 50_000 for b in small.batches[tried:])
+
+
+def test_another_error_of_the_device_is_no_reason_for_smaller_batches() -> None:
+    broken = Small(1000, RuntimeError("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        Forward(broken, (6,), 10.0)(recordings(LENGTHS))
+    assert len(broken.batches) == 1
 
 
 def test_a_recording_that_never_fits_is_named() -> None:

@@ -105,7 +105,8 @@ def test_it_is_torchaudios() -> None:
     for num_samples in (399, 400, 719, 720, 50_000):
         wave = voice(num_samples)
         theirs = torchaudio_mfcc(torchaudio, wave)
-        np.testing.assert_allclose(mfcc(wave), theirs, rtol=1e-4, atol=1e-4)
+        # torchaudio computes in fp32: 1.6e-4 in 50,000 samples, with values up to 76.
+        np.testing.assert_allclose(mfcc(wave), theirs, rtol=1e-4, atol=5e-4)
 
 
 @given(st.integers(0, 20_000))

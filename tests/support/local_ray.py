@@ -43,7 +43,10 @@ def local_ray(*folders: Path, **settings: object) -> Iterator[None]:
 
     # A short path, because unix sockets below it may have some 100 characters.
     folder = tempfile.mkdtemp(prefix="gmp-", dir="/tmp")
-    with environment_of_workers(*folders):
+    with environment_of_workers(*folders) as patch:
+        if gpus := settings.get("num_gpus"):
+            # Ray counts no more logical GPUs than are visible, and the session sees none.
+            patch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(int(str(gpus))))))
         ray.init(
             address="local",
             include_dashboard=False,

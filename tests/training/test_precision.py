@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,7 +30,10 @@ def test_deepspeed_is_told_bf16_where_a_gpu_has_it(
     monkeypatch: pytest.MonkeyPatch, accelerator: str, has_bf16: bool, expected: bool
 ) -> None:
     monkeypatch.setattr(device, "accelerator", lambda: accelerator)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bf16)
+    card = SimpleNamespace(name="Card", major=7, minor=5)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
     told = deepspeed_config(WarmupConfig(), TrainWorkersConfig(), passes=4, universal=False)
     assert isinstance(autocast := told["torch_autocast"], dict)
     assert (autocast["enabled"], autocast["dtype"]) == (expected, "bfloat16")
