@@ -15,6 +15,7 @@ from typing import Protocol
 import faiss
 import numpy as np
 
+from gmp_atl_dist.clustering.answers import checked_nearest
 from gmp_atl_dist.clustering.state import Metric
 from gmp_atl_dist.device import faiss_on_gpus
 from gmp_atl_dist.errors import ModelError
@@ -65,7 +66,7 @@ def make_assigner(
 def nearest_ids(assigner: Assigner, x_MD: np.ndarray) -> np.ndarray:
     """int32 [M]: the row of the nearest centroid of every frame, fp16 or fp32; -1 if it is not finite."""
     ids = [
-        assigner.nearest(assigner.prepared(x_MD[start : start + BLOCK_ROWS]))[0]
+        checked_nearest(assigner, assigner.prepared(x_MD[start : start + BLOCK_ROWS]))[0]
         for start in range(0, len(x_MD), BLOCK_ROWS)
     ]
     return np.concatenate(ids).astype(np.int32) if ids else np.empty(0, np.int32)

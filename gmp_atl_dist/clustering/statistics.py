@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from gmp_atl_dist.clustering.answers import checked_nearest
 from gmp_atl_dist.clustering.assignment import Assigner
 
 FARTHEST = 16
@@ -62,7 +63,7 @@ class ClusterStatistics:
             NotFiniteError: a frame is not finite.
         """
         with lock or nullcontext():
-            ids_M, squared_M = assigner.nearest(x_MD)
+            ids_M, squared_M = checked_nearest(assigner, x_MD)
         if len(ids_M) and ids_M.min() < 0:
             raise NotFiniteError(int(np.flatnonzero(ids_M < 0)[0]))
         squared_M = squared_M.astype(np.float64)

@@ -106,13 +106,14 @@ def _assigned(
                 )
         x_MD = np.concatenate([u.frames_TD for u in batch])
         ids_M = nearest_ids(assigner, x_MD)
-        if len(ids_M) and ids_M.min() < 0:
-            raise ArtifactError(
-                f"features of layer {book.layer} are not finite in one of the utterances "
-                f"{batch[0].utterance_id!r} to {batch[-1].utterance_id!r}; run gmp-atl verify"
-            )
         ends = np.cumsum([len(u.frames_TD) for u in batch])[:-1]
-        yield from zip(batch, np.split(ids_M, ends), strict=True)
+        for u, ids_T in zip(batch, np.split(ids_M, ends), strict=True):
+            if len(ids_T) and ids_T.min() < 0:
+                raise ArtifactError(
+                    f"features of utterance {u.utterance_id!r}, layer {book.layer}, are not finite at "
+                    f"frame {int(np.argmin(ids_T))}; run gmp-atl verify, and extract again in a new root"
+                )
+            yield u, ids_T
 
 
 @dataclass(frozen=True)
