@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -377,3 +378,29 @@ def test_a_wrong_seed_is_named(write, text: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(write(text))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "advice"),
+    [
+        ("train.gpus=2", "write gpus = 1"),
+        ("train.gpus=0.5", "write gpus = 1 with workers = the number of GPUs, or gpus = 0"),
+        ("extract.gpus=2", "write gpus = 1 and raise workers"),
+        ("ingest.gpus=1", "write gpus = 0"),
+        ("cluster.gpus=1.5", "write a fraction up to 1, or 1 or 2"),
+        ("label.gpus=2.5", "write a fraction up to 1, or 2 or 3"),
+    ],
+)
+def test_gpus_that_no_process_can_use_are_refused_with_what_to_write(
+    gpus: str, advice: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(advice)) as e:
+        load_config("demo", [f"runtime.{gpus}"])
+    assert gpus.partition(".")[0] in e.value.message
+
+
+@pytest.mark.parametrize("gpus", ["train.gpus=1", "extract.gpus=0.5", "cluster.gpus=4"])
+def test_gpus_that_a_process_can_use(gpus: str) -> None:
+    name, _, value = gpus.partition(".gpus=")
+    section = getattr(load_config("demo", [f"runtime.{gpus}"]).runtime, name)
+    assert section.gpus == float(value)

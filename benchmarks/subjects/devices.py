@@ -83,9 +83,9 @@ class Head:
 
 def simulate_head(devices: int, parts: int, times_real_time: float) -> Head:
     """Stream ``parts`` parts of ten minutes through ``devices`` logical GPUs of a local Ray."""
-    workers = StreamWorkersConfig(
-        workers=PROCESSES, gpus=devices / PROCESSES, readers=PROCESSES, reader_cpus=0
-    )
+    workers = StreamWorkersConfig(workers=PROCESSES, readers=PROCESSES, reader_cpus=0)
+    # A configuration refuses more GPUs than a process can use; these are pretended ones.
+    workers = workers.model_copy(update={"gpus": devices / PROCESSES})
     tasks = [part_task(f"part-{i:05d}", i) for i in range(parts)]
     sleep_s = PART_S / times_real_time * PROCESSES / devices
     clock = SteadyClock(parts, WARM_UP_PARTS, "parts", _HEAD_PROCESSES)

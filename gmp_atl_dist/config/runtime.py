@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import math
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -34,13 +35,33 @@ class ProcessConfig(Section):
 
     cpus: PositiveInt = Field(default=1, description="cores and threads of each process")
     gpus: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="GPUs of each process; may be a fraction"
+        default=0.0,
+        description="GPUs of each process; 0: it sees none; a fraction: several share one",
     )
+    most_gpus: ClassVar[float] = math.inf
+    """GPUs that one process of the section can use."""
+
     resources: RayResources = Field(
         default_factory=dict,
         description="Ray's custom resources of each process, e.g. { gang = 1 }. Only nodes that "
         "advertise them are used",
     )
+
+    @field_validator("gpus")
+    @classmethod
+    def _gpus_that_are_used(cls, gpus: float) -> float:
+        """More would be reserved and lie idle, or Ray would refuse them on the cluster."""
+        if gpus > cls.most_gpus:
+            raise ValueError(
+                f"one process uses one GPU at most; write gpus = {cls.most_gpus:g} and raise "
+                f"workers, each of which is a process of its own"
+            )
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(
+                f"Ray divides one GPU, but not several; write a fraction up to 1, or "
+                f"{math.floor(gpus)} or {math.ceil(gpus)}"
+            )
+        return gpus
 
 
 class WorkersConfig(ProcessConfig):
@@ -89,6 +110,8 @@ class ClusterWorkersConfig(WorkersConfig):
 class StreamWorkersConfig(WorkersConfig):
     """Workers of a stage whose audio is read by separate processes."""
 
+    most_gpus: ClassVar[float] = 1.0
+
     readers: PositiveInt | None = Field(
         default=None,
         description="processes that read audio; unset: two per worker with a GPU, else one in all",
@@ -109,6 +132,8 @@ class StreamWorkersConfig(WorkersConfig):
 
 class TrainWorkersConfig(WorkersConfig):
     """Workers of a trained stage: one process per GPU, or a few cores each."""
+
+    most_gpus: ClassVar[float] = 1.0
 
     workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
         default=1,
@@ -160,6 +185,17 @@ class TrainWorkersConfig(WorkersConfig):
     mlflow_experiment: str = Field(
         default="gmp_atl_dist", min_length=1, description="experiment on that server"
     )
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_gpu(cls, gpus: float) -> float:
+        """NCCL refuses two processes of a gang on one GPU."""
+        if gpus not in (0, 1):
+            raise ValueError(
+                "a training process has a GPU of its own or none; write gpus = 1 with "
+                "workers = the number of GPUs, or gpus = 0"
+            )
+        return gpus
 
     @model_validator(mode="after")
     def _fixed_workers_of_zero_3(self) -> Self:
@@ -224,3 +260,12 @@ class RuntimeConfig(Section):
     task_retries: Annotated[int, Field(ge=0)] = Field(
         default=3, description="how often a task is tried again after its worker died"
     )
+
+    @field_validator("ingest")
+    @classmethod
+    def _ingest_on_cpus(cls, ingest: WorkersConfig) -> WorkersConfig:
+        if ingest.gpus:
+            raise ValueError(
+                f"gpus = {ingest.gpus:g}: ingest decodes audio and uses no GPU; write gpus = 0"
+            )
+        return ingest

@@ -36,7 +36,7 @@ def examine(config: RunConfig, timeouts: Timeouts | None = None) -> list[Finding
         "store": lambda: check_store(settings.root, limits.s3_s),
         "corpus": lambda: check_corpus(config, limits.s3_s, limits.labels_s),
         "ray": lambda: check_cluster(settings, limits.ray_s, unused=config.unused_workers),
-        "machine": lambda: check_machine(settings),
+        "machine": lambda: check_machine(settings, config.unused_workers),
     }
     calls = {
         name: BackgroundCall(lambda check=check: list(check())) for name, check in checks.items()

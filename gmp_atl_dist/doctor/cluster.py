@@ -18,7 +18,6 @@ from gmp_atl_dist.ray_api.facts import (
 from gmp_atl_dist.scheduling.demands import (
     Demand,
     demands_of,
-    is_gpu_count_valid,
     quantity,
     room_for,
     room_with_more,
@@ -120,9 +119,6 @@ def check_room(
 
 def _room(demand: Demand, facts: ClusterFacts) -> Finding:
     item = f"{demand.section}: {demand}"
-    if not is_gpu_count_valid(demand):
-        remedy = "ask for a fraction of one GPU or for a whole number of GPUs"
-        return fatal(_ROOM, item, quantity(demand.gpus, "GPU"), remedy)
     now = room_for(demand, facts.nodes)
     if now >= demand.fewest:
         return Finding(_ROOM, item, f"room for {min(now, demand.most)} at the same time")

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
+from gmp_atl_dist.doctor.gpus import check_gpus
 from gmp_atl_dist.store.filesystem import normalize_uri
 
 _FREE_BYTES = 5 << 30
@@ -25,9 +26,10 @@ _SHM = "/dev/shm"
 _OP = "deepspeed_shm_comm"
 
 
-def check_machine(config: RuntimeConfig) -> Iterator[Finding]:
-    """All checks of this module."""
+def check_machine(config: RuntimeConfig, unused: Collection[str] = ()) -> Iterator[Finding]:
+    """All checks of this machine. ``unused`` names sections of ``config`` whose stages are not run."""
     yield from check_libraries(config)
+    yield from check_gpus(config, unused)
     if not config.train.gpus:
         yield check_ops()
     folders = {Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())}
@@ -43,9 +45,8 @@ def check_machine(config: RuntimeConfig) -> Iterator[Finding]:
 def check_libraries(config: RuntimeConfig) -> Iterator[Finding]:
     """The libraries of the extras, as far as the configuration needs them."""
     if find_spec("faiss") is None:
-        yield fatal(
-            "libraries", "faiss", "is not installed", "install an extra: '.[cpu]' or '.[gpu]'"
-        )
+        remedy = "install an extra: '.[cpu]', '.[gpu]' or '.[gpu13]'"
+        yield fatal("libraries", "faiss", "is not installed", remedy)
     elif config.cluster.gpus and not any(map(_installed, ("faiss-gpu-cu12", "faiss-gpu"))):
         yield warning(
             "libraries",

@@ -132,11 +132,6 @@ def room_with_more(demand: Demand, nodes: Iterable[Node], groups: Iterable[NodeG
     return room_for(demand, nodes) + added
 
 
-def is_gpu_count_valid(demand: Demand) -> bool:
-    """Ray allocates a fraction of one GPU or a whole number of GPUs, but not 1.5 GPUs."""
-    return demand.gpus <= 1 or float(demand.gpus).is_integer()
-
-
 def _workers_on(demand: Demand, node: Node) -> int:
     at_once = math.floor(node.cpus / demand.cpus + _ROUNDING) if demand.cpus else 1 << 30
     for name, amount in demand.resources.items():

@@ -85,12 +85,6 @@ def test_gpus_where_there_are_none() -> None:
     assert "no node has a GPU" in found.value
 
 
-def test_one_and_a_half_gpus() -> None:
-    (found,) = bad({"extract": {"gpus": 1.5}}, facts((16, 8)))
-
-    assert found.severity == "fatal"
-
-
 def test_a_reader_needs_room_beside_its_worker() -> None:
     (found,) = bad({"extract": {"cpus": 2, "reader_cpus": 1}}, facts((2, 0)))
 

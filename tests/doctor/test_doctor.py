@@ -71,7 +71,7 @@ def test_all_problems_come_at_once(
     doctor: Doctor, config: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_ports(1)[0]}")
-    wrong = ("runtime.corpus=/nowhere", "runtime.label.cpus=4096", "runtime.train.gpus=99")
+    wrong = ("runtime.corpus=/nowhere", "runtime.label.cpus=4096", "runtime.train.cpus=4096")
     settings = [part for key in wrong for part in ("--set", key)]
     began_s = time.monotonic()
 
@@ -93,6 +93,14 @@ def test_a_configuration_that_does_not_load(doctor: Doctor, config: Path) -> Non
     assert len(lines) == 2
     assert all(line.startswith("fatal   configuration") for line in lines)
     assert "label.no" in out
+
+
+def test_a_number_of_gpus_that_no_process_can_use(doctor: Doctor, config: Path) -> None:
+    code, out, _ = doctor("--config", config, "--set", "runtime.train.gpus=2")
+
+    assert code == 8
+    assert out.startswith("fatal   configuration")
+    assert "write gpus = 1 with workers" in out
 
 
 def test_an_unreachable_ray(doctor: Doctor, config: Path) -> None:
