@@ -17,7 +17,7 @@ TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-all lint format docs dist clean distclean
+.PHONY: help setup demo test test-slow test-all test-matrix lint format docs dist clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -61,6 +61,10 @@ test-slow: .venv/.installed-dev .venv/.ops-built ## those that test leaves out; 
 test-all: .venv/.installed-dev .venv/.ops-built ## all, also those marked nightly
 	$(PYTEST) -m "" $(PYTEST_ARGS)
 
+# For a nightly job: each of the environments takes gigabytes and minutes. MATRIX="py312-newest" runs one of them.
+test-matrix: ## other versions of Python, PyTorch and transformers, in environments of their own below .matrix/
+	"$(PYTHON)" .ci/matrix.py --pip-args="$(PIP_ARGS)" $(MATRIX)
+
 lint: .venv/.installed-dev ## ruff, pyright, import-linter, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -93,5 +97,5 @@ clean: ## caches and build products; never runs/
 	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -path ./.venv -prune -o -path ./runs -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
-distclean: clean ## the same and .venv; never runs/
-	rm -rf .venv
+distclean: clean ## the same, .venv and .matrix; never runs/
+	rm -rf .venv .matrix

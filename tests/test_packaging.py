@@ -84,6 +84,61 @@ def test_the_citation_is_complete() -> None:
     assert [i["value"] for i in paper["identifiers"]] == ["arXiv:2405.02151"]
 
 
+# --- three installs ---
+
+
+def pins(kind: str) -> dict[str, str]:
+    """What a file of constraints says of each distribution, operator and version."""
+    text = (REPOSITORY / f"constraints-{kind}.txt").read_text()
+    found = re.findall(r"^([A-Za-z0-9_.-]+?)(={2,3}\S+)$", text, re.MULTILINE)
+    return {name.lower().replace("_", "-"): version for name, version in found}
+
+
+@pytest.mark.parametrize("kind", ["gpu-cu12", "gpu-cu13"])
+def test_gpu_installs_differ_in_torch_faiss_and_cuda_alone(kind: str) -> None:
+    """All pods of a cluster need the same Ray, whatever they compute on."""
+    cpu, gpu = pins("cpu"), pins(kind)
+    own = ("torch", "torchaudio", "triton", "faiss-", "nvidia-", "cuda-")
+    differ = {name for name in cpu.keys() | gpu.keys() if cpu.get(name) != gpu.get(name)}
+    assert {name for name in differ if not name.startswith(own)} == set()
+    assert {cpu["torch"]} == {"==" + gpu["torch"].lstrip("=").partition("+")[0]}
+
+
+def test_no_gpu_install_takes_a_torch_for_cpus_and_only_one_takes_faiss_on_gpus() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert pins("gpu-cu12")["torch"].endswith("+cu126")
+    # pip takes 2.13.0+cpu for ==2.13.0, and not for ===2.13.0.
+    assert pins("gpu-cu13")["torch"].startswith("===")
+    assert "faiss-gpu>=1.15,<2" in extras["gpu"]
+    assert [r for r in extras["gpu13"] if r.startswith("faiss")] == ["faiss-cpu>=1.15"]
+    assert {"faiss-gpu"} == {n for n in pins("gpu-cu12") if n.startswith("faiss")}
+    assert {"faiss-cpu"} == {n for n in pins("gpu-cu13") if n.startswith("faiss")}
+
+
+def test_the_matrix_covers_the_ends_of_the_ranges_and_names_what_it_skips(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY / ".ci")
+    import matrix  # pyright: ignore[reportMissingImports]
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    least = {
+        name: found.group(1)
+        for name in ("torch", "transformers")
+        if (found := re.search(rf"^{name}>=(\d+\.\d+)", "\n".join(project["dependencies"]), re.M))
+    }
+    assert (
+        f"torch=={least['torch']}.*",
+        f"transformers=={least['transformers']}.*",
+    ) == matrix.OLDEST
+    classified = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    assert set(classified) <= {cell.python for cell in matrix.CELLS}
+    monkeypatch.setattr(matrix, "interpreter", lambda version: None)
+    assert matrix.main(["py313-newest"]) == 1
+    assert "there is no Python 3.13 on this machine" in capsys.readouterr().out
+
+
 # --- what GitHub reads ---
 
 
@@ -265,7 +320,8 @@ def test_sdist_and_wheel_are_complete(tmp_path: Path) -> None:
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     unpacked = tmp_path / f"gmp_atl_dist-{__version__}"
-    for name in ("CITATION.cff", "CHANGELOG.md", "LICENSE", "README.md", "constraints-cpu.txt"):
+    constraints = [f"constraints-{kind}.txt" for kind in ("cpu", "gpu-cu12", "gpu-cu13")]
+    for name in ("CITATION.cff", "CHANGELOG.md", "LICENSE", "README.md", *constraints):
         assert (unpacked / name).is_file(), name
     assert not (unpacked / "tests").exists()
     wheel = build("build_wheel", unpacked, out)

@@ -63,3 +63,11 @@ def test_torch_is_the_one_that_was_tested() -> None:
     (torch,) = re.findall(r"^torch==(\S+)$", pinned, re.MULTILINE)
 
     assert set(re.findall(r"torch==([0-9.]+)", DOCKERFILE)) == {torch}
+
+
+def test_the_gpu_image_takes_the_constraints_that_it_names() -> None:
+    (default,) = re.findall(r"^ARG CUDA=(\S+)$", DOCKERFILE, re.MULTILINE)
+    assert '-c "constraints-gpu-${CUDA}.txt"' in DOCKERFILE
+    for cuda in (default, "cu13"):
+        assert (REPOSITORY / f"constraints-gpu-{cuda}.txt").is_file()
+        assert f"constraints-gpu-{cuda}.txt" in DOCKERFILE  # copied
