@@ -74,7 +74,7 @@ def empty_pinned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     return torch.empty(shape, dtype=like, pin_memory=True).numpy()
 
 
-class Lane:
+class Copier:
     """Copies frames to one device while it works on those before.
 
     Call :meth:`to_device` for a block, start all work on it, and then call :meth:`started`. On a CPU the

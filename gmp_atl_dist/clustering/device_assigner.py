@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from gmp_atl_dist.clustering.device import Lane, default_block_rows, on_device
+from gmp_atl_dist.clustering.device import Copier, default_block_rows, on_device
 from gmp_atl_dist.clustering.device_search import make_search, prepared, usable_rows
 from gmp_atl_dist.clustering.engines import Engine
 from gmp_atl_dist.clustering.frame_arrays import as_floats, check_dim, unit_rows
@@ -30,7 +30,7 @@ class DeviceAssigner:
         self.metric: Metric = metric
         self.k, self.dim = centroids_KD.shape
         self.block_rows = default_block_rows(on)
-        self._lanes = [Lane(device) for device in on]
+        self._copiers = [Copier(device) for device in on]
         centroids = torch.from_numpy(np.array(centroids_KD, np.float32, order="C"))
         self._searches = [make_search(engine, centroids.to(device), metric) for device in on]
         self._next = 0
@@ -40,15 +40,15 @@ class DeviceAssigner:
 
     def nearest(self, x_MD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         check_dim(x_MD, self.dim)
-        lane, search = self._lanes[self._next], self._searches[self._next]
-        self._next = (self._next + 1) % len(self._lanes)
+        copier, search = self._copiers[self._next], self._searches[self._next]
+        self._next = (self._next + 1) % len(self._copiers)
         if not len(x_MD):
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        with on_device(lane.device):
+        with on_device(copier.device):
             # The host has brought frames to unit length already.
-            there_MD, squares_M = prepared(lane.to_device(x_MD), "euclidean")
+            there_MD, squares_M = prepared(copier.to_device(x_MD), "euclidean")
             squared_M, ids_M = search(there_MD, squares_M)
             usable_M = usable_rows(ids_M, squared_M, squares_M, self.k)
             ids_M = torch.where(usable_M, ids_M, -1)
-            lane.started()
+            copier.started()
         return ids_M.cpu().numpy(), squared_M.cpu().numpy()

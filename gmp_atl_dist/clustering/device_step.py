@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from gmp_atl_dist.clustering.device import (
-    Lane,
+    Copier,
     default_block_rows,
     engine_devices,
     free_bytes,
@@ -94,8 +94,8 @@ class DeviceStep:
         self._engine: Engine = engine
         self.gpus = sum(device.type != "cpu" for device in on)
         self._block_rows = block_rows or default_block_rows(on)
-        self.lanes = [Lane(device) for device in on]
-        self._frames = DeviceFrames(self.lanes, self._block_rows, room)
+        self.copiers = [Copier(device) for device in on]
+        self._frames = DeviceFrames(self.copiers, self._block_rows, room)
 
     def close(self) -> None:
         self.forget()
@@ -120,7 +120,7 @@ class DeviceStep:
             NotFiniteError: with the part, the group, and the row of its frames.
         """
         totals = [ClusterStatistics.zero(*request.centroids_KD.shape) for request in requests]
-        window = _Window(self._engine, requests, self.lanes)
+        window = _Window(self._engine, requests, self.copiers)
         rows = 0
         for part in parts:
             for block in self._frames.blocks(part, self.working_bytes(requests)):
@@ -136,11 +136,14 @@ class DeviceStep:
 class _Window:
     """Work that was started on devices and that the host has not collected yet."""
 
-    def __init__(self, engine: Engine, requests: Sequence[Request], lanes: Sequence[Lane]) -> None:
+    def __init__(
+        self, engine: Engine, requests: Sequence[Request], copiers: Sequence[Copier]
+    ) -> None:
         self._requests = requests
         self._results: list[list[_BlockResult]] = [[] for _ in requests]
-        self._sums: list[dict[Lane, _DeviceSums]] = [
-            {lane: _sums_on(lane.device, engine, request) for lane in lanes} for request in requests
+        self._sums: list[dict[Copier, _DeviceSums]] = [
+            {copier: _sums_on(copier.device, engine, request) for copier in copiers}
+            for request in requests
         ]
 
     def start(self, part: str, block: Block) -> None:
@@ -148,7 +151,7 @@ class _Window:
         frames: dict[Metric, tuple[torch.Tensor, torch.Tensor]] = {}
         x_MD = block.copied().x_MD
         assert isinstance(x_MD, torch.Tensor)
-        with on_device(block.lane.device):
+        with on_device(block.copier.device):
             for request, sums, results in zip(
                 self._requests, self._sums, self._results, strict=True
             ):
@@ -157,9 +160,9 @@ class _Window:
                 if request.metric not in frames:
                     frames[request.metric] = prepared(x_MD, request.metric)
                 bits = _UNIT_BITS if request.metric == "cosine" else block.bits
-                started = _started(part, block, sums[block.lane], *frames[request.metric], bits)
+                started = _started(part, block, sums[block.copier], *frames[request.metric], bits)
                 results.append(started)
-        block.lane.started()
+        block.copier.started()
 
     def add_to(self, totals: Sequence[ClusterStatistics]) -> None:
         """Wait for all work, and add its statistics to the totals."""

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from gmp_atl_dist.clustering.device import Lane, free_bytes
+from gmp_atl_dist.clustering.device import Copier, free_bytes
 from gmp_atl_dist.clustering.fixed_point import fraction_bits
 from gmp_atl_dist.clustering.frame_parts import FramePart
 
 
 @dataclass(frozen=True)
 class Block:
-    """Frames of one part and group, in a piece that an engine is given at once. ``lane`` is its device.
+    """Frames of one part and group, in a piece that an engine is given at once. ``copier`` is its device.
 
     ``first_row`` is the row of its first frame in the part's group, ``bits`` those of
     :func:`gmp_atl_dist.clustering.fixed_point.fraction_bits` for the Euclidean metric.
@@ -27,7 +27,7 @@ class Block:
     group: str
     first_row: int
     x_MD: np.ndarray | torch.Tensor
-    lane: Lane
+    copier: Copier
     bits: int
 
     @property
@@ -38,7 +38,7 @@ class Block:
         """The block with its frames on its device."""
         if isinstance(self.x_MD, torch.Tensor):
             return self
-        return replace(self, x_MD=self.lane.to_device(self.x_MD))
+        return replace(self, x_MD=self.copier.to_device(self.x_MD))
 
 
 @dataclass
@@ -48,11 +48,11 @@ class DeviceFrames:
     ``room`` is how many bytes a device has for more frames.
     """
 
-    lanes: Sequence[Lane]
+    copiers: Sequence[Copier]
     block_rows: int
     room: Callable[[torch.device], int] = free_bytes
     _kept: dict[str, list[Block]] = field(default_factory=dict)
-    _next_lane: int = 0
+    _next_copier: int = 0
 
     def clear(self) -> None:
         self._kept.clear()
@@ -65,9 +65,9 @@ class DeviceFrames:
         for group, x_MD in part.load().items():
             bits = fraction_bits(x_MD, "euclidean")
             for row in range(0, len(x_MD), self.block_rows):
-                lane = self.lanes[self._next_lane % len(self.lanes)]
-                self._next_lane += 1
-                blocks.append(Block(group, row, x_MD[row : row + self.block_rows], lane, bits))
+                copier = self.copiers[self._next_copier % len(self.copiers)]
+                self._next_copier += 1
+                blocks.append(Block(group, row, x_MD[row : row + self.block_rows], copier, bits))
         if not self._has_room(blocks, working_bytes):
             return blocks
         try:
@@ -80,7 +80,7 @@ class DeviceFrames:
         return kept
 
     def _has_room(self, blocks: Sequence[Block], working_bytes: int) -> bool:
-        needed: dict[Lane, int] = {}
+        needed: dict[Copier, int] = {}
         for block in blocks:
-            needed[block.lane] = needed.get(block.lane, working_bytes) + block.num_bytes
-        return all(self.room(lane.device) >= num_bytes for lane, num_bytes in needed.items())
+            needed[block.copier] = needed.get(block.copier, working_bytes) + block.num_bytes
+        return all(self.room(copier.device) >= num_bytes for copier, num_bytes in needed.items())

@@ -22,7 +22,7 @@ from gmp_atl_dist.clustering.assignment import (
     unit_rows,
 )
 from gmp_atl_dist.clustering.assignment_step import AssignmentStep, Step, fit_in_memory, make_step
-from gmp_atl_dist.clustering.device import Lane
+from gmp_atl_dist.clustering.device import Copier
 from gmp_atl_dist.clustering.device_search import TorchSearch, tf32_halves
 from gmp_atl_dist.clustering.device_step import DeviceStep
 from gmp_atl_dist.clustering.engines import Engine, EngineChoice, chosen_engine, describe_engine
@@ -148,7 +148,7 @@ def test_frames_are_read_and_copied_once() -> None:
     # "a" had room and stays; "b" is read and copied in each assignment step. A part has three blocks.
     assert read == ["a", "b", "b", "b", "b"]
     assert forgotten == ["a"]
-    assert step.lanes[0].copies == 3 + 4 * 3
+    assert step.copiers[0].copies == 3 + 4 * 3
     assert len(results) == 1
     step.forget()
     step.over(requests, [part("a")])
@@ -160,16 +160,16 @@ def test_a_device_that_somebody_else_fills_gets_frames_in_each_step(
 ) -> None:
     x_MD = frames(5)
     expected = state_to_bytes(fit_with(step_on("torch"), x_MD))
-    copy, full = Lane.to_device, [True]
+    copy, full = Copier.to_device, [True]
 
-    def to_device(self: Lane, x_MD: np.ndarray) -> torch.Tensor:
+    def to_device(self: Copier, x_MD: np.ndarray) -> torch.Tensor:
         if full.pop():
             full.append(False)
             raise torch.OutOfMemoryError
         full.append(False)
         return copy(self, x_MD)
 
-    monkeypatch.setattr(Lane, "to_device", to_device)
+    monkeypatch.setattr(Copier, "to_device", to_device)
     assert state_to_bytes(fit_with(step_on("torch", room=EVERYTHING), x_MD)) == expected
     assert full == [False]
 
