@@ -100,7 +100,7 @@ def test_a_number_of_gpus_that_no_process_can_use(doctor: Doctor, config: Path) 
 
     assert code == 8
     assert out.startswith("fatal   configuration")
-    assert "write gpus = 1 with workers" in out
+    assert "write gpus = 1 and raise workers" in out
 
 
 def test_an_unreachable_ray(doctor: Doctor, config: Path) -> None:
@@ -135,7 +135,7 @@ def test_it_waits_for_what_comes(
 
 def test_what_hangs_is_given_up(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "gmp_atl_dist.doctor.checkup.check_machine", lambda settings: iter([time.sleep(60)])
+        "gmp_atl_dist.doctor.checkup.check_machine", lambda *_: iter([time.sleep(60)])
     )
 
     found = examine(RunConfig(), Timeouts(ray_s=0.1, labels_s=0.1, check_s=0.5))
