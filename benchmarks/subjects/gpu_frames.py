@@ -8,8 +8,9 @@ Shape suffixes: M frames of all recordings, T frames, D hidden.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ from gmp_atl_dist.store.artifact import ArtifactKey
 
 WINDOW_FRAMES = 3000
 CONTEXT_FRAMES = 250
+_AT_ONCE = 3
+"""Parts in a worker of ``extract``: one is computed, one is stored, and one has been read already."""
 _SMALL_CORPUS_S = 10.0
 """Of the corpus that a worker of ``extract`` must be told of; it is given its tables directly."""
 
@@ -127,15 +130,19 @@ def store_worker(folder: Path, size: str, layers: Sequence[int]) -> Extractor:
     return Extractor(ExtractorArgument(forward, "none", stored.store, key))
 
 
-def extract_parts(worker: Extractor, table: pa.Table, parts: int) -> float:
-    """Seconds in which the worker computes and stores a table some times.
+def extract_parts(worker: Extractor, table: pa.Table, names: Sequence[str]) -> float:
+    """Seconds in which the worker computes and stores a table under each of some names.
 
-    A part is stored in another thread while the next one is computed, as in the pipeline.
+    A part is stored in another thread while the next one is computed, and at most three are begun, as in
+    the pipeline.
     """
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(worker.compute(Task("warm-up"), table)).result()
         started_s = time.perf_counter()
-        puts = [pool.submit(worker.compute(Task(f"part-{i}"), table)) for i in range(parts)]
+        puts: deque[Future[str]] = deque()
+        for name in names:
+            if len(puts) == _AT_ONCE - 1:
+                puts.popleft().result()
+            puts.append(pool.submit(worker.compute(Task(name), table)))
         for put in puts:
             put.result()
         return time.perf_counter() - started_s
