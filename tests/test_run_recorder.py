@@ -135,7 +135,7 @@ def test_an_error_and_a_stop_end_the_attempt_and_its_stage(tiny: Tiny, tmp_path:
 class Refuses(Store):
     """A store that takes everything but records."""
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes | memoryview) -> None:
         if path.startswith("runs/"):
             raise ArtifactError("records are refused")
         super().put(path, data)

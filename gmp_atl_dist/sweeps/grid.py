@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import dataclass
 
 from gmp_atl_dist.config.sweep import SweepRun
@@ -21,7 +20,7 @@ class MadeArtifacts:
     def __init__(self) -> None:
         self.by_stage: dict[tuple[str, str], Artifact] = {}
         self.seconds: dict[str, float] = {}
-        self.device_s: Counter[str] = Counter()
+        self.device_s: dict[str, float] = {}
         """Seconds times what the workers of the stages held that are done, by ``CPU`` and ``GPU``."""
         self._started_s: dict[str, float] = {}
         self._held: dict[str, Held] = {}
@@ -36,7 +35,7 @@ class MadeArtifacts:
     def stage_done(self, stage: Stage, artifact: Artifact) -> None:
         took_s = self.seconds[stage.name] = time.monotonic() - self._started_s[stage.label]
         for device, number in self._held[stage.label].items():
-            self.device_s[device] += number * took_s
+            self.device_s[device] = self.device_s.get(device, 0.0) + number * took_s
         self.stage_found(stage, artifact)
 
 

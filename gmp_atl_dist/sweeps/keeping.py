@@ -6,7 +6,6 @@ import json
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Self
 
@@ -175,11 +174,11 @@ class SweepKeeper:
 
     def _device_hours(self) -> dict[str, float]:
         """Of stages that this attempt and earlier ones have done."""
-        hours = Counter(self._hours_before)
+        hours = dict(self._hours_before)
         for member in self._grid:
             for device, seconds in dict(member.made.device_s).items():
-                hours[device] += seconds / 3600
-        return dict(hours)
+                hours[device] = hours.get(device, 0.0) + seconds / 3600
+        return hours
 
     def _ends_s(self) -> float | None:
         """Expected end, by the durations of this sweep's stages and of earlier ones."""

@@ -462,11 +462,12 @@ def test_a_gpu_fits_what_the_cpu_fits(engine: Engine, metric: Metric) -> None:
     scale = np.abs(cpu.centroids_KD).max()
     found: set[bytes] = set()
     for gpus in range(1, most + 1):
-        for _ in range(2):
-            (gpu,) = fit_in_memory(
-                [fit], {"all": x_MD}, initial=[start_KD], gpus=gpus, engine=engine
-            )
-            found.add(state_to_bytes(gpu))
+        twice = [
+            fit_in_memory([fit], {"all": x_MD}, initial=[start_KD], gpus=gpus, engine=engine)
+            for _ in range(2)
+        ]
+        found.update(state_to_bytes(gpu) for (gpu,) in twice)
+        (gpu,) = twice[-1]
         assert np.abs(gpu.centroids_KD - cpu.centroids_KD).max() <= 1e-3 * scale
         labels = [
             nearest_ids(make_assigner(cpu.centroids_KD, metric, n, engine), x_MD) for n in (0, gpus)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,10 @@ def test_the_same_features_as_one_clip_at_a_time(
     """All lengths and windows, in one pass and in several, in one chunk of convolutions and in many."""
     model, waves = build(**VARIANTS[variant]), clips()
     for window_frames, context_frames in ((3000, 250), (60, 10)):
-        windows = {"window_frames": window_frames, "context_frames": context_frames}
+        windows: dict[str, Any] = {
+            "window_frames": window_frames,
+            "context_frames": context_frames,
+        }
         alone = packed(model, **windows)(waves, 10**6)
         for most_frames, chunk in ((10**6, 10**6), (60, 41)):
             monkeypatch.setattr("gmp_atl_dist.models.slot_conv._CHUNK_SLOTS", chunk)

@@ -147,7 +147,7 @@ def _arrange(recipe: Recipe, fault: Fault) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return losses(self, forward, batch)
 
-    def killed_put(self: Store, path: str, data: bytes) -> None:
+    def killed_put(self: Store, path: str, data: bytes | memoryview) -> None:
         if path.endswith("_optim_states.pt") and f"/{fault.step:08d}-" in path:
             os.kill(os.getpid(), signal.SIGKILL)
         put(self, path, data)

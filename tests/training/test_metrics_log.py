@@ -131,7 +131,7 @@ def test_logs_are_no_part_of_the_artefact(tiny: Tiny, tmp_path: Path) -> None:
 class RefusesLogs(Store):
     """A store that takes everything but what lies below logs/."""
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes | memoryview) -> None:
         if path.startswith("logs/"):
             raise ArtifactError(f"cannot write {path!r}: quota")
         super().put(path, data)

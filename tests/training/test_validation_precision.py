@@ -27,7 +27,8 @@ def test_an_epoch_is_validated_in_the_precision_of_evaluate(
     load: Any = lambda rows: SimpleNamespace(to=lambda device: rows)  # noqa: E731
     # What a GPU with half precision does, on this device.
     monkeypatch.setattr(validation, "autocast", lambda: torch.autocast("cpu", torch.bfloat16))
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         uar = validation.validation_uar(
             recipe, nn.Linear(2, 2), load, torch.device("cpu"), rank=0, world_size=1
