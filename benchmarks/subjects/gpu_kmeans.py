@@ -28,6 +28,7 @@ from gmp_atl_dist.errors import GmpAtlError
 
 _SHORT, _LONG = 1, 4
 """Iterations of two fits; their difference has no start-up in it."""
+_TOO_SHORT = "too short to measure on a busy machine"
 _TORCH_BLOCK = 65_536
 _PLAIN = "a plain loop in torch, frames resident"
 _CPU_FRAMES = 500_000
@@ -65,10 +66,14 @@ def measure(place: Place, rows: Rows) -> None:
                 continue
             some_MD = x_MD[:_CPU_FRAMES] if on_cpu else x_MD
             try:
-                seconds = _iteration_s(fit, some_MD, start_KD) * count / len(some_MD)
+                measured_s = _iteration_s(fit, some_MD, start_KD)
             except GmpAtlError as e:  # no engine for this card is a result as well
                 rows.add(f"k = {k}, {engine}", None, note=str(e)[:200])
                 continue
+            if measured_s is None:
+                rows.add(f"k = {k}, {engine}", None, note=_TOO_SHORT)
+                continue
+            seconds = measured_s * count / len(some_MD)
             share = roofline_s / seconds
             if engine != _PLAIN and on_cpu != place.on_gpu:
                 best = max(best, share)
@@ -141,14 +146,18 @@ def _torch_loop(
     return centroids.cpu().numpy()
 
 
-def _iteration_s(fit: Engine, x_MD: np.ndarray, start_KD: np.ndarray) -> float:
+def _iteration_s(fit: Engine, x_MD: np.ndarray, start_KD: np.ndarray) -> float | None:
     taken: dict[int, float] = {}
     for iterations in (_SHORT, _LONG):
         started_s = time.perf_counter()
         fit(x_MD, start_KD, iterations)
         taken[iterations] = time.perf_counter() - started_s
-    # On tiny inputs the start-up varies more than iterations take.
-    return max(taken[_LONG] - taken[_SHORT], 1e-6) / (_LONG - _SHORT)
+    return _per_iteration_s(taken[_SHORT], taken[_LONG])
+
+
+def _per_iteration_s(short_s: float, long_s: float) -> float | None:
+    """None where the start-up varies more than the iterations take."""
+    return (long_s - short_s) / (_LONG - _SHORT) if long_s > short_s else None
 
 
 def _faiss_own(place: Place, rows: Rows, x_MD: np.ndarray, k: int) -> None:
@@ -164,12 +173,12 @@ def _faiss_own(place: Place, rows: Rows, x_MD: np.ndarray, k: int) -> None:
         kmeans.train(wide_MD)
         return time.perf_counter() - started_s
 
-    seconds = max(train(_LONG) - train(_SHORT), 1e-6) / (_LONG - _SHORT)
+    seconds = _per_iteration_s(train(_SHORT), train(_LONG))
     rows.add(
         f"k = {k}, faiss.Kmeans itself on the {'GPU' if gpu else 'CPU'}: an iteration",
         seconds,
         "s",
-        note=f"of {len(x_MD)} frames",
+        note=_TOO_SHORT if seconds is None else f"of {len(x_MD)} frames",
     )
 
 

@@ -110,6 +110,8 @@ def test_the_whole_script_runs_on_a_cpu(tmp_path: Path) -> None:
     absent = {"extract_mfu_base", "extract_mfu_large", "extract_busy", "profile_busy", "demo_s"}
     absent |= {"extract_times_real_time_base", "extract_times_real_time_large"}
     absent |= {"train_mfu_base", "train_mfu_large"}
+    # Differences of two times, which a busy machine turns around.
+    absent |= {"layer_products_share", "kmeans_roofline_k500", "kmeans_roofline_k2000"}
     assert {key for key in gpu.KEYS if line[key] is None} <= absent
     assert line["frames_error_fp32"] <= 1e-5 < line["frames_error_bf16"] < 0.05
     assert line["labels_equal_k500"] >= 0.99
