@@ -85,8 +85,8 @@ class Copier:
         self.device = device
         self.copies = 0
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._started: deque[torch.Event] = deque(maxlen=_IN_FLIGHT)
-        self._copying: deque[tuple[torch.Event, torch.Tensor]] = deque()
+        self._started: deque[Any] = deque(maxlen=_IN_FLIGHT)
+        self._copying: deque[tuple[Any, torch.Tensor]] = deque()
 
     def to_device(self, x_MD: np.ndarray) -> torch.Tensor:
         self.copies += 1

@@ -63,10 +63,8 @@ def _torch(
     keys: str, build: TorchBuild, found: tuple[Gpu, ...], asked: Collection[str]
 ) -> Iterator[Finding]:
     if build.toolkit is None:
-        # FAISS alone may still have its GPU.
-        by_torch = set(asked) - set(_BY_FAISS)
-        severe = fatal if by_torch else warning
-        yield severe(_CHECK, keys, str(build), f"install a PyTorch for CUDA: {_INSTALL}")
+        # FAISS on GPUs needs it too: it searches tensors of PyTorch.
+        yield fatal(_CHECK, keys, str(build), f"install a PyTorch for CUDA: {_INSTALL}")
         return
     if not found:
         yield warning(
