@@ -48,7 +48,7 @@ def check_gpus(
     if build is None:
         yield fatal(_CHECK, keys, "PyTorch is not installed", _INSTALL)
         return
-    yield from _torch(keys, build, found, asked)
+    yield from _torch(keys, build, found)
     yield from _faiss(build, asked)
     yield from _cards(found)
 
@@ -59,9 +59,7 @@ def _idle(found: tuple[Gpu, ...]) -> Iterator[Finding]:
         yield Finding(_CHECK, "this machine", f"{value}: everything computes on CPUs")
 
 
-def _torch(
-    keys: str, build: TorchBuild, found: tuple[Gpu, ...], asked: Collection[str]
-) -> Iterator[Finding]:
+def _torch(keys: str, build: TorchBuild, found: tuple[Gpu, ...]) -> Iterator[Finding]:
     if build.toolkit is None:
         # FAISS on GPUs needs it too: it searches tensors of PyTorch.
         yield fatal(_CHECK, keys, str(build), f"install a PyTorch for CUDA: {_INSTALL}")
