@@ -13,6 +13,8 @@ from scipy.stats import t as student_t
 from benchmarks.harness.rounds import Spread
 from gmp_atl_dist.metrics import confusion_matrix, scores_from_confusion
 from gmp_atl_dist.stages.evaluate import Prediction
+from gmp_atl_dist.statistics.arms import Arm, SeedPredictions, Truth
+from gmp_atl_dist.statistics.bootstrap import Resampling, interval, resampled_scores
 
 _DRAWS = 2000
 _CONFIDENCE = 0.95
@@ -66,21 +68,28 @@ class Arms:
         return Spread(statistics.mean(uar), min(uar), max(uar))
 
     def over_utterances(self, arm: str, other: str) -> tuple[float, float]:
-        """Bootstrap interval of the difference of the arms' means; both arms have the same draws."""
-        rng = np.random.default_rng(0)
-        differences: list[float] = []
-        for _ in range(_DRAWS):
-            drawn = rng.integers(0, len(self.true_U), len(self.true_U))
-            first, second = (
-                statistics.mean(
-                    _uar(self.true_U[drawn], p[drawn], self.num_classes)
-                    for p in self.predicted[name]
-                )
-                for name in (arm, other)
-            )
-            differences.append(first - second)
-        low, high = np.quantile(differences, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-        return float(low), float(high)
+        """Bootstrap interval of the difference of the arms' means; both arms have the same draws.
+
+        A class that a resample misses has its observed recall there. With 0 in its place, a class of few
+        utterances pulls the interval away from the observed difference.
+        """
+        nothing = ("",) * len(self.true_U)
+        truth = Truth(
+            classes=tuple(map(str, range(self.num_classes))),
+            utterances=tuple(map(str, range(len(self.true_U)))),
+            true=self.true_U,
+            speakers=nothing,
+            genders=nothing,
+            corpora=nothing,
+        )
+        both = [
+            Arm(name, tuple(SeedPredictions(str(i), p, None, nothing) for i, p in enumerate(seeds)))
+            for name, seeds in ((n, self.predicted[n]) for n in (arm, other))
+        ]
+        uar = resampled_scores(truth, both, Resampling(samples=_DRAWS, confidence=_CONFIDENCE))[
+            ..., 0
+        ]
+        return interval(uar[0] - uar[1], _CONFIDENCE)
 
     def over_seeds(self, arm: str, other: str) -> tuple[float, float] | None:
         """Student's interval of the paired differences; None for one seed, which has no spread."""
