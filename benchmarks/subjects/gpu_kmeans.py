@@ -30,6 +30,7 @@ _SHORT, _LONG = 1, 4
 """Iterations of two fits; their difference has no start-up in it."""
 _TOO_SHORT = "too short to measure on a busy machine"
 _TORCH_BLOCK = 65_536
+ON_GPU, ON_CPU = "the package, gpus = 1", "FAISS, CPU"
 _PLAIN = "a plain loop in torch, frames resident"
 _CPU_FRAMES = 500_000
 _AGREE_FRAMES, _AGREE_ITERATIONS = 200_000, 5
@@ -112,9 +113,9 @@ def engines(device: DeviceName) -> dict[str, Engine]:
     """The package's engines that this machine has, and a plain loop in torch to compare with."""
     found: dict[str, Engine] = {}
     if device == "cuda":
-        found["the package, gpus = 1"] = partial(_fit, gpus=1)
+        found[ON_GPU] = partial(_fit, gpus=1)
     found[_PLAIN] = partial(_torch_loop, device=device)
-    found["FAISS, CPU"] = partial(_fit, gpus=0)
+    found[ON_CPU] = partial(_fit, gpus=0)
     return found
 
 
@@ -189,7 +190,7 @@ def _agreement(rows: Rows, all_engines: Mapping[str, Engine], x_MD: np.ndarray, 
         name: nearest_ids(make_assigner(fit(x_MD, start_KD, _AGREE_ITERATIONS)), x_MD)
         for name, fit in all_engines.items()
     }
-    expected = labels["FAISS, CPU"]
+    expected = labels[ON_CPU]
     worst = min(float((found == expected).mean()) for found in labels.values())
     rows.add(
         f"k = {k}: labels equal to those of FAISS on the CPU after {_AGREE_ITERATIONS} iterations",

@@ -44,7 +44,8 @@ def measure(place: Place, rows: Rows) -> None:
     last = int(model.config.num_hidden_layers)
     all_s = _ours(model, last, waves, seconds)
     rows.add("ours, all below the first layer", _MS * below_s, "ms", note=f"{audio_s:g} s of audio")
-    stock = HubertModel(model.config).eval().to(device)
+    stock = HubertModel(model.config).eval()
+    torch.nn.Module.to(stock, device)
     wave_BN = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
     of_cudnn = {
         "padded": seconds(lambda: _embed(stock, wave_BN)),
