@@ -45,7 +45,7 @@ def measure(place: Place, rows: Rows) -> None:
     all_s = _ours(model, last, waves, seconds)
     rows.add("ours, all below the first layer", _MS * below_s, "ms", note=f"{audio_s:g} s of audio")
     stock = HubertModel(model.config).eval()
-    stock.to(device)  # pyright: ignore[reportArgumentType]  (transformers wraps torch's signature)
+    torch.nn.Module.to(stock, device)
     wave_BN = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
     of_cudnn = {
         "padded": seconds(lambda: _embed(stock, wave_BN)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from torch.autograd import DeviceType  # pyright: ignore[reportPrivateImportUsage]
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.harness.gpu import Place, finish
@@ -47,9 +46,9 @@ def measure(place: Place, rows: Rows) -> None:
     )
     # Annotations are drawn on the device's line as well, and are no work.
     events = [e for e in recorded.events() or () if not getattr(e, "is_user_annotation", False)]
-    kind = DeviceType.CUDA if place.on_gpu else DeviceType.CPU
+    kind = "CUDA" if place.on_gpu else "CPU"
     spans = [
-        (e.name, e.time_range.start, e.time_range.end) for e in events if e.device_type == kind
+        (e.name, e.time_range.start, e.time_range.end) for e in events if e.device_type.name == kind
     ]
     copies = [span for span in spans if span[0].startswith(("Memcpy", "Memset"))]
     kernels = len(spans) - len(copies)

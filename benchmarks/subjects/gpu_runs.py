@@ -86,14 +86,8 @@ def measure_hidden(place: Place, rows: Rows) -> None:
     with tempfile.TemporaryDirectory(prefix="gmp-atl-bench-") as name, _card_memory() as used:
         seconds = _run(CONFIG, small_run(name), Path(name), _RUN_SHARE * place.seconds)
         rows.add("a run through Ray with gpus = 0", seconds, "s")
-        taken = used()
-        rows.add(
-            "memory that it took of the card",
-            taken,
-            "MiB",
-            goal=f"< {_UNTOUCHED_MIB:g}",
-            note=_by(taken),
-        )
+        taken, goal = used(), f"< {_UNTOUCHED_MIB:g}"
+        rows.add("memory that it took of the card", taken, "MiB", goal=goal, note=_by(taken))
         if taken is not None and taken >= _UNTOUCHED_MIB:
             raise MeasurementError(
                 f"gpus = 0 everywhere, and {taken:.0f} MiB of the card were used"
