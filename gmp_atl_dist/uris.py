@@ -17,6 +17,7 @@ _STORES = frozenset(
         "s3a",
         "s3n",
         "file",
+        "hf",
         "gs",
         "gcs",
         "abfs",

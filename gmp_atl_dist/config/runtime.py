@@ -244,7 +244,10 @@ class PriceConfig(Section):
 class RuntimeConfig(Section):
     """Where and on what a run computes. Nothing here changes a result, so nothing here is hashed."""
 
-    corpus: Location = Field(default="corpus", description="folder or URI of the recordings")
+    corpus: Location = Field(
+        default="corpus",
+        description="folder or URI of the recordings; also hf://datasets/OWNER/NAME@REVISION",
+    )
     corpora: dict[str, Location] = Field(
         default_factory=dict,
         description="folder or URI of each source of [[corpora]], by its name; runtime.corpus is then "

@@ -1,8 +1,8 @@
 """Reads the bytes of recordings: files, members of tar shards, rows of Parquet shards, sound of videos.
 
 Nothing is extracted. Of a tar shard, the range of the member is read; of a Parquet shard, the audio column of
-the row group. On S3 both are read in blocks, so that neighbours in a shard need one request together, and
-files of their own several at a time.
+the row group. On S3 and the hub both are read in blocks, so that neighbours in a shard need one request
+together, and files of their own several at a time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class AudioBytes:
     @contextmanager
     def ahead(self, paths: Iterable[str]) -> Iterator[None]:
         """Meanwhile ``read`` is asked for these, in this order. Files in object storage are read ahead."""
-        if not self._store.uri.startswith("s3://"):
+        if not self._store.is_remote:
             yield
             return
         files = (path for path in paths if find_address(path) is None)
@@ -101,7 +101,7 @@ class _TarShard:
     def __init__(self, store: Store, path: str) -> None:
         self.path = path
         self._file = store.open_input(path)
-        self._ahead = BLOCK_BYTES if store.uri.startswith("s3://") else 0
+        self._ahead = BLOCK_BYTES if store.is_remote else 0
         self._start = 0
         self._block = b""
 

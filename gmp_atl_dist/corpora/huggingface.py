@@ -1,9 +1,11 @@
 """Datasets in the layout of Hugging Face ``datasets``: Parquet shards with the bytes of the audio.
 
 Layout: any number of ``*.parquet`` files, such as ``data/train-00000-of-00005.parquet``. Each row has audio,
-a struct of ``bytes`` and ``path`` or plain bytes, and labels. ``runtime.corpus`` is the folder or prefix that
-holds them: a snapshot of the hub (``hf download --repo-type dataset``, also inside the cache of the hub), or
-a copy in object storage. The package ``datasets`` is not needed, no code of a dataset is executed, and
+a struct of ``bytes`` and ``path`` or plain bytes, and labels. ``runtime.corpus`` is the place that
+holds them: a dataset of the hub by name (``hf://datasets/OWNER/NAME@REVISION``), a folder such as a snapshot
+(``hf download --repo-type dataset``, also inside the cache of the hub), or a copy in object storage. Of the
+hub, the commit that the revision means at the start is read to the end; ``@~parquet`` is the branch that the
+hub converts itself. The package ``datasets`` is not needed, no code of a dataset is executed, and
 nothing is extracted: workers read the audio column of the rows of their part.
 
 Columns: audio, id, speaker, emotion, gender, session, split, start_s, end_s. ``corpus.columns`` maps other

@@ -119,7 +119,7 @@ def _samples(source: Store, path: str, problems: list[Problem]) -> dict[str, _Sa
         CorpusError: it is no tar file, is damaged or ends before its end mark.
     """
     samples: dict[str, _Sample] = {}
-    block = BLOCK_BYTES if source.uri.startswith("s3://") else _LOCAL_BLOCK_BYTES
+    block = BLOCK_BYTES if source.is_remote else _LOCAL_BLOCK_BYTES
     try:
         shard = ReadAhead(source.open_input(path), block)
         with tarfile.open(fileobj=shard, mode="r:") as tar:

@@ -171,7 +171,7 @@ def _shared_root(config: RuntimeConfig, facts: ClusterFacts) -> Iterator[Finding
     folders = [
         f"runtime.{name} {uri}"
         for name, uri in (("root", config.root), *_places(config))
-        if not uri.startswith("s3://")
+        if not uri.startswith(("s3://", "hf://"))
     ]
     if folders and len(facts.nodes) > 1:
         yield warning(

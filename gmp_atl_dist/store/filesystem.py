@@ -2,7 +2,8 @@
 
 Lists and reads use ``pyarrow.fs``. Puts do not, because an exception inside pyarrow's output stream still
 commits the bytes written so far. On S3 an object is written by one ``PutObject`` of boto3, on a disk as a
-temporary file that is then renamed. A partial object is never visible.
+temporary file that is then renamed. A partial object is never visible. A dataset of the Hugging Face hub
+(``hub.py``) can be read, and not written.
 """
 
 from __future__ import annotations
@@ -22,6 +23,14 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.store.hub import (
+    ACCESS,
+    HUB,
+    ReadOnlyHub,
+    hub_change_ns,
+    hub_connection,
+    pinned_hub_uri,
+)
 from gmp_atl_dist.uris import uri_problem
 
 if TYPE_CHECKING:
@@ -142,17 +151,20 @@ class Store:
 
     def __init__(self, uri: str, timeout_s: float | None = None) -> None:
         self.uri = normalize_uri(uri)
+        if self.uri.startswith(HUB):
+            self.uri = pinned_hub_uri(self.uri, timeout_s)
         self._timeout_s = timeout_s
 
     @classmethod
     def open(cls, uri: str, timeout_s: float | None = None) -> Store:
-        """A store at a plain path, a ``file://`` or an ``s3://bucket/prefix`` URI.
+        """A store at a plain path, a ``file://`` or an ``s3://bucket/prefix`` URI, or a dataset of the hub.
 
         With ``timeout_s``, S3 is asked twice at most, and each request may take that long: this is for
         checks of whether the store answers. Without it, retries and timeouts suit a long run.
 
         Raises:
-            ArtifactError: it is empty or misspelt, has another scheme, or names no bucket.
+            ArtifactError: it is empty or misspelt, has another scheme, names no bucket, or names no
+                dataset that the hub has.
         """
         return cls(uri, timeout_s)
 
@@ -175,11 +187,20 @@ class Store:
                 retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=2),
             )
             return impatient, bucket
+        if self.uri.startswith(HUB):
+            return hub_connection(self.uri)
         return pafs.LocalFileSystem(), self.uri.removeprefix("file://")
 
     @cached_property
     def _putter(self) -> _Putter:
+        if self.uri.startswith(HUB):
+            return ReadOnlyHub()
         return _S3Putter(self._timeout_s) if self.uri.startswith("s3://") else _FolderPutter()
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether each read is a request."""
+        return not self.uri.startswith("file://")
 
     @property
     def filesystem(self) -> pafs.FileSystem:
@@ -209,13 +230,13 @@ class Store:
             infos = filesystem.get_file_info(selector)
         skip = len(root.rstrip("/")) + 1
         entries: list[Entry] = []
+        changed_ns = hub_change_ns(self.uri) if self.uri.startswith(HUB) else None
         # Taken off the list, because a million of them take as much memory as the entries do.
         while infos:
             info = infos.pop()
             if info.type == pafs.FileType.File and not info.base_name.startswith(_TEMPORARY):
-                entries.append(
-                    Entry(info.path[skip:], int(info.size or 0), int(info.mtime_ns or 0))
-                )
+                mtime_ns = int(info.mtime_ns or 0) if changed_ns is None else changed_ns
+                entries.append(Entry(info.path[skip:], int(info.size or 0), mtime_ns))
         entries.sort(key=lambda e: e.path)
         return entries
 
@@ -253,14 +274,14 @@ class Store:
     def open_input(self, path: str, *, whole: bool = False) -> pa.NativeFile:
         """An object, to read parts of it; ``whole`` if all of it will be read.
 
-        A file is mapped into memory, so that Arrow decodes it without a copy. On S3 each read is a
-        request; with ``whole``, one request gets the whole object.
+        A file is mapped into memory, so that Arrow decodes it without a copy. On S3 and the hub each read
+        is a request; with ``whole``, one request gets the whole object.
 
         Raises:
             ArtifactError: it does not exist or cannot be read.
         """
         with self._explained("read", path):
-            if not self.uri.startswith("s3://"):
+            if not self.is_remote:
                 return pa.memory_map(self.absolute(path))
             if whole:
                 return pa.BufferReader(self.read(path))
@@ -298,14 +319,21 @@ class Store:
         self.delete(probe)
 
     def _explained(self, verb: str, path: str) -> _Explained:
-        return _Explained(f"cannot {verb} {path or '.'!r} in {self.uri}")
+        remedy = ACCESS if self.uri.startswith(HUB) else _CHECK_ROOT
+        return _Explained(f"cannot {verb} {path or '.'!r} in {self.uri}", remedy)
+
+
+_CHECK_ROOT = (
+    "check that the root exists, that you may read and write it, and for s3:// the AWS_* "
+    "environment"
+)
 
 
 class _Explained:
     """Turns errors of the storage libraries into one that names the object and what to check."""
 
-    def __init__(self, action: str) -> None:
-        self._action = action
+    def __init__(self, action: str, remedy: str) -> None:
+        self._action, self._remedy = action, remedy
 
     def __enter__(self) -> None:
         return None
@@ -322,14 +350,11 @@ class _Explained:
         if isinstance(e, (OSError, pa.ArrowException, BotoCoreError, ClientError)):
             # S3 does not tell whether one object or all of them may not be read; a disk does.
             kind_of = UnreadableError if isinstance(e, PermissionError) else ArtifactError
-            raise kind_of(
-                f"{self._action}: {type(e).__name__}: {e}; check that the root exists, that you "
-                f"may read and write it, and for s3:// the AWS_* environment"
-            ) from e
+            raise kind_of(f"{self._action}: {type(e).__name__}: {e}; {self._remedy}") from e
 
 
 def normalize_uri(uri: str) -> str:
-    """``file:///abs/path`` or ``s3://bucket/prefix`` for any accepted spelling.
+    """``file:///abs/path``, ``s3://bucket/prefix`` or ``hf://datasets/...`` for any accepted spelling.
 
     Raises:
         ArtifactError: it is empty or misspelt, has another scheme, or names no bucket.
@@ -341,11 +366,14 @@ def normalize_uri(uri: str) -> str:
         if not urlsplit(uri).netloc:
             raise ArtifactError(f"{uri!r} names no bucket; write s3://bucket/prefix")
         return uri.rstrip("/")
+    if f"{scheme}://" == HUB:
+        return uri.rstrip("/")
     if scheme == "file":
         return "file://" + os.path.abspath(uri.removeprefix("file://"))
     if scheme:
         raise ArtifactError(
-            f"{uri!r}: scheme {scheme!r} is not known; use a folder, file:// or s3://"
+            f"{uri!r}: scheme {scheme!r} is not known; use a folder, file:// or s3:// (for a corpus "
+            f"also hf://datasets/)"
         )
     return "file://" + os.path.abspath(Path(uri).expanduser())
 

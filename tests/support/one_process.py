@@ -158,7 +158,7 @@ def in_process() -> Iterator[None]:
         yield
 
 
-def context_of(root: Path | str, corpus: Path, config: RunConfig | None = None) -> Context:
+def context_of(root: Path | str, corpus: Path | str, config: RunConfig | None = None) -> Context:
     settings = (config or RunConfig()).runtime
     return Context(
         Store.open(str(root)),
