@@ -24,7 +24,7 @@ from gmp_atl_dist.device import (
     torch_device,
 )
 from gmp_atl_dist.errors import ModelError, WorkerError
-from gmp_atl_dist.gpu_state import is_out_of_memory
+from gmp_atl_dist.gpu_state import full_memory_named, is_out_of_memory
 from gmp_atl_dist.inference.cost import cost_batches
 from gmp_atl_dist.inference.sending import as_waves, send_clips
 from gmp_atl_dist.inference.started import StartedBatch
@@ -209,7 +209,8 @@ def _fitted_batch_s(model: FrameModel) -> float:
             int(seconds * SAMPLE_RATE_HZ) // FRAME_HOP_SAMPLES,
         )
 
-    short, long = (gpu_peak_bytes(partial(probe, seconds)) for seconds in _PROBE_S)
+    with full_memory_named(f"a probe of {_PROBE_S[1]:g} s of audio, to fit batches to the memory"):
+        short, long = (gpu_peak_bytes(partial(probe, seconds)) for seconds in _PROBE_S)
     return fit_budget_s(_PROBE_S, (short, long), gpu_free_bytes())
 
 

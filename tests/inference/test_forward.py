@@ -222,3 +222,18 @@ def test_a_refused_table_takes_no_lane_with_it() -> None:
         with pytest.raises(ModelError, match="expected 15999"):
             forward(wrong)
     assert len(forward(recordings([400]))[6]) == 1
+
+
+@pytest.mark.parametrize("error", [OUT_OF_MEMORY, NO_HANDLE])
+def test_a_probe_that_does_not_fit_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    def full(probe: object) -> int:
+        raise error
+
+    monkeypatch.setattr("gmp_atl_dist.inference.forward.has_gpu", lambda: True)
+    monkeypatch.setattr("gmp_atl_dist.inference.forward.gpu_peak_bytes", full)
+    with pytest.raises(
+        WorkerError, match="a probe of 120 s of audio, to fit batches to the memory"
+    ):
+        Forward(Small(room=1000), (6,), None)
