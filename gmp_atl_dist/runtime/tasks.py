@@ -60,7 +60,7 @@ def map_tasks(
     dataset, attempts = _as_rows(tasks), TaskAttempts()
     process = ProcessSettings(workers.cpus, tags, attempts, workers.gpus)
     # One task is computed and one is stored.
-    threads = 2 if hasattr(worker, "compute") else 1
+    threads = 2 if hasattr(worker, "begin") else 1
     with warnings.catch_warnings():
         # The named parameters do not cover actor restarts, which are infinite by default.
         warnings.simplefilter("ignore")

@@ -49,11 +49,11 @@ class TaskWorker(Protocol):
 class StoringWorker(TaskWorker, Protocol):
     """A worker of ``map_tasks`` that computes the next task while the result of the last one is stored.
 
-    A process computes one task at a time. The function that ``compute`` returns stores its result and
+    A process computes one task at a time. The function that ``begin`` returns stores its result and
     returns JSON; it runs in another thread. A call does both, one after the other.
     """
 
-    def compute(self, task: Task) -> Callable[[], str]: ...
+    def begin(self, task: Task) -> Callable[[], str]: ...
 
 
 class TaskReader(Protocol):

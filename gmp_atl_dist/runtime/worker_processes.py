@@ -71,7 +71,7 @@ class MapProcess:
             worker = _value(self._worker)
             if not isinstance(worker, StoringWorker):
                 return worker(task)
-            store = worker.compute(task)
+            store = worker.begin(task)
         return store()
 
 

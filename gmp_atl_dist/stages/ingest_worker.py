@@ -56,9 +56,9 @@ class PartDecoder:
         self._recordings = Recordings(argument.source, config)
 
     def __call__(self, task: Task) -> str:
-        return self.compute(task)()
+        return self.begin(task)()
 
-    def compute(self, task: Task) -> Callable[[], str]:
+    def begin(self, task: Task) -> Callable[[], str]:
         decoded: list[DecodedUtterance] = []
         problems: list[Problem] = []
         utterances = [Utterance(**values) for values in json.loads(task.payload)]

@@ -242,9 +242,9 @@ class MapsAndStores:
         self._second = threading.Event()
 
     def __call__(self, task: Task) -> str:
-        return self.compute(task)()
+        return self.begin(task)()
 
-    def compute(self, task: Task) -> Callable[[], str]:
+    def begin(self, task: Task) -> Callable[[], str]:
         self._computing += 1
         try:
             if self._computing != 1:

@@ -28,6 +28,8 @@ def test_an_epoch_is_validated_in_the_precision_of_evaluate(
     # What a GPU with half precision does, on this device.
     monkeypatch.setattr(validation, "autocast", lambda: torch.autocast("cpu", torch.bfloat16))
     store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+    if dist.is_initialized():  # by a test before this one in the same process
+        dist.destroy_process_group()
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         uar = validation.validation_uar(
