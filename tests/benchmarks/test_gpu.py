@@ -30,7 +30,7 @@ def test_a_part_that_fails_keeps_its_figures(tmp_path: Path) -> None:
     assert "-9" in dead.error
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_part_whose_time_is_over_ends_with_all_that_it_started(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     part = run_part("kmeans", partial(hangs, pids), tmp_path, 30)

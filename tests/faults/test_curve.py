@@ -132,8 +132,9 @@ def test_the_options_of_training_go_on_with_other_numbers_of_ranks(
     with_options: Case, tiny: Tiny, tmp_path: Path
 ) -> None:
     again = case(tiny, tmp_path, **OPTIONS)
-    assert again.by(1, Fault(0, 13), 1) == [-9]
-    assert 0 not in again.by(4, Fault(3, 35), 2)
+    # Some updates after a checkpoint, which is stored beside the work and must be there.
+    assert again.by(1, Fault(0, 18), 1) == [-9]
+    assert 0 not in again.by(4, Fault(3, 38), 2)
     assert again.by(2, zero_stage=1) == [0, 0]
 
     assert len(again.resumed_at) == 2

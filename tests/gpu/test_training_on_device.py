@@ -14,7 +14,7 @@ from benchmarks.subjects.gpu_updates import Training, train_alone
 from tests.support.gpu_training import EVERY, TRAINING, train_in
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("device", "updates", "rel"),
     [("cpu", 20, 1e-3), pytest.param("cuda", 200, 5e-2, marks=needs_gpu)],
@@ -28,7 +28,7 @@ def test_the_curve_is_that_of_one_core(device: DeviceName, updates: int, rel: fl
     assert expected.curve[-1] < expected.curve[0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("first", "second", "rel"),
     [

@@ -17,7 +17,7 @@ from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.execution import stage_names
 from gmp_atl_dist.run_log import FOLDER
 
-pytestmark = [pytest.mark.timeout(3600), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.nightly]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = """
