@@ -175,6 +175,7 @@ def _sweep(path: str | None, overrides: list[str]) -> Iterator[Sweep]:
 
 _SMALL = """
 base = "demo"
+folds = [1]
 
 [set]
 "warmup.epochs" = 1
