@@ -37,7 +37,7 @@ TESTS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A combination: an interpreter, and what pip is told of torch and transformers."""
+    """An interpreter of Python, and the versions of torch and transformers that pip installs."""
 
     name: str
     python: str

@@ -68,7 +68,7 @@ def torch_build() -> TorchBuild | None:
 
 
 def list_gpus() -> tuple[Gpu, ...]:
-    """The GPUs of this machine, whoever may use them; empty without one. Takes up to a second."""
+    """All GPUs of this machine, also hidden ones; empty without one. Takes up to a second."""
     command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

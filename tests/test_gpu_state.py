@@ -1,4 +1,4 @@
-"""A GPU without memory, whoever reports it, is one message; builds and drivers are read without torch."""
+"""A full GPU gives one message for every library. Builds and drivers are read without torch."""
 
 from __future__ import annotations
 

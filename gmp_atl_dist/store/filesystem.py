@@ -259,7 +259,7 @@ class Store:
         return info.type == pafs.FileType.File
 
     def read(self, path: str, admit: Callable[[int], None] = lambda _: None) -> bytes:
-        """The whole object. ``admit`` is told its size before its bytes are read, and may wait.
+        """The whole object. ``admit`` gets its size before its bytes are read; it may block until they fit.
 
         Raises:
             ArtifactError: it does not exist or cannot be read.

@@ -140,7 +140,7 @@ with RayConnection(RuntimeConfig(ray_address=sys.argv[1])) as connection:
 
 
 def test_a_connection_has_ray_hide_gpus_from_processes_of_any_library() -> None:
-    """Before their first import, whoever starts them: Ray Train's controller is one of them."""
+    """GPUs are hidden before the first import, also in processes of Ray Train itself."""
     import ray
 
     address = ray.get_runtime_context().gcs_address
