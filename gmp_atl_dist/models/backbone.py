@@ -25,6 +25,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, MIN_SAMPLES, num_frames
@@ -32,6 +33,7 @@ from gmp_atl_dist.device import autocast
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.clip_by_clip import ClipByClip
 from gmp_atl_dist.models.flops import FrameFlops, frame_flops
+from gmp_atl_dist.models.packing import PackedFrames, pad_rows
 from gmp_atl_dist.models.padding import refuse_short, valid_steps
 from gmp_atl_dist.models.training_controls import TrainingControls
 
@@ -243,7 +245,7 @@ class SpeechBackbone(TrainingControls, PreTrainedModel, ABC):
         layers = [self.num_layers] if want is None else list(want)
         check_layers(self.config, layers)
         lengths: list[int] = num_samples_B.tolist()
-        _check_shapes(wave_BN, lengths, mask_BT)
+        check_shapes(wave_BN, lengths, mask_BT)
         num_samples_B = num_samples_B.to(wave_BN.device)
 
         conv_features_BTC = (
@@ -266,6 +268,46 @@ class SpeechBackbone(TrainingControls, PreTrainedModel, ABC):
         hidden = {layer: self._controlled_output(h_BTD) for layer, h_BTD in encoded.items()}
         conv_features_BTC = self._controlled_output(conv_features_BTC)
         return FrameOutput(hidden, num_frames_B, valid_BT, conv_features_BTC)
+
+    def packed_frames(
+        self,
+        wave_BN: Tensor,
+        num_samples_B: Tensor,
+        *,
+        mask_M: Tensor | None = None,
+        mask_BD: Tensor | None = None,
+        want: Sequence[int] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> PackedFrames:
+        """What training computes: as :meth:`forward_frames`, and the frames of all clips in one row.
+
+        The default selects them from what :meth:`forward_frames` returns.
+
+        Args:
+            wave_BN: see :meth:`forward_frames`.
+            num_samples_B: int64, each clip's own samples.
+            mask_M: frames of all clips to replace with ``masked_spec_embed``.
+            mask_BD: see :meth:`forward_frames`.
+            want: layers; None is the last one.
+            seeds: of each clip's dropout; None: drawn from the global random state. The default leaves them
+                unused, and drops by the global random state.
+
+        Raises:
+            ModelError: the model lacks a wanted layer.
+            CorpusError: a clip is too short for one frame.
+            ValueError: shapes do not fit together.
+        """
+        counts = tuple(num_frames(n) for n in num_samples_B.tolist())
+        mask_BT = None
+        if mask_M is not None:
+            steps = wave_BN.shape[1] if wave_BN.ndim == 3 else num_frames(wave_BN.shape[1])
+            mask_BT = pad_rows(mask_M, counts)
+            mask_BT = F.pad(mask_BT, (0, steps - mask_BT.shape[1]))
+        frames = self.forward_frames(
+            wave_BN, num_samples_B, mask_BT=mask_BT, mask_BD=mask_BD, want=want
+        )
+        hidden = {layer: x_BTD[frames.valid_BT] for layer, x_BTD in frames.hidden.items()}
+        return PackedFrames(hidden, counts, frames.conv_features_BTC[frames.valid_BT])
 
     @property
     def num_layers(self) -> int:
@@ -391,7 +433,7 @@ def _name_of(config: PreTrainedConfig) -> str:
     return getattr(config, "_name_or_path", "") or f"this {config.model_type} model"
 
 
-def _check_shapes(wave_BN: Tensor, lengths: list[int], mask_BT: Tensor | None) -> None:
+def check_shapes(wave_BN: Tensor, lengths: list[int], mask_BT: Tensor | None) -> None:
     if wave_BN.ndim not in (2, 3) or wave_BN.shape[0] != len(lengths):
         raise ValueError(f"waves of shape {tuple(wave_BN.shape)} with {len(lengths)} lengths")
     refuse_short(lengths)

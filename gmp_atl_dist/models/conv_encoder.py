@@ -23,6 +23,7 @@ from transformers import HubertModel
 from transformers.activations import ACT2FN
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, num_frames
+from gmp_atl_dist.models.padding import normalized_wave
 
 Activation: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -115,7 +116,7 @@ class ConvEncoder:
     def __call__(self, waves: Sequence[Tensor]) -> list[Tensor]:
         """(T, C) of each clip, in the dtype of the weights; ``waves`` are float32 (N,) on the device."""
         if self._normalize:
-            waves = [_normalized(wave_N) for wave_N in waves]
+            waves = [normalized_wave(wave_N) for wave_N in waves]
         counts = [num_frames(len(wave)) for wave in waves]
         out = [waves[0].new_empty(n, self._channels, dtype=self._dtype) for n in counts]
         weights = self._first_weights(waves)
@@ -174,9 +175,3 @@ def row_norm(x_TD: Tensor, norm: nn.LayerNorm) -> Tensor:
     """Layer norm over the last dimension in float32, returned in the input's dtype."""
     y_TD = F.layer_norm(x_TD.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
     return y_TD.to(x_TD.dtype)
-
-
-def _normalized(wave_N: Tensor) -> Tensor:
-    """Zero mean and unit variance, as ``models.padding.normalize_waves``."""
-    centred_N = wave_N - wave_N.mean()
-    return centred_N * torch.rsqrt(centred_N.square().mean() + 1e-7)

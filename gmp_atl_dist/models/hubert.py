@@ -22,12 +22,16 @@ from gmp_atl_dist.models.backbone import (
     FrameModel,
     FrontEnd,
     SpeechBackbone,
+    check_layers,
+    check_shapes,
     seeded,
     set_normalize_waveform,
 )
 from gmp_atl_dist.models.conv_encoder import ConvEncoder
 from gmp_atl_dist.models.packed import PackedHubert
 from gmp_atl_dist.models.packed_slots import SlotHubert
+from gmp_atl_dist.models.packed_training import can_pack, trained_conv_rows, training_frames
+from gmp_atl_dist.models.packing import PackedFrames, Packing
 from gmp_atl_dist.models.padding import (
     make_group_norm_exact,
     normalize_waves,
@@ -102,6 +106,45 @@ class Hubert(HubertModel, SpeechBackbone):
             # the last layer needs it normalised, and so does training all parameters.
             hidden[len(encoder.layers)] = encoder.layer_norm(x_BTD)
         return {i: hidden[i] for i in layers}
+
+    def packed_frames(
+        self,
+        wave_BN: Tensor,
+        num_samples_B: Tensor,
+        *,
+        mask_M: Tensor | None = None,
+        mask_BD: Tensor | None = None,
+        want: Sequence[int] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> PackedFrames:
+        """Without any padding where :func:`packed_training.can_pack` says so."""
+        if on_gpu(wave_BN) or not can_pack(self):
+            return super().packed_frames(
+                wave_BN, num_samples_B, mask_M=mask_M, mask_BD=mask_BD, want=want, seeds=seeds
+            )
+        layers = [self.num_layers] if want is None else list(want)
+        check_layers(self.config, layers)
+        lengths: list[int] = num_samples_B.tolist()
+        check_shapes(wave_BN, lengths, None)
+        if seeds is None:
+            seeds = torch.randint(2**62, (len(lengths),)).tolist()
+        counts = tuple(map(num_frames, lengths))
+        own = counts if wave_BN.ndim == 3 else lengths
+        clips = [clip[:n] for clip, n in zip(wave_BN, own, strict=True)]
+        return training_frames(
+            self,
+            clips,
+            Packing(counts, tuple(seeds)),
+            mask_M=mask_M,
+            mask_BD=mask_BD,
+            layers=layers,
+        )
+
+    def conv_rows(self, waves: Sequence[Tensor]) -> Tensor:
+        """(M, C): the convolutional encoder of waves (N,) on a CPU, all clips in one row."""
+        if self._frozen_conv is not None:
+            return torch.cat(self._frozen_conv([wave_N.float() for wave_N in waves]))
+        return trained_conv_rows(self, waves)
 
     def frame_model(
         self, layers: Sequence[int], *, window_frames: int, context_frames: int

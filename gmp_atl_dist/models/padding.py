@@ -72,17 +72,24 @@ def valid_steps(lengths_B: Tensor, num_steps: int) -> Tensor:
 
 
 def normalize_waves(wave_BN: Tensor, num_samples_B: Tensor) -> Tensor:
-    """Zero mean and unit variance over each clip's own samples, padding zero; float32.
+    """Zero mean and unit variance over each clip's own samples, padding zero; float32, or float64 if the waves are.
 
     (x - mean) / sqrt(var + 1e-7) with the biased variance, as
     ``Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm`` of transformers.
     """
     valid_BN = valid_steps(num_samples_B, wave_BN.shape[1])
     count_B1 = num_samples_B[:, None]
-    mean_B1 = wave_BN.float().masked_fill(~valid_BN, 0.0).sum(1, keepdim=True) / count_B1
-    centred_BN = (wave_BN.float() - mean_B1).masked_fill(~valid_BN, 0.0)
+    wave_BN = _at_least_fp32(wave_BN)
+    mean_B1 = wave_BN.masked_fill(~valid_BN, 0.0).sum(1, keepdim=True) / count_B1
+    centred_BN = (wave_BN - mean_B1).masked_fill(~valid_BN, 0.0)
     variance_B1 = centred_BN.square().sum(1, keepdim=True) / count_B1
     return centred_BN * torch.rsqrt(variance_B1 + _NORMALIZE_EPS)
+
+
+def normalized_wave(wave_N: Tensor) -> Tensor:
+    """As :func:`normalize_waves`, of one clip."""
+    centred_N = wave_N - wave_N.mean()
+    return centred_N * torch.rsqrt(centred_N.square().mean() + _NORMALIZE_EPS)
 
 
 class ClipGroupNorm(nn.GroupNorm):
@@ -113,8 +120,13 @@ class ClipGroupNorm(nn.GroupNorm):
             return torch.cat(clips)
 
     def _normalize(self, x_BCT: Tensor) -> Tensor:
-        weight, bias = self.weight.float(), self.bias.float()
-        return F.group_norm(x_BCT.float(), self.num_groups, weight, bias, self.eps).to(x_BCT.dtype)
+        weight, bias = _at_least_fp32(self.weight), _at_least_fp32(self.bias)
+        normed_BCT = F.group_norm(_at_least_fp32(x_BCT), self.num_groups, weight, bias, self.eps)
+        return normed_BCT.to(x_BCT.dtype)
+
+
+def _at_least_fp32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def make_group_norm_exact(conv_layers: nn.Module) -> None:

@@ -40,15 +40,15 @@ class PositionalConv:
         self._block = 2 * self._taps
         self._activation = activation_in_place(model.config.feat_extract_activation)
         into, back = transforms(self._block, self._block - self._taps + 1)
-        self._into_FL = torch.from_numpy(into).to(device)
-        self._back_LF = torch.from_numpy(back).to(device)
+        self._into_FL = torch.from_numpy(into).float().to(device)
+        self._back_LF = torch.from_numpy(back).float().to(device)
         weight = spectral_weight(weight_DWL, self._groups, self._block)
         self._weight = torch.from_numpy(weight).to(device)
 
     def __call__(self, x_MD: Tensor, num_frames_B: Sequence[int]) -> Tensor:
         """The term to add to ``x_MD`` (float32), which holds the frames of all clips one after another."""
         dim = x_MD.shape[1]
-        read, write = self._plan(num_frames_B)
+        read, write = block_rows(num_frames_B, self._taps, self._block, self._block - self._taps + 1)
         blocks, rows = len(read), len(self._into_FL)
         x_JLD = torch.cat([x_MD, x_MD.new_zeros(1, dim)])[torch.from_numpy(read).to(x_MD.device)]
         spectrum_JFD = x_MD.new_empty(blocks, rows, dim)
@@ -66,28 +66,30 @@ class PositionalConv:
         y_MD = y_JLD.view(-1, dim)[torch.from_numpy(write).to(x_MD.device)]
         return self._activation(y_MD.add_(self._bias_D))
 
-    def _plan(self, num_frames_B: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of ``x_MD`` that each block reads (J, L), and the row of the output per frame (M,).
 
-        The row after the last one stands for zeros.
-        """
-        whole = self._block - self._taps + 1
-        before = self._taps // 2
-        total = sum(num_frames_B)
-        reads: list[np.ndarray] = []
-        writes: list[np.ndarray] = []
-        first = 0
-        for count in num_frames_B:
-            for start in range(0, count, whole):
-                frames = np.arange(start - before, start - before + self._block)
-                inside = (frames >= 0) & (frames < count)
-                writes.append(np.arange(min(whole, count - start)) + len(reads) * whole)
-                reads.append(np.where(inside, frames + first, total))
-            first += count
-        if len(reads) == 1:
-            # For a product with one row the library uses other code, with other last bits.
-            reads.append(np.full(self._block, total))
-        return np.stack(reads), np.concatenate(writes)
+def block_rows(
+    num_frames_B: Sequence[int], taps: int, block: int, whole: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that each block reads (J, L), and the row of the output per frame (M,).
+
+    The row after the last one stands for zeros. ``whole`` frames of a block are complete.
+    """
+    before = taps // 2
+    total = sum(num_frames_B)
+    reads: list[np.ndarray] = []
+    writes: list[np.ndarray] = []
+    first = 0
+    for count in num_frames_B:
+        for start in range(0, count, whole):
+            frames = np.arange(start - before, start - before + block)
+            inside = (frames >= 0) & (frames < count)
+            writes.append(np.arange(min(whole, count - start)) + len(reads) * whole)
+            reads.append(np.where(inside, frames + first, total))
+        first += count
+    if len(reads) == 1:
+        # For a product with one row the library uses other code, with other last bits.
+        reads.append(np.full(block, total))
+    return np.stack(reads), np.concatenate(writes)
 
 
 def position_weight(conv: nn.Conv1d) -> np.ndarray:
@@ -103,14 +105,14 @@ def position_weight(conv: nn.Conv1d) -> np.ndarray:
 
 
 def transforms(block: int, whole: int) -> tuple[np.ndarray, np.ndarray]:
-    """float32 (2F, L) from frames to a spectrum, and (whole, 2F) back to the complete frames."""
+    """float64 (2F, L) from frames to a spectrum, and (whole, 2F) back to the complete frames."""
     frequency = np.arange(block // 2 + 1)
     angle_FL = 2 * np.pi * np.outer(frequency, np.arange(block)) / block
     into = np.concatenate([np.cos(angle_FL), -np.sin(angle_FL)])
     # Each frequency but the first and the last counts twice.
     share_F = np.where((frequency == 0) | (frequency == block // 2), 1.0, 2.0) / block
     back_LF = (into * np.tile(share_F, 2)[:, None]).T[:whole]
-    return into.astype(np.float32), np.ascontiguousarray(back_LF, dtype=np.float32)
+    return into, np.ascontiguousarray(back_LF)
 
 
 def spectral_weight(weight_DWL: np.ndarray, groups: int, block: int) -> np.ndarray:

@@ -1,0 +1,71 @@
+"""HuBERT over packed clips in training: what ``forward_frames`` computes, without padding, with gradients.
+
+It is tested against ``forward_frames``: values, gradients of every parameter, and the curve of a training.
+
+Shapes: B clips, N samples, T frames of a clip, M frames of all clips in one row, C channels of the convolutional
+encoder, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from gmp_atl_dist.models.packed_conv import packed_conv
+from gmp_atl_dist.models.packed_layers import encode, project
+from gmp_atl_dist.models.packing import PackedFrames, Packing
+
+if TYPE_CHECKING:
+    from gmp_atl_dist.models.hubert import Hubert
+
+
+def can_pack(model: Hubert) -> bool:
+    """Whether this module computes the model: with the activation of all published ones, and without ZeRO 3.
+
+    ZeRO 3 gathers weights when a module is called; here modules are read.
+    """
+    config = model.config
+    usual = config.hidden_act == config.feat_extract_activation == "gelu"
+    adapted = getattr(config, "adapter_attn_dim", None) is not None
+    return usual and not adapted and not hasattr(model.masked_spec_embed, "ds_id")
+
+
+def training_frames(
+    model: Hubert,
+    clips: Sequence[Tensor],
+    packing: Packing,
+    *,
+    mask_M: Tensor | None,
+    mask_BD: Tensor | None,
+    layers: Sequence[int],
+) -> PackedFrames:
+    """Frames of packed clips; for the arguments see ``SpeechBackbone.packed_frames``.
+
+    Args:
+        clips: waves (N,), or outputs of the convolutional encoder (T, C).
+    """
+    x_MC = torch.cat(list(clips)) if clips[0].ndim == 2 else model.conv_rows(clips)
+    x_MC = model._controlled_front_end(x_MC)
+    x_MD = project(model, x_MC, packing)
+    if mask_M is not None:
+        # torch.where, not assignment: with no masked frame the embedding still gets a zero gradient.
+        embedding_D = cast(Tensor, model.masked_spec_embed)
+        x_MD = torch.where(mask_M[:, None], embedding_D.to(x_MD.dtype), x_MD)
+    if mask_BD is not None:
+        counts_B = torch.tensor(packing.num_frames, device=x_MD.device)
+        x_MD = x_MD.masked_fill(mask_BD.repeat_interleave(counts_B, 0), 0.0)
+    dropped = model.dropped_layers if model.training else frozenset()
+    encoded = encode(
+        model, x_MD, packing, layers, dropped, recompute=model.is_activation_checkpointing
+    )
+    hidden = {layer: model._controlled_output(h_MD) for layer, h_MD in encoded.items()}
+    return PackedFrames(hidden, packing.num_frames, model._controlled_output(x_MC))
+
+
+def trained_conv_rows(model: Hubert, waves: Sequence[Tensor]) -> Tensor:
+    """(M, C) of all clips, with gradients."""
+    dtype = model.masked_spec_embed.dtype
+    return packed_conv(model, [wave_N.to(dtype) for wave_N in waves])
