@@ -215,14 +215,16 @@ class EmotionModel(PreTrainedModel):
         self,
         wave_BN: Tensor,
         num_samples_B: Tensor,
-        mask_BT: Tensor | None = None,
+        mask_M: Tensor | None = None,
         mask_BD: Tensor | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> Tensor:
-        """Utterance embeddings (B, E). For the masks see :meth:`SpeechBackbone.forward_frames`."""
-        frames = self.backbone.forward_frames(
-            wave_BN, num_samples_B, mask_BT=mask_BT, mask_BD=mask_BD, want=self.layers
+        """Utterance embeddings (B, E). For the arguments see :meth:`SpeechBackbone.packed_frames`."""
+        frames = self.backbone.packed_frames(
+            wave_BN, num_samples_B, mask_M=mask_M, mask_BD=mask_BD, want=self.layers, seeds=seeds
         )
-        return self.embed_frames(frames.hidden, frames.valid_BT)
+        hidden = {layer: frames.padded(layer) for layer in self.layers}
+        return self.embed_frames(hidden, frames.valid_BT)
 
     @property
     def layers(self) -> list[int]:
@@ -242,20 +244,23 @@ class EmotionModel(PreTrainedModel):
         wave_BN: Tensor,
         num_samples_B: Tensor,
         target_B: Tensor | None = None,
-        mask_BT: Tensor | None = None,
+        mask_M: Tensor | None = None,
         mask_BD: Tensor | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> Tensor | LossTerms:
         """Logits (B, K) without targets, whose softmax gives the probabilities. With targets, the loss.
 
         Args:
-            wave_BN: 16 kHz mono in [-1, 1), see :meth:`SpeechBackbone.forward_frames`.
+            wave_BN: 16 kHz mono in [-1, 1), see :meth:`SpeechBackbone.packed_frames`.
             num_samples_B: int64, the length of each clip.
             target_B: int64 classes, for training only. The logits that come with the loss may have a
                 margin subtracted from the target's, so they are no prediction.
-            mask_BT: of SpecAugment, for training only.
+            mask_M: of SpecAugment, for training only; of the frames of all clips, one after another.
             mask_BD: the same, of features.
+            seeds: of each clip's dropout, for training only.
         """
-        return self.classifier(self.embed(wave_BN, num_samples_B, mask_BT, mask_BD), target_B)
+        x_BE = self.embed(wave_BN, num_samples_B, mask_M, mask_BD, seeds)
+        return self.classifier(x_BE, target_B)
 
 
 def _classifier(config: EmotionConfig, dim: int) -> ClassificationLoss:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gmp_atl_dist.config import Section
+from gmp_atl_dist.models.frame_losses import FrameTerms, frame_terms
 
 # Vectors shorter than this get a smaller cosine, so that a vector of zero length has a finite gradient.
 _MIN_NORM = 1e-4
@@ -234,9 +235,14 @@ class FrameHead(nn.Module):
         # Uniform in [0, 1), as in fairseq.
         self.label_embeddings = nn.Parameter(torch.rand(k, projection_dim))
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """(B, T, D) to logits (B, T, K)."""
-        return cosines(self.projection(x_BTD), self.label_embeddings) / self.temperature
+    def forward(self, x_MD: Tensor, labels_M: Tensor | None = None) -> Tensor | FrameTerms:
+        """(..., D) to logits (..., K); with labels, (M, D) to the terms of the loss."""
+        x_MP = self.projection(x_MD)
+        if labels_M is None:
+            return cosines(x_MP, self.label_embeddings) / self.temperature
+        with torch.autocast(x_MD.device.type, enabled=False):
+            x_MP, label_KP = unit(x_MP), unit(self.label_embeddings)
+            return frame_terms(x_MP, label_KP, None, labels_M, 1 / self.temperature)
 
 
 class LinearFrameHead(nn.Module):
@@ -246,13 +252,22 @@ class LinearFrameHead(nn.Module):
         super().__init__()
         self.linear = nn.Linear(dim, k)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """(B, T, D) to logits (B, T, K)."""
-        return self.linear(x_BTD)
+    def forward(self, x_MD: Tensor, labels_M: Tensor | None = None) -> Tensor | FrameTerms:
+        """(..., D) to logits (..., K); with labels, (M, D) to the terms of the loss."""
+        if labels_M is None:
+            return self.linear(x_MD)
+        weight_KD, bias_K = self.linear.weight, self.linear.bias
+        with torch.autocast(x_MD.device.type, enabled=False):
+            return frame_terms(x_MD.to(weight_KD.dtype), weight_KD, bias_K, labels_M, 1.0)
 
 
 def cosines(x_XD: Tensor, y_KD: Tensor) -> Tensor:
     """The cosines, in float32, of each vector along the last axis of ``x_XD`` and each row of ``y_KD``."""
     with torch.autocast(x_XD.device.type, enabled=False):
-        x_XD = F.normalize(x_XD.float(), dim=-1, eps=_MIN_NORM)
-        return F.linear(x_XD, F.normalize(y_KD.float(), dim=-1, eps=_MIN_NORM))
+        return F.linear(unit(x_XD), unit(y_KD))
+
+
+def unit(x_XD: Tensor) -> Tensor:
+    """Each vector along the last axis, of length 1, in float32 at least."""
+    x_XD = x_XD.to(torch.promote_types(x_XD.dtype, torch.float32))
+    return F.normalize(x_XD, dim=-1, eps=_MIN_NORM)

@@ -3,7 +3,7 @@
 A mean of the ranks' means would give a rank with few masked frames the weight of one with many. All
 sums are float32 scalars on the inputs' device. They belong to the graph even if the count is zero.
 
-Shapes: B batch, T frames, C channels, K classes or clusters, S scales, M selected frames.
+Shapes: B batch, C channels, K classes or clusters, S scales, M frames of all clips.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IGNORED_LABEL = -100
-"""The value in label tensors after a clip's last frame."""
+from gmp_atl_dist.models.frame_losses import FrameTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class ScaleJoin:
 
 @dataclass(frozen=True, slots=True)
 class FrameSums:
-    """Sums over the selected frames of a batch, each frame times its row's weight.
+    """Sums over the frames of a batch, each frame times its weight.
 
     Attributes:
         loss: cross-entropy; the scales' sums, joined as :class:`ScaleJoin` says.
@@ -109,55 +109,53 @@ def weighted_sum(
 
 
 def frame_prediction_sums(
-    logits: Sequence[Tensor],
-    labels_SBT: Tensor,
-    select_BT: Tensor,
-    row_weight_B: Tensor | None = None,
-    join: ScaleJoin = _MEAN,
+    terms: Sequence[FrameTerms], weight_M: Tensor, join: ScaleJoin = _MEAN
 ) -> FrameSums:
-    """Cross-entropy of the selected frames against the pseudo-labels of every scale.
+    """The loss of every scale over the same frames.
 
-    Masked prediction (HuBERT, equation 1 with alpha = 1) if ``select_BT`` selects the masked valid
-    frames; plain cross-entropy if it selects all valid frames.
+    Masked prediction (HuBERT, equation 1 with alpha = 1) if ``weight_M`` is 0 on frames that are not masked;
+    plain cross-entropy if it is 1 on all frames.
 
     Args:
-        logits: (B, T, K) per scale; K may differ.
-        labels_SBT: int64; never read outside ``select_BT``.
-        select_BT: True on the frames that count.
-        row_weight_B: see :func:`weighted_cross_entropy_sum`.
+        terms: of each scale.
+        weight_M: of each frame; 0 for clips that only fill a batch up.
         join: how the scales become one loss.
+    """
+    weight_M = weight_M.float()
+    loss_S = torch.stack([(weight_M * one.loss_M).sum() for one in terms])
+    correct_S = torch.stack([(weight_M * one.correct_M).sum() for one in terms])
+    return FrameSums(join(loss_S), weight_M.sum(), loss_S.detach(), correct_S)
+
+
+def feature_penalty_sum(conv_features_MC: Tensor, weight_M: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over frames of the mean square over channels times the weight, and the sum of weights.
+
+    fairseq's ``features_pen`` (``hubert.py``) is the mean over all frames, padding included. Here there is no
+    padding. The penalty keeps the convolutional features from growing without bound.
+    """
+    square_M = conv_features_MC.float().square().mean(-1)
+    return (square_M * weight_M).sum(), weight_M.float().sum()
+
+
+def check_labels(labels_SM: np.ndarray, ks: Sequence[int]) -> None:
+    """Refuse labels of another codebook, on which a model would train without a word.
+
+    Args:
+        labels_SM: int64 labels of every scale.
+        ks: clusters of each scale.
 
     Raises:
-        ValueError: the numbers of heads and scales differ, or a selected frame's label is not a cluster
-            of its scale. Without this check, a model would train on labels of another codebook.
+        ValueError: the numbers of heads and scales differ, or a label is not a cluster of its scale.
     """
-    if len(logits) != len(labels_SBT) or not logits:
-        raise ValueError(f"{len(logits)} heads with labels of {len(labels_SBT)} scales")
-    weight_BT = select_BT.float() if row_weight_B is None else select_BT * row_weight_B[:, None]
-    weight_M = weight_BT[select_BT].float()
-    losses: list[Tensor] = []
-    correct: list[Tensor] = []
-    for scale, (logits_BTK, labels_BT) in enumerate(zip(logits, labels_SBT, strict=True)):
-        logits_MK, labels_M = logits_BTK[select_BT].float(), labels_BT[select_BT]
-        _check_labels(labels_M, logits_MK.shape[-1], scale)
-        losses.append((weight_M * F.cross_entropy(logits_MK, labels_M, reduction="none")).sum())
-        correct.append((weight_M * (logits_MK.detach().argmax(-1) == labels_M)).sum())
-    loss_S = torch.stack(losses)
-    return FrameSums(join(loss_S), weight_M.sum(), loss_S.detach(), torch.stack(correct))
-
-
-def feature_penalty_sum(
-    conv_features_BTC: Tensor, valid_BT: Tensor, row_weight_B: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Sum over valid frames of the mean square over channels, and the count of those frames.
-
-    fairseq's ``features_pen`` (``hubert.py``) is the mean over all frames, padding included. Here the
-    padding is left out. The penalty keeps the convolutional features from growing without bound.
-    """
-    square_BT = conv_features_BTC.float().square().mean(-1)
-    weight_BT = valid_BT.float() if row_weight_B is None else valid_BT * row_weight_B[:, None]
-    # masked_fill, because the padding may hold inf, and inf times zero is NaN.
-    return (square_BT.masked_fill(~valid_BT, 0.0) * weight_BT).sum(), weight_BT.float().sum()
+    if len(ks) != len(labels_SM):
+        raise ValueError(f"{len(ks)} heads with labels of {len(labels_SM)} scales")
+    for scale, (labels_M, k) in enumerate(zip(labels_SM, ks, strict=True)):
+        low, high = (int(labels_M.min()), int(labels_M.max())) if len(labels_M) else (0, 0)
+        if low < 0 or high >= k:
+            raise ValueError(
+                f"labels of scale {scale} run from {low} to {high}, and its head has {k} clusters; "
+                f"they belong to another codebook or to other audio"
+            )
 
 
 def balanced_class_weights(counts: Sequence[float]) -> Tensor:
@@ -173,14 +171,3 @@ def balanced_class_weights(counts: Sequence[float]) -> Tensor:
         raise ValueError(f"class counts {list(counts)} hold no example")
     weights_K = counts_K.sum() / (len(counts_K) * counts_K)
     return weights_K.masked_fill(counts_K == 0, 0.0).float()
-
-
-def _check_labels(labels_M: Tensor, k: int, scale: int) -> None:
-    if not labels_M.numel():
-        return
-    low, high = (int(bound) for bound in torch.aminmax(labels_M))
-    if low < 0 or high >= k:
-        raise ValueError(
-            f"labels of scale {scale} run from {low} to {high} on the selected frames, and its head has {k} "
-            f"clusters; they belong to another codebook or to other audio"
-        )

@@ -1,9 +1,10 @@
 """The models of two stages: warm-up on emotion and gender, and retraining on pseudo-labels.
 
-Both own the backbone that they are given; after training it is ``model.backbone``. They return logits. The
-losses are computed by the recipes.
+Both own the backbone that they are given; after training it is ``model.backbone``. The recipes add up what
+they return.
 
-Shapes: B batch, N samples, T frames, D hidden size, K classes or clusters, G genders.
+Shapes: B batch, N samples, M frames of all clips, C channels, D hidden size, K classes or clusters,
+G genders, S scales.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gmp_atl_dist.models.backbone import FrameOutput, SpeechBackbone
+from gmp_atl_dist.models.backbone import SpeechBackbone
+from gmp_atl_dist.models.frame_losses import FrameTerms
 from gmp_atl_dist.models.heads import FrameHead, LinearFrameHead, MeanPooling
 from gmp_atl_dist.records import GENDERS
 
@@ -63,15 +65,16 @@ class WarmupModel(nn.Module):
         self,
         wave_BN: Tensor,
         num_samples_B: Tensor,
-        mask_BT: Tensor | None = None,
+        mask_M: Tensor | None = None,
         mask_BD: Tensor | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> WarmupOutput:
-        """Logits of emotions and genders. For the masks see :meth:`SpeechBackbone.forward_frames`."""
-        frames = self.backbone.forward_frames(
-            wave_BN, num_samples_B, mask_BT=mask_BT, mask_BD=mask_BD, want=self.layers
+        """Logits of emotions and genders. For the rest see :meth:`SpeechBackbone.packed_frames`."""
+        frames = self.backbone.packed_frames(
+            wave_BN, num_samples_B, mask_M=mask_M, mask_BD=mask_BD, want=self.layers, seeds=seeds
         )
         # Pooling is linear, so it may come before the mean of the layers. That keeps T times less.
-        pooled = [self.pooling(frames.hidden[i], frames.valid_BT) for i in self.layers]
+        pooled = [self.pooling(frames.padded(i), frames.valid_BT) for i in self.layers]
         if len(pooled) == 1:
             x_BD = pooled[0]
         else:
@@ -82,10 +85,15 @@ class WarmupModel(nn.Module):
 
 
 class RetrainOutput(NamedTuple):
-    """Logits (B, T, K) per scale, and the frames that they come from."""
+    """Of the frames that were asked for: what each scale's head says; and the features of all frames.
 
-    logits: list[Tensor]
-    frames: FrameOutput
+    Attributes:
+        terms: per scale.
+        conv_features_MC: output of the convolutional encoder.
+    """
+
+    terms: list[FrameTerms]
+    conv_features_MC: Tensor
 
 
 class RetrainModel(nn.Module):
@@ -119,15 +127,33 @@ class RetrainModel(nn.Module):
         )
 
     def forward(
-        self, wave_BN: Tensor, num_samples_B: Tensor, mask_BT: Tensor | None = None
+        self,
+        wave_BN: Tensor,
+        num_samples_B: Tensor,
+        labels_SM: Tensor,
+        *,
+        mask_M: Tensor | None = None,
+        counted_M: Tensor | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> RetrainOutput:
-        """Logits of all frames. ``mask_BT`` is True on frames that are hidden from the encoder.
+        """The loss of each frame and scale.
+
+        Args:
+            wave_BN: see :meth:`SpeechBackbone.packed_frames`.
+            num_samples_B: int64, each clip's own samples.
+            labels_SM: int64 labels of the frames that count.
+            mask_M: True on frames of all clips that are hidden from the encoder.
+            counted_M: which frames of all clips count; None: all. The heads compute no others.
+            seeds: of each clip's dropout.
 
         Raises:
             ValueError: a masked model got no mask, or a model without masking got one.
         """
-        if (mask_BT is not None) != self.masked:
-            raise ValueError(f"masked = {self.masked}, and mask_BT is {type(mask_BT).__name__}")
-        frames = self.backbone.forward_frames(wave_BN, num_samples_B, mask_BT=mask_BT)
-        x_BTD = frames.hidden[self.backbone.num_layers]
-        return RetrainOutput([head(x_BTD) for head in self.heads], frames)
+        if (mask_M is not None) != self.masked:
+            raise ValueError(f"masked = {self.masked}, and mask_M is {type(mask_M).__name__}")
+        frames = self.backbone.packed_frames(wave_BN, num_samples_B, mask_M=mask_M, seeds=seeds)
+        x_MD = frames.hidden[self.backbone.num_layers]
+        if counted_M is not None:
+            x_MD = x_MD[counted_M]
+        terms = [head(x_MD, labels_M) for head, labels_M in zip(self.heads, labels_SM, strict=True)]
+        return RetrainOutput(terms, frames.conv_features_MC)

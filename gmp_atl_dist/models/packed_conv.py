@@ -2,8 +2,8 @@
 
 As in ``conv_encoder.py``, a convolution is a few matrix products over rows of time, and the group norm over
 time becomes part of the first convolution's weights. The backward pass is such products too. It keeps the
-sums before each activation. The first convolution has ten taps, so its result, which is half of all values, is
-computed again.
+sums before each activation. The first convolution has ten taps only, and its result is half of all values.
+So that result is computed again.
 
 Clips are computed in chunks, because the rows of a chunk stay in a core's cache.
 
@@ -188,7 +188,9 @@ class _Encoder(torch.autograd.Function):
         kept: list[Tensor] = []
         row = 0
         for clip, start, stop in _chunks(counts):
-            x_TC = _active(first.forward(waves[clip], clip, start, _rows(layers, stop - start)), first.norm)
+            x_TC = _active(
+                first.forward(waves[clip], clip, start, _rows(layers, stop - start)), first.norm
+            )
             for layer in layers:
                 y_TO = layer.forward(x_TC)
                 kept.append(y_TO)
@@ -214,7 +216,9 @@ class _Encoder(torch.autograd.Function):
             sums = kept[i * len(layers) : (i + 1) * len(layers)]
             grad = grad_MC[row : row + stop - start]
             row += stop - start
-            patches_TK, first_TC = first.again(ctx.waves[clip], clip, start, _rows(layers, stop - start))
+            patches_TK, first_TC = first.again(
+                ctx.waves[clip], clip, start, _rows(layers, stop - start)
+            )
             for at in reversed(range(len(layers))):
                 layer = layers[at]
                 grad = _before_active(grad, sums[at], layer.norm, layer.sums)
@@ -288,9 +292,7 @@ def _active(sums_TC: Tensor, norm: _Norm | None) -> Tensor:
     return nn.functional.gelu(sums_TC)
 
 
-def _before_active(
-    grad_TC: Tensor, sums_TC: Tensor, norm: _Norm | None, sums: _Sums
-) -> Tensor:
+def _before_active(grad_TC: Tensor, sums_TC: Tensor, norm: _Norm | None, sums: _Sums) -> Tensor:
     """The gradient of the sums, from that of :func:`_active`. Adds up the gradients of the norm."""
     gelu_backward = torch.ops.aten.gelu_backward
     if norm is None:
@@ -334,7 +336,9 @@ def _folded(
         patches_TK = _patches(wave_N, len(weight_KC), stride).double()
         mean_K = patches_TK.mean(0)
         means.append(mean_K)
-        covariances.append(patches_TK.t() @ patches_TK / len(patches_TK) - torch.outer(mean_K, mean_K))
+        covariances.append(
+            patches_TK.t() @ patches_TK / len(patches_TK) - torch.outer(mean_K, mean_K)
+        )
     mean_BK, covariance_BKK = torch.stack(means), torch.stack(covariances)
     weight = weight_KC.double()
     variance_BC = ((covariance_BKK @ weight) * weight).sum(1).clamp_min(0.0)

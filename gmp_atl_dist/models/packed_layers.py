@@ -20,7 +20,7 @@ from transformers import HubertModel
 
 from gmp_atl_dist.models.keyed_dropout import add_dropped, dropped, kept_rows, scale_of
 from gmp_atl_dist.models.packed_positional import packed_positions
-from gmp_atl_dist.models.packed_scores import ScoreDropout, attend
+from gmp_atl_dist.models.packed_scores import WeightDropout, attend
 from gmp_atl_dist.models.packing import Packing
 
 _PROJECTION, _ENCODER, _LAYERS = 0, 1, 2
@@ -98,7 +98,7 @@ def _attention(layer: Any, x_MD: Tensor, packing: Packing, place: int) -> Tensor
     weight, bias = (torch.cat([getattr(x, name) for x in parts]) for name in ("weight", "bias"))
     qkv_MX = F.linear(x_MD, weight, bias)
     p = float(attention.dropout) if attention.training else 0.0
-    context_MD = attend(qkv_MX, packing, attention.num_heads, ScoreDropout(place, p))
+    context_MD = attend(qkv_MX, packing, attention.num_heads, WeightDropout(place, p))
     return attention.out_proj(context_MD)
 
 

@@ -3,8 +3,8 @@
 The function and the blocks of spectra are those of ``positional.py``. All steps are matrix products that
 autograd knows, the Fourier transform of the weights among them.
 
-Shapes: M frames of all clips in one row, J blocks, L frames in a block, F frequencies, G groups, W channels in
-a group, K taps, D hidden. A spectrum's real parts lie before its imaginary ones: 2F.
+Shapes: M frames of all clips in one row, J blocks, L frames in a block, F frequencies, G groups, W channels
+in a group, K taps, D hidden. A spectrum's real parts lie before its imaginary ones: 2F.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 It is tested against ``forward_frames``: values, gradients of every parameter, and the curve of a training.
 
-Shapes: B clips, N samples, T frames of a clip, M frames of all clips in one row, C channels of the convolutional
-encoder, D hidden size.
+Shapes: B clips, N samples, T frames of a clip, M frames of all clips in one row, C channels of the
+convolutional encoder, D hidden size.
 """
 
 from __future__ import annotations

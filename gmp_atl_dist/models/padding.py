@@ -72,7 +72,7 @@ def valid_steps(lengths_B: Tensor, num_steps: int) -> Tensor:
 
 
 def normalize_waves(wave_BN: Tensor, num_samples_B: Tensor) -> Tensor:
-    """Zero mean and unit variance over each clip's own samples, padding zero; float32, or float64 if the waves are.
+    """Zero mean and unit variance over each clip's own samples, padding zero; float32, or the waves' float64.
 
     (x - mean) / sqrt(var + 1e-7) with the biased variance, as
     ``Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm`` of transformers.

@@ -48,7 +48,9 @@ class PositionalConv:
     def __call__(self, x_MD: Tensor, num_frames_B: Sequence[int]) -> Tensor:
         """The term to add to ``x_MD`` (float32), which holds the frames of all clips one after another."""
         dim = x_MD.shape[1]
-        read, write = block_rows(num_frames_B, self._taps, self._block, self._block - self._taps + 1)
+        read, write = block_rows(
+            num_frames_B, self._taps, self._block, self._block - self._taps + 1
+        )
         blocks, rows = len(read), len(self._into_FL)
         x_JLD = torch.cat([x_MD, x_MD.new_zeros(1, dim)])[torch.from_numpy(read).to(x_MD.device)]
         spectrum_JFD = x_MD.new_empty(blocks, rows, dim)

@@ -45,7 +45,9 @@ class SlotPositionalConv:
         self._block = 2 * self._taps
         self._whole = self._block - self._taps + 1
         self._activation = activation_in_place(model.config.feat_extract_activation)
-        into_FL, back_LF = (torch.from_numpy(x).float() for x in transforms(self._block, self._whole))
+        into_FL, back_LF = (
+            torch.from_numpy(x).float() for x in transforms(self._block, self._whole)
+        )
         frequencies = len(into_FL) // 2
         spare = -frequencies % _ALIGNED
         scale = 2.0 ** -round(np.log2(self._block) / 2)

@@ -19,7 +19,7 @@ from gmp_atl_dist.models.margin_losses import MarginSoftmax
 from gmp_atl_dist.models.source import backbone_from_files, model_to_files
 from gmp_atl_dist.models.warmed_up import HEADS_NAME
 from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
-from gmp_atl_dist.recipes.options import augmentation_masks, prepare_backbone
+from gmp_atl_dist.recipes.options import augmentation_masks, dropout_seeds, prepare_backbone
 from gmp_atl_dist.records import Channel, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import Utterances, training_utterances
@@ -101,7 +101,8 @@ class FinetuneRecipe(Recipe):
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         target_B = self._targets(batch).to(batch.wave_BN.device)
         masks = augmentation_masks(self._config, batch, self._hidden_size)
-        terms = forward(batch.model_input, batch.num_samples_B, target_B, **masks)
+        seeds = dropout_seeds(self._config, batch)
+        terms = forward(batch.model_input, batch.num_samples_B, target_B, seeds=seeds, **masks)
         if not isinstance(terms, LossTerms):
             raise TypeError(f"finetune expects LossTerms, got {type(terms).__name__}")
         total, _ = weighted_sum(

@@ -1,6 +1,6 @@
 """What the recipes share of the options of training: the backbone's, and the masks of SpecAugment.
 
-Shapes: B utterances, T frames, D features.
+Shapes: B utterances, M frames of all of them, D features.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.config import AugmentedConfig, OptimConfig
 from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.models.masking import span_mask
-from gmp_atl_dist.seeding import keyed_rng
+from gmp_atl_dist.seeding import keyed_rng, keyed_seed
 from gmp_atl_dist.training.batches import Batch
 
 
@@ -33,8 +33,16 @@ def prepare_backbone(backbone: SpeechBackbone, config: OptimConfig) -> None:
         backbone.train_mask_embedding(True)
 
 
+def dropout_seeds(config: OptimConfig, batch: Batch) -> list[int]:
+    """Of each utterance in this update; they do not depend on how the update's batch is cut."""
+    return [
+        keyed_seed("dropout", config.seed, batch.step, utterance.utterance_id)
+        for utterance in batch.utterances
+    ]
+
+
 def augmentation_masks(config: AugmentedConfig, batch: Batch, dim: int) -> dict[str, Tensor]:
-    """SpecAugment of a training batch: ``mask_BT`` of frames, ``mask_BD`` of features; each if it is on.
+    """SpecAugment of a training batch: ``mask_M`` of frames, ``mask_BD`` of features; each if it is on.
 
     wav2vec 2.0 (arXiv 2006.11477, section 4.2) masks so in fine-tuning: frames become the mask embedding,
     features become zero. Here the masks of an utterance follow from the seed, the epoch and its id alone, so
@@ -45,16 +53,17 @@ def augmentation_masks(config: AugmentedConfig, batch: Batch, dim: int) -> dict[
     masks: dict[str, Tensor] = {}
     if config.mask_time_prob > 0:
         lengths = [num_frames(int(n)) for n in batch.num_samples_B.tolist()]
-        rows_BT = np.zeros((len(ids), max(lengths)), np.bool_)
-        for row_T, name, length in zip(rows_BT, ids, lengths, strict=True):
-            row_T[:length] = span_mask(
+        of_clips = [
+            span_mask(
                 length,
                 prob=config.mask_time_prob,
                 length_frames=config.mask_time_length_frames,
                 rng=keyed_rng("time mask", config.seed, batch.epoch, name),
                 fewest=0,
             )
-        masks["mask_BT"] = torch.from_numpy(rows_BT).to(device)
+            for name, length in zip(ids, lengths, strict=True)
+        ]
+        masks["mask_M"] = torch.from_numpy(np.concatenate(of_clips)).to(device)
     if config.mask_feature_prob > 0:
         rows = [
             span_mask(

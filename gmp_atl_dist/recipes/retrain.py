@@ -6,7 +6,7 @@ logits divided by a temperature, plus ``unmasked_weight`` times that over the ot
 or what ``scale_weights`` and ``scale_reduction`` say.
 ``masked = false`` is plain cross-entropy over all frames.
 
-Shape suffixes: B utterances, T frames, S scales.
+Shape suffixes: B utterances, T frames of one, M frames of all of them, S scales.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from gmp_atl_dist.config import FramePredictionConfig, RetrainConfig
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.models.losses import (
-    IGNORED_LABEL,
     ScaleJoin,
+    check_labels,
     feature_penalty_sum,
     frame_prediction_sums,
 )
 from gmp_atl_dist.models.masking import span_mask
 from gmp_atl_dist.models.multitask import RetrainModel, RetrainOutput
 from gmp_atl_dist.models.source import backbone_from_files, model_to_files
-from gmp_atl_dist.recipes.options import prepare_backbone
+from gmp_atl_dist.recipes.options import dropout_seeds, prepare_backbone
 from gmp_atl_dist.seeding import keyed_rng
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import Codebook, books_by_scale
@@ -100,22 +100,29 @@ class RetrainRecipe(Recipe):
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         device = batch.wave_BN.device
         lengths = [num_frames(int(n)) for n in batch.num_samples_B.tolist()]
-        mask_BT = torch.zeros(len(lengths), max(lengths), dtype=torch.bool)
-        for row, mask_T in enumerate(self._masks(batch, lengths)):
-            mask_BT[row, : len(mask_T)] = torch.from_numpy(mask_T)
-        mask_BT = mask_BT.to(device)
-        labels_SBT = self._targets(batch, lengths).to(device)
+        mask_M = np.concatenate(self._masks(batch, lengths))
+        labels_SM = self._targets(batch, lengths)
+        weight_M = np.repeat(batch.weight_B.cpu().numpy(), lengths)
+        # Where frames that are not masked teach nothing, the heads do not compute them.
+        counted_M = None if self._uses_unmasked else torch.from_numpy(mask_M).to(device)
+        counted = slice(None) if self._uses_unmasked else mask_M
+        check_labels(labels_SM[:, counted], self._num_labels)
         output = forward(
-            batch.model_input, batch.num_samples_B, mask_BT if self._config.masked else None
+            batch.model_input,
+            batch.num_samples_B,
+            torch.from_numpy(labels_SM[:, counted]).to(device),
+            mask_M=torch.from_numpy(mask_M).to(device) if self._config.masked else None,
+            counted_M=counted_M,
+            seeds=dropout_seeds(self._config, batch),
         )
         if not isinstance(output, RetrainOutput):
             raise TypeError(f"{self.name} expects a RetrainOutput, got {type(output).__name__}")
-        frames = output.frames
-        predicted = frame_prediction_sums(
-            output.logits, labels_SBT, mask_BT & frames.valid_BT, batch.weight_B, self._join
+        masked_M = torch.from_numpy((mask_M * weight_M)[counted]).to(device)
+        predicted = frame_prediction_sums(output.terms, masked_M, self._join)
+        penalty, _ = feature_penalty_sum(
+            output.conv_features_MC, torch.from_numpy(weight_M).to(device)
         )
-        penalty, _ = feature_penalty_sum(frames.conv_features_BTC, frames.valid_BT, batch.weight_B)
-        tries = float((mask_BT * batch.weight_B[:, None]).sum())
+        tries = float((mask_M * weight_M).sum())
         metrics = {
             f"{name}_scale{i}": (total, tries)
             for name, sum_S in (("accuracy", predicted.correct_S), ("loss", predicted.loss_S))
@@ -123,11 +130,8 @@ class RetrainRecipe(Recipe):
         }
         sums = [predicted.loss, penalty]
         if self._uses_unmasked:
-            rest_BT = ~mask_BT & frames.valid_BT
-            rest = frame_prediction_sums(
-                output.logits, labels_SBT, rest_BT, batch.weight_B, self._join
-            )
-            sums.append(rest.loss)
+            rest_M = torch.from_numpy(~mask_M * weight_M).to(device)
+            sums.append(frame_prediction_sums(output.terms, rest_M, self._join).loss)
         return Losses(tuple(sums), metrics)
 
     def backbone(self, model: nn.Module) -> SpeechBackbone:
@@ -152,22 +156,20 @@ class RetrainRecipe(Recipe):
             for utterance, length in zip(batch.utterances, lengths, strict=True)
         ]
 
-    def _targets(self, batch: Batch, lengths: list[int]) -> torch.Tensor:
-        """int64 [S, B, T]: labels of the crops, and -100 after the end of each."""
-        labels_SBT = torch.full(
-            (len(self._num_labels), len(lengths), max(lengths)), IGNORED_LABEL, dtype=torch.long
-        )
-        for row, (utterance, first, length) in enumerate(
-            zip(batch.utterances, batch.first_frames, lengths, strict=True)
+    def _targets(self, batch: Batch, lengths: list[int]) -> np.ndarray:
+        """int64 [S, M]: labels of the crops."""
+        labels_SM = np.empty((len(self._num_labels), sum(lengths)), np.int64)
+        end = 0
+        for utterance, first, length in zip(
+            batch.utterances, batch.first_frames, lengths, strict=True
         ):
-            scales = self._reader.ids(utterance.utterance_id)
+            start, end = end, end + length
             expected = num_frames(utterance.num_samples)
-            for i, ids in enumerate(scales):
+            for i, ids in enumerate(self._reader.ids(utterance.utterance_id)):
                 if len(ids) != expected:
                     raise ModelError(
                         f"utterance {utterance.utterance_id!r}: {len(ids)} labels of scale {i} for "
                         f"{expected} frames; run gmp-atl verify"
                     )
-                crop = ids[first : first + length].astype(np.int64)
-                labels_SBT[i, row, :length] = torch.from_numpy(crop)
-        return labels_SBT
+                labels_SM[i, start:end] = ids[first : first + length]
+        return labels_SM

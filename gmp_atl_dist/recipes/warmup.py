@@ -15,7 +15,7 @@ from gmp_atl_dist.models.multitask import WarmupModel, WarmupOutput
 from gmp_atl_dist.models.source import backbone_from_files, model_to_files
 from gmp_atl_dist.models.warmed_up import HEADS_NAME, heads_to_bytes
 from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
-from gmp_atl_dist.recipes.options import augmentation_masks, prepare_backbone
+from gmp_atl_dist.recipes.options import augmentation_masks, dropout_seeds, prepare_backbone
 from gmp_atl_dist.records import GENDERS, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import training_utterances
@@ -76,7 +76,8 @@ class WarmupRecipe(Recipe):
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         masks = augmentation_masks(self._config, batch, self._hidden_size)
-        logits = forward(batch.model_input, batch.num_samples_B, **masks)
+        seeds = dropout_seeds(self._config, batch)
+        logits = forward(batch.model_input, batch.num_samples_B, seeds=seeds, **masks)
         if not isinstance(logits, WarmupOutput):
             raise TypeError(f"warmup expects a WarmupOutput, got {type(logits).__name__}")
         device = batch.wave_BN.device

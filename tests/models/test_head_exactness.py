@@ -148,7 +148,7 @@ def test_a_linear_head_is_linear_in_the_mean_frame() -> None:
         loss="cross_entropy",
         pool_layers="average",
     ).eval()
-    wave_BN, num_samples_B = pad_waves([np.full(5000, 0.1, np.float32)])
+    wave_BN, num_samples_B = pad_waves([np.sin(np.arange(5000)).astype(np.float32)])
     with torch.no_grad():
         frames = model.backbone.forward_frames(wave_BN, num_samples_B, want=[0, 1, 2, 3])
         mean_D = sum(x[0].mean(0) for x in frames.hidden.values()) / 4

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForAudioClassification
 
+from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.emotion import EmotionConfig, EmotionModel
 from gmp_atl_dist.models.heads import (
@@ -86,7 +87,8 @@ def test_frame_head_is_huberts_equation_3() -> None:
 def test_all_trained_parameters_get_gradients_in_every_model() -> None:
     """Parameters that the optimiser holds but no loss reaches stall distributed training."""
     wave_BN, num_samples_B = batch()
-    mask_BT = torch.zeros(3, 12, dtype=torch.bool)
+    frames = sum(num_frames(n) for n in num_samples_B.tolist())
+    mask_M, labels_SM = torch.zeros(frames, dtype=torch.bool), torch.zeros(2, frames).long()
 
     def check(model: torch.nn.Module, loss: torch.Tensor) -> None:
         loss.backward()
@@ -100,9 +102,9 @@ def test_all_trained_parameters_get_gradients_in_every_model() -> None:
         check(model, output.emotion_BK.sum() + output.gender_BG.sum())
     for masked in (True, False):
         model = RetrainModel(build_random("tiny", 0), [5, 7], masked=masked).train()
-        output = model(wave_BN, num_samples_B, mask_BT if masked else None)
-        assert [logits.shape for logits in output.logits] == [(3, 12, 5), (3, 12, 7)]
-        check(model, sum((logits.sum() for logits in output.logits), torch.zeros(())))
+        output = model(wave_BN, num_samples_B, labels_SM, mask_M=mask_M if masked else None)
+        assert [terms.loss_M.shape for terms in output.terms] == [mask_M.shape] * 2
+        check(model, sum((terms.loss_M.sum() for terms in output.terms), torch.zeros(())))
     model = EmotionModel.from_backbone(build_random("tiny", 0), EMOTIONS).train()
     for pooling in ("attentive", "mean"):
         for loss in ("am_softmax", "cross_entropy"):
@@ -127,7 +129,9 @@ def test_warmup_reads_the_layers_it_says(pool_layers: Literal["last", "average"]
 def test_retrain_wants_a_mask_exactly_where_it_is_masked() -> None:
     wave_BN, num_samples_B = batch()
     with pytest.raises(ValueError, match="masked = True"):
-        RetrainModel(build_random("tiny", 0), [5], masked=True)(wave_BN, num_samples_B)
+        RetrainModel(build_random("tiny", 0), [5], masked=True)(
+            wave_BN, num_samples_B, torch.zeros(1, 1).long()
+        )
 
 
 def emotion_model() -> EmotionModel:

@@ -15,16 +15,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from gmp_atl_dist.models.frame_losses import FrameTerms
 from gmp_atl_dist.models.heads import FrameHead
 from gmp_atl_dist.models.hubert import build_random, pad_waves
 from gmp_atl_dist.models.losses import (
-    IGNORED_LABEL,
+    FrameSums,
     feature_penalty_sum,
     frame_prediction_sums,
     weighted_cross_entropy_sum,
 )
 from gmp_atl_dist.models.margin_losses import AmSoftmax
 from gmp_atl_dist.models.multitask import RetrainModel
+from gmp_atl_dist.models.packing import pad_rows
+from gmp_atl_dist.models.padding import valid_steps
 
 torch.set_num_threads(1)
 
@@ -45,6 +48,18 @@ def assert_same(found: Tensor | None, expected: Tensor | None) -> None:
 
 def cosine(a_D: Tensor, b_D: Tensor) -> Tensor:
     return (a_D * b_D).sum() / (a_D.square().sum().sqrt() * b_D.square().sum().sqrt())
+
+
+def masked_sums(
+    heads: Sequence[FrameHead], x_BTD: Tensor, labels_SBT: Tensor, masked_BT: Tensor
+) -> FrameSums:
+    """Of the masked frames, which are the only ones that the heads are given."""
+    terms: list[FrameTerms] = []
+    for head, labels_BT in zip(heads, labels_SBT, strict=True):
+        found = head(x_BTD[masked_BT], labels_BT[masked_BT])
+        assert isinstance(found, FrameTerms)
+        terms.append(found)
+    return frame_prediction_sums(terms, torch.ones(int(masked_BT.sum())))
 
 
 class HubertReference:
@@ -100,12 +115,11 @@ def test_masked_prediction_and_its_gradients_are_huberts_equations_1_to_3(
     masked_BT = (torch.rand(valid_BT.shape) < 0.6) & valid_BT
     masked_BT[0, 0] = True
     labels_SBT = torch.stack([torch.randint(k, valid_BT.shape) for k in ks])
-    labels_SBT[:, ~valid_BT] = IGNORED_LABEL
     x_BTD = torch.randn(*valid_BT.shape, 4, requires_grad=True)
     heads = [FrameHead(4, 3, k, temperature) for k in ks]
     references, x64_BTD = [HubertReference(head, temperature) for head in heads], leaf(x_BTD)
 
-    sums = frame_prediction_sums([head(x_BTD) for head in heads], labels_SBT, masked_BT)
+    sums = masked_sums(heads, x_BTD, labels_SBT, masked_BT)
     (sums.loss / sums.count).backward()
     expected = mean_over_scales(references, x64_BTD, labels_SBT, masked_BT) / masked_BT.sum()
     expected.backward()
@@ -127,20 +141,27 @@ def test_the_models_own_heads_read_the_last_layer_under_the_mask() -> None:
     waves = [rng.standard_normal(n).astype(np.float32) for n in (2000, 400)]
     mask_BT = torch.tensor([[False, True, True, False, True, False], [True] + [False] * 5])
     labels_SBT = torch.stack([torch.randint(k, mask_BT.shape) for k in (5, 7)])
-    output = model(*pad_waves(waves), mask_BT)
-    x_BTD = output.frames.hidden[hubert.config.num_hidden_layers]
-    x_BTD.retain_grad()
+    counts = (6, 1)
+    own_BT = valid_steps(torch.tensor(counts), 6)
+    seen: list[Tensor] = []
+    for head in model.heads:
+        head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    output = model(*pad_waves(waves), labels_SBT[:, own_BT], mask_M=mask_BT[own_BT])
+    x_MD = seen[0]
+    x_MD.retain_grad()
+    x_BTD = pad_rows(x_MD, counts)
     heads = [head for head in model.heads if isinstance(head, FrameHead)]
     references, x64_BTD = [HubertReference(head, 0.1) for head in heads], leaf(x_BTD)
 
-    sums = frame_prediction_sums(output.logits, labels_SBT, mask_BT & output.frames.valid_BT)
+    sums = frame_prediction_sums(output.terms, mask_BT[own_BT])
     sums.loss.backward()
     expected = mean_over_scales(references, x64_BTD, labels_SBT, mask_BT)
     expected.backward()
 
     assert sums.count == 4
     assert_same(sums.loss, expected)
-    assert_same(x_BTD.grad, x64_BTD.grad)
+    assert x64_BTD.grad is not None
+    assert_same(x_MD.grad, x64_BTD.grad[own_BT])
     for head, reference in zip(heads, references, strict=True):
         reference.check_gradients(head)
     embedding = hubert.masked_spec_embed.grad
@@ -164,7 +185,7 @@ def test_masked_prediction_and_its_gradients_are_torchaudios() -> None:
     # Column 0 is the label's own; where it stands among the others there is minus infinity.
     expected = F.cross_entropy(logits_MK, torch.zeros(len(logits_MK)).long(), reduction="sum")
     expected.backward()
-    sums = frame_prediction_sums([head(x_BTD)], labels_BT[None], mask_BT)
+    sums = masked_sums([head], x_BTD, labels_BT[None], mask_BT)
     sums.loss.backward()
 
     torch.testing.assert_close(sums.loss, expected)
@@ -214,9 +235,9 @@ def test_am_softmax_and_its_gradients_are_equation_6(
 
 def test_the_feature_penaltys_gradient_is_that_of_the_mean_square() -> None:
     features_BTC = torch.randn(3, 4, 5, requires_grad=True)
-    lengths_B, row_weight_B = torch.tensor([4, 1, 2]), torch.tensor([1.0, 1.0, 0.0])
-    valid_BT = torch.arange(4) < lengths_B[:, None]
-    total, count = feature_penalty_sum(features_BTC, valid_BT, row_weight_B)
+    own_BT = torch.arange(4) < torch.tensor([4, 1, 2])[:, None]
+    weight_M = torch.tensor([1.0, 1.0, 0.0])[:, None].expand(3, 4)[own_BT]
+    total, count = feature_penalty_sum(features_BTC[own_BT], weight_M)
     (total / count).backward()
 
     expected = torch.zeros(3, 4, 5)

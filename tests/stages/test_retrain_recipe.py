@@ -16,7 +16,7 @@ from support.one_process import FOLD, OneRank, Stopped, Tiny, train_here
 from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.config import Json, RetrainConfig, TrainWorkersConfig, digest
 from gmp_atl_dist.errors import ArtifactError, CheckpointError, ModelError
-from gmp_atl_dist.models.backbone import FrameOutput
+from gmp_atl_dist.models.frame_losses import FrameTerms
 from gmp_atl_dist.models.multitask import RetrainOutput
 from gmp_atl_dist.recipes.retrain import RetrainRecipe
 from gmp_atl_dist.records import StoredUtterance
@@ -102,30 +102,40 @@ def loaded(
 
 @dataclass
 class Oracle:
-    """A model that notes what is masked, and always says the label of the right frame."""
+    """A model that notes what is masked, and is sure of the label of the right frame."""
 
     batch: Batch
     masks: dict[tuple[int, str], tuple[bool, ...]] = field(default_factory=dict)
 
     def __call__(
-        self, wave_BN: torch.Tensor, num_samples_B: torch.Tensor, mask_BT: torch.Tensor | None
+        self,
+        wave_BN: torch.Tensor,
+        num_samples_B: torch.Tensor,
+        labels_SM: torch.Tensor,
+        *,
+        mask_M: torch.Tensor | None,
+        counted_M: torch.Tensor | None,
+        seeds: list[int],
     ) -> RetrainOutput:
         lengths = [num_frames(n) for n in num_samples_B.tolist()]
-        frames = max(lengths)
-        logits = [torch.zeros(len(lengths), frames, k) for k in KS]
-        valid_BT = torch.arange(frames)[None] < torch.tensor(lengths)[:, None]
-        for row, (u, first) in enumerate(
-            zip(self.batch.utterances, self.batch.first_frames, strict=True)
-        ):
-            for t in range(lengths[row]):
-                logits[0][row, t, first + t] = 50.0
-                logits[1][row, t, (first + t) % 3] = 50.0
-            if mask_BT is not None:
-                assert not mask_BT[row, lengths[row] :].any(), "padding is not masked"
-                mask_T = mask_BT[row, : lengths[row]]
+        assert len(seeds) == len(lengths)
+        right_SM = np.concatenate(
+            [
+                np.stack([np.arange(first, first + n), np.arange(first, first + n) % 3])
+                for first, n in zip(self.batch.first_frames, lengths, strict=True)
+            ],
+            axis=1,
+        )
+        if mask_M is not None:
+            of_clips = mask_M.split(lengths)
+            for u, mask_T in zip(self.batch.utterances, of_clips, strict=True):
                 self.masks[self.batch.step, u.utterance_id] = tuple(mask_T.tolist())
-        conv_BTC = torch.ones(len(lengths), frames, 2)
-        return RetrainOutput(logits, FrameOutput({}, torch.tensor(lengths), valid_BT, conv_BTC))
+        counted = slice(None) if counted_M is None else counted_M.numpy()
+        terms = []
+        for right_M, labels_M in zip(right_SM[:, counted], labels_SM, strict=True):
+            correct_M = labels_M == torch.from_numpy(right_M)
+            terms.append(FrameTerms(50.0 * ~correct_M, correct_M))
+        return RetrainOutput(terms, torch.ones(sum(lengths), 2))
 
 
 @pytest.mark.parametrize("masked", [True, False])
