@@ -7,7 +7,8 @@ Needs pip install '.[bench]' for the Trainer. Each subject is two processes of o
 after another in every round, on the recordings of two speakers with random labels:
 
 - ours: retrain by our loop, with DeepSpeed ZeRO 1, agreed counts, read-ahead, progress and a checkpoint
-- ddp: the same batches, model, losses and optimiser in the shortest loop that PyTorch allows
+- ddp: the same batches, losses and optimiser in the shortest loop that PyTorch allows, and the model as
+  transformers computes it, with padding
 - trainer: transformers.Trainer with its default sampler and padding, the stock HuBERT with a linear
   head and no feature penalty, which is less work than ours
 - retrain-frozen, finetune-frozen: our loop with the convolutional encoder frozen; its outputs are
@@ -43,7 +44,10 @@ SUBJECTS = (
 KEYS = {
     "times_real_time": "audio seconds per second, ours",
     "audio_s_per_cpu_s": "audio seconds per CPU second, ours",
-    "ratio_vs_ddp": "rate of ours over that of the DDP loop",
+    "matmul_share_train": "arithmetic of the model in ours over the matmul rate of both processes",
+    "matmul_share_ddp": "the same of the padded DDP loop",
+    "ratio_vs_ddp": "rate of ours over that of the padded DDP loop",
+    "peak_rss_ratio": "peak memory of a process of ours over that of the DDP loop, same batches",
     "ratio_vs_trainer": "audio per CPU second of ours over that of the Trainer",
     "frontend_cache_speedup": "retrain: rate with kept outputs over computed ones",
     "frontend_cache_speedup_finetune": "finetune: the same",
@@ -125,9 +129,19 @@ def _speeds(
         useful = statistics.median(updates.useful for gang in gangs for updates in gang)
         print(
             f"  {subject:15} {Spread.of(rates[subject]):.2f} times real time, "
-            f"{Spread.of(per_cpu[subject]):.2f} audio seconds per CPU second, {useful:.1%} useful"
+            f"{Spread.of(per_cpu[subject]):.2f} audio seconds per CPU second, {useful:.1%} useful, "
+            f"{Spread.of(map(_matmul_share, gangs)):.1%} of the matmul rate, "
+            f"{statistics.median(updates.peak_rss_mib for gang in gangs for updates in gang):.0f} MiB"
         )
     figures: dict[str, float | Spread] = _ratios(rates, per_cpu)
+    for subject, key in (("ours", "matmul_share_train"), ("ddp", "matmul_share_ddp")):
+        if subject in measured:
+            figures[key] = Spread.of(map(_matmul_share, measured[subject]))
+    if {"ours", "ddp"} <= measured.keys():
+        peaks = (
+            [max(u.peak_rss_mib for u in gang) for gang in measured[x]] for x in ("ours", "ddp")
+        )
+        figures["peak_rss_ratio"] = ratios(*peaks)
     if "ours" in measured:
         figures["times_real_time"] = Spread.of(rates["ours"])
         figures["audio_s_per_cpu_s"] = Spread.of(per_cpu["ours"])
@@ -169,6 +183,14 @@ def _rate(gang: Sequence[Updates]) -> float:
     """Audio seconds per second of all ranks."""
     audio_s = sum(updates.audio_s for updates in gang)
     return rate(audio_s, max(updates.wall_s for updates in gang), "times real time")
+
+
+def _matmul_share(gang: Sequence[Updates]) -> float:
+    """Of the rate of both processes, which measure it at the same time."""
+    done = sum(updates.model_gflop for updates in gang)
+    wall_s = max(updates.wall_s for updates in gang)
+    rate_gflops = sum(updates.matmul_gflops for updates in gang)
+    return rate(done, wall_s * rate_gflops, "share of the matmul rate")
 
 
 def _per_cpu(gang: Sequence[Updates]) -> float:

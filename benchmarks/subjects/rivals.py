@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from torch import nn
 from benchmarks.subjects.training_inputs import CLIP_NORM, RANKS, K
 from benchmarks.subjects.updates import NotedRetrain, write_note
 from gmp_atl_dist.audio import pcm16_to_float
+from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.store.readers import AudioReader
 from gmp_atl_dist.training.batches import BatchLoader, BatchPlan, max_crop_samples
 
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
 
 def train_by_ddp(recipe: NotedRetrain, rank: int) -> None:
-    """Our batches, model, losses and optimiser in the shortest loop that PyTorch allows."""
+    """Our batches, losses and optimiser in the shortest loop that PyTorch allows.
+
+    The backbone computes padded batches, as ``transformers`` does.
+    """
     config, utterances = recipe.optim, recipe.utterances
     max_samples = max_crop_samples(config.max_utterance_s)
     plan = BatchPlan(
@@ -42,7 +47,10 @@ def train_by_ddp(recipe: NotedRetrain, rank: int) -> None:
         max_samples=max_samples,
         seed=config.seed,
     )
-    model = nn.parallel.DistributedDataParallel(recipe.build())
+    built = recipe.build()
+    backbone = recipe.backbone(built)
+    backbone.packed_frames = partial(SpeechBackbone.packed_frames, backbone)
+    model = nn.parallel.DistributedDataParallel(built)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=config.betas)
     for _, batches in loader.updates(0, config.steps or 0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -13,7 +14,10 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.harness.child import Child
+from benchmarks.harness.machine import matmul_gflops
+from benchmarks.harness.processes import MIB, peak_bytes
 from benchmarks.harness.rounds import rate
+from benchmarks.inputs.speech import Speech
 from benchmarks.subjects.rivals import train_by_ddp, train_by_trainer
 from benchmarks.subjects.training_inputs import (
     RANKS,
@@ -23,24 +27,57 @@ from benchmarks.subjects.training_inputs import (
     retrain_recipe,
 )
 from benchmarks.subjects.updates import Updates, read_notes, updates_between
-from gmp_atl_dist.audio import SAMPLE_RATE_HZ
+from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.config import TrainWorkersConfig
+from gmp_atl_dist.models.flops import frame_flops
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.index import Utterances
 from gmp_atl_dist.training.loop import TrainJob, run_training
 from gmp_atl_dist.training.recipe import Recipe
+
+WHOLE = ("ours", "ddp", "trainer")
+"""Subjects that train the convolutional encoder too."""
 
 
 def train_gang(subject: str, root: str, plan: Plan) -> list[Updates]:
     """Train on all ranks; what each measured, the first rank first."""
     with tempfile.TemporaryDirectory(prefix="gmp-atl-bench-") as folder:
-        calls = [partial(_train_rank, subject, root, folder, rank, plan) for rank in range(RANKS)]
+        calls = [partial(_measured, subject, root, folder, rank, plan) for rank in range(RANKS)]
         ranks = [Child(call, threads=1) for call in calls]
         try:
             return [rank.result() for rank in ranks]
         finally:
             for rank in ranks:
                 rank.close()
+
+
+def _measured(subject: str, root: str, folder: str, rank: int, plan: Plan) -> Updates:
+    """The training of one rank, with the matmul rate after it, when both ranks measure theirs."""
+    updates = _train_rank(subject, root, folder, rank, plan)
+    peak_rss_mib = peak_bytes() / MIB
+    meeting_files = [Path(folder) / f"trained-{i}" for i in range(RANKS)]
+    meeting_files[rank].touch()
+    while not all(map(Path.exists, meeting_files)):
+        time.sleep(0.01)
+    return replace(
+        updates,
+        peak_rss_mib=peak_rss_mib,
+        matmul_gflops=matmul_gflops(),
+        model_gflop=updates.audio_s * _gflop_a_second(root, trains_conv=subject in WHOLE),
+    )
+
+
+def _gflop_a_second(root: str, *, trains_conv: bool) -> float:
+    """Arithmetic of the model in an update, for a second of audio: three times that of a forward pass.
+
+    Of a frozen convolutional encoder only the forward pass.
+    """
+    speech = Speech.at(root)
+    lengths = Utterances(speech.corpus, speech.fold.train_speakers).num_samples
+    flops = frame_flops(speech.model().config, float(lengths.mean()) / FRAME_HOP_SAMPLES)
+    conv = (3 if trains_conv else 1) * flops.conv
+    return (conv + 3 * flops.rest) * SAMPLE_RATE_HZ / FRAME_HOP_SAMPLES / 1e9
 
 
 def _train_rank(subject: str, root: str, folder: str, rank: int, plan: Plan) -> Updates:

@@ -39,6 +39,9 @@ class Updates:
         useful: share of the samples that are not padding.
         data_wait_share: of the time, spent waiting for batches.
         checkpoint_stall_s: seconds for which one checkpoint held the training up.
+        peak_rss_mib: the most memory that the process had.
+        matmul_gflops: rate of a large product in this process, while the other rank measures its own.
+        model_gflop: the model's arithmetic in the updates.
     """
 
     audio_s: float
@@ -47,6 +50,9 @@ class Updates:
     useful: float
     data_wait_share: float = 0.0
     checkpoint_stall_s: float = 0.0
+    peak_rss_mib: float = 0.0
+    matmul_gflops: float = 0.0
+    model_gflop: float = 0.0
 
 
 def write_note(path: Path, step: int, audio_samples: int, padded_samples: int) -> None:
