@@ -30,7 +30,13 @@ from gmp_atl_dist.models.backbone import (
 from gmp_atl_dist.models.conv_encoder import ConvEncoder
 from gmp_atl_dist.models.packed import PackedHubert
 from gmp_atl_dist.models.packed_slots import SlotHubert
-from gmp_atl_dist.models.packed_training import can_pack, trained_conv_rows, training_frames
+from gmp_atl_dist.models.packed_training import (
+    can_pack,
+    clip_rows,
+    pass_rows,
+    trained_conv_rows,
+    training_frames,
+)
 from gmp_atl_dist.models.packing import PackedFrames, Packing
 from gmp_atl_dist.models.padding import (
     make_group_norm_exact,
@@ -117,8 +123,8 @@ class Hubert(HubertModel, SpeechBackbone):
         want: Sequence[int] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> PackedFrames:
-        """Without any padding where :func:`packed_training.can_pack` says so."""
-        if on_gpu(wave_BN) or not can_pack(self):
+        """Without padding, see ``packed_training.py``, where it can compute this model."""
+        if not can_pack(self):
             return super().packed_frames(
                 wave_BN, num_samples_B, mask_M=mask_M, mask_BD=mask_BD, want=want, seeds=seeds
             )
@@ -128,17 +134,13 @@ class Hubert(HubertModel, SpeechBackbone):
         check_shapes(wave_BN, lengths, None)
         if seeds is None:
             seeds = torch.randint(2**62, (len(lengths),)).tolist()
-        counts = tuple(map(num_frames, lengths))
-        own = counts if wave_BN.ndim == 3 else lengths
-        clips = [clip[:n] for clip, n in zip(wave_BN, own, strict=True)]
-        return training_frames(
-            self,
-            clips,
-            Packing(counts, tuple(seeds)),
-            mask_M=mask_M,
-            mask_BD=mask_BD,
-            layers=layers,
-        )
+        packing = Packing(tuple(map(num_frames, lengths)), tuple(seeds))
+        if on_gpu(wave_BN):
+            ops, x_MC = pass_rows(self, wave_BN, num_samples_B, packing)
+        else:
+            ops, x_MC = clip_rows(self, wave_BN, lengths, packing)
+        masks = {"mask_M": mask_M, "mask_BD": mask_BD}
+        return training_frames(self, x_MC, packing, ops, layers=layers, **masks)
 
     def conv_rows(self, waves: Sequence[Tensor]) -> Tensor:
         """(M, C): the convolutional encoder of waves (N,) on a CPU, all clips in one row."""

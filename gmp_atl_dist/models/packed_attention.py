@@ -98,7 +98,8 @@ class PlannedAttention:
             )
         ]
 
-    def __call__(self, qkv_MX: Tensor, heads: int) -> Tensor:
+    def __call__(self, qkv_MX: Tensor, heads: int, dropout: float = 0.0) -> Tensor:
+        """``dropout`` of the weights; the kernel of variable lengths has none."""
         if self._flash:
             # Imported here: older versions of PyTorch lack it.
             from torch.nn.attention.varlen import varlen_attn
@@ -116,7 +117,7 @@ class PlannedAttention:
         ):
             shape = (len(bucket.sequences), bucket.steps, 3, heads, -1)
             q, k, v = rows.view(shape).permute(2, 0, 3, 1, 4)
-            y_BHTX = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            y_BHTX = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
             outputs.append(y_BHTX.transpose(1, 2).flatten(0, 1).flatten(1))
         y_PD = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return y_PD.index_select(0, self._write_M)

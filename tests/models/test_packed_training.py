@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import HubertConfig
 
 from gmp_atl_dist.audio import num_frames
+from gmp_atl_dist.models import hubert as hubert_module
 from gmp_atl_dist.models import packed_conv, packed_scores
 from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.models.hubert import Hubert
@@ -104,6 +105,40 @@ def test_values_and_gradients_are_those_of_the_reference(
     assert can_pack(model)
     found = model.packed_frames(*given, **options)
     assert_same(model, found, reference(model, *given, **options), tolerance)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_operations_of_a_gpu_give_the_same(
+    monkeypatch: pytest.MonkeyPatch, variant: Variant, recompute: bool
+) -> None:
+    """Run on the CPU, without dropout; a GPU's dropout follows torch's random state."""
+    monkeypatch.setattr(hubert_module, "on_gpu", lambda _: True)
+    model, given = model_of(variant), clips()
+    if recompute:
+        model.checkpoint_activations()
+    options = {"mask_M": mask(), "mask_BD": torch.rand(5, 64) < 0.2, "want": LAYERS}
+    found = model.packed_frames(*given, **options)
+    assert_same(model, found, reference(model, *given, **options), 1e-10)
+
+
+def test_dropout_of_a_gpu_is_drawn_again_for_recomputed_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hubert_module, "on_gpu", lambda _: True)
+    found: list[dict[str, Tensor]] = []
+    for recompute in (False, True):
+        model = model_of("base", dropout=0.3)
+        if recompute:
+            model.checkpoint_activations()
+        torch.manual_seed(4)
+        found.append(gradients(model, model.packed_frames(*clips(), want=LAYERS, seeds=range(5))))
+    for name in found[0]:
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-12, atol=1e-12)
+    plain = model_of("base")
+    dropped = found[0]["encoder.layers.0.feed_forward.output_dense.weight"]
+    kept = gradients(plain, plain.packed_frames(*clips(), want=LAYERS))
+    assert not torch.allclose(dropped, kept["encoder.layers.0.feed_forward.output_dense.weight"])
 
 
 def test_long_clips_are_computed_in_pieces_with_the_same_result(
