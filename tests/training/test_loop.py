@@ -195,14 +195,14 @@ def test_no_backward_pass_runs_through_a_frozen_encoder(
 ) -> None:
     """What has no ``grad_fn`` was built without a graph, so that nothing of it is kept either."""
     built: list[bool] = []
-    features = Hubert.conv_features
+    features = Hubert.conv_rows
 
     def watched(self: Hubert, *args: object) -> torch.Tensor:
         found = features(self, *args)  # pyright: ignore[reportArgumentType]
         built.append(found.grad_fn is not None)
         return found
 
-    monkeypatch.setattr(Hubert, "conv_features", watched)
+    monkeypatch.setattr(Hubert, "conv_rows", watched)
     trained(warmup(tiny, epochs=1, freeze_conv=frozen), tmp_path / "warmup")
     recipe = finetune(tiny, epochs=1, freeze_conv=frozen)
     recipe.selection = ()
