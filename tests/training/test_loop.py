@@ -136,7 +136,7 @@ def test_a_resumed_training_ends_in_the_same_bytes(
     tiny: Tiny, tmp_path: Path, zero_stage: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A point of the curve every third update, so that the kill falls between two of them.
-    monkeypatch.setattr("gmp_atl_dist.training.loop._CURVE_POINTS", 3)
+    monkeypatch.setattr("gmp_atl_dist.training.reporting._CURVE_POINTS", 3)
     recipe = warmup(tiny, epochs=3, dropout=0.1)
     whole = trained(recipe, tmp_path / "whole", zero_stage=zero_stage)
 
@@ -428,7 +428,7 @@ def test_old_checkpoints_and_those_of_killed_attempts_are_removed(
 def test_asked_to_leave_it_saves_and_goes_on_later(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: Plain
 ) -> None:
-    monkeypatch.setattr("gmp_atl_dist.training.loop._STOP_POLL_S", 0.0)
+    monkeypatch.setattr("gmp_atl_dist.training.ranks._STOP_POLL_S", 0.0)
     recipe, whole = warmup(tiny, dropout=0.1), plain(0.1)
     made = job(recipe, tmp_path / "left")
 

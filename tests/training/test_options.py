@@ -38,10 +38,11 @@ from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import AudioReader, read_curves
 from gmp_atl_dist.training.batches import Batch, BatchLoader, max_crop_samples
-from gmp_atl_dist.training.engine import Engine, dropped_layers, learning_rate
+from gmp_atl_dist.training.engine import Engine
 from gmp_atl_dist.training.groups import parameter_groups
 from gmp_atl_dist.training.loop import TrainJob
 from gmp_atl_dist.training.mixture import plan_updates
+from gmp_atl_dist.training.schedule import dropped_layers, learning_rate
 
 pytest_plugins = ["support.one_process"]
 
@@ -536,7 +537,7 @@ def test_workers_with_gpus_exchange_gradients_in_the_type_that_is_configured(
     """What DeepSpeed has made of it, with the autocast of a GPU on a CPU."""
     from deepspeed.runtime import torch_autocast
 
-    monkeypatch.setattr("gmp_atl_dist.training.engine.use_bf16", lambda: True)
+    monkeypatch.setattr("gmp_atl_dist.training.deepspeed_start.use_bf16", lambda: True)
     # DeepSpeed keeps it for the process; put back afterwards.
     monkeypatch.setattr(torch_autocast, "TORCH_AUTOCAST_INITIALIZED", False)
     monkeypatch.setattr(torch_autocast, "TORCH_AUTOCAST_DTYPE", None)
