@@ -38,6 +38,8 @@ class Meter:
                     values.append(value.detach())
                     continue
                 if entry in self._where:
+                    if value == 0:
+                        continue
                     self._read()
                 self._host[entry] = self._host.get(entry, 0.0) + value
         if values:

@@ -175,18 +175,17 @@ class Passes:
         ]
 
     def _split(self, step: int, parts: list[tuple[Pass, tuple[int, ...]]], place: int) -> bool:
-        """Put two passes in the place of one. False: it is a single clip."""
-        one, halving = parts[place]
-        cut = halves(one.batch)
-        if cut is None:
+        """Cut the pass at ``place``, and all that are as large. False: it is a single clip."""
+        batch = parts[place][0].batch
+        if len(batch.utterances) < 2:
             return False
-        size = _samples(one.batch)
+        size = _samples(batch)
         self._too_many_samples = min(self._too_many_samples or size, size)
-        parts[place : place + 1] = [(one.of(half), (*halving, i)) for i, half in enumerate(cut)]
+        parts[:] = [part for one, halving in parts for part in self._cut(one, halving)]
         _log.warning(
             "%s: update %d: a pass of %.1f s of audio in %d clips does not fit into the memory of a worker; "
             "passes of this size are cut in two from now on",
-            *(self._recipe.name, step, audio_s(one.batch), len(one.batch.utterances)),
+            *(self._recipe.name, step, audio_s(batch), len(batch.utterances)),
         )
         return True
 

@@ -74,7 +74,8 @@ class DeviceTraffic(TorchFunctionMode):
                 self._on_device[result] = True
             return result
         if there and (name in _READS or (name == "__getitem__" and _masked(args))):
-            self.syncs[name] += self._counting
+            if self._counting:
+                self.syncs[name] += 1
             if name in ("numpy", "cpu", "tolist", "item"):
                 return result.clone() if isinstance(result, Tensor) else result
         if there:
