@@ -70,9 +70,10 @@ def too_large(
     said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return PassTooLargeError(
         f"{stage}: {where}: no memory is left on {_memory()}{held}; the library said: {said}; let a pass "
-        f"hold less: raise {stage}.micro_batches (now {config.micro_batches}) or lower {stage}.batch_s (now "
-        f"{config.batch_s:g}), set runtime.train.gradient_checkpointing = true, or let the passes be cut "
-        f'where they do not fit: runtime.train.on_out_of_memory = "halve"; checkpoints are kept'
+        f"hold less: set runtime.train.gradient_checkpointing = true, or let the passes be cut where they do "
+        f'not fit (runtime.train.on_out_of_memory = "halve"); the stage then goes on from its newest '
+        f"checkpoint. Or raise {stage}.micro_batches (now {config.micro_batches}) or lower {stage}.batch_s "
+        f"(now {config.batch_s:g}): these are scientific keys, which start the stage again"
     )
 
 

@@ -46,7 +46,7 @@ class HostGroup:
 
 
 @dataclass(frozen=True)
-class Told:
+class Agreed:
     """What all ranks know before an update.
 
     Attributes:
@@ -79,7 +79,7 @@ class Agreement:
         self._preemption_poll = Interval(_PREEMPTION_POLL_S)
         self._preempted = False
 
-    def exchange(self, counts: Sequence[float], *, uploaded: bool) -> Told:
+    def exchange(self, counts: Sequence[float], *, uploaded: bool) -> Agreed:
         """``counts`` and ``uploaded`` are this rank's. Every rank must call it at the same update."""
         first = self._gang.rank == 0
         stop = first and self._poll_stop()
@@ -88,7 +88,7 @@ class Agreement:
         flags = [float(uploaded), float(stop), float(poll), float(save)]
         *summed, uploads, stopping, polling, saving = self._group.sums([*counts, *flags])
         preempted = polling > 0 and self._poll_preemption()
-        return Told(
+        return Agreed(
             counts=summed,
             uploaded=uploads == self._gang.world_size,
             save=saving > 0 or preempted,

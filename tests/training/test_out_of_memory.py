@@ -40,7 +40,7 @@ def of_a_cpu() -> Exception:
 
 
 class Narrow(WarmupRecipe):
-    """Its model refuses passes of more than ``room_s`` seconds of audio, amid the forward or backward pass."""
+    """Its model refuses passes of more than ``room_s`` seconds of audio, in the forward or backward pass."""
 
     room_s = 1e9
     rank: int | None = None
