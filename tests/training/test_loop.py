@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -34,6 +35,7 @@ from gmp_atl_dist.store.checkpoints import CheckpointFile, CheckpointRecord
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot, read_progress
 from gmp_atl_dist.store.readers import AudioReader, read_curves, read_emotions
+from gmp_atl_dist.training import deepspeed_start, engine
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.loop import TrainJob
 from gmp_atl_dist.training.meter import Smoothed
@@ -154,6 +156,38 @@ def test_a_resumed_training_ends_in_the_same_bytes(
     for name in ("model.safetensors", "config.json"):
         assert artifact.read_file(name) == whole.read_file(name)
     assert read_curves(artifact) == read_curves(whole)
+
+
+def test_a_checkpoint_of_a_gpu_goes_on_without_its_kernels_and_back(
+    tiny: Tiny, tmp_path: Path, plain: Plain
+) -> None:
+    """A GPU's branch (fused AdamW, exchange while the backward pass computes) on a CPU, from kill to kill."""
+    folder = tmp_path / "moved"
+    made = job(warmup(tiny, dropout=0.0), folder, checkpoint_every_steps=2)
+    kinds: list[bool] = []
+    real = engine.adamw
+
+    def adamw(*args: Any, fused: bool) -> torch.optim.AdamW:
+        optimizer = real(*args, fused=fused)
+        kinds.append(bool(optimizer.param_groups[0]["fused"]))
+        return optimizer
+
+    for of_a_gpu, kill in ((True, 1), (False, 1), (True, None)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine, "has_gpu", lambda on=of_a_gpu: on)
+            patch.setattr(engine, "adamw", adamw)
+            patch.setattr(engine, "collective_backend", lambda: "gloo")
+            patch.setattr(deepspeed_start, "has_gpu", lambda on=of_a_gpu: on)
+            if kill is None:
+                train_here(made, OneRank())
+                continue
+            with pytest.raises(Stopped):
+                train_here(made, OneRank(stop_after=kill))
+    assert kinds == [True, False, True]
+    artifact, expected = sealed(made), plain(0.0)
+    assert len(json.loads(artifact.read_file("training.json"))["resumed_at"]) == 2
+    for name, weight in weights(expected).items():
+        torch.testing.assert_close(weights(artifact)[name], weight, rtol=1e-5, atol=1e-6)
 
 
 def test_twice_the_same_gives_the_same_bytes(tiny: Tiny, tmp_path: Path) -> None:
