@@ -13,19 +13,22 @@ import pytest
 import torch
 from pydantic import ValidationError
 from support.gangs import train_by
-from support.one_process import FOLD, OneRank, Tiny, train_here
+from support.one_process import FOLD, OneRank, Tiny, finish, no_ray, train_here
 from torch import nn
 
+from gmp_atl_dist import runtime
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import Json, TrainWorkersConfig, WarmupConfig
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
+from gmp_atl_dist.stages.warmup import Warmup
+from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import read_curves
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.loop import TrainJob
 from gmp_atl_dist.training.memory import halves
+from gmp_atl_dist.training.recipe import Recipe
 
 pytest_plugins = ["support.one_process"]
 
@@ -124,6 +127,44 @@ def test_a_pass_that_does_not_fit_is_told_once(
     monkeypatch.setattr(Narrow, "room_s", 1e9)
     train_here(made, OneRank())
     assert len(curves(made)["loss"]) >= 4
+
+
+class NarrowStage(Warmup):
+    def recipe(self) -> Recipe:
+        speakers = self.fold.training_speakers()
+        return Narrow(self.config, self.corpus, tiny_backbone(self), speakers)
+
+
+def tiny_backbone(stage: Warmup) -> Artifact:
+    assert isinstance(stage.backbone, Artifact)
+    return stage.backbone
+
+
+def test_the_stage_ends_with_the_error_and_the_next_run_tries_again(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    """Ray starts a gang again whatever ended it, and is content when that one returns."""
+    context = tiny.with_root(tmp_path / "root")
+    stage = NarrowStage(narrow(tiny).optim, tiny.corpus, tiny.backbone, FOLD)  # pyright: ignore[reportArgumentType]
+    tries: list[int] = []
+
+    def as_ray(loop: Callable[[TrainJob, OneRank], None], made: TrainJob, **_: object) -> None:
+        for _try in range(4):
+            tries.append(_try)
+            try:
+                train_here(made, OneRank())
+            except WorkerError:
+                continue
+            return
+
+    with no_ray(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "train", as_ray)
+        patch.setattr(Narrow, "room_s", 0.5)
+        with pytest.raises(WorkerError, match="warmup: update 0, pass 1 of 2: no memory is left"):
+            finish(stage, context)
+        assert tries == [0, 1], "the second one returned at once"
+        patch.setattr(Narrow, "room_s", 1e9)
+        assert "model.safetensors" in finish(stage, context).read_files()
 
 
 def test_another_error_is_not_taken_for_it(
