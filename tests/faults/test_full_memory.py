@@ -16,7 +16,7 @@ from gmp_atl_dist.config import TrainWorkersConfig
 from gmp_atl_dist.training.loop import run_training
 
 pytest_plugins = ["support.one_process"]
-pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.nightly]
 
 
 def test_a_gang_does_not_try_the_same_pass_again(tiny: Tiny, tmp_path: Path) -> None:

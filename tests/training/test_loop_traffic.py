@@ -44,7 +44,7 @@ class OnTheDevice(WarmupRecipe):
             yield
 
 
-@pytest.mark.parametrize("micro_batches", [1, 4])
+@pytest.mark.parametrize("micro_batches", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_an_update_waits_for_the_device_once(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_batches: int
 ) -> None:

@@ -101,7 +101,7 @@ def check_same(found: dict[str, list[float]], expected: dict[str, list[float]]) 
         assert found[name] == pytest.approx(values, rel=1e-5), name
 
 
-@pytest.mark.parametrize("error", [of_a_gpu, of_a_cpu])
+@pytest.mark.parametrize("error", [of_a_gpu, pytest.param(of_a_cpu, marks=pytest.mark.slow)])
 def test_a_pass_that_does_not_fit_is_told_once(
     tiny: Tiny, tmp_path: Path, error: Callable[[], Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,8 +179,15 @@ def test_another_error_is_not_taken_for_it(
         assert made.checkpoints.failure() is None
 
 
-@pytest.mark.parametrize("amid", ["forward", "backward"])
-@pytest.mark.parametrize("zero_stage", [1, 2])
+@pytest.mark.parametrize(
+    ("zero_stage", "amid"),
+    [
+        (1, "backward"),
+        pytest.param(1, "forward", marks=pytest.mark.slow),
+        pytest.param(2, "forward", marks=pytest.mark.slow),
+        pytest.param(2, "backward", marks=pytest.mark.slow),
+    ],
+)
 def test_a_halved_pass_leaves_the_curve_as_it_was(
     tiny: Tiny,
     tmp_path: Path,
@@ -211,8 +218,14 @@ def test_a_single_clip_cannot_be_cut(
         train_here(made, OneRank())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("rank", "amid"), [(0, "backward"), (1, "forward"), (None, "forward")])
+@pytest.mark.parametrize(
+    ("rank", "amid"),
+    [
+        pytest.param(1, "forward", marks=pytest.mark.slow),
+        pytest.param(0, "backward", marks=pytest.mark.nightly),
+        pytest.param(None, "forward", marks=pytest.mark.nightly),
+    ],
+)
 def test_one_of_two_workers_has_little_memory(
     tiny: Tiny, tmp_path: Path, rank: int | None, amid: str
 ) -> None:
