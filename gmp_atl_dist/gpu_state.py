@@ -119,13 +119,13 @@ def full_memory_message(what: str, error: BaseException) -> str:
     """
     said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return (
-        f"{what}: no memory is left on {_memory()}; the library said: {said}; end other work on this GPU, "
-        f"give the process a whole GPU (gpus = 1), or let it hold less (runtime.extract.batch_s, "
+        f"{what}: no memory is left on {gpu_memory_in_words()}; the library said: {said}; end other work on "
+        f"this GPU, give the process a whole GPU (gpus = 1), or let it hold less (runtime.extract.batch_s, "
         f"micro_batches of the training, gradient_checkpointing)"
     )
 
 
-def _memory() -> str:
+def gpu_memory_in_words() -> str:
     """The memory of this process's GPU in words, as far as somebody tells."""
     torch = sys.modules.get("torch")
     try:

@@ -8,7 +8,7 @@ Only this module knows streams, events and pinned memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -43,6 +43,14 @@ class CopyLane(Protocol):
 
     def mark(self) -> Wait:
         """Waits for everything that was started on this lane until now."""
+        ...
+
+    def pin(self, x: Tensor) -> Tensor:
+        """``x``, of the host, in memory from which a copy is asynchronous."""
+        ...
+
+    def hand_over(self, tensors: Iterable[Tensor]) -> None:
+        """Give ``tensors``, made on this lane, to the stream of the caller. The host does not wait."""
         ...
 
 
@@ -81,6 +89,12 @@ class HostLane:
     def mark(self) -> Wait:
         return _done
 
+    def pin(self, x: Tensor) -> Tensor:
+        return x
+
+    def hand_over(self, tensors: Iterable[Tensor]) -> None:
+        return None
+
 
 def _done() -> None:
     """Work on a CPU is done when it returns."""
@@ -114,3 +128,13 @@ class _GpuLane:
         event = torch.cuda.Event(blocking=True)
         event.record(self._stream)
         return event.synchronize
+
+    def pin(self, x: Tensor) -> Tensor:
+        return x.pin_memory()
+
+    def hand_over(self, tensors: Iterable[Tensor]) -> None:
+        stream = torch.cuda.current_stream()
+        stream.wait_stream(self._stream)
+        for tensor in tensors:
+            # The allocator may reuse their memory only when the caller's stream is done with it too.
+            tensor.record_stream(stream)

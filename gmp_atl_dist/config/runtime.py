@@ -156,6 +156,13 @@ class TrainWorkersConfig(WorkersConfig):
         "less memory, "
         "more time",
     )
+    on_out_of_memory: Literal["stop", "halve"] = Field(
+        default="stop",
+        description="what happens where a forward or backward pass does not fit into the memory. stop: the "
+        "stage ends with an error that says what to change. halve: the update is taken again, that pass in "
+        "two halves; without dropout the curve stays the same. Gradients are then exchanged when all "
+        "passes of an update are done, not while they are computed",
+    )
     gradient_dtype: Literal["fp32", "bf16"] = Field(
         default="fp32",
         description="type in which workers with GPUs exchange gradients. bf16 halves the traffic, and "
@@ -207,6 +214,15 @@ class TrainWorkersConfig(WorkersConfig):
                 f"zero_stage = 3 with workers = [{self.min_workers}, {self.max_workers}]: its "
                 f"checkpoints go on with the same number of workers alone; give one number, or use "
                 f"zero_stage = 2"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_halves_with_zero_3(self) -> Self:
+        if self.zero_stage == 3 and self.on_out_of_memory == "halve":
+            raise ValueError(
+                'zero_stage = 3 with on_out_of_memory = "halve": its workers exchange weights within each '
+                "pass, so all of them must take the same passes; use zero_stage = 1 or 2"
             )
         return self
 

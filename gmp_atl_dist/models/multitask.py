@@ -4,7 +4,7 @@ Both own the backbone that they are given; after training it is ``model.backbone
 they return.
 
 Shapes: B batch, N samples, M frames of all clips, C channels, D hidden size, K classes or clusters,
-G genders, S scales.
+G genders, S scales, X frames that count.
 """
 
 from __future__ import annotations
@@ -130,10 +130,10 @@ class RetrainModel(nn.Module):
         self,
         wave_BN: Tensor,
         num_samples_B: Tensor,
-        labels_SM: Tensor,
+        labels_SX: Tensor,
         *,
         mask_M: Tensor | None = None,
-        counted_M: Tensor | None = None,
+        counted_X: Tensor | None = None,
         seeds: Sequence[int] | None = None,
     ) -> RetrainOutput:
         """The loss of each frame and scale.
@@ -141,9 +141,9 @@ class RetrainModel(nn.Module):
         Args:
             wave_BN: see :meth:`SpeechBackbone.packed_frames`.
             num_samples_B: int64, each clip's own samples.
-            labels_SM: int64 labels of the frames that count.
+            labels_SX: int64 labels of the frames that count.
             mask_M: True on frames of all clips that are hidden from the encoder.
-            counted_M: which frames of all clips count; None: all. The heads compute no others.
+            counted_X: the rows of the frames that count; None: all. The heads compute no others.
             seeds: of each clip's dropout.
 
         Raises:
@@ -153,7 +153,7 @@ class RetrainModel(nn.Module):
             raise ValueError(f"masked = {self.masked}, and mask_M is {type(mask_M).__name__}")
         frames = self.backbone.packed_frames(wave_BN, num_samples_B, mask_M=mask_M, seeds=seeds)
         x_MD = frames.hidden[self.backbone.num_layers]
-        if counted_M is not None:
-            x_MD = x_MD[counted_M]
-        terms = [head(x_MD, labels_M) for head, labels_M in zip(self.heads, labels_SM, strict=True)]
+        if counted_X is not None:
+            x_MD = x_MD.index_select(0, counted_X)
+        terms = [head(x_MD, labels_X) for head, labels_X in zip(self.heads, labels_SX, strict=True)]
         return RetrainOutput(terms, frames.conv_features_MC)

@@ -9,7 +9,7 @@ convolutional encoder, D hidden size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -20,8 +20,8 @@ from gmp_atl_dist.models.packed_layers import LayerOps, encode, project
 from gmp_atl_dist.models.packed_pass_ops import PassOps
 from gmp_atl_dist.models.packing import PackedFrames, Packing
 
-if TYPE_CHECKING:
-    from gmp_atl_dist.models.hubert import Hubert
+Hubert: TypeAlias = Any
+"""``models.hubert.Hubert``, whose module imports this one."""
 
 
 def can_pack(model: Hubert) -> bool:

@@ -100,21 +100,23 @@ class FinetuneRecipe(Recipe):
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
         target_B = self._targets(batch).to(batch.wave_BN.device)
+        weight_B = batch.weight_B.to(target_B.device, non_blocking=True)
         masks = augmentation_masks(self._config, batch, self._hidden_size)
         seeds = dropout_seeds(self._config, batch)
         terms = forward(batch.model_input, batch.num_samples_B, target_B, seeds=seeds, **masks)
         if not isinstance(terms, LossTerms):
             raise TypeError(f"finetune expects LossTerms, got {type(terms).__name__}")
         total, _ = weighted_sum(
-            terms.loss_B, target_B, self._weights.to(terms.loss_B.device), batch.weight_B
+            terms.loss_B, target_B, self._weights.to(terms.loss_B.device), weight_B
         )
-        hits_B = (terms.logits_BK.argmax(dim=-1) == target_B) * batch.weight_B
-        accuracy = (float(hits_B.sum()), float(batch.weight_B.sum()))
+        tries = float(batch.weight_B.sum())
+        hits_B = (terms.logits_BK.argmax(dim=-1) == target_B) * weight_B
+        accuracy = (hits_B.sum(), tries)
         logits_BK = terms.logits_BK
         if terms.without_margin_BK is not None:
             logits_BK = terms.without_margin_BK
-        hits_B = (logits_BK.argmax(dim=-1) == target_B) * batch.weight_B
-        hits = (float(hits_B.sum()), float(batch.weight_B.sum()))
+        hits_B = (logits_BK.argmax(dim=-1) == target_B) * weight_B
+        hits = (hits_B.sum(), tries)
         return Losses((total,), {self._accuracy_name: accuracy}, hits)
 
     def predict(self, forward: Forward, batch: Batch) -> tuple[list[int], list[int], int]:

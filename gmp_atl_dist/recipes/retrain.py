@@ -6,7 +6,7 @@ logits divided by a temperature, plus ``unmasked_weight`` times that over the ot
 or what ``scale_weights`` and ``scale_reduction`` say.
 ``masked = false`` is plain cross-entropy over all frames.
 
-Shape suffixes: B utterances, T frames of one, M frames of all of them, S scales.
+Shape suffixes: B utterances, T frames of one, M frames of all of them, X frames that count, S scales.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from gmp_atl_dist.models.losses import (
 )
 from gmp_atl_dist.models.masking import span_mask
 from gmp_atl_dist.models.multitask import RetrainModel, RetrainOutput
+from gmp_atl_dist.models.slots import HostPlan
 from gmp_atl_dist.models.source import backbone_from_files, model_to_files
 from gmp_atl_dist.recipes.options import dropout_seeds, prepare_backbone
 from gmp_atl_dist.seeding import keyed_rng
@@ -39,6 +40,7 @@ from gmp_atl_dist.store.labels import LabelReader
 from gmp_atl_dist.store.training_set import TrainingSet
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
+from gmp_atl_dist.transfers import current_lane, send_array
 
 
 class RetrainRecipe(Recipe):
@@ -98,40 +100,41 @@ class RetrainRecipe(Recipe):
         return (masked, valid, *((valid - masked,) if self._uses_unmasked else ()))
 
     def losses(self, forward: Forward, batch: Batch) -> Losses:
-        device = batch.wave_BN.device
         lengths = [num_frames(int(n)) for n in batch.num_samples_B.tolist()]
         mask_M = np.concatenate(self._masks(batch, lengths))
-        labels_SM = self._targets(batch, lengths)
-        weight_M = np.repeat(batch.weight_B.cpu().numpy(), lengths)
         # Where frames that are not masked teach nothing, the heads do not compute them.
-        counted_M = None if self._uses_unmasked else torch.from_numpy(mask_M).to(device)
-        counted = slice(None) if self._uses_unmasked else mask_M
-        check_labels(labels_SM[:, counted], self._num_labels)
+        counted = np.arange(len(mask_M)) if self._uses_unmasked else np.flatnonzero(mask_M)
+        labels_SX = self._targets(batch, lengths)[:, counted]
+        check_labels(labels_SX, self._num_labels)
+        plan, lane = HostPlan(), current_lane()
+        for numbers in (labels_SX, counted, mask_M):
+            plan.add(numbers)
+        labels, counted_X, masked = plan.send(lane)
+        weight_M = np.repeat(batch.weight_B.numpy(), lengths)
+        own = mask_M[counted] * weight_M[counted], ~mask_M[counted] * weight_M[counted]
+        weights = send_array(lane, np.concatenate([*own, weight_M]).astype(np.float32))
+        masked_X, rest_X, all_M = weights.split([len(counted), len(counted), len(mask_M)])
         output = forward(
             batch.model_input,
             batch.num_samples_B,
-            torch.from_numpy(labels_SM[:, counted]).to(device),
-            mask_M=torch.from_numpy(mask_M).to(device) if self._config.masked else None,
-            counted_M=counted_M,
+            labels.long(),
+            mask_M=masked.bool() if self._config.masked else None,
+            counted_X=None if len(counted) == len(mask_M) else counted_X,
             seeds=dropout_seeds(self._config, batch),
         )
         if not isinstance(output, RetrainOutput):
             raise TypeError(f"{self.name} expects a RetrainOutput, got {type(output).__name__}")
-        masked_M = torch.from_numpy((mask_M * weight_M)[counted]).to(device)
-        predicted = frame_prediction_sums(output.terms, masked_M, self._join)
-        penalty, _ = feature_penalty_sum(
-            output.conv_features_MC, torch.from_numpy(weight_M).to(device)
-        )
+        predicted = frame_prediction_sums(output.terms, masked_X, self._join)
+        penalty, _ = feature_penalty_sum(output.conv_features_MC, all_M)
         tries = float((mask_M * weight_M).sum())
         metrics = {
             f"{name}_scale{i}": (total, tries)
             for name, sum_S in (("accuracy", predicted.correct_S), ("loss", predicted.loss_S))
-            for i, total in enumerate(sum_S.tolist())
+            for i, total in enumerate(sum_S.unbind())
         }
         sums = [predicted.loss, penalty]
         if self._uses_unmasked:
-            rest_M = torch.from_numpy(~mask_M * weight_M).to(device)
-            sums.append(frame_prediction_sums(output.terms, rest_M, self._join).loss)
+            sums.append(frame_prediction_sums(output.terms, rest_X, self._join).loss)
         return Losses(tuple(sums), metrics)
 
     def backbone(self, model: nn.Module) -> SpeechBackbone:

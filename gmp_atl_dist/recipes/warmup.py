@@ -22,6 +22,7 @@ from gmp_atl_dist.store.index import training_utterances
 from gmp_atl_dist.store.readers import read_emotions
 from gmp_atl_dist.store.sources import read_sources
 from gmp_atl_dist.training.batches import Batch
+from gmp_atl_dist.training.meter import Number
 from gmp_atl_dist.training.recipe import Forward, Losses, Recipe
 
 
@@ -82,7 +83,8 @@ class WarmupRecipe(Recipe):
             raise TypeError(f"warmup expects a WarmupOutput, got {type(logits).__name__}")
         device = batch.wave_BN.device
         sums: list[torch.Tensor] = []
-        metrics: dict[str, tuple[float, float]] = {}
+        metrics: dict[str, tuple[Number, Number]] = {}
+        weight_B = batch.weight_B.to(device, non_blocking=True)
         heads = (
             ("emotion", logits.emotion_BK, self._emotion_weights),
             ("gender", logits.gender_BG, self._gender_weights),
@@ -92,13 +94,13 @@ class WarmupRecipe(Recipe):
         ):
             target_B = target_B.to(device)
             loss, _ = weighted_cross_entropy_sum(
-                logits_BK, target_B, class_weight_K.to(device), batch.weight_B
+                logits_BK, target_B, class_weight_K.to(device), weight_B
             )
             sums.append(loss)
             if name == "gender" and not self._has_gender:
                 continue
-            hits_B = (logits_BK.argmax(dim=-1) == target_B) * batch.weight_B
-            metrics[f"{name}_accuracy"] = (float(hits_B.sum()), float(batch.weight_B.sum()))
+            hits_B = (logits_BK.argmax(dim=-1) == target_B) * weight_B
+            metrics[f"{name}_accuracy"] = (hits_B.sum(), float(batch.weight_B.sum()))
         return Losses(tuple(sums), metrics)
 
     def backbone(self, model: nn.Module) -> SpeechBackbone:

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from gmp_atl_dist import runtime, stopping
+from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.stages.base import Context, Seal, Stage, sealed
 from gmp_atl_dist.stages.frontend import frontend_of
 from gmp_atl_dist.stages.progress import Pace
@@ -54,6 +55,7 @@ class TrainedStage(Stage):
         frontend = frontend_of(context, self.label, recipe, start)
         job = TrainJob(recipe, context.store, out.key, workers, frontend, context.tags(self))
         job.checkpoints.withdraw_stop()
+        job.checkpoints.withdraw_failure()
         forget_progress(
             context.store, out.key
         )  # the pace of an earlier attempt is not that of this one
@@ -73,6 +75,8 @@ class TrainedStage(Stage):
             )
         if "parts/curves.parquet" not in out.done():
             leaving.check()
+            if (failure := job.checkpoints.failure()) is not None:
+                raise WorkerError(failure)
         job.checkpoints.forget()
         context.store.delete(f"{out.key.prefix}/candidates")
         forget_progress(context.store, out.key)

@@ -24,6 +24,7 @@ RAY_RUNS = f"{ROOT}/_ray"
 """Files of Ray Train about its runs. They hold no checkpoints."""
 _RECORD = "_record.json"
 _STOP = "_stop"
+_FAILURE = "_failure"
 _THREADS = 8
 
 
@@ -72,6 +73,19 @@ class Checkpoints:
     def stop_requested(self) -> bool:
         """Whether the gang shall save a checkpoint and stop."""
         return self._store.exists(f"{self._prefix}/{_STOP}")
+
+    def note_failure(self, message: str) -> None:
+        """Note that the training ended for a reason that would be there again, so that no gang tries it."""
+        self._store.put(f"{self._prefix}/{_FAILURE}", message.encode())
+
+    def failure(self) -> str | None:
+        """What was noted; None if nothing was."""
+        path = f"{self._prefix}/{_FAILURE}"
+        return self._store.read(path).decode() if self._store.exists(path) else None
+
+    def withdraw_failure(self) -> None:
+        """Remove an earlier note: the configuration or the machine may be another one now."""
+        self._store.delete(f"{self._prefix}/{_FAILURE}")
 
     def forget(self) -> None:
         """Remove everything of a finished training. Its artefact holds the result."""

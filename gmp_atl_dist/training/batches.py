@@ -161,7 +161,7 @@ class Batch:
             self.first_frames,
             self.wave_BN.to(device, non_blocking=True),
             self.num_samples_B,  # the model reads lengths on the host
-            self.weight_B.to(device, non_blocking=True),
+            self.weight_B,  # and weights, to send them with what depends on them
             None if self.conv_BTC is None else self.conv_BTC.to(device, non_blocking=True),
         )
 

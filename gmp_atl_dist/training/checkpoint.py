@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from gmp_atl_dist.errors import CheckpointError
 from gmp_atl_dist.store.checkpoints import CheckpointRecord, Checkpoints
-from gmp_atl_dist.training.engine import make_universal
+from gmp_atl_dist.training.universal import make_universal
 
 _log = logging.getLogger(__name__)
 

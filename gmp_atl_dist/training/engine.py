@@ -1,88 +1,45 @@
-"""DeepSpeed behind four methods: forward, backward_and_step, save, restore.
+"""DeepSpeed behind few methods: forward, backward, step, save, restore.
 
 Four decisions, with their reasons:
 
 - ``TORCH_FORCE_WEIGHTS_ONLY_LOAD`` is set, because DeepSpeed's checkpoint engine unpickles any file.
-- AdamW is PyTorch's, because DeepSpeed's own CPU one compiles for minutes.
+- AdamW is PyTorch's, because DeepSpeed's own ones are compiled for minutes.
 - The learning rate follows from the step only, so that a resumed schedule cannot drift.
 - Gradients are exchanged in fp32. Under ``torch_autocast`` DeepSpeed ignores its own key
   ``communication_data_type``: it exchanges gradients of the modules that it lists in bf16. An empty list
   leaves none.
+
+With ZeRO 1 and 2 the host waits for the device once an update: for whether the gradient's norm is finite.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import io
 import logging
-import os
-import pickle
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
-from gmp_atl_dist.config import AdaptedConfig, Json, OptimConfig, TrainWorkersConfig
-from gmp_atl_dist.device import accelerator, collective_backend, torch_device, use_bf16
-from gmp_atl_dist.errors import CheckpointError, ModelError
+from gmp_atl_dist.config import OptimConfig, TrainWorkersConfig
+from gmp_atl_dist.device import collective_backend, has_gpu, torch_device
+from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.backbone import SpeechBackbone
-from gmp_atl_dist.seeding import keyed_rng
-from gmp_atl_dist.training.groups import adamw, parameter_groups
+from gmp_atl_dist.training.deepspeed_start import (
+    before_deepspeed,
+    deepspeed_config,
+    import_muon_uncompiled,
+)
+from gmp_atl_dist.training.grad_norm import look_once
+from gmp_atl_dist.training.groups import adamw, parameter_groups, use_kernels
 from gmp_atl_dist.training.missing_shares import allow_missing_shares
-from gmp_atl_dist.training.ops import use_ops_folder
-
-TAG = "state"
-
-
-def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
-    """Linear warm-up over ``warmup_fraction`` of the updates, then linear decay to zero."""
-    warmup_steps = max(1, round(config.warmup_fraction * total_steps))
-    if step < warmup_steps:
-        return config.lr * (step + 1) / warmup_steps
-    return config.lr * max(total_steps - step, 1) / max(total_steps - warmup_steps, 1)
-
-
-def dropped_layers(config: OptimConfig, num_layers: int, step: int) -> frozenset[int]:
-    """The layers, from 1, that pass their input on in update ``step``.
-
-    They are the same for every rank and micro-batch, so an update does not depend on how its batch is cut.
-    They follow from the seed and the update, so a resumed training drops the same ones.
-    """
-    if config.layer_drop == 0:
-        return frozenset()
-    drawn = keyed_rng("layer drop", config.seed, step).random(num_layers)
-    return frozenset(i for i, x in enumerate(drawn.tolist(), 1) if x < config.layer_drop)
-
-
-def backbone_is_frozen(config: OptimConfig, step: int) -> bool:
-    """Whether update ``step``, counted from 0, trains the head alone."""
-    return isinstance(config, AdaptedConfig) and step < config.freeze_backbone_steps
-
-
-def deepspeed_config(
-    config: OptimConfig, workers: TrainWorkersConfig, *, passes: int, universal: bool
-) -> dict[str, Json]:
-    """DeepSpeed's configuration. Weights and the optimiser are fp32; matrix products on a GPU are bf16."""
-    autocast: dict[str, Json] = {"enabled": use_bf16(), "dtype": "bfloat16"}
-    if workers.gradient_dtype == "fp32":
-        autocast["lower_precision_safe_modules"] = []
-    return {
-        # Only for DeepSpeed's own accounting: losses are normalised before they reach it.
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": passes,
-        "gradient_clipping": config.clip_norm,
-        "zero_optimization": {"stage": workers.zero_stage},
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "torch_autocast": autocast,
-        "steps_per_print": 10**9,
-        "checkpoint": {"load_universal": universal},
-    }
+from gmp_atl_dist.training.schedule import backbone_is_frozen, dropped_layers, learning_rate
+from gmp_atl_dist.training.universal import TAG, loading
 
 
 class Engine:
@@ -111,17 +68,18 @@ class Engine:
         Raises:
             ModelError: every parameter of the model is frozen.
         """
-        if not any(p.requires_grad for p in model.parameters()):
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        if not trained:
             raise ModelError(
                 f"all {sum(1 for _ in model.parameters())} parameters of the "
                 f"{type(model).__name__} are frozen, so there is nothing to train; leave its head "
                 f"unfrozen (requires_grad) in the recipe's build"
             )
-        _before_deepspeed()
+        before_deepspeed()
         import deepspeed
         from deepspeed.utils import logger
 
-        _import_muon_uncompiled()
+        import_muon_uncompiled()
         logger.setLevel(logging.WARNING)
         # torch deprecates a collective that DeepSpeed calls at every update.
         warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
@@ -132,19 +90,31 @@ class Engine:
             timeout=timedelta(seconds=workers.collective_timeout_s),
         )
         self._groups = parameter_groups(model, backbone, config)
-        optimizer = adamw(self._groups, config)
+        self._fused = has_gpu()
+        optimizer = adamw(self._groups, config, fused=self._fused)
         self._config = config
         self._model = model
         self._backbone = backbone
         self._optimizer = optimizer
+        told = deepspeed_config(
+            config,
+            workers,
+            passes=passes,
+            universal=universal,
+            trained=trained,
+            world_size=dist.get_world_size(),
+        )
         self._engine, _, _, _ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,  # pyright: ignore[reportArgumentType]
-            config=deepspeed_config(config, workers, passes=passes, universal=universal),
+            config=told,
             dist_init_required=False,
         )
+        self._zero: Any = self._engine.optimizer
+        if workers.zero_stage < 3:
+            look_once(self._zero)
         if universal and workers.zero_stage < 3:
-            allow_missing_shares(self._engine.optimizer)
+            allow_missing_shares(self._zero)
         self.device = torch_device()
 
     @property
@@ -179,17 +149,45 @@ class Engine:
     def forward(self, *args: object, **kwargs: object) -> object:
         return self._engine(*args, **kwargs)
 
-    def backward_and_step(self, loss: torch.Tensor) -> None:
-        """Add this micro-batch's gradient; after an update's last one, take the update.
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of this pass. Outside :meth:`local_gradients`, call :meth:`step` after it.
+
+        A loss that is not finite makes the gradient not finite, which :meth:`step` finds. Its own gradient
+        could be finite nevertheless, e.g. if the inf came from a constant. The host does not wait.
+        """
+        kept = torch.where(torch.isfinite(loss.detach()), 1.0, float("nan"))
+        self._engine.backward(loss * kept)
+
+    def step(self) -> None:
+        """After an update's last pass, take the update. After the others, do nothing.
 
         If the norm of the gradient over all ranks is not finite, DeepSpeed skips the update on all of them.
-        A loss that is not finite on one rank has the same effect.
         """
-        if not torch.isfinite(loss):
-            # Its gradient could be finite nevertheless, e.g. if the inf came from a constant.
-            loss = loss * float("nan")
-        self._engine.backward(loss)
         self._engine.step()
+
+    @contextmanager
+    def local_gradients(self) -> Iterator[None]:
+        """Gradients of the passes inside stay on this rank; when it ends, they are exchanged.
+
+        Ranks may take different numbers of passes inside. Call :meth:`step` once, afterwards. Not for ZeRO
+        3, whose passes exchange weights.
+        """
+        engine, zero = self._engine, self._zero
+        # As DeepSpeed's coalesce_grad_reduction, which also exchanges when its block ends with an error:
+        # the other ranks would not be there.
+        engine.set_gradient_accumulation_boundary(True)
+        engine.inside_no_sync_ctxt = zero._coalesce_grad_reduction = True
+        try:
+            yield
+        finally:
+            engine.inside_no_sync_ctxt = zero._coalesce_grad_reduction = False
+        engine._flush_coalesced_reduction_zero12(zero)
+
+    def forget_gradients(self) -> None:
+        """Drop what the passes of :meth:`local_gradients` have added up, also that of a broken pass."""
+        while self._zero._backward_active_depth:
+            self._zero.exit_backward()
+        self._zero.zero_grad()
 
     @property
     def skipped_updates(self) -> int:
@@ -197,9 +195,10 @@ class Engine:
         return int(self._engine.skipped_steps)
 
     @property
-    def gradient_norm(self) -> float:
-        """Of the last update, over all ranks, before clipping."""
-        return float(self._engine.get_global_grad_norm() or 0.0)
+    def gradient_norm(self) -> float | torch.Tensor:
+        """Of the last update, over all ranks, before clipping; on the device, with ZeRO 1 and 2."""
+        norm = self._engine.get_global_grad_norm()
+        return 0.0 if norm is None else norm
 
     def start_update(self, step: int, total_steps: int) -> None:
         """Set what the optimiser and the backbone do in update ``step``, counted from 0."""
@@ -240,74 +239,9 @@ class Engine:
         Raises:
             CheckpointError: it cannot be read.
         """
-        with _loading(folder):
+        with loading(folder):
             path, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
             if path is None:
                 raise FileNotFoundError(f"it holds no {TAG!r}")
-
-
-def make_universal(folder: Path, out: Path) -> None:
-    """Write the universal form of the checkpoint in ``folder`` to ``out``. Any number of ranks can load it.
-
-    https://www.deepspeed.ai/tutorials/universal-checkpointing/
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    _before_deepspeed()
-    from deepspeed.checkpoint import ds_to_universal
-
-    options = argparse.Namespace(
-        input_folder=str(folder / TAG),
-        output_folder=str(out / TAG),
-        num_extract_workers=1,  # more would be forked from a process that has threads
-        num_merge_workers=1,
-        keep_temp_folder=False,
-        strict=True,
-        inject_missing_state=True,
-    )
-    with _loading(folder), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        ds_to_universal.main(options)
-
-
-def _before_deepspeed() -> None:
-    use_ops_folder()
-    os.environ["DS_ACCELERATOR"] = accelerator()
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-
-
-def _import_muon_uncompiled() -> None:
-    """Import DeepSpeed's Muon optimizer without compiling it.
-
-    DeepSpeed imports it only to test whether our optimizer is one. The ``torch.compile`` at that import
-    loads all of PyTorch's compiler, which takes four seconds of every worker's start.
-    """
-    from deepspeed.runtime import compiler
-
-    compile_, compiler.compile = compiler.compile, lambda: lambda function: function
-    try:
-        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
-    finally:
-        compiler.compile = compile_
-
-
-@contextmanager
-def _loading(folder: Path) -> Iterator[None]:
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    advice = "delete the run's folder below checkpoints/ to train this stage from its start"
-    try:
-        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
-            yield
-    except pickle.UnpicklingError as e:
-        # PyTorch's own message advises to load it anyway, which would execute it.
-        raise CheckpointError(
-            f"the checkpoint in {folder.name} is damaged or holds more than tensors and plain "
-            f"values, so it was not loaded; {advice}"
-        ) from e
-    except Exception as e:
-        raise CheckpointError(
-            f"the checkpoint in {folder.name} cannot be read ({type(e).__name__}: {e}); {advice}"
-        ) from e
+        # The checkpoint may be of another kind of device, and brings that one's choice with it.
+        use_kernels(self._optimizer, fused=self._fused)

@@ -85,8 +85,13 @@ def parameter_groups(
     return groups
 
 
-def adamw(groups: Sequence[ParameterGroup], config: OptimConfig) -> torch.optim.AdamW:
-    """PyTorch's AdamW over ``groups``, in their order. Their key ``frozen`` may be set before an update."""
+def adamw(
+    groups: Sequence[ParameterGroup], config: OptimConfig, *, fused: bool = False
+) -> torch.optim.AdamW:
+    """PyTorch's AdamW over ``groups``, in their order. Their key ``frozen`` may be set before an update.
+
+    ``fused``: one kernel of a GPU for a whole group, which reads and writes each number once.
+    """
     optimizer = torch.optim.AdamW(
         [
             {"params": list(group.parameters), "weight_decay": group.weight_decay}
@@ -95,10 +100,25 @@ def adamw(groups: Sequence[ParameterGroup], config: OptimConfig) -> torch.optim.
         lr=config.lr,
         betas=config.betas,
         eps=config.adam_eps,
+        fused=fused or None,
     )
     if any(group.freezes for group in groups):
         optimizer.register_step_post_hook(_keep_frozen_groups_new)
     return optimizer
+
+
+def use_kernels(optimizer: torch.optim.Optimizer, *, fused: bool) -> None:
+    """Make a restored optimiser use the kernels of this device, not those of the one that saved it.
+
+    The fused kernel counts updates on the device; the others count them on the host.
+    """
+    for group in optimizer.param_groups:
+        group["fused"] = fused or None
+        for parameter in group["params"]:
+            state: dict[str, Any] = optimizer.state.get(parameter, {})
+            if "step" in state:
+                step = torch.as_tensor(state["step"], dtype=torch.float32)
+                state["step"] = step.to(parameter.device if fused else "cpu")
 
 
 def _keep_frozen_groups_new(optimizer: torch.optim.Optimizer, *_: object) -> None:

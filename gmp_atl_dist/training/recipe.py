@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,18 +14,20 @@ from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import IndexRow, Utterances
 from gmp_atl_dist.training.batches import Batch
+from gmp_atl_dist.training.meter import Number
 
 
 @dataclass(frozen=True)
 class Losses:
     """Sums over a micro-batch. ``sums`` are differentiable, one per term of the loss.
 
-    ``metrics`` are only shown: (sum, count) by name, e.g. hits and attempts of an accuracy.
+    ``metrics`` are only shown: (sum, count) by name, e.g. hits and attempts of an accuracy. What is on the
+    device stays there until the loop reads it, so that it does not wait in every pass.
     """
 
     sums: tuple[torch.Tensor, ...]
-    metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
-    hits: tuple[float, float] | None = None
+    metrics: Mapping[str, tuple[Number, Number]] = field(default_factory=dict)
+    hits: tuple[Number, Number] | None = None
     """(hits, attempts) of an accuracy for people who watch: shown smoothed, and in no artefact."""
 
 

@@ -111,10 +111,10 @@ class Oracle:
         self,
         wave_BN: torch.Tensor,
         num_samples_B: torch.Tensor,
-        labels_SM: torch.Tensor,
+        labels_SX: torch.Tensor,
         *,
         mask_M: torch.Tensor | None,
-        counted_M: torch.Tensor | None,
+        counted_X: torch.Tensor | None,
         seeds: list[int],
     ) -> RetrainOutput:
         lengths = [num_frames(n) for n in num_samples_B.tolist()]
@@ -130,9 +130,9 @@ class Oracle:
             of_clips = mask_M.split(lengths)
             for u, mask_T in zip(self.batch.utterances, of_clips, strict=True):
                 self.masks[self.batch.step, u.utterance_id] = tuple(mask_T.tolist())
-        counted = slice(None) if counted_M is None else counted_M.numpy()
+        counted = slice(None) if counted_X is None else counted_X.numpy()
         terms = []
-        for right_M, labels_M in zip(right_SM[:, counted], labels_SM, strict=True):
+        for right_M, labels_M in zip(right_SM[:, counted], labels_SX, strict=True):
             correct_M = labels_M == torch.from_numpy(right_M)
             terms.append(FrameTerms(50.0 * ~correct_M, correct_M))
         return RetrainOutput(terms, torch.ones(sum(lengths), 2))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmp_atl_dist.config import OptimConfig
-from gmp_atl_dist.training.engine import learning_rate
+from gmp_atl_dist.training.schedule import learning_rate
 
 
 def rates(total: int, fraction: float, lr: float = 1e-3) -> list[float]:

@@ -15,7 +15,7 @@ from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.training.batches import Batch
-from gmp_atl_dist.training.engine import deepspeed_config
+from gmp_atl_dist.training.deepspeed_start import deepspeed_config
 from gmp_atl_dist.training.loop import TrainJob
 from gmp_atl_dist.training.recipe import Forward, Losses
 
@@ -34,7 +34,9 @@ def test_deepspeed_is_told_bf16_where_a_gpu_has_it(
     card = SimpleNamespace(name="Card", major=7, minor=5)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
-    told = deepspeed_config(WarmupConfig(), TrainWorkersConfig(), passes=4, universal=False)
+    told = deepspeed_config(
+        WarmupConfig(), TrainWorkersConfig(), passes=4, universal=False, trained=10**8, world_size=2
+    )
     assert isinstance(autocast := told["torch_autocast"], dict)
     assert (autocast["enabled"], autocast["dtype"]) == (expected, "bfloat16")
     # DeepSpeed's own modes would hold the weights themselves in 16 bits.

@@ -47,9 +47,9 @@ from gmp_atl_dist.store.index import IndexRow, Utterances
 from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
 from gmp_atl_dist.store.readers import AudioReader, read_emotions
 from gmp_atl_dist.store.training_set import TrainingSet
-from gmp_atl_dist.training.engine import TAG, make_universal
 from gmp_atl_dist.training.loop import TrainJob
 from gmp_atl_dist.training.recipe import Recipe
+from gmp_atl_dist.training.universal import TAG, make_universal
 
 pytest_plugins = ["support.one_process"]
 
