@@ -28,7 +28,7 @@ from gmp_atl_dist.errors import ModelError, WorkerError
 from gmp_atl_dist.gpu_state import full_memory_named, is_out_of_memory
 from gmp_atl_dist.inference.cost import cost_batches
 from gmp_atl_dist.inference.sending import as_waves, send_clips
-from gmp_atl_dist.inference.started import StartedBatch
+from gmp_atl_dist.inference.started import StartedBatch, StartedWork
 from gmp_atl_dist.models.backbone import FrameModel
 from gmp_atl_dist.models.slots import SlotModel
 from gmp_atl_dist.models.source import backbone_from_files
@@ -105,8 +105,8 @@ class Forward:
         """fp16 features by layer, one entry per row of ``table``, in its order; see :meth:`start`."""
         return self.start(table)()
 
-    def start(self, table: pa.Table) -> Callable[[], dict[int, list[UtteranceFrames]]]:
-        """Start the work on a table, and return what waits for the features; any thread may call that.
+    def start(self, table: pa.Table) -> StartedWork[dict[int, list[UtteranceFrames]]]:
+        """Start the work on a table, and return what waits for the features.
 
         Raises:
             ModelError: as :meth:`start_batches`. What is returned raises it where features are not finite, or
@@ -117,17 +117,17 @@ class Forward:
         batches = self.start_batches(table, StartedBatch.of)
 
         def features() -> dict[int, list[UtteranceFrames]]:
-            found = {u.utterance_id: u for batch in batches() for u in batch.utterances()}
+            found = {u.utterance_id: u for batch in batches.results() for u in batch.utterances()}
             return {
                 layer: [UtteranceFrames(i, found[i].frames[layer]) for i in ids]
                 for layer in self._layers
             }
 
-        return features
+        return StartedWork(batches.wait, features)
 
     def start_batches(
         self, table: pa.Table, work: BatchWork[ResultT]
-    ) -> Callable[[], list[ResultT]]:
+    ) -> StartedWork[list[ResultT]]:
         """Start the frames of a table and ``work`` on them; return what waits for the results of the batches.
 
         On a GPU two tables are in work. On a CPU the work is done when this returns.
@@ -160,11 +160,7 @@ class Forward:
             finished = lane.mark()
             self._lanes.append((lane, finished))
 
-        def results() -> list[ResultT]:
-            finished()
-            return started
-
-        return results
+        return StartedWork(finished, lambda: started)
 
     def _batches(self, lengths: dict[int, int]) -> list[list[int]]:
         """The last one is to be computed first."""

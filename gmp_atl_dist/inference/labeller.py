@@ -22,7 +22,7 @@ from gmp_atl_dist.errors import ArtifactError, ModelError
 from gmp_atl_dist.inference.device_labels import DeviceLabels, LabelledLayer, StartedLabels
 from gmp_atl_dist.inference.extractor import ForwardArgument, audio_seconds
 from gmp_atl_dist.partition import greedy_batches
-from gmp_atl_dist.runtime import Task
+from gmp_atl_dist.runtime import DeviceWork, Task
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
 from gmp_atl_dist.store.codebooks import Codebook, read_codebooks
 from gmp_atl_dist.store.features import UtteranceFrames, read_features
@@ -239,4 +239,6 @@ class FusedLabeller:
             rows = self._codebooks.rows(self._forward(table), genders)
             return lambda: put(rows)
         batches = self._forward.start_batches(table, self._on_device)
-        return lambda: put(self._codebooks.rows_from_device(batches(), genders, ids))
+        return DeviceWork(
+            batches.wait, lambda: put(self._codebooks.rows_from_device(batches(), genders, ids))
+        )

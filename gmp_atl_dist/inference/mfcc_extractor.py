@@ -17,7 +17,7 @@ from gmp_atl_dist.inference.extractor import audio_seconds
 from gmp_atl_dist.inference.forward import Forward, stored_wave
 from gmp_atl_dist.inference.mfcc import mfcc
 from gmp_atl_dist.inference.started import to_fp16
-from gmp_atl_dist.runtime import Task
+from gmp_atl_dist.runtime import DeviceWork, Task
 from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter, receipts_json
 from gmp_atl_dist.store.features import UtteranceFrames, put_features
 from gmp_atl_dist.store.filesystem import Store
@@ -45,25 +45,25 @@ class MfccExtractor:
 
     def compute(self, task: Task, table: pa.Table) -> Callable[[], str]:
         audio_s, compression = audio_seconds(table), self._argument.compression
-        rows = self._start(table)
 
-        def put() -> str:
+        def put(rows: list[UtteranceFrames]) -> str:
             receipt = put_features(
-                self._out, task.name, MFCC_LAYER, rows(), audio_s=audio_s, compression=compression
+                self._out, task.name, MFCC_LAYER, rows, audio_s=audio_s, compression=compression
             )
             return receipts_json([receipt])
 
-        return put
+        if self._forward is None:
+            rows = self._rows(table)
+            return lambda: put(rows)
+        pending = self._forward.start(table)
+        return DeviceWork(pending.wait, lambda: put(pending()[MFCC_LAYER]))
 
-    def _start(self, table: pa.Table) -> Callable[[], list[UtteranceFrames]]:
-        """Waits for the MFCC of each utterance, fp16 [T, D]."""
-        if self._forward is not None:
-            pending = self._forward.start(table)
-            return lambda: pending()[MFCC_LAYER]
+    def _rows(self, table: pa.Table) -> list[UtteranceFrames]:
+        """The MFCC of each utterance on a CPU, fp16 [T, D]."""
         ids, pcm16 = table["utterance_id"].to_pylist(), table["pcm16"].combine_chunks()
         rows: list[UtteranceFrames] = []
         for row, num_samples in enumerate(table["num_samples"].to_pylist()):
             x_TD = mfcc(stored_wave(pcm16[row], ids[row], num_samples))
             narrow_TD = to_fp16(torch.from_numpy(x_TD), ids[row], MFCC_LAYER)
             rows.append(UtteranceFrames(ids[row], narrow_TD))
-        return lambda: rows
+        return rows

@@ -5,15 +5,30 @@ Shape suffixes: M frames of several utterances, T of one, D hidden.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gmp_atl_dist.errors import ModelError
-from gmp_atl_dist.transfers import CopyLane
+from gmp_atl_dist.transfers import CopyLane, Wait
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class StartedWork(Generic[ResultT]):
+    """Results of work that was started: a call waits for it. Any thread may call."""
+
+    wait: Wait
+    results: Callable[[], ResultT]
+
+    def __call__(self) -> ResultT:
+        self.wait()
+        return self.results()
 
 
 @dataclass(frozen=True)

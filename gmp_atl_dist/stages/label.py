@@ -134,6 +134,7 @@ class FusedLabel(Stage):
             workers,
             outputs=lambda name: [name],
             reader=partial(AudioSlices, forward.selection),
+            part_frames=self.config.part_frames,
         )
         check_written(out, codebooks, self.training)
         return Seal()

@@ -57,5 +57,6 @@ class Mfcc(Stage):
             context.settings.extract,
             outputs=lambda name: [feature_part_name(name, MFCC_LAYER)],
             reader=partial(AudioSlices, selection),
+            part_frames=self.config.part_frames,
         )
         return Seal()
