@@ -243,10 +243,10 @@ def kernels_of_a_part(model: Hubert, lengths: Sequence[int], *, flash: bool) -> 
 @pytest.mark.parametrize(
     ("layers", "keys", "flash", "most"),
     [
-        (12, {}, True, 400),
-        (12, {}, False, 550),
-        pytest.param(24, LARGE, True, 650, marks=pytest.mark.slow),
-        pytest.param(24, LARGE, False, 890, marks=pytest.mark.slow),
+        (12, {}, True, 350),
+        (12, {}, False, 500),
+        pytest.param(24, LARGE, True, 600, marks=pytest.mark.slow),
+        pytest.param(24, LARGE, False, 799, marks=pytest.mark.slow),
     ],
     ids=["base", "base, no flash", "large", "large, no flash"],
 )
