@@ -32,6 +32,20 @@ def test_each_alert_leads_to_its_heading() -> None:
     assert all({"severity"} == set(rule["labels"]) for rule in rules())
 
 
+def test_an_idle_gpu_is_measured_by_what_stages_say() -> None:
+    """By no percentage of a card: only where no stage runs is there a fixed one."""
+    (rule,) = [rule for rule in rules() if rule["alert"] == "GmpAtlGpuIdle"]
+    of_stages, without = re.split(r"^or$", rule["expr"], flags=re.MULTILINE)
+    assert set(re.findall(r"ray_gmp_atl_\w+", of_stages)) == {
+        *("ray_gmp_atl_busy_share", "ray_gmp_atl_data_wait_share"),
+        "ray_gmp_atl_checkpoint_stall_share",
+    }
+    assert not re.search(r"[<>]\s*\d", of_stages)
+    assert re.search(r"< 1\s+unless on \(\) \(ray_gmp_atl_busy_share", without)
+    for half in (of_stages, without):
+        assert half.count("(") == half.count(")")
+
+
 def test_links_within_the_runbook_lead_somewhere() -> None:
     anchors = {anchor(h) for h in HEADING.findall(RUNBOOK)}
     links = set(re.findall(r"\]\(#([^)]+)\)", RUNBOOK))

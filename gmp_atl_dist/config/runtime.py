@@ -119,7 +119,8 @@ class StreamWorkersConfig(WorkersConfig):
 
     readers: PositiveInt | None = Field(
         default=None,
-        description="processes that read audio; unset: two per worker with a GPU, else one in all",
+        description="processes that read audio; unset: two per worker with a GPU, else one in all, and as "
+        "many as were needed once a stage of the kind was measured in this run",
     )
     reader_cpus: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="cores of each reader; 0: readers share the workers' cores"

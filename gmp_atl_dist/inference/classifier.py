@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.config import MAX_UTTERANCE_S
@@ -30,7 +29,9 @@ from gmp_atl_dist.device import (
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.gpu_state import full_memory_named, is_out_of_memory
 from gmp_atl_dist.models.emotion import EmotionModel
+from gmp_atl_dist.models.slots import HostPlan, SlotLayout, SlotModel
 from gmp_atl_dist.models.stored import load_emotion_model
+from gmp_atl_dist.transfers import current_lane
 
 CONTEXT_S = 5.0
 """On either side of what is kept of a window of attention; see :class:`Classifier`."""
@@ -103,25 +104,45 @@ class Classifier:
     @torch.inference_mode()
     def _probabilities(self, waves: Sequence[np.ndarray]) -> list[tuple[float, ...]]:
         if self._together:
-            sent_N = torch.from_numpy(np.concatenate(waves)).to(self._device)
-            outputs = self._frames(sent_N.split([len(w) for w in waves]), _MOST_FRAMES_OF_A_PASS)
-            logits_BK = self._logits(outputs)
+            logits_BK = self._logits_together(waves)
         else:
             clips = [torch.from_numpy(wave).to(self._device) for wave in waves]
             outputs = self._frames(clips, _MOST_FRAMES_OF_A_PASS)
-            logits_BK = torch.cat([self._logits([output]) for output in outputs])
+            logits_BK = torch.cat([self._logits_alone(output) for output in outputs])
         rows = torch.softmax(logits_BK.double(), dim=-1).cpu().tolist()
         return [tuple(row) for row in rows]
 
-    def _logits(self, clips: Sequence[Mapping[int, Tensor]]) -> Tensor:
-        """(B, K) of clips, from the frames (T, D) of each layer."""
-        hidden = {
-            layer: pad_sequence([x[layer] for x in clips], batch_first=True) for layer in clips[0]
-        }
-        steps = next(iter(hidden.values())).shape[1]
-        counts_B = torch.tensor([len(next(iter(x.values()))) for x in clips], device=self._device)
-        valid_BT = torch.arange(steps, device=self._device) < counts_B[:, None]
+    def _logits_alone(self, clip: Mapping[int, Tensor]) -> Tensor:
+        """(1, K) of a clip, from the frames (T, D) of each layer."""
+        hidden = {layer: x_TD[None] for layer, x_TD in clip.items()}
+        (steps,) = {len(x_TD) for x_TD in clip.values()}
+        valid_BT = torch.ones(1, steps, dtype=torch.bool, device=self._device)
         return self._model.classifier(self._model.embed_frames(hidden, valid_BT))
+
+    def _logits_together(self, waves: Sequence[np.ndarray]) -> Tensor:
+        """(B, K): the number of kernels and copies does not depend on the number of clips."""
+        lane, layout = current_lane(), SlotLayout(tuple(map(len, waves)))
+        staged_N = lane.host(layout.num_samples_N, dtype=torch.float32)
+        layout.place(waves, staged_N.numpy())
+        sent_N = lane.send(staged_N)
+        if isinstance(self._frames, SlotModel):
+            frames = self._frames.frames(sent_N, layout, _MOST_FRAMES_OF_A_PASS, lane)
+        else:
+            outputs = self._frames(layout.clips_of(sent_N), _MOST_FRAMES_OF_A_PASS)
+            frames = {layer: torch.cat([x[layer] for x in outputs]) for layer in outputs[0]}
+        counts_B1 = layout.num_frames_B[:, None]
+        ends_B1 = np.cumsum(counts_B1)[:, None]
+        steps_T = np.arange(int(counts_B1.max()))
+        plan = HostPlan()
+        # In place of frames behind a clip stand copies of its last one. The mask leaves them out.
+        read = plan.add(ends_B1 - counts_B1 + np.minimum(steps_T, counts_B1 - 1))
+        valid = plan.add(steps_T < counts_B1)
+        sent = plan.send(lane)
+        hidden = {
+            layer: x_MD.index_select(0, sent[read].flatten()).view(*sent[read].shape, -1)
+            for layer, x_MD in frames.items()
+        }
+        return self._model.classifier(self._model.embed_frames(hidden, sent[valid].bool()))
 
 
 def default_batch() -> int:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.inference.audio_slices import AudioSelection
 from gmp_atl_dist.inference.forward import Forward, Loader
-from gmp_atl_dist.runtime import Task
+from gmp_atl_dist.runtime import DeviceWork, Task
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
 from gmp_atl_dist.store.features import put_features
 from gmp_atl_dist.store.filesystem import Store
@@ -67,7 +67,7 @@ class Extractor:
                 for layer, rows in features.items()
             )
 
-        return put
+        return DeviceWork(pending.wait, put)
 
 
 def audio_seconds(table: pa.Table) -> float:

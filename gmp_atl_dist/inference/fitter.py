@@ -150,11 +150,11 @@ class Fitter:
         try:
             return self._step.over(requests, (part(name) for name in names))
         except NotFiniteError as e:
-            utterance = self._reader.part(layer, e.part, working_bytes).utterance_of(e.group, e.row)
+            utterance, frame = self._reader.frame_of(layer, e.part, e.group, e.row)
             raise ArtifactError(
                 f"features of utterance {utterance!r}, layer {layer}, in "
-                f"{self._features.key.prefix} are not finite; run gmp-atl verify, and extract again "
-                f"in a new root"
+                f"{self._features.key.prefix} are not finite at frame {frame}; run gmp-atl verify, and "
+                f"extract again in a new root"
             ) from None
 
     def _stability(self, fit: Fit, x_MD: np.ndarray) -> float | None:

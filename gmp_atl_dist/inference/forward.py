@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ from gmp_atl_dist.errors import ModelError, WorkerError
 from gmp_atl_dist.gpu_state import full_memory_named, is_out_of_memory
 from gmp_atl_dist.inference.cost import cost_batches
 from gmp_atl_dist.inference.sending import as_waves, send_clips
-from gmp_atl_dist.inference.started import StartedBatch
+from gmp_atl_dist.inference.started import StartedBatch, StartedWork
 from gmp_atl_dist.models.backbone import FrameModel
 from gmp_atl_dist.models.slots import SlotModel
 from gmp_atl_dist.models.source import backbone_from_files
@@ -49,6 +50,29 @@ _MEMORY_SHARE = 0.7 / _TABLES_AT_ONCE
 Loader = Callable[[Artifact, tuple[int, ...], int, int], FrameModel]
 """Loads (model artefact, layers, frames of a window, frames of its context) to a model; picklable."""
 
+ResultT = TypeVar("ResultT", covariant=True)
+
+
+class BatchWork(Protocol[ResultT]):
+    """What is done with the frames of a batch where they were computed."""
+
+    def __call__(
+        self,
+        frames: Mapping[int, Tensor],
+        ids: Sequence[str],
+        counts: Sequence[int],
+        lane: CopyLane,
+    ) -> ResultT:
+        """Start it on ``lane``.
+
+        Args:
+            frames: (M, D) by layer on the device, the frames of all utterances one after another.
+            ids: of the utterances.
+            counts: frames of each.
+            lane: on which the frames are computed. What it fetches is there when its work is done.
+        """
+        ...
+
 
 def load_backbone(
     model: Artifact, layers: tuple[int, ...], window_frames: int, context_frames: int
@@ -63,12 +87,14 @@ class Forward:
     """A model and its batch size, which becomes smaller when memory runs out.
 
     Args:
-        model: the inference path of a backbone.
+        model: the inference path of a backbone, or another model of frames.
         layers: the wanted layers.
-        batch_s: seconds of audio per batch; None: fitted to the device's memory, once.
+        batch_s: seconds of audio per batch; None: fitted to the device's memory, once, by a ``FrameModel``.
     """
 
-    def __init__(self, model: FrameModel, layers: tuple[int, ...], batch_s: float | None) -> None:
+    def __init__(
+        self, model: FrameModel | SlotModel, layers: tuple[int, ...], batch_s: float | None
+    ) -> None:
         self._model = model
         self._layers = layers
         fitted_s = _fitted_batch_s(model) if batch_s is None else batch_s
@@ -79,14 +105,35 @@ class Forward:
         """fp16 features by layer, one entry per row of ``table``, in its order; see :meth:`start`."""
         return self.start(table)()
 
-    def start(self, table: pa.Table) -> Callable[[], dict[int, list[UtteranceFrames]]]:
-        """Start the work on a table, and return what waits for the features; any thread may call that.
+    def start(self, table: pa.Table) -> StartedWork[dict[int, list[UtteranceFrames]]]:
+        """Start the work on a table, and return what waits for the features.
+
+        Raises:
+            ModelError: as :meth:`start_batches`. What is returned raises it where features are not finite, or
+                too large for fp16. It names the utterance.
+            WorkerError: as :meth:`start_batches`.
+        """
+        ids: list[str] = table["utterance_id"].to_pylist()
+        batches = self.start_batches(table, StartedBatch.of)
+
+        def features() -> dict[int, list[UtteranceFrames]]:
+            found = {u.utterance_id: u for batch in batches.results() for u in batch.utterances()}
+            return {
+                layer: [UtteranceFrames(i, found[i].frames[layer]) for i in ids]
+                for layer in self._layers
+            }
+
+        return StartedWork(batches.wait, features)
+
+    def start_batches(
+        self, table: pa.Table, work: BatchWork[ResultT]
+    ) -> StartedWork[list[ResultT]]:
+        """Start the frames of a table and ``work`` on them; return what waits for the results of the batches.
 
         On a GPU two tables are in work. On a CPU the work is done when this returns.
 
         Raises:
-            ModelError: not as many samples or features as expected. What is returned raises it where features
-                are not finite, or too large for fp16. It names the utterance.
+            ModelError: not as many samples or features as expected.
             WorkerError: a single recording is too long for the device's memory.
         """
         lane, done = self._lanes.popleft()
@@ -94,7 +141,7 @@ class Forward:
         ids: list[str] = table["utterance_id"].to_pylist()
         lengths = dict(enumerate(table["num_samples"].to_pylist()))
         pcm16 = table["pcm16"].combine_chunks()
-        started: list[StartedBatch] = []
+        started: list[ResultT] = []
         pending = self._batches(lengths)
         try:
             with lane.working():
@@ -102,7 +149,7 @@ class Forward:
                     rows = pending.pop()
                     clips = [stored_samples(pcm16[row], ids[row], lengths[row]) for row in rows]
                     try:
-                        started.append(self._run(clips, [ids[row] for row in rows], lane))
+                        started.append(self._run(clips, [ids[row] for row in rows], lane, work))
                     except RuntimeError as e:
                         if not is_out_of_memory(e):
                             raise
@@ -113,21 +160,15 @@ class Forward:
             finished = lane.mark()
             self._lanes.append((lane, finished))
 
-        def features() -> dict[int, list[UtteranceFrames]]:
-            finished()
-            found = {u.utterance_id: u for batch in started for u in batch.utterances()}
-            return {
-                layer: [UtteranceFrames(i, found[i].frames[layer]) for i in ids]
-                for layer in self._layers
-            }
-
-        return features
+        return StartedWork(finished, lambda: started)
 
     def _batches(self, lengths: dict[int, int]) -> list[list[int]]:
         """The last one is to be computed first."""
         return list(cost_batches(lengths, self.budget_samples, padded=False))[::-1]
 
-    def _run(self, clips: list[np.ndarray], ids: list[str], lane: CopyLane) -> StartedBatch:
+    def _run(
+        self, clips: list[np.ndarray], ids: list[str], lane: CopyLane, work: BatchWork[ResultT]
+    ) -> ResultT:
         most_frames = max(1, self.budget_samples // FRAME_HOP_SAMPLES)
         layout, samples_N = send_clips(clips, lane)
         if isinstance(self._model, SlotModel):
@@ -135,7 +176,7 @@ class Forward:
         else:
             outputs = self._model(as_waves(layout, samples_N), most_frames)
             frames = _joined(outputs, clips, ids)
-        return StartedBatch.of(frames, ids, layout.num_frames_B.tolist(), lane)
+        return work(frames, ids, layout.num_frames_B.tolist(), lane)
 
     def _back_off(
         self,
@@ -194,17 +235,18 @@ def stored_wave(value: pa.BinaryScalar, utterance_id: str, num_samples: int) -> 
     return pcm16_to_float(stored_samples(value, utterance_id, num_samples))
 
 
-def _fitted_batch_s(model: FrameModel) -> float:
+def _fitted_batch_s(model: FrameModel | SlotModel) -> float:
     """Seconds of audio that fit into the GPU's free memory, from the memory of two probes; fixed on a CPU.
 
     A CPU gains nothing from batches of more than a minute: its matrix products already run at full rate.
     """
     if not has_gpu():
         return _CPU_BATCH_S
+    of_waves = cast("FrameModel", model)
 
     def probe(seconds: float) -> None:
         wave_N = torch.zeros(int(_PROBE_CLIP_S * SAMPLE_RATE_HZ), device=torch_device())
-        model(
+        of_waves(
             [wave_N] * round(seconds / _PROBE_CLIP_S),
             int(seconds * SAMPLE_RATE_HZ) // FRAME_HOP_SAMPLES,
         )

@@ -17,6 +17,7 @@ from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.device import torch_device, use_bf16
 from gmp_atl_dist.inference.cost import cost_batches
 from gmp_atl_dist.inference.sending import as_waves, send_clips
+from gmp_atl_dist.models.slot_conv import SlotConv
 from gmp_atl_dist.models.source import backbone_from_files
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
@@ -62,13 +63,17 @@ class FrontendWorker:
         return receipts_json([put_frontend(self._out, task.name, rows, audio_s=audio_s)])
 
     def _features(self, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """float32 (T, C) of each clip of 16-bit samples: one copy to the device and one back."""
+        """float32 (T, C) of each clip of 16-bit samples; on a GPU of all clips at once."""
         lane = current_lane()
         layout, samples_N = send_clips(clips, lane)
-        outputs = self._front_end(as_waves(layout, samples_N))
-        fetched_MC = lane.fetch(torch.cat(outputs).float())
+        x_MC = (
+            self._front_end.of_slots(samples_N, layout, lane)
+            if isinstance(self._front_end, SlotConv)
+            else torch.cat(self._front_end(as_waves(layout, samples_N)))
+        )
+        fetched_MC = lane.fetch(x_MC.float())
         lane.mark()()
         return [
             np.ascontiguousarray(x.numpy(), dtype="<f4")
-            for x in fetched_MC.split([len(x) for x in outputs])
+            for x in fetched_MC.split(layout.num_frames_B.tolist())
         ]

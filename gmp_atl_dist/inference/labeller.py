@@ -14,14 +14,15 @@ import pyarrow as pa
 
 from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.clustering.assignment import Assigner, make_assigner, nearest_ids
-from gmp_atl_dist.clustering.engines import EngineChoice
+from gmp_atl_dist.clustering.engines import EngineChoice, chosen_engine
 from gmp_atl_dist.clustering.state import Metric
 from gmp_atl_dist.config import WorkersConfig
-from gmp_atl_dist.device import pin_faiss_threads
+from gmp_atl_dist.device import has_gpu, pin_faiss_threads, torch_device
 from gmp_atl_dist.errors import ArtifactError, ModelError
+from gmp_atl_dist.inference.device_labels import DeviceLabels, LabelledLayer, StartedLabels
 from gmp_atl_dist.inference.extractor import ForwardArgument, audio_seconds
 from gmp_atl_dist.partition import greedy_batches
-from gmp_atl_dist.runtime import Task
+from gmp_atl_dist.runtime import DeviceWork, Task
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
 from gmp_atl_dist.store.codebooks import Codebook, read_codebooks
 from gmp_atl_dist.store.features import UtteranceFrames, read_features
@@ -55,7 +56,7 @@ class Codebooks:
         Raises:
             ModelError: a codebook is of another layer or dimension than the features; it is named.
         """
-        labels: dict[str, dict[int, tuple[str, np.ndarray]]] = {}
+        labelled: list[Iterable[tuple[str, np.ndarray]]] = []
         for book, assigner in zip(self._books, self._assigners, strict=True):
             if book.layer not in features:
                 raise ModelError(
@@ -66,11 +67,41 @@ class Codebooks:
             utterances = [
                 u for u in features[book.layer] if book.applies_to(genders[u.utterance_id])
             ]
-            for utterance, ids in _assigned(book, assigner, utterances):
+            labelled.append(_assigned(book, assigner, utterances))
+        return self._rows(labelled, [u.utterance_id for u in next(iter(features.values()))])
+
+    def on_device(self, engine: EngineChoice) -> DeviceLabels:
+        """The same codebooks for frames that are on this process's device already."""
+        books = [
+            LabelledLayer(book.fingerprint[:12], book.layer, _metric(book), book.centroids_KD)
+            for book in self._books
+        ]
+        return DeviceLabels(books, chosen_engine(engine, int(has_gpu())), torch_device())
+
+    def rows_from_device(
+        self, batches: Iterable[StartedLabels], genders: Mapping[str, str], order: Sequence[str]
+    ) -> list[UtteranceLabels]:
+        """The labels of the utterances of ``order``, from what :meth:`on_device` gave.
+
+        Raises:
+            ModelError: a feature is not finite; names utterance, layer and frame.
+        """
+        found = {name: labels_CT for batch in batches for name, labels_CT in batch.utterances()}
+        labelled = [
+            [(name, found[name][number]) for name in order if book.applies_to(genders[name])]
+            for number, book in enumerate(self._books)
+        ]
+        return self._rows(labelled, order)
+
+    def _rows(
+        self, labelled: Sequence[Iterable[tuple[str, np.ndarray]]], order: Sequence[str]
+    ) -> list[UtteranceLabels]:
+        """Rows from the ids of each codebook for the utterances that it applies to."""
+        labels: dict[str, dict[int, tuple[str, np.ndarray]]] = {}
+        for book, utterances in zip(self._books, labelled, strict=True):
+            for utterance_id, ids in utterances:
                 narrowed = narrow(ids + book.offset, self._ends[book.scale])
-                scales = labels.setdefault(utterance.utterance_id, {})
-                scales[book.scale] = (book.fingerprint, narrowed)
-        order = [u.utterance_id for u in next(iter(features.values()))]
+                labels.setdefault(utterance_id, {})[book.scale] = (book.fingerprint, narrowed)
         return [self._row(utterance_id, labels.get(utterance_id, {})) for utterance_id in order]
 
     def _row(
@@ -95,7 +126,7 @@ def _metric(book: Codebook) -> Metric:
 
 def _assigned(
     book: Codebook, assigner: Assigner, utterances: Iterable[UtteranceFrames]
-) -> Iterable[tuple[UtteranceFrames, np.ndarray]]:
+) -> Iterable[tuple[str, np.ndarray]]:
     """Utterances with their labels. They are assigned in batches, because engines are slow with few rows."""
     for batch in greedy_batches(utterances, assigner.block_rows, lambda u: len(u.frames_TD)):
         for u in batch:
@@ -114,7 +145,7 @@ def _assigned(
                     f"features of utterance {u.utterance_id!r}, layer {book.layer}, are not finite at "
                     f"frame {int(np.argmin(ids_T))}; run gmp-atl verify, and extract again in a new root"
                 )
-            yield u, ids_T
+            yield u.utterance_id, ids_T
 
 
 @dataclass(frozen=True)
@@ -175,23 +206,39 @@ class Labeller:
 
 @dataclass(frozen=True)
 class FusedLabellerArgument:
+    """``engine`` finds nearest centroids on a GPU; on a CPU it is FAISS."""
+
     forward: ForwardArgument
     codebooks: Artifact
+    engine: EngineChoice
     store: Store
     key: ArtifactKey
 
 
 class FusedLabeller:
-    """Labels one part of the corpus. Its features are not stored."""
+    """Labels one part of the corpus. Its features are not stored.
+
+    On a GPU they do not leave it: nearest centroids are found there, and the next part is computed while
+    labels are stored.
+    """
 
     def __init__(self, argument: FusedLabellerArgument) -> None:
         self._out = ArtifactWriter(argument.store, argument.key)
         self._forward = argument.forward.build()
         self._codebooks = Codebooks(argument.codebooks)
+        self._on_device = self._codebooks.on_device(argument.engine) if has_gpu() else None
 
     def compute(self, task: Task, table: pa.Table) -> Callable[[], str]:
-        features = self._forward(table)
-        ids, genders = table["utterance_id"].to_pylist(), table["gender"].to_pylist()
-        rows = self._codebooks.rows(features, dict(zip(ids, genders, strict=True)))
-        audio_s = audio_seconds(table)
-        return lambda: receipts_json([put_labels(self._out, task.name, rows, audio_s)])
+        ids, audio_s = table["utterance_id"].to_pylist(), audio_seconds(table)
+        genders = dict(zip(ids, table["gender"].to_pylist(), strict=True))
+
+        def put(rows: list[UtteranceLabels]) -> str:
+            return receipts_json([put_labels(self._out, task.name, rows, audio_s)])
+
+        if self._on_device is None:
+            rows = self._codebooks.rows(self._forward(table), genders)
+            return lambda: put(rows)
+        batches = self._forward.start_batches(table, self._on_device)
+        return DeviceWork(
+            batches.wait, lambda: put(self._codebooks.rows_from_device(batches(), genders, ids))
+        )

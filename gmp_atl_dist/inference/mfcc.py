@@ -21,18 +21,18 @@ from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ, num_frames
 
 NUM_CEPSTRA = 13
 MFCC_DIM = 3 * NUM_CEPSTRA
-_HOP_SAMPLES = 160
-KEPT_EVERY = FRAME_HOP_SAMPLES // _HOP_SAMPLES
+HOP_SAMPLES = 160
+KEPT_EVERY = FRAME_HOP_SAMPLES // HOP_SAMPLES
 
-_WINDOW_SAMPLES = 400
-_FFT_SAMPLES = 512
+WINDOW_SAMPLES = 400
+FFT_SAMPLES = 512
 _NUM_BANDS = 23
 _LOWEST_HZ = 20.0
-_PREEMPHASIS = 0.97
+PREEMPHASIS = 0.97
 _POVEY_POWER = 0.85
 _LIFTER = 22.0
-_LEAST_ENERGY = float(np.finfo(np.float32).eps)
-_DIFFERENCE_REACH_FRAMES = 2
+LEAST_ENERGY = float(np.finfo(np.float32).eps)
+DIFFERENCE_REACH_FRAMES = 2
 
 _Floats = npt.NDArray[np.float64]
 
@@ -52,7 +52,7 @@ def mfcc(wave_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def differences(x_FC: _Floats) -> _Floats:
     """The slope of each value over five frames by least squares; the first and last frame are repeated."""
-    reach = _DIFFERENCE_REACH_FRAMES
+    reach = DIFFERENCE_REACH_FRAMES
     padded_FC = np.pad(x_FC, ((reach, reach), (0, 0)), mode="edge")
     frames = len(x_FC)
     slope_FC = np.zeros_like(x_FC)
@@ -63,28 +63,28 @@ def differences(x_FC: _Floats) -> _Floats:
 
 
 def _cepstra(wave_N: _Floats) -> _Floats:
-    frames_FW = np.lib.stride_tricks.sliding_window_view(wave_N, _WINDOW_SAMPLES)[::_HOP_SAMPLES]
+    frames_FW = np.lib.stride_tricks.sliding_window_view(wave_N, WINDOW_SAMPLES)[::HOP_SAMPLES]
     frames_FW = frames_FW - frames_FW.mean(axis=1, keepdims=True)
     # Within a frame: its first sample counts as the one before it.
     before_FW = np.concatenate([frames_FW[:, :1], frames_FW[:, :-1]], axis=1)
-    frames_FW = (frames_FW - _PREEMPHASIS * before_FW) * _window()
-    power_FB = np.abs(np.fft.rfft(frames_FW, _FFT_SAMPLES, axis=1)) ** 2
-    energy_FM = power_FB @ _mel_bands()
-    return np.log(np.maximum(energy_FM, _LEAST_ENERGY)) @ _cosines()
+    frames_FW = (frames_FW - PREEMPHASIS * before_FW) * povey_window()
+    power_FB = np.abs(np.fft.rfft(frames_FW, FFT_SAMPLES, axis=1)) ** 2
+    energy_FM = power_FB @ mel_bands()
+    return np.log(np.maximum(energy_FM, LEAST_ENERGY)) @ cosine_table()
 
 
 @cache
-def _window() -> _Floats:
+def povey_window() -> _Floats:
     """[W]: Kaldi's own, a Hann window to the power of 0.85."""
-    return np.hanning(_WINDOW_SAMPLES) ** _POVEY_POWER
+    return np.hanning(WINDOW_SAMPLES) ** _POVEY_POWER
 
 
 @cache
-def _mel_bands() -> _Floats:
+def mel_bands() -> _Floats:
     """[B, M]: triangles that are even in mel, half overlapping, from 20 Hz to half the sample rate."""
     low_mel, high_mel = _mel(np.array([_LOWEST_HZ, SAMPLE_RATE_HZ / 2])).tolist()
     edges_mel = np.linspace(low_mel, high_mel, _NUM_BANDS + 2)
-    bins_hz = np.fft.rfftfreq(_FFT_SAMPLES, 1 / SAMPLE_RATE_HZ).astype(np.float64)
+    bins_hz = np.fft.rfftfreq(FFT_SAMPLES, 1 / SAMPLE_RATE_HZ).astype(np.float64)
     bins_B1 = _mel(bins_hz)[:, None]
     low_M, middle_M, high_M = edges_mel[:-2], edges_mel[1:-1], edges_mel[2:]
     rising_BM = (bins_B1 - low_M) / (middle_M - low_M)
@@ -93,7 +93,7 @@ def _mel_bands() -> _Floats:
 
 
 @cache
-def _cosines() -> _Floats:
+def cosine_table() -> _Floats:
     """[M, C]: the orthonormal DCT-II, with Kaldi's lifter on the cepstra."""
     cepstrum_C, band_M1 = np.arange(NUM_CEPSTRA), np.arange(_NUM_BANDS)[:, None]
     cosine_MC = np.cos(np.pi / _NUM_BANDS * (band_M1 + 0.5) * cepstrum_C)

@@ -5,15 +5,30 @@ Shape suffixes: M frames of several utterances, T of one, D hidden.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gmp_atl_dist.errors import ModelError
-from gmp_atl_dist.transfers import CopyLane
+from gmp_atl_dist.transfers import CopyLane, Wait
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class StartedWork(Generic[ResultT]):
+    """Results of work that was started: a call waits for it. Any thread may call."""
+
+    wait: Wait
+    results: Callable[[], ResultT]
+
+    def __call__(self) -> ResultT:
+        self.wait()
+        return self.results()
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ class StartedBatch:
         """Each utterance; arrays in C order, views of one array per layer.
 
         Raises:
-            ModelError: a value is not finite, or too large for fp16; names the utterance.
+            ModelError: a value is not finite, or too large for fp16; names utterance, layer and frame.
         """
         arrays = {layer: x_MD.numpy() for layer, x_MD in self.frames.items()}
         finite = bool(np.isfinite(self.extremes.numpy()).all())
@@ -71,15 +86,21 @@ class StartedBatch:
 
 
 def refuse_infinite(narrow_TD: np.ndarray, utterance_id: str, layer: int) -> None:
-    """Raise ModelError if an fp16 value is not finite; names the utterance."""
+    """Raise ModelError if an fp16 value is not finite; names the utterance, the layer and the frame."""
     finite_TD = np.isfinite(narrow_TD)
     if not finite_TD.all():
         largest = float(np.abs(np.where(finite_TD, narrow_TD, 0)).max())
-        raise ModelError(
-            f"utterance {utterance_id!r}: layer {layer} has features that are not finite in fp16 "
-            f"(largest finite {largest:.3g} of at most 65504); listen to the recording, or train "
-            f"warmup with a lower warmup.lr"
-        )
+        frame = int(np.argmin(finite_TD.all(axis=1)))
+        raise infinite_frame(utterance_id, layer, frame, f"largest finite {largest:.3g}")
+
+
+def infinite_frame(utterance_id: str, layer: int, frame: int, found: str = "") -> ModelError:
+    """The error for features that are not finite in fp16. ``found`` tells about the others."""
+    return ModelError(
+        f"utterance {utterance_id!r}: layer {layer} has features that are not finite in fp16 at frame "
+        f"{frame} ({found}{' of ' if found else ''}at most 65504); listen to the recording, or train "
+        f"warmup with a lower warmup.lr"
+    )
 
 
 def to_fp16(x_TD: Tensor, utterance_id: str, layer: int) -> np.ndarray:

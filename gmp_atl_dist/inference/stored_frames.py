@@ -52,11 +52,11 @@ class PartFrames:
     def num_bytes(self) -> int:
         return sum(x_MD.nbytes for x_MD in self.frames.values())
 
-    def utterance_of(self, group: str, row: int) -> str:
-        """The utterance of a row of a group's frames."""
+    def utterance_of(self, group: str, row: int) -> tuple[str, int]:
+        """The utterance of a row of a group's frames, and which of its selected frames it is."""
         for utterance_id, count in self.utterances[group]:
             if row < count:
-                return utterance_id
+                return utterance_id, row
             row -= count
         raise IndexError(f"{row} rows past the end")
 
@@ -111,6 +111,19 @@ class SelectedFrameReader:
                 self._kept[name] = part
         return part
 
+    def frame_of(self, layer: int, name: str, group: str, row: int) -> tuple[str, int]:
+        """The utterance of a row of a part's frames, and the number of the frame in it."""
+        part = self._kept.get(name) if layer == self._layer else None
+        utterance_id, selected = (part or self._read(layer, name)).utterance_of(group, row)
+        (u,) = [
+            u
+            for u in read_features(self.selection.features, name, layer)
+            if u.utterance_id == utterance_id
+        ]
+        index_row = index_rows(self._index, [utterance_id])[utterance_id]
+        rows = self._selected_rows(u, index_row)
+        return utterance_id, selected if rows is None else int(rows[selected])
+
     def forget(self, name: str) -> None:
         """Keep this part no longer: its frames are somewhere else now."""
         self._kept.pop(name, None)
@@ -159,13 +172,18 @@ class SelectedFrameReader:
         return row
 
     def _selected(self, u: UtteranceFrames, row: IndexRow) -> np.ndarray:
+        rows = self._selected_rows(u, row)
+        return u.frames_TD if rows is None else u.frames_TD[rows]
+
+    def _selected_rows(self, u: UtteranceFrames, row: IndexRow) -> np.ndarray | None:
+        """Which frames are selected; None: all."""
         sample = self.selection.sample
         by = sample.utterances.by
         group = str(getattr(row, by)) if by else ""
         if not sample.utterances.holds(u.utterance_id, group):
-            return u.frames_TD[:0]
+            return np.empty(0, np.int64)
         rows = sample.rows(u.utterance_id, group, len(u.frames_TD))
         if self.selection.silence_db is None:
-            return u.frames_TD if rows is None else u.frames_TD[rows]
+            return rows
         loud = frame_levels_db(self._audio.samples(row)) >= -self.selection.silence_db
-        return u.frames_TD[np.flatnonzero(loud) if rows is None else rows[loud[rows]]]
+        return np.flatnonzero(loud) if rows is None else rows[loud[rows]]

@@ -26,10 +26,11 @@ from gmp_atl_dist.audio import FRAME_HOP_SAMPLES
 from gmp_atl_dist.models.conv_encoder import RowConv, activation_in_place, row_norm
 from gmp_atl_dist.models.slots import HostPlan, SlotLayout
 from gmp_atl_dist.samples import FULL_SCALE
-from gmp_atl_dist.transfers import current_lane
+from gmp_atl_dist.transfers import CopyLane, current_lane
 
-_CHUNK_SLOTS = 6000
-"""120 s: some 2 GB between the first two layers in bf16."""
+_CHUNK_SLOTS = 6400
+"""128 s: some 2.1 GB between the first two layers in bf16. A part of 30,000 frames with its free slots is
+five chunks. With 6,000 slots it was five and a small one, which takes as many kernels."""
 _SUM_SLOTS = 60_000
 """Slots whose patches are in memory at once, 5 kB each."""
 
@@ -90,11 +91,16 @@ class SlotConv:
     @torch.no_grad()
     def __call__(self, waves: Sequence[Tensor]) -> list[Tensor]:
         """(T, C) of each clip, in the dtype of the weights; ``waves`` are float32 (N,) on the device."""
-        layout, plan = SlotLayout(tuple(map(len, waves))), HostPlan()
-        conv_plan = self.plan(layout, plan)
-        conv_plan.receive(plan.send(current_lane()))
-        x_MC = self.rows(layout.gather(waves), conv_plan)
+        layout = SlotLayout(tuple(map(len, waves)))
+        x_MC = self.of_slots(layout.gather(waves), layout, current_lane())
         return list(x_MC.split(layout.num_frames_B.tolist()))
+
+    def of_slots(self, samples_N: Tensor, layout: SlotLayout, lane: CopyLane) -> Tensor:
+        """As :meth:`rows`, with a plan of its own, which is sent on ``lane``."""
+        plan = HostPlan()
+        conv_plan = self.plan(layout, plan)
+        conv_plan.receive(plan.send(lane))
+        return self.rows(samples_N, conv_plan)
 
     @torch.no_grad()
     def rows(self, samples_N: Tensor, plan: SlotConvPlan) -> Tensor:

@@ -11,8 +11,9 @@ from gmp_atl_dist.runtime.connection import RayConnection
 from gmp_atl_dist.runtime.gang import train
 from gmp_atl_dist.runtime.metrics import count_result
 from gmp_atl_dist.runtime.nodes import cluster_nodes
-from gmp_atl_dist.runtime.tasks import map_tasks, stream_tasks
+from gmp_atl_dist.runtime.tasks import map_tasks, number_of_readers, stream_tasks
 from gmp_atl_dist.runtime.work import (
+    DeviceWork,
     Gang,
     PoolWorker,
     StoringWorker,
@@ -24,6 +25,7 @@ from gmp_atl_dist.runtime.work import (
 )
 
 __all__ = [
+    "DeviceWork",
     "Gang",
     "Pool",
     "PoolWorker",
@@ -37,6 +39,7 @@ __all__ = [
     "cluster_nodes",
     "count_result",
     "map_tasks",
+    "number_of_readers",
     "open_pool",
     "stream_tasks",
     "train",

@@ -52,27 +52,38 @@ def count_result(result: str) -> TaskCounts:
 
 
 class Clock:
-    """How long this process has computed, and since when. It computes one task at a time."""
+    """How long this process has computed, and since when.
+
+    Tasks may overlap, because a GPU works on one while the next one is started: their time counts once.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
+        self._lock = threading.Lock()
         self._first_s: float | None = None
         self._started_s: float | None = None
+        self._running = 0
         self._busy_s = 0.0
 
     def __enter__(self) -> None:
-        self._started_s = self._now()
-        self._first_s = self._started_s if self._first_s is None else self._first_s
+        with self._lock:
+            if not self._running:
+                self._started_s = self._now()
+                self._first_s = self._started_s if self._first_s is None else self._first_s
+            self._running += 1
 
     def __exit__(self, *_: object) -> None:
-        if self._started_s is not None:
-            self._busy_s += self._now() - self._started_s
-        self._started_s = None
+        with self._lock:
+            self._running -= 1
+            if not self._running and self._started_s is not None:
+                self._busy_s += self._now() - self._started_s
+                self._started_s = None
 
     @property
     def busy_s(self) -> float:
-        started_s = self._started_s
-        return self._busy_s + (0.0 if started_s is None else self._now() - started_s)
+        with self._lock:
+            started_s = self._started_s
+            return self._busy_s + (0.0 if started_s is None else self._now() - started_s)
 
     @property
     def alive_s(self) -> float:

@@ -102,8 +102,7 @@ def stream_tasks(
     """
     if not tasks:
         return
-    # One reader feeds many CPU workers. A worker with a GPU is faster than two readers.
-    readers = workers.readers or (2 * workers.max_workers if workers.gpus else 1)
+    readers = number_of_readers(workers)
     what = tags.label or "stream_tasks"
     await_room({"CPU": workers.reader_cpus, **workers.reader_resources}, f"{what}, reading")
     await_room(demand_of(workers), what)
@@ -139,6 +138,14 @@ def stream_tasks(
             max_task_retries=retries,
         )
     yield from _results(dataset, tasks, attempts, tags)
+
+
+def number_of_readers(workers: StreamWorkersConfig) -> int:
+    """Processes that read for these workers, where nothing was measured.
+
+    One reader feeds many CPU workers. A worker with a GPU is faster than two readers.
+    """
+    return workers.readers or (2 * workers.max_workers if workers.gpus else 1)
 
 
 def _as_rows(tasks: Sequence[Task]) -> ray.data.Dataset:

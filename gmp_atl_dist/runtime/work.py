@@ -29,7 +29,8 @@ class TaskResult:
     """The result of a task, and how busy its process has been.
 
     ``worker`` is the id of the process, ``busy_s`` the time that it has computed so far, and ``alive_s``
-    the time since the start of its first task.
+    the time since the start of its first task. ``read_s`` is the time that a reader took for this task, 0
+    without one.
     """
 
     name: str
@@ -37,6 +38,7 @@ class TaskResult:
     worker: str
     busy_s: float
     alive_s: float
+    read_s: float = 0.0
 
 
 class TaskWorker(Protocol):
@@ -71,6 +73,21 @@ class StreamWorker(Protocol):
     """
 
     def compute(self, task: Task, table: pa.Table) -> Callable[[], str]: ...
+
+
+@dataclass(frozen=True)
+class DeviceWork:
+    """What ``StreamWorker.compute`` may return where a device still works on the task.
+
+    ``wait`` returns when that work is done; the time until then counts as computing. A call stores the
+    result, as the function does that ``compute`` returns otherwise.
+    """
+
+    wait: Callable[[], object]
+    put: Callable[[], str]
+
+    def __call__(self) -> str:
+        return self.put()
 
 
 class PoolWorker(Protocol[RequestT_contra, AnswerT_co]):

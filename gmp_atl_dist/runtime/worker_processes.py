@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from gmp_atl_dist.gpu_state import full_memory_message, is_out_of_memory
 from gmp_atl_dist.runtime.attempts import TaskAttempts
 from gmp_atl_dist.runtime.metrics import Clock, WorkerMetrics
 from gmp_atl_dist.runtime.work import (
+    DeviceWork,
     PoolWorker,
     StoringWorker,
     StreamWorker,
@@ -90,12 +92,15 @@ class ReadProcess:
     def __call__(self, rows: pa.Table) -> pa.Table:
         task = _task_of(rows)
         self._attempts.start(task.name)
+        started_s = time.monotonic()
         read = _attempt(task.name, self._read, task)
+        read_s = time.monotonic() - started_s
         self._attempts.finish(task.name)
         error = pickle.dumps(read) if isinstance(read, GmpAtlError) else b""
         table = pa.py_buffer(b"") if isinstance(read, GmpAtlError) else read
         columns = [pa.array([task.name]), pa.array([task.payload]), _one_value(table)]
-        return pa.table([*columns, pa.array([error])], names=["name", "payload", "table", "error"])
+        columns += [pa.array([error]), pa.array([read_s])]
+        return pa.table(columns, names=["name", "payload", "table", "error", "read_s"])
 
     def _read(self, task: Task) -> pa.Buffer:
         table = _value(self._reader)(task)
@@ -125,9 +130,8 @@ class ComputeProcess:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         task = _task_of(rows)
-        return pa.Table.from_pylist(
-            [self._results.row(task, _attempt(task.name, self._work, task, rows))]
-        )
+        row = self._results.row(task, _attempt(task.name, self._work, task, rows))
+        return pa.Table.from_pylist([row | {"read_s": rows["read_s"][0].as_py()}])
 
     def _work(self, task: Task, rows: pa.Table) -> str:
         error = rows["error"][0].as_py()
@@ -135,6 +139,9 @@ class ComputeProcess:
             raise pickle.loads(error)
         table = pa.ipc.open_stream(_only_value(rows["table"])).read_all()
         put = self._device.submit(self._compute, task, table).result()
+        if isinstance(put, DeviceWork):
+            with self._results.clock:
+                put.wait()
         return put()
 
     def _compute(self, task: Task, table: pa.Table) -> Callable[[], str]:
@@ -183,20 +190,20 @@ class _ResultRows:
 
         # The id of the process, not the actor's: after a restart the clock starts from 0 again.
         self._worker = ray.get_runtime_context().get_worker_id()
-        self._clock = Clock()
+        self.clock = Clock()
         self._metrics = WorkerMetrics(settings.tags)
         self._attempts = settings.attempts
 
     def computing(self, task: Task) -> Clock:
         """Count an attempt; the clock to compute under."""
         self._attempts.start(task.name)
-        return self._clock
+        return self.clock
 
     def row(self, task: Task, result: str | GmpAtlError) -> dict[str, object]:
         """The row that goes to the driver. The task is finished."""
         self._attempts.finish(task.name)
         failed = isinstance(result, GmpAtlError)
-        busy_s, alive_s = self._clock.busy_s, self._clock.alive_s
+        busy_s, alive_s = self.clock.busy_s, self.clock.alive_s
         if not failed:
             self._metrics.show(busy_s, alive_s)
         return {

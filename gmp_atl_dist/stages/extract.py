@@ -86,6 +86,7 @@ class Extract(Stage):
             workers,
             outputs=lambda name: [feature_part_name(name, layer) for layer in layers],
             reader=partial(AudioSlices, forward.selection),
+            part_frames=self.config.part_frames,
         )
         return Seal()
 

@@ -128,10 +128,13 @@ class FusedLabel(Stage):
             context.tags(self),
             plan_parts(frame_index(self.training), self.config.part_frames),
             FusedLabeller,
-            FusedLabellerArgument(forward, codebooks, context.store, out.key),
+            FusedLabellerArgument(
+                forward, codebooks, context.settings.cluster.engine, context.store, out.key
+            ),
             workers,
             outputs=lambda name: [name],
             reader=partial(AudioSlices, forward.selection),
+            part_frames=self.config.part_frames,
         )
         check_written(out, codebooks, self.training)
         return Seal()

@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 from gmp_atl_dist import runtime, stopping
 from gmp_atl_dist.config import StreamWorkersConfig, WorkersConfig
 from gmp_atl_dist.stages.base import Context
+from gmp_atl_dist.stages.feeding import FeedRates, fed, remember
 from gmp_atl_dist.stages.progress import PartsProgress
 from gmp_atl_dist.store.artifact import ArtifactWriter, Receipt
 from gmp_atl_dist.store.progress import ProgressFile, forget_progress
@@ -27,6 +28,7 @@ def map_parts(
     workers: WorkersConfig,
     outputs: Callable[[str], Iterable[str]],
     reader: Callable[[], runtime.TaskReader] | None = None,
+    part_frames: int = 0,
 ) -> list[Receipt]:
     """Run the tasks whose output parts have no receipt yet. Returns all receipts, in any order.
 
@@ -36,6 +38,7 @@ def map_parts(
         outputs: the names of the parts that a task writes.
         reader: with it, ``worker`` makes a ``StreamWorker``, and separate processes read the tables.
             They do not load what the worker's argument needs.
+        part_frames: of each task of a stream, for a line about a better size.
 
     A worker returns its receipts as a JSON list.
     """
@@ -46,6 +49,7 @@ def map_parts(
     receipts = [done[n] for name, names in wanted.items() if name not in again for n in names]
     if not missing:
         return receipts
+    rates = FeedRates()
     progress = PartsProgress(tasks, missing, sum(r.audio_s for r in receipts))
     progress_file = ProgressFile(context.store, out.key)
     before = len(tasks) - len(missing)
@@ -55,12 +59,15 @@ def map_parts(
         progress_file.write(progress.snapshot())
         bar.update(before, len(tasks))
         context.connection.open()
+        if reader is not None and isinstance(workers, StreamWorkersConfig):
+            workers = fed(workers, tags)
         for result in _results(context, tags, missing, worker, argument, workers, reader):
             stopping.check()
             written = [Receipt.model_validate(r) for r in json.loads(result.result)]
             out.remember(written)
             receipts += written
             progress.add(result)
+            rates.add(result)
             now = progress.snapshot()
             bar.update(
                 now.done,
@@ -72,6 +79,10 @@ def map_parts(
             )
             progress_file.write(now)
     forget_progress(context.store, out.key)
+    if reader is not None and isinstance(workers, StreamWorkersConfig):
+        remember(workers, tags, rates)
+        if advice := rates.advice(tags.label, workers, part_frames):
+            context.reporter.line(advice)
     return receipts
 
 

@@ -43,7 +43,8 @@ class Mfcc(Stage):
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
         from gmp_atl_dist.inference.audio_slices import AudioSelection, AudioSlices
-        from gmp_atl_dist.inference.mfcc_extractor import MFCC_LAYER, MfccArgument, MfccExtractor
+        from gmp_atl_dist.inference.device_mfcc import MFCC_LAYER
+        from gmp_atl_dist.inference.mfcc_extractor import MfccArgument, MfccExtractor
 
         selection = AudioSelection(self.training)
         map_parts(
@@ -56,5 +57,6 @@ class Mfcc(Stage):
             context.settings.extract,
             outputs=lambda name: [feature_part_name(name, MFCC_LAYER)],
             reader=partial(AudioSlices, selection),
+            part_frames=self.config.part_frames,
         )
         return Seal()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.lanes import LateLane, late_lanes
 from torch import Tensor
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ, num_frames
@@ -17,7 +18,6 @@ from gmp_atl_dist.errors import ModelError, WorkerError
 from gmp_atl_dist.inference.forward import Forward, fit_budget_s
 from gmp_atl_dist.models.hubert import build_random
 from gmp_atl_dist.models.packed_slots import SlotHubert
-from gmp_atl_dist.transfers import HostLane, Wait
 
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 NO_HANDLE = RuntimeError(
@@ -124,37 +124,8 @@ def test_the_budget_stays_within_what_is_free(base: int, slope: int, free: int) 
     assert fit_budget_s((10.0, 40.0), (base, base), free) == 40.0
 
 
-class LateLane(HostLane):
-    """What is fetched is there after the wait only, as on a GPU. Counts copies."""
-
-    def __init__(self) -> None:
-        self.sent = self.fetched = self.waits = 0
-        self._late: list[tuple[Tensor, Tensor]] = []
-
-    def send(self, x: Tensor) -> Tensor:
-        self.sent += 1
-        return x.clone()
-
-    def fetch(self, x: Tensor) -> Tensor:
-        self.fetched += 1
-        self._late.append((torch.full_like(x, float("nan")), x))
-        return self._late[-1][0]
-
-    def mark(self) -> Wait:
-        late, self._late = self._late, []
-
-        def wait() -> None:
-            self.waits += 1
-            for fetched, x in late:
-                fetched.copy_(x)
-
-        return wait
-
-
 def with_lanes(model: object, layers: tuple[int, ...]) -> tuple[Forward, list[LateLane]]:
-    lanes = [LateLane(), LateLane()]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gmp_atl_dist.inference.forward.new_lanes", lambda _: lanes)
+    with late_lanes() as lanes:
         return Forward(model, layers, 60.0), lanes  # pyright: ignore[reportArgumentType]
 
 
@@ -211,7 +182,10 @@ def test_a_value_that_is_not_finite_shows_when_the_features_are_there() -> None:
 
     forward, _ = with_lanes(Infinite(), (6,))
     features = forward.start(recordings([16000, 719, 400]))
-    with pytest.raises(ModelError, match="utterance 'u001': layer 6 has features that are not"):
+    with pytest.raises(
+        ModelError,
+        match="utterance 'u001': layer 6 has features that are not finite in fp16 at frame 0 ",
+    ):
         features()
 
 

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.kernels import KernelCounter
+from support.lanes import late_lanes
 
 from gmp_atl_dist.audio import num_frames, pcm16_to_float
+from gmp_atl_dist.inference.device_mfcc import MFCC_LAYER, DeviceMfcc
+from gmp_atl_dist.inference.forward import Forward
 from gmp_atl_dist.inference.mfcc import MFCC_DIM, differences, mfcc
-from gmp_atl_dist.inference.mfcc_extractor import chosen_mfcc, load_torchaudio, torchaudio_mfcc
+from gmp_atl_dist.inference.mfcc_extractor import MfccArgument, MfccExtractor
+from gmp_atl_dist.models.slots import SlotLayout
+from gmp_atl_dist.runtime import Task
+from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.features import UtteranceFrames, read_features
+from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.transfers import HostLane
 
 RATE_HZ = 16000
 
@@ -98,15 +113,79 @@ def test_digital_silence_is_finite_and_even() -> None:
 
 
 def test_it_is_torchaudios() -> None:
-    torchaudio = load_torchaudio()
-    if torchaudio is None:
-        assert chosen_mfcc() is mfcc
-        pytest.skip("torchaudio is not installed")
-    for num_samples in (399, 400, 719, 720, 50_000):
+    kaldi = pytest.importorskip("torchaudio.compliance.kaldi")
+    functional = pytest.importorskip("torchaudio.functional")
+    for num_samples in (400, 719, 720, 50_000):
         wave = voice(num_samples)
-        theirs = torchaudio_mfcc(torchaudio, wave)
+        cepstra_FC = kaldi.mfcc(
+            torch.from_numpy(wave)[None],
+            sample_frequency=RATE_HZ,
+            num_ceps=13,
+            use_energy=False,
+            dither=0.0,
+        )
+        first_CF = functional.compute_deltas(cepstra_FC.T)
+        theirs = torch.cat([cepstra_FC.T, first_CF, functional.compute_deltas(first_CF)]).T[::2]
         # torchaudio computes in fp32: 1.6e-4 in 50,000 samples, with values up to 76.
-        np.testing.assert_allclose(mfcc(wave), theirs, rtol=1e-4, atol=5e-4)
+        np.testing.assert_allclose(mfcc(wave), theirs.numpy(), rtol=1e-4, atol=5e-4)
+
+
+def stored(lengths: Sequence[int]) -> pa.Table:
+    clips = [(voice(n, seed=i) * 32768).astype("<i2") for i, n in enumerate(lengths)]
+    return pa.table(
+        {
+            "utterance_id": [f"u{i}" for i in range(len(lengths))],
+            "num_samples": list(lengths),
+            "pcm16": [clip.tobytes() for clip in clips],
+        }
+    )
+
+
+def test_all_recordings_at_once_have_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The branch of a GPU on a CPU, also in several chunks; two copies there and two back for a part."""
+    table = stored([4000, 400, 719, 720, 9000, 559, 560, 30_000])
+    monkeypatch.setattr("gmp_atl_dist.inference.device_mfcc._CHUNK_FRAMES", 37)
+    with late_lanes() as (lane, _):
+        forward = Forward(DeviceMfcc(torch.device("cpu")), (MFCC_LAYER,), 600.0)
+        found = forward(table)[MFCC_LAYER]
+    assert (lane.sent, lane.fetched) == (2, 2)
+    for u, pcm16 in zip(found, table["pcm16"].to_pylist(), strict=True):
+        expected = mfcc(pcm16_to_float(np.frombuffer(pcm16, "<i2")))
+        assert u.frames_TD.shape == expected.shape
+        # Rounding to fp16 may differ where float32 does in its last bit.
+        np.testing.assert_allclose(u.frames_TD, expected, rtol=1.1e-3, atol=1e-4)
+        exact = expected.astype(np.float16) == u.frames_TD
+        assert exact.mean() > 0.99
+
+
+def test_a_part_is_stored_alike_by_both_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = stored([4000, 719, 12_000])
+    parts: list[list[UtteranceFrames]] = []
+    for on_gpu in (False, True):
+        monkeypatch.setattr("gmp_atl_dist.inference.mfcc_extractor.has_gpu", lambda on=on_gpu: on)
+        store, key = Store.open(str(tmp_path / str(on_gpu))), ArtifactKey("mfcc", "0" * 64)
+        extractor = MfccExtractor(MfccArgument("none", store, key))
+        receipts = json.loads(extractor.compute(Task("part-00000"), table)())
+        assert [receipt["rows"] for receipt in receipts] == [3]
+        artifact = ArtifactWriter(store, key).seal(version=1, science={}, inputs={})
+        parts.append(list(read_features(artifact, "part-00000", MFCC_LAYER)))
+    for ours, theirs in zip(*parts, strict=True):
+        assert ours.utterance_id == theirs.utterance_id
+        np.testing.assert_allclose(ours.frames_TD, theirs.frames_TD, rtol=1.1e-3, atol=1e-4)
+
+
+def kernels(lengths: Sequence[int]) -> int:
+    model, layout = DeviceMfcc(torch.device("cpu")), SlotLayout(tuple(lengths))
+    samples_N = torch.zeros(layout.num_samples_N, dtype=torch.int16)
+    with KernelCounter() as counter:
+        model.frames(samples_N, layout, 10**6, HostLane())
+    return counter.kernels
+
+
+def test_more_recordings_take_no_more_kernels() -> None:
+    assert kernels([4000] * 20) == kernels([80_000]) < 70
 
 
 @given(st.integers(0, 20_000))

@@ -23,7 +23,16 @@ from support.local_ray import local_ray
 
 from gmp_atl_dist.config import StreamWorkersConfig, TrainWorkersConfig, WorkersConfig
 from gmp_atl_dist.errors import ArtifactError, CorpusError, GmpAtlError, ModelError, WorkerError
-from gmp_atl_dist.runtime import Gang, Task, TaskResult, map_tasks, open_pool, stream_tasks, train
+from gmp_atl_dist.runtime import (
+    DeviceWork,
+    Gang,
+    Task,
+    TaskResult,
+    map_tasks,
+    open_pool,
+    stream_tasks,
+    train,
+)
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.tags import Tags
 
@@ -195,6 +204,29 @@ def streamed(
 def receipts(results: Sequence[TaskResult]) -> dict[str, dict[str, object]]:
     assert len({r.name for r in results}) == len(results), "a task came back twice"
     return {r.name: json.loads(r.result)[0] for r in results}
+
+
+class WorksOnDevice(Computes):
+    """The device needs ``compute_s`` after the work was started, as a GPU does."""
+
+    def compute(self, task: Task, table: pa.Table) -> Callable[[], str]:
+        put = Computes(replace(self._plan, compute_s=0.0)).compute(task, table)
+        return DeviceWork(partial(time.sleep, self._plan.compute_s), put)
+
+
+@pytest.mark.slow
+def test_work_of_a_device_is_counted_and_so_is_reading(plan: Plan) -> None:
+    """Nothing was counted of what a GPU does after a part was started."""
+    slow = replace(plan, read_s=0.1, compute_s=0.3)
+    config = StreamWorkersConfig(workers=1, readers=1)
+    results = list(
+        stream_tasks(tasks(4), partial(Reads, slow), WorksOnDevice, slow, workers=config, retries=0)
+    )
+    assert all(0.1 <= r.read_s < 1 for r in results)
+    last = max(results, key=lambda r: r.alive_s)
+    # Two may be in work at a time.
+    assert last.busy_s >= 0.3 * 4 / 3
+    assert receipts(results).keys() == {"t0", "t1", "t2", "t3"}
 
 
 @pytest.mark.slow

@@ -12,6 +12,8 @@ import pytest
 import soundfile as sf
 import torch
 from support.classifiers import EMOTIONS, write_classifier, write_noise
+from support.kernels import KernelCounter
+from support.lanes import LateLane
 
 from gmp_atl_dist import Predictor
 from gmp_atl_dist.audio import decode_pcm16, pcm16_to_float
@@ -19,7 +21,9 @@ from gmp_atl_dist.errors import CorpusError, ModelError
 from gmp_atl_dist.inference.classifier import Classifier
 from gmp_atl_dist.inference.predictor import probabilities_of
 from gmp_atl_dist.models.emotion import EmotionModel
-from gmp_atl_dist.models.hubert import build_random
+from gmp_atl_dist.models.hubert import Hubert, build_random
+from gmp_atl_dist.models.layer_mean import PoolLayers
+from gmp_atl_dist.models.packed_slots import SlotHubert
 from gmp_atl_dist.prediction.stream import ClipCount
 
 TOLERANCE = 1e-4
@@ -63,6 +67,42 @@ def test_it_is_the_forward_pass_of_evaluate(files: list[Path], loss: str, poolin
     for together in (False, True):
         found = Classifier(made, together=together)(waves)
         np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
+def in_slots(made: EmotionModel) -> Classifier:
+    """The branch of a GPU, on this device."""
+    found = Classifier(made, together=True)
+    backbone = made.backbone
+    assert isinstance(backbone, Hubert)
+    found._frames = SlotHubert(
+        backbone, made.layers, window_frames=6000, context_frames=250, half=False, flash=False
+    )
+    return found
+
+
+@pytest.mark.parametrize("pool_layers", ["last", "average"])
+def test_a_batch_of_a_gpu_is_few_kernels_and_copies(
+    files: list[Path], pool_layers: PoolLayers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples and two plans are sent. Clips one at a time took a kernel per clip and layer more."""
+    backbone = build_random("tiny", 1)
+    made = EmotionModel.from_backbone(
+        backbone, EMOTIONS, embedding_dim=8, pool_layers=pool_layers
+    ).eval()
+    waves = [wave_of(path) for path in files]
+    classify = in_slots(made)
+    lane = LateLane()
+    monkeypatch.setattr("gmp_atl_dist.inference.classifier.current_lane", lambda: lane)
+    found = classify(waves)
+    assert (lane.sent, lane.fetched) == (3, 0)
+    np.testing.assert_allclose(found, probabilities_of(made, waves), atol=TOLERANCE)
+
+    def kernels(clips: list[np.ndarray]) -> int:
+        with KernelCounter() as counter:
+            classify(clips)
+        return counter.kernels
+
+    assert kernels([waves[1]] * 20) <= kernels([waves[1]] * 4)
 
 
 def test_no_result_depends_on_the_batch_or_the_threads(model: Path, files: list[Path]) -> None:

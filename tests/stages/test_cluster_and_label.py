@@ -463,19 +463,33 @@ def by_torch(bench: Bench) -> Bench:
 
 
 @pytest.mark.parametrize("engine", ["faiss", "torch"])
-def test_frames_that_are_not_finite_name_their_utterance(bench: Bench, engine: str) -> None:
+@pytest.mark.parametrize("quiet", ["kept", "dropped"])
+def test_frames_that_are_not_finite_are_named(bench: Bench, engine: str, quiet: str) -> None:
+    """By their number in the utterance, also where not all of its frames are read."""
     bench = by_torch(bench) if engine == "torch" else bench
-    victim = bench.training[4]
+    utterances = {u.utterance_id: u for u in read_utterances(bench.tiny.corpus)}
+    audio = AudioReader(bench.tiny.corpus)
+    levels = {i: frame_levels_db(audio.samples(utterances[i])) for i in bench.training}
+    # One with a quiet frame before its last loud one.
+    victim, frame = next(
+        (i, int(np.flatnonzero(x >= -20)[-1]))
+        for i, x in list(levels.items())[1:]
+        if np.diff(np.flatnonzero(x >= -20), prepend=-1).max() > 1
+    )
 
     def spoil(frames: dict[str, np.ndarray]) -> None:
-        frames[victim][3, 1] = np.nan
+        frames[victim][frame, 1] = np.nan
 
     features = bench.features(change=spoil)
+    silence = "drop" if quiet == "dropped" else "keep"
     with pytest.raises(
-        ArtifactError, match=rf"features of utterance '{victim}', layer 2, .*finite"
+        ArtifactError,
+        match=rf"features of utterance '{victim}', layer 2, .* not finite at frame {frame}; run",
     ):
         # First centroids are chosen among frames that may be the bad ones.
-        bench.cluster(features, ((2, 4),), init="random", stability_frames=0)
+        bench.cluster(
+            features, ((2, 4),), init="random", stability_frames=0, silence=silence, silence_db=20.0
+        )
 
 
 def cut_short(frames: dict[str, np.ndarray]) -> None:

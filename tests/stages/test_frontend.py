@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.kernels import KernelCounter
+from support.lanes import LateLane
 from support.one_process import FOLD, OneRank, Tiny, finish, train_here
 from transformers import HubertConfig
 
@@ -21,8 +23,11 @@ from gmp_atl_dist.config import (
     WarmupConfig,
 )
 from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.inference.frontend import FrontendArgument, FrontendWorker
 from gmp_atl_dist.models.flops import frame_flops
+from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.sizes import NAMED_SIZES
+from gmp_atl_dist.models.slot_conv import SlotConv
 from gmp_atl_dist.models.source import backbone_from_files
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.records import Fold, StoredUtterance
@@ -258,6 +263,34 @@ def test_rows_are_those_of_the_corpus_from_any_budget(
         wide.frames(replace(utterances[0], utterance_id="other"))
     with pytest.raises(ArtifactError, match=r"row 999 of part"):
         wide.frames(replace(utterances[0], row=999))
+
+
+def test_a_part_of_a_gpu_is_few_kernels_and_copies(
+    tiny: Tiny, keeping: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The branch of a GPU on a CPU. It took two kernels per recording before the encoder."""
+    lane = LateLane()
+    monkeypatch.setattr("gmp_atl_dist.inference.frontend.current_lane", lambda: lane)
+    key = ArtifactKey("frontend", "9" * 64)
+    worker = FrontendWorker(FrontendArgument(tiny.corpus, tiny.backbone, tiny.context.store, key))
+    rng = np.random.default_rng(0)
+    clips = [(3000 * rng.standard_normal(n)).astype("<i2") for n in (400, 16_000, 719, 5000)]
+    expected = worker._features(clips)
+    hubert = backbone_from_files(tiny.backbone.read_files())
+    assert isinstance(hubert, Hubert)
+    worker._front_end = SlotConv(hubert, torch.float32)
+    lane.sent = lane.fetched = 0
+    found = worker._features(clips)
+    assert (lane.sent, lane.fetched) == (2, 1)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+    def kernels(clips: list[np.ndarray]) -> int:
+        with KernelCounter() as counter:
+            worker._features(clips)
+        return counter.kernels
+
+    assert kernels(clips * 5) == kernels(clips)
 
 
 def test_the_budget_holds_a_window_of_the_plan() -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from support.one_process import FOLD, Tiny, finish
 
 from gmp_atl_dist.clustering.sample import plan_sample
-from gmp_atl_dist.config import ClusterConfig, CorpusConfig, ExtractConfig, FoldsConfig, LabelConfig
+from gmp_atl_dist.config import (
+    ClusterConfig,
+    ClusterWorkersConfig,
+    CorpusConfig,
+    ExtractConfig,
+    FoldsConfig,
+    LabelConfig,
+    RuntimeConfig,
+)
 from gmp_atl_dist.corpora.folds import plan_folds
+from gmp_atl_dist.inference.labeller import Codebooks
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.cluster import Cluster
 from gmp_atl_dist.stages.extract import Extract
@@ -31,7 +41,11 @@ EMODB = {"adapter": "table", "columns": {"id": "utt_id"}, "part_audio_s": 120}
 
 
 def both_ways(
-    context: Context, training: TrainingSet, model: Artifact, cluster: Mapping[str, object]
+    context: Context,
+    training: TrainingSet,
+    model: Artifact,
+    cluster: Mapping[str, object],
+    ways: Sequence[bool] = (False, True),
 ) -> dict[bool, tuple[Artifact, Artifact, Artifact]]:
     """Features, codebooks and labels of the stored and of the fused way."""
     extract = ExtractConfig(layers=(2, 3), part_frames=2000)
@@ -39,7 +53,7 @@ def both_ways(
         {"scales": [{"layer": 2, "k": 7}, {"layer": 3, "k": 12}], "iterations": 5, **cluster}
     )
     found = {}
-    for fused in (False, True):
+    for fused in ways:
         plan = plan_labels(LabelConfig(fused=fused), config, training)
         features = finish(Extract(extract, model, training, plan), context)
         codebooks = finish(Cluster(config, features, training, plan), context)
@@ -115,6 +129,32 @@ def test_both_ways_give_the_same_labels_on_real_speech(
     share = stored_frames(sampled) / stored_frames(stored)
     assert 0.2 < share < 0.5
     print(f"{stored_frames(stored)} frames stored, {share:.2f} of them in fused mode")
+
+
+@pytest.mark.parametrize(("engine", "metric"), [("torch", "cosine"), ("faiss", "euclidean")])
+@pytest.mark.usefixtures("in_process")
+def test_labels_that_are_found_on_the_device_are_the_same(
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: Literal["torch", "faiss"],
+    metric: str,
+) -> None:
+    """The branch of a GPU on a CPU, with the features of the CPU; a codebook of each gender."""
+    training = TrainingSet(tiny.corpus, FOLD.training_speakers())
+    cluster = {"gender": "by_gender", "metric": metric}
+    context = tiny.with_root(tmp_path)
+    (_, books, labels) = both_ways(context, training, tiny.backbone, cluster, [False])[False]
+    assert len(read_codebooks(books)) == 4
+
+    settings = RuntimeConfig(cluster=ClusterWorkersConfig(engine=engine))
+    again = replace(tiny.with_root(tmp_path / "again"), settings=settings)
+    monkeypatch.setattr("gmp_atl_dist.inference.labeller.has_gpu", lambda: True)
+    # The search of the CPU.
+    monkeypatch.setattr(Codebooks, "rows", None)
+    extract = ExtractConfig(layers=(2, 3), part_frames=2000)
+    found = finish(FusedLabel(extract, tiny.backbone, books, training), again)
+    assert contents(found) == contents(labels)
 
 
 def test_a_sample_is_drawn_only_where_there_is_too_much() -> None:

@@ -13,8 +13,8 @@ from support.one_process import FOLD, Tiny, context_of, finish, no_ray, tiny_exp
 from gmp_atl_dist import execution
 from gmp_atl_dist.config import ExtractConfig, LabelConfig, PretrainConfig, RunConfig
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError, ModelError
+from gmp_atl_dist.inference.device_mfcc import MFCC_LAYER
 from gmp_atl_dist.inference.mfcc import MFCC_DIM
-from gmp_atl_dist.inference.mfcc_extractor import MFCC_LAYER
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.cluster import Cluster
 from gmp_atl_dist.stages.frame_index import frame_index

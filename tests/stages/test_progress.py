@@ -218,3 +218,18 @@ def test_a_worker_is_as_busy_as_its_clock_says(clock: FakeClock) -> None:
     with worker:
         clock.now_s += 2
     assert (worker.busy_s, worker.alive_s) == (5, 6)
+
+
+def test_work_that_overlaps_counts_once(clock: FakeClock) -> None:
+    """A GPU works on one part while the next one is started."""
+    worker = Clock(clock)
+    with worker:
+        clock.now_s += 2
+        with worker:
+            clock.now_s += 3
+        clock.now_s += 1
+        assert (worker.busy_s, worker.alive_s) == (6, 6)
+    clock.now_s += 4
+    with worker:
+        clock.now_s += 1
+    assert (worker.busy_s, worker.alive_s) == (7, 11)
