@@ -1,0 +1,156 @@
+"""A process that has imported what workers import, and forks each worker that Ray starts on this machine.
+
+A new worker imports Ray, PyTorch, transformers and DeepSpeed, which takes a core 6 s. A gang has four more
+processes of Ray besides its workers. A fork has these modules at once, and shares their memory.
+
+The server has one thread and computes nothing, so that a fork is safe: no lock is held, no pool of threads
+and no GPU is in use. It ends when its standard input ends, that is with the process that started it.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import shutil
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_READ_S = 5.0
+_OF_RAY = ("ray.data", "ray.train.torch", "ray.train.v2._internal.execution.controller")
+"""What workers, gangs and the processes that Ray adds to a gang import."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a new process shall be: its words after ``python``, environment, folder, standard streams."""
+
+    words: Sequence[str]
+    env: dict[str, str]
+    cwd: str
+    files: Sequence[int]
+
+
+def serve(listener: socket.socket, modules: Sequence[str]) -> Request | None:
+    """Fork a process per request. Returns in each of these with its request; in the server, at the end.
+
+    Raises:
+        RuntimeError: ``modules`` import Ray, whose settings are not known yet.
+    """
+    _import_all(modules)
+    if "ray" in sys.modules:
+        raise RuntimeError(f"one of {', '.join(modules)} imports ray, so workers are not forked")
+    # The kernel takes ended processes away, so none is left as a zombie.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        ready, _, _ = select.select([listener, sys.stdin], [], [])
+        if sys.stdin in ready:
+            shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
+            return None
+        connection, _ = listener.accept()
+        with connection:
+            request = _forked(connection)
+        if request is not None:
+            return request
+
+
+def _import_all(modules: Sequence[str]) -> None:
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception:
+            # The worker imports it again, and its error names the stage.
+            traceback.print_exc()
+
+
+def _import_ray(env: Mapping[str, str]) -> None:
+    """Import Ray in the environment of a worker, at the first request.
+
+    Ray's C++ part reads its settings once: how it authenticates, and which raylet it belongs to.
+    """
+    if "ray" in sys.modules:
+        return
+    os.environ.update(env)
+    _import_all(_OF_RAY)
+    # The collector would write to every object, and the memory would no longer be shared.
+    gc.collect()
+    gc.freeze()
+
+
+def _forked(connection: socket.socket) -> Request | None:
+    """Answer one request. Returns it in the new process, and None in the server."""
+    connection.settimeout(_READ_S)
+    files: Sequence[int] = ()
+    try:
+        head, files, _, _ = socket.recv_fds(connection, 8, 3)
+        asked = json.loads(_read(connection, int.from_bytes(head, "big")))
+        # A thread could hold a lock, which nobody would release in the new process.
+        _import_ray(asked["env"])
+        if threading.active_count() == 1 and _is_open(connection):
+            if os.fork() == 0:
+                return Request(asked["words"], asked["env"], asked["cwd"], files)
+            connection.sendall(b"1")
+    except (OSError, ValueError):
+        # The other side is gone, or there is no room for a process. It starts one itself.
+        pass
+    for file in files:
+        os.close(file)
+    return None
+
+
+def _is_open(connection: socket.socket) -> bool:
+    """The other side still waits. It may have given up, and have become the worker itself."""
+    # It sends nothing more, so only its end can be read.
+    return not select.select([connection], [], [], 0)[0]
+
+
+def _read(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = connection.recv(size - len(data))
+        if not more:
+            raise ConnectionError("the request ended early")
+        data += more
+    return data
+
+
+def become(request: Request) -> None:
+    """Run the Python file of ``request`` as the main program, in a session of its own."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    for number, file in enumerate(request.files):
+        os.dup2(file, number)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(request.env)
+    os.chdir(request.cwd)
+    script = request.words[0]
+    sys.argv = list(request.words)
+    added = request.env.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[0] = str(Path(script).parent)
+    sys.path[1:1] = [folder for folder in added if folder and folder not in sys.path]
+    if "numpy" in sys.modules:
+        # Python reseeds its own generator after a fork, and torch's has a fixed seed in every process.
+        sys.modules["numpy"].random.seed()
+    runpy.run_path(script, run_name="__main__")
+
+
+def main(file: int, modules: Sequence[str]) -> None:
+    """Serve on the listening socket ``file`` until the standard input ends."""
+    with socket.socket(fileno=file) as listener:
+        request = serve(listener, modules)
+    if request is not None:
+        become(request)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])
