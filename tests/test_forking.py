@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,8 @@ from gmp_atl_dist.scheduling.preloaded import preloaded
 TELLS = """
 import json, os, signal, sys
 told = {
-    "argv": sys.argv[1:], "parent": os.getppid(), "session": os.getsid(0) == os.getpid(),
+    "argv": sys.argv[1:], "parent": os.getppid(), "group": os.getpgid(0) == os.getpid(),
+    "session": os.getsid(0),
     "preloaded": "wave" in sys.modules, "env": dict(os.environ), "cwd": os.getcwd(),
     "path": sys.path[0], "sigchld": signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL,
     "main": __name__, "files": sorted(int(f) for f in os.listdir("/proc/self/fd")),
@@ -32,6 +34,7 @@ print(json.dumps(told))
 print("to stderr", file=sys.stderr)
 """
 GONE_S = 30.0
+WORKERS = str(Path(__file__).with_name("support") / "forked_workers.py")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +85,9 @@ def test_a_fork_is_the_process_that_was_asked_for(server: ForkServer, script: Pa
     assert "ONLY_OF_THE_SERVER" not in asked
     assert told["cwd"] == told["path"] == str(script.parent)
     assert told["main"] == "__main__"
-    assert told["session"] is True
+    # Its own group, which a Ctrl-C of the terminal does not reach; and the session of who started it.
+    assert told["group"] is True
+    assert told["session"] == os.getsid(0)
     assert told["sigchld"] is True
 
 
@@ -106,7 +111,7 @@ def test_without_a_server_the_process_starts_itself(script: Path) -> None:
 
 
 def test_a_server_that_would_fork_a_process_with_ray_ends_instead(script: Path) -> None:
-    # Ray's C++ part would keep the settings of the server: tokens, and the raylet that it belongs to.
+    # Forks would share the random state of Ray's C++ part, and draw the same ids.
     server = ForkServer(["ray"], {})
     assert told_by(start(server, script, os.environ))["parent"] == os.getpid()
     server.close()
@@ -164,9 +169,8 @@ def test_what_is_preloaded_can_be_forked(gpus: int) -> None:
 @pytest.mark.slow
 def test_ray_forks_its_workers_and_a_killed_one_is_forked_again() -> None:
     """On a Ray of its own, in a process of its own, which leaves nothing behind."""
-    code = Path(__file__).with_name("support").joinpath("forked_workers.py")
     done = subprocess.run(
-        [sys.executable, str(code)], capture_output=True, text=True, timeout=240, cwd=Path.cwd()
+        [sys.executable, WORKERS], capture_output=True, text=True, timeout=240, cwd=Path.cwd()
     )
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
@@ -175,6 +179,30 @@ def test_ray_forks_its_workers_and_a_killed_one_is_forked_again() -> None:
     assert len(set(told["pids"])) == 3
     assert told["preloaded"] == [True] * 3
     assert told["threads"] == [1, 2, 1]
-    # A fork knows its raylet, so that it ends if the raylet is killed.
-    assert told["raylets"] == [True] * 3
     assert told["left"] == []
+
+
+@pytest.mark.slow
+def test_forked_workers_end_with_their_raylet() -> None:
+    driver = subprocess.Popen(
+        [sys.executable, WORKERS, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    family: list[psutil.Process] = [psutil.Process(driver.pid)]
+    try:
+        assert driver.stdout is not None
+        # What workers print appears there as well.
+        line = next(line for line in driver.stdout if line.startswith("{"))
+        told = json.loads(line)
+        family += family[0].children(recursive=True)
+        workers = [process for process in family if process.pid in told["pids"]]
+        assert len(workers) == 2  # the third was killed
+
+        psutil.Process(told["raylets"][0]).kill()
+        _, left = psutil.wait_procs(workers, timeout=GONE_S)
+
+        assert left == []
+    finally:
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        driver.wait()

@@ -117,8 +117,6 @@ class RayConnection:
                 f"or RAY_ADDRESS, and that the cluster is up"
             ) from e
         self._opened = True
-        if self._forks is not None:
-            _start_a_worker()
         no_more_nodes(self._is_ours)
         stopping.check()
 
@@ -146,16 +144,6 @@ class RayConnection:
             )
         facts: dict[str, object] = getattr(context, "address_info", {})  # not of Ray Client
         self.session_dir = str(facts.get("session_dir") or "")
-
-
-def _start_a_worker() -> None:
-    """Have the server of forks import Ray now, and not when the first stage waits for its workers."""
-    import ray
-
-    ray.remote(num_cpus=0)(_nothing).remote()
-
-
-def _nothing() -> None: ...
 
 
 def _set_up_worker() -> None:

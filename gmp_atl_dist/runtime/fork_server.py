@@ -1,7 +1,9 @@
 """A process that has imported what workers import, and forks each worker that Ray starts on this machine.
 
 A new worker imports Ray, PyTorch, transformers and DeepSpeed, which takes a core 6 s. A gang has four more
-processes of Ray besides its workers. A fork has these modules at once, and shares their memory.
+processes of Ray besides its workers. A fork has these modules at once, and shares their memory. It imports
+Ray itself, in 0.6 s: Ray's C++ part reads its settings at its import, and draws its random ids from a state
+that forks would share.
 
 The server has one thread and computes nothing, so that a fork is safe: no lock is held, no pool of threads
 and no GPU is in use. It ends when its standard input ends, that is with the process that started it.
@@ -21,13 +23,13 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _READ_S = 5.0
-_OF_RAY = ("ray.data", "ray.train.torch", "ray.train.v2._internal.execution.controller")
-"""What workers, gangs and the processes that Ray adds to a gang import."""
+_RAYLET = "RAY_RAYLET_PID"
+"""Ray sets it for each worker."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,14 @@ def serve(listener: socket.socket, modules: Sequence[str]) -> Request | None:
     """Fork a process per request. Returns in each of these with its request; in the server, at the end.
 
     Raises:
-        RuntimeError: ``modules`` import Ray, whose settings are not known yet.
+        RuntimeError: ``modules`` import Ray. Forks would share its random state, and so draw the same ids.
     """
     _import_all(modules)
     if "ray" in sys.modules:
         raise RuntimeError(f"one of {', '.join(modules)} imports ray, so workers are not forked")
+    # The collector would write to every object, and the memory would no longer be shared.
+    gc.collect()
+    gc.freeze()
     # The kernel takes ended processes away, so none is left as a zombie.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
@@ -72,20 +77,6 @@ def _import_all(modules: Sequence[str]) -> None:
             traceback.print_exc()
 
 
-def _import_ray(env: Mapping[str, str]) -> None:
-    """Import Ray in the environment of a worker, at the first request.
-
-    Ray's C++ part reads its settings once: how it authenticates, and which raylet it belongs to.
-    """
-    if "ray" in sys.modules:
-        return
-    os.environ.update(env)
-    _import_all(_OF_RAY)
-    # The collector would write to every object, and the memory would no longer be shared.
-    gc.collect()
-    gc.freeze()
-
-
 def _forked(connection: socket.socket) -> Request | None:
     """Answer one request. Returns it in the new process, and None in the server."""
     connection.settimeout(_READ_S)
@@ -94,7 +85,6 @@ def _forked(connection: socket.socket) -> Request | None:
         head, files, _, _ = socket.recv_fds(connection, 8, 3)
         asked = json.loads(_read(connection, int.from_bytes(head, "big")))
         # A thread could hold a lock, which nobody would release in the new process.
-        _import_ray(asked["env"])
         if threading.active_count() == 1 and _is_open(connection):
             if os.fork() == 0:
                 return Request(asked["words"], asked["env"], asked["cwd"], files)
@@ -124,9 +114,9 @@ def _read(connection: socket.socket, size: int) -> bytes:
 
 
 def become(request: Request) -> None:
-    """Run the Python file of ``request`` as the main program, in a session of its own."""
+    """Run the Python file of ``request`` as the main program, in a process group of its own."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.setsid()
+    os.setpgid(0, 0)
     for number, file in enumerate(request.files):
         os.dup2(file, number)
         os.close(file)
@@ -138,10 +128,30 @@ def become(request: Request) -> None:
     added = request.env.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[0] = str(Path(script).parent)
     sys.path[1:1] = [folder for folder in added if folder and folder not in sys.path]
+    _end_with(request.env.get(_RAYLET))
     if "numpy" in sys.modules:
         # Python reseeds its own generator after a fork, and torch's has a fixed seed in every process.
         sys.modules["numpy"].random.seed()
     runpy.run_path(script, run_name="__main__")
+
+
+def _end_with(raylet: str | None) -> None:
+    """End this process when its raylet ends, which cannot end what it did not start itself.
+
+    Ray looks at the process id only, so a raylet that nobody has waited for yet would count as alive.
+    """
+    if raylet is None:
+        return
+    try:
+        ended = os.pidfd_open(int(raylet))
+    except ProcessLookupError:
+        os._exit(1)
+
+    def wait() -> None:
+        select.select([ended], [], [])
+        os._exit(1)
+
+    threading.Thread(target=wait, name="raylet", daemon=True).start()
 
 
 def main(file: int, modules: Sequence[str]) -> None:

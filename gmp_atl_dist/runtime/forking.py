@@ -43,8 +43,9 @@ class ForkServer:
                 stdout=subprocess.DEVNULL,
                 pass_fds=[file],
                 env={**os.environ, **env},
-                # A Ctrl-C of the terminal is for the command, which ends its workers itself.
-                start_new_session=True,
+                # A Ctrl-C of the terminal is for the command, which ends its workers itself. The session
+                # stays that of the command, so all that it has started can be found.
+                process_group=0,
             )
 
     @property

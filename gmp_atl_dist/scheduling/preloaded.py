@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from gmp_atl_dist.config import RuntimeConfig
 
+_OF_RAY = (
+    "pandas",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "google.protobuf.descriptor_pb2",
+    "jsonschema",
+    "requests",
+    "fsspec",
+)
+"""What Ray imports besides itself, as far as that takes time."""
 _EVERYWHERE = (
+    *_OF_RAY,
     "transformers.models.hubert.modeling_hubert",
     "gmp_atl_dist.training.loop",
     "gmp_atl_dist.recipes.warmup",

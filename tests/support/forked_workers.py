@@ -1,4 +1,7 @@
-"""Starts actors on a Ray of its own whose workers are forked, kills one, and prints what they were."""
+"""Starts actors on a Ray of its own whose workers are forked, kills one, and prints what they were.
+
+With the argument ``wait``, it prints it while they live, and waits for the end of its input.
+"""
 
 from __future__ import annotations
 
@@ -32,23 +35,30 @@ class Told:
             "parents": os.getppid(),
             "preloaded": "transformers" in sys.modules,
             "threads": torch.get_num_threads(),
-            "raylets": "raylet" in raylet.name(),
+            "raylets": raylet.pid,
         }
 
 
 def main() -> None:
     with RayConnection(RuntimeConfig(), preload=["torch", "transformers"]) as connection:
         connection.open()
-        actor = ray.remote(Told).options(num_cpus=0, max_restarts=1, max_task_retries=1)
+        actor: Any = ray.remote(Told).options(num_cpus=0, max_restarts=1, max_task_retries=1)
         first, second = actor.remote(1), actor.remote(2)
-        told = [ray.get(first.tell.remote()), ray.get(second.tell.remote())]
+        told: list[dict[str, Any]] = [ray.get(first.tell.remote()), ray.get(second.tell.remote())]
         os.kill(told[0]["pids"], 9)
         told.append(ray.get(first.tell.remote()))
         server = connection.fork_server_pid
+        if sys.argv[1:] == ["wait"]:
+            print("\n" + json.dumps(of_each(told)), flush=True)
+            sys.stdin.read()
         started = stopping.descendants()
     _, left = psutil.wait_procs(started, timeout=30)
-    found: dict[str, Any] = {key: [each[key] for each in told] for key in told[0]}
-    print(json.dumps(found | {"server": server, "left": [str(p) for p in left]}))
+    print("\n" + json.dumps(of_each(told) | {"server": server, "left": [str(p) for p in left]}))
+
+
+def of_each(told: list[dict[str, Any]]) -> dict[str, Any]:
+    """By key, what each has told."""
+    return {key: [each[key] for each in told] for key in told[0]}
 
 
 if __name__ == "__main__":
