@@ -33,7 +33,7 @@ _RAYLET = "RAY_RAYLET_PID"
 
 
 @dataclass(frozen=True)
-class Request:
+class ForkRequest:
     """What a new process shall be: its words after ``python``, environment, folder, standard streams."""
 
     words: Sequence[str]
@@ -42,7 +42,7 @@ class Request:
     files: Sequence[int]
 
 
-def serve(listener: socket.socket, modules: Sequence[str]) -> Request | None:
+def serve(listener: socket.socket, modules: Sequence[str]) -> ForkRequest | None:
     """Fork a process per request. Returns in each of these with its request; in the server, at the end.
 
     Raises:
@@ -77,7 +77,7 @@ def _import_all(modules: Sequence[str]) -> None:
             traceback.print_exc()
 
 
-def _forked(connection: socket.socket) -> Request | None:
+def _forked(connection: socket.socket) -> ForkRequest | None:
     """Answer one request. Returns it in the new process, and None in the server."""
     connection.settimeout(_READ_S)
     files: Sequence[int] = ()
@@ -87,7 +87,7 @@ def _forked(connection: socket.socket) -> Request | None:
         # A thread could hold a lock, which nobody would release in the new process.
         if threading.active_count() == 1 and _is_open(connection):
             if os.fork() == 0:
-                return Request(asked["words"], asked["env"], asked["cwd"], files)
+                return ForkRequest(asked["words"], asked["env"], asked["cwd"], files)
             connection.sendall(b"1")
     except (OSError, ValueError):
         # The other side is gone, or there is no room for a process. It starts one itself.
@@ -113,7 +113,7 @@ def _read(connection: socket.socket, size: int) -> bytes:
     return data
 
 
-def become(request: Request) -> None:
+def become(request: ForkRequest) -> None:
     """Run the Python file of ``request`` as the main program, in a process group of its own."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setpgid(0, 0)
