@@ -23,6 +23,7 @@ from gmp_atl_dist.outside_inputs import OutsideInputs
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.scheduling.demands import demands_of_stage, held_by
+from gmp_atl_dist.scheduling.preloaded import preloaded
 from gmp_atl_dist.scheduling.walks import (
     MethodRun,
     RunObserver,
@@ -137,7 +138,7 @@ def open_context(config: RunConfig, reporter: Reporter | None = None) -> Iterato
     """
     settings = config.runtime
     lines = reporter or Reporter(log_format=settings.log_format, run=settings.run_name)
-    with RayConnection(settings) as connection:
+    with RayConnection(settings, preload=preloaded(settings)) as connection:
         source = Store.open(settings.corpus)
         yield Context(Store.open(settings.root), source, settings, lines, connection)
 

@@ -36,6 +36,8 @@ from gmp_atl_dist import stopping
 from gmp_atl_dist.cli.again import AGAIN
 from gmp_atl_dist.errors import GmpAtlError, WorkerError
 from gmp_atl_dist.ray_api.jobs import Job, Jobs
+from gmp_atl_dist.runtime.connection import ON_THIS_MACHINE
+from gmp_atl_dist.runtime.ray_start import NO_SPARE_WORKERS
 
 _OBJECT_STORE_BYTES = 10**9
 _READY_S = 1800.0
@@ -45,7 +47,7 @@ _POLL_S = 0.3
 _LOG = "head.log"
 _SWEEP = "run_sweep.py"
 _PORTS = range(20_000, 32_000)  # between Ray's worker ports and Linux's ephemeral ones
-_MARK = "GMP_ATL_LOCAL_RAY"
+_MARK = ON_THIS_MACHINE
 _NOT_INHERITED = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_NAMESPACE", "RAY_AUTH_TOKEN_PATH")
 _NO_PROXY = ("NO_PROXY", "no_proxy")
 _RAY = ("-m", "ray.scripts.scripts")
@@ -182,6 +184,7 @@ def _start(folder: Path, num_cpus: int, args: Sequence[str]) -> Head:
         # Stopping the job saves a checkpoint. Ray would kill it after 3 s.
         "RAY_JOB_STOP_WAIT_TIME_S": "600",
         stopping.PASSED_ON: "1",
+        **NO_SPARE_WORKERS,
         AGAIN: shlex.join(["python", "-m", "ray_jobs.local", *args]),
         "PYTHONUNBUFFERED": "1",
         **dict.fromkeys(_NO_PROXY, no_proxy),

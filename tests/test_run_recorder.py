@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -299,3 +300,18 @@ def test_the_commit_of_a_folder(tmp_path: Path) -> None:
     assert len(commit) == 40
     (tmp_path / "file").write_text("2")
     assert git_commit(tmp_path) == f"{commit}+"
+
+
+def test_memory_that_forks_share_counts_once() -> None:
+    code = (
+        "import os, signal; from gmp_atl_dist.runs.facts import FamilyMemory\n"
+        "held = os.urandom(1 << 20) * 128; memory = FamilyMemory(); alone = memory()\n"
+        "children = [os.fork() for _ in range(1)]\n"
+        "signal.pause() if children == [0] else None\n"
+        "both = memory(); os.kill(children[0], signal.SIGKILL); os.wait()\n"
+        "print(alone, both)"
+    )
+    alone, both = map(int, subprocess.check_output([sys.executable, "-c", code]).split())
+
+    assert alone > 128 << 20
+    assert both < alone + (64 << 20)

@@ -24,6 +24,7 @@ from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.records import Fold, Utterance
 from gmp_atl_dist.runtime import RayConnection
+from gmp_atl_dist.scheduling.preloaded import preloaded
 from gmp_atl_dist.stages.backbone import Backbone
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.ingest import Ingest
@@ -173,6 +174,5 @@ def _synthetic(root: str) -> str:
 
 def _context(corpus: str, root: str) -> Context:
     settings = RuntimeConfig(corpus=corpus, root=root)
-    return Context(
-        Store.open(root), Store.open(corpus), settings, Reporter(False), RayConnection(settings)
-    )
+    connection = RayConnection(settings, preload=preloaded(settings))  # as a run has it
+    return Context(Store.open(root), Store.open(corpus), settings, Reporter(False), connection)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from gmp_atl_dist import stopping
 from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.run_log import mark_warnings
+from gmp_atl_dist.runtime.forking import ForkServer
 from gmp_atl_dist.runtime.ray_start import start_ray
 from gmp_atl_dist.runtime.room import no_more_nodes
 
 _OBJECT_STORE_BYTES = 512 << 20
 _LOCAL_POLL_S = "0.25"
+ON_THIS_MACHINE = "GMP_ATL_LOCAL_RAY"
+"""Set in the jobs of a Ray that ``ray_jobs/local.py`` started: all of its workers run on this machine."""
 _HIDES_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
 """Without it Ray leaves CUDA_VISIBLE_DEVICES as it is for a process with ``num_gpus=0`` (ray#54868)."""
 _CHATTY = (
@@ -32,11 +36,17 @@ class RayConnection:
     Args:
         config: says where it goes.
         log_to_driver: what workers print appears here too; else only in ``session_dir``.
+        preload: modules that workers need. On a Ray of this machine a process imports them once, and
+            workers are forked from it.
     """
 
-    def __init__(self, config: RuntimeConfig, *, log_to_driver: bool = True) -> None:
+    def __init__(
+        self, config: RuntimeConfig, *, log_to_driver: bool = True, preload: Sequence[str] = ()
+    ) -> None:
         self._config = config
         self._log_to_driver = log_to_driver
+        self._preload = preload
+        self._forks: ForkServer | None = None
         self.session_dir = ""
         """Folder of Ray's own files on the head, its logs among them; empty before ``open``."""
         self._opened = False
@@ -58,6 +68,17 @@ class RayConnection:
                 self._opened = False
                 no_more_nodes(False)
                 stopping.kill(left)
+        self._end_forks()
+
+    @property
+    def fork_server_pid(self) -> int | None:
+        """The process that workers are forked from; None if each one starts anew."""
+        return None if self._forks is None else self._forks.pid
+
+    def _end_forks(self) -> None:
+        if self._forks is not None:
+            self._forks.close()
+            self._forks = None
 
     def open(self) -> None:
         """Connect, unless this process is connected already.
@@ -76,6 +97,11 @@ class RayConnection:
         if _HIDES_GPUS not in os.environ:
             environment["env_vars"] = {_HIDES_GPUS: "1"}
         self._is_ours = not address
+        if self._preload and (self._is_ours or ON_THIS_MACHINE in os.environ):
+            # Before Ray: it imports while Ray starts.
+            with stopping.deferred():
+                self._forks = ForkServer(self._preload, environment.get("env_vars", {}))
+            environment["py_executable"] = self._forks.command
         try:
             # A Ray that is started halfway could not be stopped.
             with stopping.deferred():
@@ -85,6 +111,7 @@ class RayConnection:
                     start_ray(lambda: self._init(None, environment))
                 stopping.take_signals_again()
         except (ConnectionError, RuntimeError) as e:
+            self._end_forks()
             raise WorkerError(
                 f"cannot reach Ray at {address or 'this machine'}: {e}; check runtime.ray_address "
                 f"or RAY_ADDRESS, and that the cluster is up"

@@ -20,6 +20,8 @@ WAIT_S = 120.0
 _RAYS_OWN_S = 30.0
 """Ray waits at least so long, whatever the variable says."""
 _GCS_VARIABLE = "RAY_gcs_server_port_wait_time_s"
+NO_SPARE_WORKERS = {"RAY_prestart_worker_first_driver": "0"}
+"""Ray would start a worker per core at once. Ours have another environment and cannot use them."""
 _ATTEMPTS = 2
 _POLL_S = 0.5
 
@@ -35,6 +37,8 @@ def start_ray(init: Callable[[], Started]) -> Started:
     wait_s = _wait_s()
     os.environ.setdefault(WAIT_VARIABLE, f"{wait_s:g}")
     os.environ.setdefault(_GCS_VARIABLE, str(max(1, round(wait_s))))
+    for name, value in NO_SPARE_WORKERS.items():
+        os.environ.setdefault(name, value)
     for attempt in range(1, _ATTEMPTS + 1):
         before = {process.pid for process in stopping.descendants()}
         try:

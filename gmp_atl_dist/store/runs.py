@@ -93,7 +93,7 @@ class StageRun(_Record):
     """Cores (``CPU``) and GPUs (``GPU``) that its workers held in this attempt. Empty: not known, as in
     records of earlier releases and where the number of workers may change."""
     peak_memory_bytes: int | None = None
-    """Largest sum of the resident memory of the driver and its workers on the driver's machine."""
+    """Largest memory of the driver and its workers on the driver's machine; shared pages count once."""
 
     @property
     def total_s(self) -> float | None:
