@@ -7,8 +7,8 @@ accelerator at its import, so workers with GPUs import it themselves.
 from __future__ import annotations
 
 from gmp_atl_dist.device import use_gpus
-from gmp_atl_dist.training import engine
+from gmp_atl_dist.training.deepspeed_start import before_deepspeed, import_muon_uncompiled
 
 use_gpus(0)
-engine._before_deepspeed()  # pyright: ignore[reportPrivateUsage]
-engine._import_muon_uncompiled()  # pyright: ignore[reportPrivateUsage]
+before_deepspeed()
+import_muon_uncompiled()
