@@ -36,28 +36,21 @@ def packed_positions(model: HubertModel, x_MD: Tensor, num_frames: Sequence[int]
     spectrum_JFD = torch.matmul(into_FL, x_JLD)
     # Of each frequency and group, the real parts of all blocks and then the imaginary ones: (F x G, 2J, W).
     parts = spectrum_JFD.view(blocks, 2, frequencies, groups, -1).permute(2, 3, 1, 0, 4)
-    parts = parts.reshape(frequencies * groups, 2 * blocks, -1)
-    real_weight, imaginary_weight = _spectral_weight(weight_DWK, into_FL[:, :taps], groups)
-    real, imaginary = torch.bmm(parts, real_weight), torch.bmm(parts, imaginary_weight)
+    parts = parts.reshape(frequencies * groups, 2 * blocks, -1).transpose(1, 2)
+    # The weights are on the left, so that their gradients need no other order in memory.
+    weight = into_FL[:, :taps] @ weight_DWK.view(-1, taps).t()
+    weight = weight.view(2, frequencies * groups, dim // groups, -1)
+    real, imaginary = torch.bmm(weight[0], parts), torch.bmm(weight[1], parts)
     # A convolution layer correlates: the product with the conjugate of the weight's spectrum.
     product = torch.stack(
         (
-            real[:, :blocks] + imaginary[:, blocks:],
-            real[:, blocks:] - imaginary[:, :blocks],
+            real[..., :blocks] + imaginary[..., blocks:],
+            real[..., blocks:] - imaginary[..., :blocks],
         )
     )
-    product = product.view(2, frequencies, groups, blocks, -1).permute(3, 0, 1, 2, 4)
-    y_JLD = torch.matmul(back_LF, product.reshape(blocks, 2 * frequencies, dim))
-    y_MD = y_JLD.view(-1, dim)[write]
+    product_JFD = product.permute(3, 0, 1, 2).reshape(blocks, 2 * frequencies, dim)
+    y_MD = torch.matmul(back_LF, product_JFD).view(-1, dim)[write]
     return F.gelu(y_MD + conv.bias)
-
-
-def _spectral_weight(weight_DWK: Tensor, into_FK: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """(F x G, W, W) from input to output channels, for each frequency and group: real, imaginary."""
-    dim, width, taps = weight_DWK.shape
-    by_tap = weight_DWK.view(groups, dim // groups, width, taps).permute(3, 0, 2, 1)
-    real, imaginary = (into_FK @ by_tap.reshape(taps, -1)).view(2, -1, width, dim // groups)
-    return real, imaginary
 
 
 # Arrays, not tensors: a tensor that is made in inference mode could not be used in training.
