@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from gmp_atl_dist.config import RuntimeConfig
 
 _OF_RAY = (
@@ -31,8 +33,11 @@ _ON_CPUS = "gmp_atl_dist.training.deepspeed_on_cpu"
 
 
 def preloaded(settings: RuntimeConfig) -> tuple[str, ...]:
-    """The modules for a run with these settings; none if ``runtime.fork_workers`` is off."""
-    if not settings.fork_workers:
+    """The modules for a run with these settings; none if ``runtime.fork_workers`` is off.
+
+    None either on other systems than Linux: a fork ends with its raylet by a descriptor of that process.
+    """
+    if not settings.fork_workers or sys.platform != "linux":
         return ()
     # DeepSpeed may ask for GPUs at its import, and CUDA does not work in a fork of a process that has.
     return _EVERYWHERE if settings.train.gpus else (*_EVERYWHERE, _ON_CPUS)
