@@ -15,12 +15,8 @@ Shapes: B batch, N samples, T frames, D hidden size, C channels of the convoluti
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
@@ -31,10 +27,16 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, MIN_SAMPLES, num_frames
 from gmp_atl_dist.device import autocast
 from gmp_atl_dist.errors import ModelError
+from gmp_atl_dist.models.backbone_config import (
+    BackboneFacts,
+    check_layers,
+    model_name,
+    set_normalize_waveform,
+)
 from gmp_atl_dist.models.clip_by_clip import ClipByClip
 from gmp_atl_dist.models.flops import FrameFlops, frame_flops
 from gmp_atl_dist.models.packing import PackedFrames, pad_rows
-from gmp_atl_dist.models.padding import refuse_short, valid_steps
+from gmp_atl_dist.models.padding import check_shapes, valid_steps
 from gmp_atl_dist.models.training_controls import TrainingControls
 
 DEFAULT_MODEL_TYPE = "hubert"
@@ -75,41 +77,6 @@ class FrameOutput(NamedTuple):
     num_frames_B: Tensor
     valid_BT: Tensor
     conv_features_BTC: Tensor
-
-
-@dataclass(frozen=True)
-class BackboneFacts:
-    """What the method needs to know of a model before it loads the weights.
-
-    Attributes:
-        model_type: the name under which the implementation is found.
-        hidden_size: D.
-        num_layers: layers of the encoder; layers 0 to this number can be asked for.
-        front_end_dim: C.
-        front_end_kernels: of the convolutions, in order.
-        front_end_strides: of the convolutions, in order.
-        exact_padding: a clip's frames do not depend on the other clips of its batch (to rounding, 1e-5).
-    """
-
-    model_type: str
-    hidden_size: int
-    num_layers: int
-    front_end_dim: int
-    front_end_kernels: tuple[int, ...]
-    front_end_strides: tuple[int, ...]
-    exact_padding: bool
-
-    @property
-    def hop_samples(self) -> int:
-        """Samples from one frame to the next."""
-        return prod(self.front_end_strides)
-
-    @property
-    def field_samples(self) -> int:
-        """Samples that one frame of the convolutional encoder sees."""
-        strides = self.front_end_strides
-        kernels = self.front_end_kernels
-        return 1 + sum((kernel - 1) * prod(strides[:i]) for i, kernel in enumerate(kernels))
 
 
 class SpeechBackbone(TrainingControls, PreTrainedModel, ABC):
@@ -195,7 +162,7 @@ class SpeechBackbone(TrainingControls, PreTrainedModel, ABC):
         facts = cls.facts(config)
         if (facts.hop_samples, facts.field_samples) != (FRAME_HOP_SAMPLES, MIN_SAMPLES):
             raise ModelError(
-                f"{_name_of(config)} yields a frame every {facts.hop_samples} samples, of "
+                f"{model_name(config)} yields a frame every {facts.hop_samples} samples, of "
                 f"{facts.field_samples} samples each; the labels of this package are made for a frame "
                 f"every {FRAME_HOP_SAMPLES} samples, of {MIN_SAMPLES}. Use a model with those numbers"
             )
@@ -387,61 +354,3 @@ class SpeechBackbone(TrainingControls, PreTrainedModel, ABC):
             elif isinstance(getattr(module, "dropout", None), int | float):
                 # Attention modules of transformers hold the probability as a number.
                 module.dropout = cast(Any, p)
-
-
-def read_config_values(config_json: bytes, name: str) -> dict[str, Any]:
-    """Raises ModelError where ``config_json`` is not a JSON object."""
-    try:
-        values = json.loads(config_json)
-    except ValueError as e:
-        raise ModelError(f"{name}: config.json cannot be read: {e}") from e
-    if not isinstance(values, dict):
-        raise ModelError(f"{name}: config.json cannot be read: it is not a JSON object")
-    return values
-
-
-def check_layers(config: PreTrainedConfig, layers: Iterable[int], *, name: str = "") -> None:
-    """Refuse layers that the model lacks.
-
-    Raises:
-        ModelError: names the model, every such layer, and how many layers there are.
-    """
-    count = int(cast(Any, config).num_hidden_layers)
-    missing = [layer for layer in layers if not 0 <= layer <= count]
-    if missing:
-        raise ModelError(
-            f"{name or _name_of(config)} has no layer {', '.join(map(str, missing))}: it has {count} "
-            f"layers; choose from 1 to {count}, or 0 for the input of the first"
-        )
-
-
-def set_normalize_waveform(config: PreTrainedConfig, normalize: bool) -> None:
-    """Set in ``config`` whether waveforms are normalised; it is saved in ``config.json``."""
-    setattr(config, "normalize_waveform", normalize)  # noqa: B010 (not a declared field)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Random weights made inside follow ``seed``. The global random state is the same after as before."""
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed: it would seed the GPUs too, whose state is not put back.
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
-def _name_of(config: PreTrainedConfig) -> str:
-    return getattr(config, "_name_or_path", "") or f"this {config.model_type} model"
-
-
-def check_shapes(wave_BN: Tensor, lengths: list[int], mask_BT: Tensor | None) -> None:
-    if wave_BN.ndim not in (2, 3) or wave_BN.shape[0] != len(lengths):
-        raise ValueError(f"waves of shape {tuple(wave_BN.shape)} with {len(lengths)} lengths")
-    refuse_short(lengths)
-    steps = wave_BN.shape[1]
-    if wave_BN.ndim == 3 and steps != num_frames(max(lengths)):
-        raise ValueError(f"{steps} convolutional frames for a clip of {max(lengths)} samples")
-    if wave_BN.ndim == 2 and max(lengths) > steps:
-        raise ValueError(f"a clip of {max(lengths)} samples in a batch of {steps}")
-    expected = (len(lengths), steps if wave_BN.ndim == 3 else num_frames(steps))
-    if mask_BT is not None and tuple(mask_BT.shape) != expected:
-        raise ValueError(f"mask_BT has shape {tuple(mask_BT.shape)}; the batch needs {expected}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from transformers import PreTrainedConfig
 
 from gmp_atl_dist.errors import ConfigError, ModelError
-from gmp_atl_dist.models.backbone import SpeechBackbone, read_config_values
+from gmp_atl_dist.models.backbone import SpeechBackbone
+from gmp_atl_dist.models.backbone_config import read_config_values
 from gmp_atl_dist.plugins import PluginGroup
 
 BACKBONES = PluginGroup(

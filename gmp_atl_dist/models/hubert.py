@@ -22,11 +22,8 @@ from gmp_atl_dist.models.backbone import (
     FrameModel,
     FrontEnd,
     SpeechBackbone,
-    check_layers,
-    check_shapes,
-    seeded,
-    set_normalize_waveform,
 )
+from gmp_atl_dist.models.backbone_config import check_layers, set_normalize_waveform
 from gmp_atl_dist.models.conv_encoder import ConvEncoder
 from gmp_atl_dist.models.packed import PackedHubert
 from gmp_atl_dist.models.packed_slots import SlotHubert
@@ -39,12 +36,14 @@ from gmp_atl_dist.models.packed_training import (
 )
 from gmp_atl_dist.models.packing import PackedFrames, Packing
 from gmp_atl_dist.models.padding import (
+    check_shapes,
     make_group_norm_exact,
     normalize_waves,
     pad_frames,
     pad_waves,
     padding_exact_conv,
 )
+from gmp_atl_dist.models.seeded import seeded
 from gmp_atl_dist.models.sizes import NAMED_SIZES
 from gmp_atl_dist.models.slot_conv import SlotConv
 

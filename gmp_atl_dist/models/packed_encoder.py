@@ -20,7 +20,7 @@ from transformers import HubertModel
 from transformers.models.hubert.modeling_hubert import HubertEncoderLayer
 
 from gmp_atl_dist.errors import ModelError
-from gmp_atl_dist.models.backbone import check_layers
+from gmp_atl_dist.models.backbone_config import check_layers
 from gmp_atl_dist.models.conv_encoder import activation_in_place, row_norm
 from gmp_atl_dist.models.packed_attention import Attention
 from gmp_atl_dist.models.row_padding import pad_few_rows

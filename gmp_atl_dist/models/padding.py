@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gmp_atl_dist.audio import MIN_SAMPLES
+from gmp_atl_dist.audio import MIN_SAMPLES, num_frames
 from gmp_atl_dist.errors import CorpusError
 
 _NORMALIZE_EPS = 1e-7
@@ -161,3 +161,23 @@ def padding_exact_conv(conv_layers: nn.Module, wave_BN: Tensor, lengths: Sequenc
     for layer in rest:
         x_BCT = layer(x_BCT)
     return x_BCT.transpose(1, 2)
+
+
+def check_shapes(wave_BN: Tensor, lengths: list[int], mask_BT: Tensor | None) -> None:
+    """Of waves (B, N), or outputs of the convolutional encoder (B, T, C), and a mask of frames.
+
+    Raises:
+        CorpusError: a clip is too short for one frame.
+        ValueError: they do not fit together.
+    """
+    if wave_BN.ndim not in (2, 3) or wave_BN.shape[0] != len(lengths):
+        raise ValueError(f"waves of shape {tuple(wave_BN.shape)} with {len(lengths)} lengths")
+    refuse_short(lengths)
+    steps = wave_BN.shape[1]
+    if wave_BN.ndim == 3 and steps != num_frames(max(lengths)):
+        raise ValueError(f"{steps} convolutional frames for a clip of {max(lengths)} samples")
+    if wave_BN.ndim == 2 and max(lengths) > steps:
+        raise ValueError(f"a clip of {max(lengths)} samples in a batch of {steps}")
+    expected = (len(lengths), steps if wave_BN.ndim == 3 else num_frames(steps))
+    if mask_BT is not None and tuple(mask_BT.shape) != expected:
+        raise ValueError(f"mask_BT has shape {tuple(mask_BT.shape)}; the batch needs {expected}")

@@ -31,16 +31,15 @@ from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.backbone import (
     DEFAULT_MODEL_TYPE,
     SpeechBackbone,
-    read_config_values,
-    seeded,
-    set_normalize_waveform,
 )
+from gmp_atl_dist.models.backbone_config import read_config_values, set_normalize_waveform
 from gmp_atl_dist.models.backbone_registry import find_backbone
 from gmp_atl_dist.models.checkpoint_files import (
     loading_error,
     refuse_not_finite,
     refuse_pointers,
 )
+from gmp_atl_dist.models.seeded import seeded
 
 _CONFIG = "config.json"
 _SAFETENSORS = "model.safetensors"

@@ -126,7 +126,7 @@ def encoder_digest(model: Artifact) -> str:
     Only these weights are read, some 17 MB of a model's hundreds. Layout of safetensors: 8 bytes of
     length, that much JSON, the tensors (https://github.com/huggingface/safetensors#format).
     """
-    from gmp_atl_dist.models.backbone import read_config_values
+    from gmp_atl_dist.models.backbone_config import read_config_values
     from gmp_atl_dist.models.backbone_registry import find_backbone
 
     config = read_config_values(model.read_file("config.json"), model.key.prefix)

@@ -11,7 +11,8 @@ import pytest
 from transformers import HubertConfig
 
 from gmp_atl_dist.errors import ModelError
-from gmp_atl_dist.models.backbone import BackboneFacts, SpeechBackbone
+from gmp_atl_dist.models.backbone import SpeechBackbone
+from gmp_atl_dist.models.backbone_config import BackboneFacts
 from gmp_atl_dist.models.backbone_registry import (
     BACKBONES,
     backbone_types,

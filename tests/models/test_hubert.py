@@ -15,7 +15,8 @@ from transformers.models.hubert.modeling_hubert import HubertAttention
 
 from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.errors import CorpusError, ModelError
-from gmp_atl_dist.models.backbone import FrameOutput, check_layers
+from gmp_atl_dist.models.backbone import FrameOutput
+from gmp_atl_dist.models.backbone_config import check_layers
 from gmp_atl_dist.models.hubert import (
     NAMED_SIZES,
     Hubert,
