@@ -134,7 +134,8 @@ class Hubert(HubertModel, SpeechBackbone):
         if seeds is None:
             seeds = torch.randint(2**62, (len(lengths),)).tolist()
         packing = Packing(tuple(map(num_frames, lengths)), tuple(seeds))
-        if on_gpu(wave_BN):
+        # A CPU's operations do not follow autocast; a GPU's are PyTorch's own, which do.
+        if on_gpu(wave_BN) or torch.is_autocast_enabled(wave_BN.device.type):
             ops, x_MC = pass_rows(self, wave_BN, num_samples_B, packing)
         else:
             ops, x_MC = clip_rows(self, wave_BN, lengths, packing)
