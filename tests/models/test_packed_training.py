@@ -222,6 +222,17 @@ def test_activation_checkpointing_drops_the_same_again() -> None:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-12, atol=1e-12)
 
 
+def test_attention_weights_that_are_computed_again_drop_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = model_of("base", dropout=0.3)
+    kept = gradients(model, model.packed_frames(*clips(), want=LAYERS, seeds=range(5)))
+    monkeypatch.setattr(packed_scores, "_MOST_KEPT_FRAMES", 10)
+    again = gradients(model, model.packed_frames(*clips(), want=LAYERS, seeds=range(5)))
+    for name in kept:
+        torch.testing.assert_close(again[name], kept[name], rtol=1e-12, atol=1e-12)
+
+
 def test_without_seeds_dropout_follows_the_global_random_state() -> None:
     model = model_of("base", dropout=0.3)
     found: list[Tensor] = []
