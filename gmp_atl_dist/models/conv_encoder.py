@@ -38,6 +38,38 @@ def activation_in_place(name: str) -> Activation:
     return ACT2FN[name]
 
 
+def tap_matrices(weight_OCK: Tensor, stride: int) -> list[Tensor]:
+    """One (taps x C, O) matrix for the taps within each stride, which are neighbours in memory."""
+    return [
+        weight_OCK[:, :, first : first + stride].permute(2, 1, 0).reshape(-1, weight_OCK.shape[0])
+        for first in range(0, weight_OCK.shape[2], stride)
+    ]
+
+
+def tap_rows(x_TC: Tensor, group: int, taps: int, stride: int, steps: int) -> Tensor:
+    """(steps, taps): the ``taps`` neighbouring values that a group of taps reads at each step; a view."""
+    channels = x_TC.shape[1]
+    first = x_TC.storage_offset() + group * stride * channels
+    return x_TC.as_strided((steps, taps), (stride * channels, 1), first)
+
+
+def row_conv(
+    x_TC: Tensor, weights: Sequence[Tensor], bias_O: Tensor | None, kernel: int, stride: int
+) -> Tensor:
+    """(T, O): a convolution of rows (T, C) with the matrices of :func:`tap_matrices`."""
+    steps = (len(x_TC) - kernel) // stride + 1
+    y_TO = x_TC.new_empty(steps, weights[0].shape[1])
+    for i, weight in enumerate(weights):
+        rows = tap_rows(x_TC, i, len(weight), stride, steps)
+        if i:
+            y_TO.addmm_(rows, weight)
+        elif bias_O is None:
+            torch.mm(rows, weight, out=y_TO)
+        else:
+            torch.addmm(bias_O, rows, weight, out=y_TO)
+    return y_TO
+
+
 class RowConv:
     """A convolution of rows (T, C), its norm over channels if it has one, and its activation."""
 
@@ -46,32 +78,10 @@ class RowConv:
         self.kernel, self.stride = int(conv.kernel_size[0]), int(conv.stride[0])
         self._norm = deepcopy(norm)
         self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
-        # One (taps x C, O) matrix for the taps within each stride.
-        self._weights = [
-            weight_OCK[:, :, first : first + self.stride]
-            .permute(2, 1, 0)
-            .reshape(-1, weight_OCK.shape[0])
-            .to(dtype)
-            .contiguous()
-            for first in range(0, self.kernel, self.stride)
-        ]
+        self._weights = [x.to(dtype).contiguous() for x in tap_matrices(weight_OCK, self.stride)]
 
     def __call__(self, x_TC: Tensor, activation: Activation) -> Tensor:
-        steps = (len(x_TC) - self.kernel) // self.stride + 1
-        channels = x_TC.shape[1]
-        y_TC = x_TC.new_empty(steps, self._weights[0].shape[1])
-        for i, weight in enumerate(self._weights):
-            rows = x_TC[i * self.stride :].as_strided(
-                (steps, len(weight)),
-                (self.stride * channels, 1),
-                x_TC.storage_offset() + i * self.stride * channels,
-            )
-            if i:
-                y_TC.addmm_(rows, weight)
-            elif self._bias is None:
-                torch.mm(rows, weight, out=y_TC)
-            else:
-                torch.addmm(self._bias, rows, weight, out=y_TC)
+        y_TC = row_conv(x_TC, self._weights, self._bias, self.kernel, self.stride)
         if self._norm is not None:
             y_TC = row_norm(y_TC, self._norm)
         return activation(y_TC)

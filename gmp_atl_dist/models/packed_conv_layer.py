@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES
+from gmp_atl_dist.models.conv_encoder import row_conv, tap_matrices, tap_rows
 
 
 @dataclass(frozen=True)
@@ -34,30 +35,14 @@ class ConvLayer:
         self.weight_OCK = next(given)
         self.bias_O = next(given) if shape.has_bias else None
         self.norm = ChannelNorm.of(shape, given)
-        # One (taps x C, O) matrix for the taps within each stride, which are neighbours in memory.
-        self.taps = [
-            self.weight_OCK[:, :, first : first + shape.stride]
-            .permute(2, 1, 0)
-            .reshape(-1, self.weight_OCK.shape[0])
-            for first in range(0, shape.kernel, shape.stride)
-        ]
+        self.taps = tap_matrices(self.weight_OCK, shape.stride)
         if gradients:
             self.taps_grad = [torch.zeros_like(x) for x in self.taps]
             self.sums = NormGradients(self.bias_O, self.norm)
 
     def forward(self, x_TC: Tensor) -> Tensor:
         """The sums (T, O) before norm and activation."""
-        steps = (len(x_TC) - self.shape.kernel) // self.shape.stride + 1
-        y_TO = x_TC.new_empty(steps, self.taps[0].shape[1])
-        for i, weight in enumerate(self.taps):
-            rows = self._rows(x_TC, i, steps)
-            if i:
-                y_TO.addmm_(rows, weight)
-            elif self.bias_O is None:
-                torch.mm(rows, weight, out=y_TO)
-            else:
-                torch.addmm(self.bias_O, rows, weight, out=y_TO)
-        return y_TO
+        return row_conv(x_TC, self.taps, self.bias_O, self.shape.kernel, self.shape.stride)
 
     def backward(self, grad_TO: Tensor, x_TC: Tensor) -> Tensor:
         """The gradient of ``x_TC``, from that of the sums. Adds up the gradients of the tensors."""
@@ -67,8 +52,10 @@ class ConvLayer:
         grad_TC = torch.empty_like(x_TC)
         grad_TC[steps * self.shape.stride :] = 0
         for i, (weight, weight_grad) in enumerate(zip(self.taps, self.taps_grad, strict=True)):
-            weight_grad.addmm_(self._rows(x_TC, i, steps).t(), grad_TO)
-            rows = self._rows(grad_TC, i, steps)
+            weight_grad.addmm_(
+                tap_rows(x_TC, i, len(weight), self.shape.stride, steps).t(), grad_TO
+            )
+            rows = tap_rows(grad_TC, i, len(weight), self.shape.stride, steps)
             if i:
                 rows.addmm_(grad_TO, weight.t())
             else:
@@ -81,15 +68,6 @@ class ConvLayer:
         by_tap = [x.view(-1, channels, x.shape[1]) for x in self.taps_grad]
         weight_grad = torch.cat(by_tap).permute(2, 1, 0).contiguous()
         return [weight_grad, *self.sums.gradients()]
-
-    def _rows(self, x_TC: Tensor, i: int, steps: int) -> Tensor:
-        """(steps, taps x C): what group ``i`` of taps reads; a view."""
-        channels, first = x_TC.shape[1], i * self.shape.stride
-        return x_TC.as_strided(
-            (steps, len(self.taps[i])),
-            (self.shape.stride * channels, 1),
-            x_TC.storage_offset() + first * channels,
-        )
 
 
 @dataclass(frozen=True)

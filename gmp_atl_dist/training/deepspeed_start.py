@@ -1,4 +1,4 @@
-"""What DeepSpeed is told before and at its start."""
+"""DeepSpeed's configuration, and what must be set before it is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pass that does not fit into the memory: how it is told, and how it is cut."""
+"""Out of memory in a training pass: detecting it, its error message, and splitting the pass."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def too_large(
         )
     said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return PassTooLargeError(
-        f"{stage}: {where}: no memory is left on {_memory()}{held}; the library said: {said}; let a pass "
-        f"hold less: set runtime.train.gradient_checkpointing = true, or let the passes be cut where they do "
-        f'not fit (runtime.train.on_out_of_memory = "halve"); the stage then goes on from its newest '
-        f"checkpoint. Or raise {stage}.micro_batches (now {config.micro_batches}) or lower {stage}.batch_s "
-        f"(now {config.batch_s:g}): these are scientific keys, which start the stage again"
+        f"{stage}: {where}: no memory is left on {_memory()}{held}; the library said: {said}. Set "
+        f"runtime.train.gradient_checkpointing = true, or split passes that do not fit with "
+        f'runtime.train.on_out_of_memory = "halve"; the stage then resumes from its newest checkpoint. Or '
+        f"raise {stage}.micro_batches (now {config.micro_batches}) or lower {stage}.batch_s (now "
+        f"{config.batch_s:g}); these two are scientific keys, and the stage starts again"
     )
 
 
