@@ -163,7 +163,7 @@ def test_a_checkpoint_of_a_gpu_goes_on_without_its_kernels_and_back(
 ) -> None:
     """A GPU's branch (fused AdamW, exchange while the backward pass computes) on a CPU, from kill to kill."""
     folder = tmp_path / "moved"
-    made = job(warmup(tiny, dropout=0.0), folder, checkpoint_every_steps=2)
+    made = job(warmup(tiny, dropout=0.0), folder, checkpoint_every_steps=1)
     kinds: list[bool] = []
     real = engine.adamw
 
