@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,8 +17,8 @@ import pytest
 import yaml
 from support.manifests import REPOSITORY, by_kind, kustomize, overlay, rendered, site, the_job
 
-from deploy.k8s.rules import broken_rules, operator_rules
-from gmp_atl_dist.config.file import load_config
+from deploy.k8s.operator_rules import operator_rules
+from deploy.k8s.rules import broken_rules
 from gmp_atl_dist.config.sweep import load_sweep
 
 OVERLAYS = sorted(p.name for p in (REPOSITORY / "deploy/k8s/overlays").iterdir() if p.is_dir())
@@ -60,7 +61,7 @@ def test_an_overlay_is_what_kuberay_takes(
     manifests = overlay(checkout, name)
 
     assert module.errors(the_job(manifests), schemas) == []
-    assert broken_rules(manifests, tags=name == "local") == []
+    assert broken_rules(manifests, tags=name == "local", placeholders=True) == []
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -85,40 +86,6 @@ def test_names_in_a_job_are_those_that_are_made(checkout: Path, name: str) -> No
     known = made | {"gmp-atl-batch", "gmp-atl-gp3"} | (set() if name == "local" else {"gmp-atl-s3"})
     assert {a for a in asked if "@" not in a} <= known
     assert len([a for a in asked if a in made]) >= 3
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_what_a_run_asks_for_is_there(checkout: Path, name: str) -> None:
-    """Every process finds a group that advertises its resource and has its cores and GPUs."""
-    manifests = overlay(checkout, name)
-    settings = {m["metadata"]["name"].rsplit("-", 1)[0]: m for m in by_kind(manifests, "ConfigMap")}
-    lines = [
-        line
-        for key, text in sorted(settings["gmp-atl-run"]["data"].items())
-        if key.endswith(".set")
-        for line in text.splitlines()
-        if line and not line.startswith("#")
-    ]
-    env = settings["gmp-atl-env"]["data"]
-    path = REPOSITORY / "configs" / env["GMP_ATL_CONFIG"]
-    config = load_config(path, [*lines, f"runtime.corpus={env['GMP_ATL_CORPUS']}"])
-    groups = the_job(manifests)["spec"]["rayClusterSpec"]["workerGroupSpecs"]
-
-    runtime = config.runtime
-    asked: list[tuple[dict[str, float], float, float, int]] = [
-        (w.resources, w.cpus, w.gpus, w.max_workers)
-        for w in (runtime.ingest, runtime.extract, runtime.cluster, runtime.label, runtime.train)
-    ]
-    readers = runtime.extract.readers or 1
-    asked.append((runtime.extract.reader_resources, runtime.extract.reader_cpus, 0.0, readers))
-    for resources, cpus, gpus, processes in asked:
-        (resource,) = resources
-        (group,) = [g for g in groups if resource in g["resources"]]
-        requests = group["template"]["spec"]["containers"][0]["resources"]["requests"]
-        pod_cpus, pod_gpus = int(requests["cpu"]), int(requests.get("nvidia.com/gpu", 0))
-        fits = min(pod_cpus // cpus if cpus else 999, pod_gpus // gpus if gpus else 999)
-        assert fits * group["maxReplicas"] >= processes, (resource, processes)
-    assert config.science() == load_config(path).science()
 
 
 def test_all_configurations_travel() -> None:
@@ -156,6 +123,7 @@ def test_the_entrypoint_runs_a_configuration_or_a_sweep(
         check=True,
     ).stdout.splitlines()
     assert [line.split()[0] for line in found] == ["doctor", command]
+    assert found[0].endswith(" --wait-s 300"), "a store or a node that comes back has time"
     assert found[1].endswith(
         "--root s3://b/r --set runtime.corpus=s3://b/c --set runtime.train.workers=2"
     )
@@ -195,13 +163,47 @@ def test_components_combine_and_images_are_named_in_one_place(
     job = the_job(manifests)
 
     assert module.errors(job, schemas) == []
-    assert broken_rules(manifests) == []
+    assert broken_rules(manifests, placeholders=True) == []
     assert set(images(job)) == {f"here/gmp-atl@{digest}", f"here/gmp-atl-gpu@{digest}"}
     gang = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][1]["template"]["spec"]
     assert gang["affinity"].keys() == {"nodeAffinity", "podAffinity"}
     assert gang["containers"][0]["resources"]["limits"]["vpc.amazonaws.com/efa"] == "4"
     assert any(e.get("name") == "FI_PROVIDER" for e in gang["containers"][0]["env"])
     assert "FI_PROVIDER" not in yaml.dump(job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0])
+
+
+def egress(manifests: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    policies = by_kind(manifests, "NetworkPolicy")
+    return {p["metadata"]["name"]: p["spec"].get("egress", []) for p in policies}
+
+
+def test_components_open_the_addresses_that_they_name(checkout: Path) -> None:
+    parts = ("pod-identity", "s3-port", "restricted-egress")
+    folder = site(
+        checkout,
+        "addresses",
+        "resources: [../../deploy/k8s/overlays/gke]\ncomponents:\n"
+        + "".join(f"  - ../../deploy/k8s/components/{part}\n" for part in parts),
+    )
+    manifests = rendered(folder)
+    rules = egress(manifests)
+
+    assert broken_rules(manifests, placeholders=True) == []
+    (identity,) = rules["gmp-atl-pod-identity"]
+    cidrs = [to["ipBlock"]["cidr"] for to in identity["to"]]
+    assert (cidrs, identity["ports"]) == (["169.254.170.23/32", "fd00:ec2::23/128"], [{"port": 80}])
+    (store,) = rules["gmp-atl-s3-port"]
+    assert store["ports"] == [{"port": 9000}]
+    assert [to["ipBlock"]["except"] for to in store["to"]] == [
+        ["169.254.169.254/32"],
+        ["fd00:ec2::254/128"],
+    ]
+    https = [rule for rule in rules["gmp-atl"] if {"port": 443} in rule.get("ports", [])]
+    assert https == [{"to": [{"ipBlock": {"cidr": "CHANGE-ME/32"}}], "ports": [{"port": 443}]}]
+    assert any("spec.egress.2.to.0.ipBlock.cidr" in p for p in broken_rules(manifests))
+    metadata = [r for r in rules["gmp-atl-metadata"] if "169.254.169.254" in yaml.dump(r["to"])]
+    assert [p["port"] for rule in metadata for p in rule["ports"]] == [80, 53, 53]
+    assert settings(manifests, "gmp-atl-env")["HF_HUB_OFFLINE"] == "1"
 
 
 def test_a_schedule_makes_the_same_job(checkout: Path) -> None:
@@ -256,6 +258,11 @@ def more_groups(job: dict[str, Any]) -> None:
     groups += [{**copy.deepcopy(groups[0]), "groupName": f"more{i}"} for i in range(14)]
 
 
+def stop_at_once(job: dict[str, Any]) -> None:
+    container = pod(head(job))["containers"][0]
+    container["env"] = [e for e in container["env"] if e["name"] != "RAY_JOB_STOP_WAIT_TIME_S"]
+
+
 MISTAKES: list[tuple[Mistake, str]] = [
     (lambda j: j["spec"].update(shutdownAfterJobFinishes=False), "ttlSecondsAfterFinished needs"),
     (
@@ -302,6 +309,30 @@ MISTAKES: list[tuple[Mistake, str]] = [
     ),
     (lambda j: j["spec"].update(entrypoint="a && b"), "KubeRay inserts it into a shell"),
     (lambda j: j["spec"].update(backoffLimit=0), "backoffLimit: must be at least 1"),
+    (lambda j: j["spec"].pop("preRunningDeadlineSeconds"), "preRunningDeadlineSeconds: is missing"),
+    (lambda j: pod(head(j)).pop("tolerations"), "head: tolerations: node.kubernetes.io/not-ready"),
+    (
+        lambda j: pod(gang(j))["tolerations"][1].update(tolerationSeconds=300),
+        "gang: tolerations: node.kubernetes.io/unreachable must be tolerated for at most 60 s",
+    ),
+    (stop_at_once, "head: RAY_JOB_STOP_WAIT_TIME_S is 3; set it between 60 and 110 s"),
+    (
+        lambda j: gang(j).update(resources={"gnag": "1"}),
+        "runtime.train: asks for the resource 'gang', which no worker group advertises",
+    ),
+    (lambda j: gang(j).update(maxReplicas=1), "runtime.train: 8 processes of 4 cores, 1 GPUs"),
+    (
+        lambda j: gang(j).update(maxReplicas=20),
+        "ResourceQuota/gmp-atl: pods is 20, and the run asks for up to 30",
+    ),
+    (
+        lambda j: gang(j).update(maxReplicas=20),
+        "requests.nvidia.com/gpu is 12, and the run asks for up to 84",
+    ),
+    (
+        lambda j: pod(head(j))["containers"][0].update(image="gmp-atl@sha256:" + 64 * "0"),
+        "containers.0.image still has the placeholder in 'gmp-atl@sha256:000...'",
+    ),
     (lambda j: pod(gang(j)).update(terminationGracePeriodSeconds=30), "too short for Ray's drain"),
     (
         lambda j: pod(gang(j))["containers"][0].update(env=[]),
@@ -347,6 +378,81 @@ def test_a_planted_mistake_is_caught(checkout: Path, plant: Mistake, message: st
     plant(job)
 
     assert any(message in problem for problem in broken_rules(manifests)), broken_rules(manifests)
+
+
+def settings(manifests: list[dict[str, Any]], name: str) -> dict[str, str]:
+    """The data of a ConfigMap, whose name ends in a hash."""
+    (found,) = [
+        m for m in by_kind(manifests, "ConfigMap") if m["metadata"]["name"].startswith(name + "-")
+    ]
+    return found["data"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        (
+            "gmp-atl-run",
+            "runtime.train.resources={ gnag = 0.001 }",
+            "runtime.train: asks for the resource 'gnag', which no worker group advertises; the groups "
+            "advertise decode, extract, gang",
+        ),
+        ("gmp-atl-run", "runtime.train.cpus=11", "runtime.train: 8 processes of 11 cores"),
+        (
+            "gmp-atl-run",
+            "runtime.extract.readers=40",
+            "runtime.extract.reader_resources: 40 processes of 1 cores",
+        ),
+        ("gmp-atl-run", "runtime.train.wrokers=2", "the settings of the run: "),
+        ("gmp-atl-env", "mine.toml", "GMP_ATL_CONFIG: 'mine.toml' is no file of the ConfigMap"),
+    ],
+)
+def test_settings_that_the_groups_cannot_meet_are_caught(
+    checkout: Path, file: str, text: str, message: str
+) -> None:
+    manifests = copy.deepcopy(overlay(checkout, "gpu"))
+    data = settings(manifests, file)
+    data["GMP_ATL_CONFIG" if file == "gmp-atl-env" else "90-site.set"] = text
+
+    problems = broken_rules(manifests, placeholders=True)
+    assert [p for p in problems if p.startswith(message)], problems
+
+
+def test_a_sweep_asks_for_what_its_arms_ask_for(checkout: Path) -> None:
+    manifests = copy.deepcopy(overlay(checkout, "gpu"))
+    settings(manifests, "gmp-atl-env")["GMP_ATL_CONFIG"] = "sweep-iemocap.toml"
+    assert broken_rules(manifests, placeholders=True) == []
+
+    settings(manifests, "gmp-atl-run")["90-site.set"] = "runtime.train.cpus=11"
+    (problem,) = broken_rules(manifests, placeholders=True)
+    assert problem.startswith("runtime.train: 8 processes")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_placeholders_are_named(checkout: Path, name: str) -> None:
+    problems = broken_rules(overlay(checkout, name), tags=True)
+
+    assert all("still has the placeholder" in problem for problem in problems)
+    images = [p for p in problems if "@sha256:000..." in p]
+    roots = [p for p in problems if "data.GMP_ATL_ROOT" in p and "'s3://CHANGE-ME/runs'" in p]
+    # One machine has its own image and store.
+    assert (not images and not roots) == (name == "local")
+
+
+def test_the_checker_runs_by_its_path(checkout: Path) -> None:
+    done = kustomize(checkout / "deploy/k8s/overlays/gpu")
+    program = REPOSITORY / "deploy/k8s/rules.py"
+
+    def checked(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(program), *options]
+        return subprocess.run(
+            command, input=done.stdout, capture_output=True, text=True, cwd=checkout, check=False
+        )
+
+    allowed, found = checked("--placeholders"), checked()
+    assert (allowed.returncode, allowed.stdout) == (0, "no rule is broken\n")
+    assert found.returncode == 1
+    assert "RayJob/gmp-atl: spec.submitterPodTemplate" in found.stdout
 
 
 def test_a_missing_policy_an_open_service_and_a_budget_are_caught(checkout: Path) -> None:

@@ -21,8 +21,9 @@ command=run
 if grep -q '^\[\[arms\]\]' "$config"; then
     command=sweep
 fi
-# Finds a wrong setting or missing access to the store in seconds, before any GPU is requested.
-gmp-atl doctor "${arguments[@]}"
+# Finds a wrong setting or missing access to the store in seconds, before any GPU is requested. What heals by itself, such
+# as nodes that still join or a store that restarts, has five minutes.
+gmp-atl doctor "${arguments[@]}" --wait-s 300
 # On a new cluster the run resumes from the state in the store. `exec` replaces the shell, so that SIGTERM reaches the
 # run, which then saves a checkpoint.
 exec gmp-atl "$command" "${arguments[@]}"
