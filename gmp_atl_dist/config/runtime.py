@@ -301,6 +301,12 @@ class RuntimeConfig(Section):
         description="on a Ray of this run's own: fork worker processes from one that has imported PyTorch, "
         "transformers and Ray, which saves some 6 s of a core per process; false: start each one anew",
     )
+    wait_for_nodes_s: PositiveFloat = Field(
+        default=1800.0,
+        description="how long a stage waits for nodes that can hold its workers, such as those that an "
+        "autoscaler starts; after that it stops with exit code 7 and names what it asks for. Nodes that are "
+        "busy count. A Ray of this run's own gets no more nodes, and nothing is waited for",
+    )
     ingest: WorkersConfig = WorkersConfig(workers=2)
     extract: StreamWorkersConfig = StreamWorkersConfig()
     cluster: ClusterWorkersConfig = ClusterWorkersConfig()

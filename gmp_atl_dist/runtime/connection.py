@@ -13,7 +13,7 @@ from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.run_log import mark_warnings
 from gmp_atl_dist.runtime.forking import ForkServer
 from gmp_atl_dist.runtime.ray_start import start_ray
-from gmp_atl_dist.runtime.room import no_more_nodes
+from gmp_atl_dist.runtime.room import wait_for_nodes
 
 _OBJECT_STORE_BYTES = 512 << 20
 _LOCAL_POLL_S = "0.25"
@@ -66,7 +66,7 @@ class RayConnection:
                 left = stopping.descendants() if hurry else []
                 ray.shutdown()
                 self._opened = False
-                no_more_nodes(False)
+                wait_for_nodes(RuntimeConfig().wait_for_nodes_s)
                 stopping.kill(left)
         self._end_forks()
 
@@ -117,7 +117,8 @@ class RayConnection:
                 f"or RAY_ADDRESS, and that the cluster is up"
             ) from e
         self._opened = True
-        no_more_nodes(self._is_ours)
+        closed = self._is_ours or ON_THIS_MACHINE in os.environ
+        wait_for_nodes(0.0 if closed else self._config.wait_for_nodes_s)
         stopping.check()
 
     def _init(self, address: str | None, environment: dict[str, Any]) -> None:

@@ -47,14 +47,15 @@ def train(
 
     Raises:
         GmpAtlError: raised by the loop, unchanged.
-        WorkerError: workers died more often than ``config.max_failures``.
+        WorkerError: workers died more often than ``config.max_failures``, or the nodes have no room for
+            the gang.
     """
     import ray.train
     import ray.train.torch
     from ray import cloudpickle
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    await_room(demand_of(config), tags.label or name)
+    await_room(demand_of(config), tags.label or name, count=config.min_workers)
     num_workers: int | tuple[int, int] = config.min_workers
     if config.min_workers < config.max_workers:
         num_workers = (config.min_workers, config.max_workers)

@@ -1,31 +1,37 @@
-"""Whether some node can ever start a process: without one, Ray waits for ever and says nothing.
+"""Whether the nodes can ever start the processes of a stage. Otherwise Ray waits for ever and says nothing.
 
-A cluster with an autoscaler may add such a node when Ray asks for it, so it is left to Ray, and
-``gmp-atl doctor`` compares the limits of its groups. Elsewhere nodes that are still joining are waited for.
+Nodes that are still joining are waited for, and an autoscaler is asked for those that a stage needs, for
+``runtime.wait_for_nodes_s`` at most. Nodes that other work uses are counted: that work ends.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count as numbers
 
-from gmp_atl_dist.config.runtime import ProcessConfig
+from gmp_atl_dist import stopping
+from gmp_atl_dist.config.runtime import ProcessConfig, RuntimeConfig
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.runtime.nodes import cluster_nodes
 
-JOIN_S = 300.0
-"""How long a node may take to join a cluster that somebody else has started."""
 _POLL_S = 2.0
 _ROUNDING = 1e-6
-_closed = False
+_wait_s = RuntimeConfig().wait_for_nodes_s
+_asked: dict[int, list[dict[str, float]]] = {}
+"""Bundles of resources that the autoscaler is asked for, by request. Stages may wait side by side, and the
+autoscaler knows the last request only, so each holds all of them."""
+_requests = numbers()
 
 
-def no_more_nodes(closed: bool) -> None:
-    """Whether the Ray of this process gets no more nodes: it was started for this run, on this machine."""
-    global _closed
-    _closed = closed
+def wait_for_nodes(seconds: float) -> None:
+    """How long the stages of this process wait for nodes; 0 where the Ray of this process gets no more."""
+    global _wait_s
+    _wait_s = seconds
 
 
 def demand_of(workers: ProcessConfig) -> dict[str, float]:
@@ -33,40 +39,76 @@ def demand_of(workers: ProcessConfig) -> dict[str, float]:
     return {"CPU": float(workers.cpus), "GPU": float(workers.gpus), **workers.resources}
 
 
-def await_room(demand: Mapping[str, float], what: str, wait_s: float | None = None) -> None:
-    """Return once a node offers what one process asks for, in use or not.
+def await_room(
+    demand: Mapping[str, float], what: str, *, count: int = 1, wait_s: float | None = None
+) -> None:
+    """Return once the nodes offer what ``count`` processes ask for together, in use or not.
 
     Args:
         demand: ``CPU``, ``GPU`` and custom resources of a process, by their names in Ray.
         what: the work, in messages.
-        wait_s: how long to wait; unless given, 0 on a Ray of this machine, else ``JOIN_S``.
+        count: processes that must run at the same time.
+        wait_s: how long to wait; unless given, what :func:`wait_for_nodes` was told.
 
     Raises:
-        WorkerError: no node does, and no autoscaler may add one; names the demand and what there is.
+        WorkerError: the nodes do not offer it in time; names the demand and what there is.
+        KeyboardInterrupt: the run was asked to stop.
     """
     demand = {name: amount for name, amount in demand.items() if amount}
-    if wait_s is None:
-        wait_s = 0.0 if _closed else JOIN_S
+    wait_s = _wait_s if wait_s is None else wait_s
     until_s, told = time.monotonic() + wait_s, False
-    while True:
-        nodes = cluster_nodes()
-        if not nodes or any(_offers(node, demand) for node in nodes) or _autoscaled():
-            return
-        if time.monotonic() >= until_s:
-            raise WorkerError(
-                f"{what}: a worker asks for {_words(demand)}, and no node of the cluster offers that: "
-                f"{_there(nodes)}; {_remedy(nodes, demand)}, or add such a node"
-            )
-        if not told:
-            logging.getLogger(__name__).warning(
-                "%s: no node offers %s; waiting %g s for one", what, _words(demand), wait_s
-            )
-            told = True
-        time.sleep(min(_POLL_S, max(0.0, until_s - time.monotonic())))
+    with _requested(demand, count) as request:
+        while True:
+            nodes = cluster_nodes()
+            if not nodes or _processes(nodes, demand) >= count:
+                return
+            if time.monotonic() >= until_s:
+                raise WorkerError(_message(nodes, demand, what, count, wait_s))
+            if not told:
+                asked = "; the autoscaler is asked for them" if request() else ""
+                logging.getLogger(__name__).warning(
+                    "%s: no nodes offer %s; waiting up to %g s for them%s",
+                    *(what, _demanded(demand, count), wait_s, asked),
+                )
+                told = True
+            stopping.check()
+            time.sleep(min(_POLL_S, max(0.0, until_s - time.monotonic())))
 
 
-def _offers(node: Mapping[str, float], demand: Mapping[str, float]) -> bool:
-    return all(node.get(name, 0.0) + _ROUNDING >= amount for name, amount in demand.items())
+def _processes(nodes: Sequence[Mapping[str, float]], demand: Mapping[str, float]) -> float:
+    """How many processes with this demand the empty nodes hold."""
+    if not demand:
+        return math.inf
+    return sum(
+        min(int(node.get(name, 0.0) / amount + _ROUNDING) for name, amount in demand.items())
+        for node in nodes
+    )
+
+
+@contextmanager
+def _requested(demand: Mapping[str, float], count: int) -> Iterator[Callable[[], bool]]:
+    """A function that asks the autoscaler for nodes, if there is one. The request ends with the block."""
+    number = next(_requests)
+
+    def request() -> bool:
+        if not _autoscaled():
+            return False
+        _asked[number] = [dict(demand)] * count
+        _ask_autoscaler()
+        return True
+
+    try:
+        yield request
+    finally:
+        if _asked.pop(number, None):
+            _ask_autoscaler()
+
+
+def _ask_autoscaler() -> None:
+    """Of all stages that wait. What it starts is kept by the processes of the stage, or goes when idle."""
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=[bundle for bundles in _asked.values() for bundle in bundles])
 
 
 def _autoscaled() -> bool:
@@ -93,6 +135,28 @@ def _autoscaled() -> bool:
     except (AttributeError, ImportError, RuntimeError, ValueError):
         # Another release of Ray does not tell: Ray then decides, as without this check.
         return True
+
+
+def _message(
+    nodes: Sequence[Mapping[str, float]],
+    demand: Mapping[str, float],
+    what: str,
+    count: int,
+    wait_s: float,
+) -> str:
+    waited = f" after {wait_s:g} s (runtime.wait_for_nodes_s)" if wait_s else ""
+    if count == 1:
+        lack = f"a worker asks for {_words(demand)}, and no node of the cluster offers that"
+    else:
+        lack = (
+            f"{count} workers of {_words(demand)} must run together, and the nodes of the cluster have "
+            f"room for {_processes(nodes, demand):g}"
+        )
+    return f"{what}: {lack}{waited}: {_there(nodes)}; {_remedy(nodes, demand)}, or add such nodes"
+
+
+def _demanded(demand: Mapping[str, float], count: int) -> str:
+    return _words(demand) if count == 1 else f"{count} x ({_words(demand)})"
 
 
 def _words(amounts: Mapping[str, float]) -> str:

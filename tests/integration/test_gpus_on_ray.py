@@ -152,9 +152,29 @@ def test_a_connection_has_ray_hide_gpus_from_processes_of_any_library() -> None:
 
 
 def test_more_gpus_than_any_node_has_end_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "JOIN_S", 0.5)
+    monkeypatch.setattr(room, "_wait_s", 0.5)
     with pytest.raises(WorkerError) as e:
         mapped(3)
     assert "asks for 1 cores, 3 GPUs" in e.value.message
     assert "3 cores, 2 GPUs" in e.value.message
     assert e.value.exit_code == 7
+
+
+def test_what_an_autoscaler_is_asked_for_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Ray's own request; there is no autoscaler here to answer it."""
+    from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    monkeypatch.setattr(room, "_autoscaled", lambda: True)
+    monkeypatch.setattr(room, "_POLL_S", 0.1)
+    asked: list[bytes | None] = []
+
+    def nodes() -> list[dict[str, float]]:
+        asked.append(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL))
+        return [{"CPU": 3.0, "GPU": 2.0}]
+
+    monkeypatch.setattr(room, "cluster_nodes", nodes)
+    with pytest.raises(WorkerError, match="2 workers of 2 cores, 1 GPUs must run together"):
+        room.await_room({"CPU": 2.0, "GPU": 1.0}, "retrain", count=2, wait_s=0.5)
+    assert json.loads(asked[-1] or b"") == 2 * [{"CPU": 2.0, "GPU": 1.0}]
+    assert _internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL) == b"[]"
