@@ -255,7 +255,7 @@ class TrainWorkersConfig(WorkersConfig):
 
 
 class PriceConfig(Section):
-    """What the devices cost that a sweep holds. It is shown, and decides nothing."""
+    """What the devices cost that a run or a sweep holds. It is shown, and decides nothing."""
 
     core_hour: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="price of a CPU core for an hour; unset: cores cost nothing"
