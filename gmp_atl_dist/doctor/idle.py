@@ -17,6 +17,8 @@ from gmp_atl_dist.scheduling.demands import Demand, demands_of, quantity, room_f
 _CHECK = "idle GPUs"
 _ENOUGH_S = 200.0
 """Seconds of audio in a pass of a training, from which on a GPU is busy; see docs/cluster.md."""
+_ENOUGH_TO_EXTRACT_S = 60.0
+"""The same of an extraction: the shorter one of its probes of the memory."""
 _IDLE_SHARE = 0.1
 """Of the passes of an update that may be empty."""
 _ON_GPUS = {"extract": "features are computed", "train": "trainings compute"}
@@ -61,6 +63,13 @@ def _extraction(config: RunConfig, demand: Demand, facts: ClusterFacts) -> Itera
             f"runtime.extract.workers = {workers.max_workers} at most",
             f"there is room for {room} with {quantity(workers.gpus, 'GPU')} each",
             f"set runtime.extract.workers = [1, {room}]",
+        )
+    if workers.batch_s is not None and workers.batch_s < _ENOUGH_TO_EXTRACT_S:
+        yield warning(
+            _CHECK,
+            f"runtime.extract.batch_s = {workers.batch_s:g}",
+            f"a pass of a GPU has less than {_ENOUGH_TO_EXTRACT_S:g} s of audio, so its kernels are short",
+            "leave the key out: passes are then fitted to the memory of the GPU",
         )
     if workers.readers is not None and workers.readers < workers.max_workers:
         yield warning(

@@ -89,6 +89,12 @@ def test_extraction_that_could_have_more_workers_or_readers() -> None:
     assert workers.remedy == "set runtime.extract.workers = [1, 8]"
     assert readers.item == "runtime.extract.readers = 2"
     assert found(EIGHT, {}, extract={"gpus": 1, "workers": 8, "readers": 16}) == []
+    (short,) = found(EIGHT, {}, extract={"gpus": 1, "workers": 8, "batch_s": 20})
+    assert (short.item, short.remedy.split(":")[0]) == (
+        "runtime.extract.batch_s = 20",
+        "leave the key out",
+    )
+    assert found(EIGHT, {}, extract={"gpus": 1, "workers": 8, "batch_s": 120}) == []
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load as load_tensors
+from support.gangs import train_by
 from support.one_process import FOLD, OneRank, Stopped, Tiny, train_here
 from test_batches import counted, loader, some
+from torch import nn
 
 from gmp_atl_dist.config import Json, TrainWorkersConfig, WarmupConfig
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
@@ -28,6 +30,7 @@ from gmp_atl_dist.training.pass_size import fitted_pass_s
 pytest_plugins = ["support.one_process"]
 
 GIB = 1 << 30
+WAITS: dict[str, Json] = {"checkpoint_every_steps": 1, "collective_timeout_s": 60.0}
 
 
 def warmup(tiny: Tiny, **keys: Json) -> WarmupRecipe:
@@ -186,6 +189,41 @@ def test_probes_that_do_not_fit_leave_each_micro_batch_a_pass(
     assert set(joined) == {1}
     name = "model.safetensors"
     assert sealed(plain).read_file(name) == sealed(on_cpu).read_file(name), "probes leave no trace"
+
+
+class Uneven(WarmupRecipe):
+    """The GPU of the second rank has room for half as much as that of the first."""
+
+    def build(self) -> nn.Module:
+        rank = torch.distributed.get_rank()
+        told = {
+            "has_gpu": lambda: True,
+            "free_cached_memory": lambda: None,
+            "gpu_free_bytes": lambda: int((2 if rank else 4) * 1.25 * GIB),
+            "gpu_peak_bytes": lambda compute: int(GIB * (1 + audio_s(compute.args[-1]))),
+        }
+        for name, value in told.items():
+            setattr(pass_size, name, value)  # of this process alone
+        return super().build()
+
+
+@pytest.mark.slow
+def test_the_smallest_gpu_of_a_gang_decides(tiny: Tiny, tmp_path: Path) -> None:
+    made = {}
+    for kind in (WarmupRecipe, Uneven):
+        recipe = warmup(tiny, micro_batches=8)
+        recipe.__class__ = kind
+        done = job(recipe, tmp_path / kind.__name__, workers=2, **WAITS)
+        assert train_by(done, 2) == [0, 0]
+        made[kind] = done
+    (newest, *_) = made[Uneven].checkpoints.sealed()
+    made[Uneven].checkpoints.fetch(newest, tmp_path / "held")
+    state = json.loads((tmp_path / "held" / "state.json").read_text())
+    assert state["pass_s"] == pytest.approx(2.0, rel=0.05), "0.8 of what the second has"
+    plain, joined = (
+        [v for _, v in read_curves(sealed(made[k]))["loss"]] for k in (WarmupRecipe, Uneven)
+    )
+    assert joined == pytest.approx(plain, rel=1e-4)
 
 
 @pytest.mark.parametrize(
