@@ -48,6 +48,11 @@ class Planned:
         """Whether its time goes into passes of the model over the audio."""
         return self.name in _COSTS
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model is trained in it."""
+        return _COSTS.get(self.name) == _UPDATE
+
 
 _UPDATE, _FORWARD = 3.0, 1.0
 """Cost of a second of audio: a backward pass takes about two forward passes."""

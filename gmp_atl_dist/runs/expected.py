@@ -44,6 +44,9 @@ class Rate:
     said: str
 
 
+OF_CORES = Rate(None, "no nominal rate of these cores is known here")
+
+
 def rate_of(nodes: Offers | None) -> Rate:
     """The nominal rate of the GPUs of these nodes, where they are all of one known kind."""
     kinds = {
@@ -108,8 +111,8 @@ def expectation(
         price: of an hour of a device.
         whole: no earlier attempt has done a part of it.
         before: what the workers held that ``seconds`` were measured with; None: not known.
-        flops: of the stage; None: not a training, whose share of the rate is then not said.
-        rate: of one GPU; None: the stage has none.
+        flops: of the stage; None: not counted.
+        rate: of one device; None: the share of it is not said.
     """
     if seconds is None:
         return (
@@ -146,9 +149,9 @@ def _devices(held: Held) -> str:
 
 def _share(seconds: float, held: Held, flops: float | None, rate: Rate | None) -> Sequence[str]:
     gpus = held.get("GPU", 0.0)
-    if flops is None or not gpus or seconds <= 0:
+    if rate is None or seconds <= 0:
         return ()
-    if rate is None or rate.flops is None:
-        return (f"share of the GPU's rate not known: {rate.said if rate else 'not asked'}",)
+    if flops is None or rate.flops is None or not gpus:
+        return (f"share of the device's rate not known, because {rate.said}",)
     share = flops / (seconds * gpus * rate.flops)
     return (f"{100 * share:.2g} % of the nominal rate of {rate.said}",)
