@@ -18,9 +18,11 @@ from support.trees import write_tree
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config.file import load_config
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
+from gmp_atl_dist.doctor.idle import check_idle
 from gmp_atl_dist.errors import ConfigError
+from gmp_atl_dist.ray_api.facts import ClusterFacts, Node
 from gmp_atl_dist.starter import machine as machine_module
-from gmp_atl_dist.starter.find_corpus import find_corpus
+from gmp_atl_dist.starter.find_corpus import FoundCorpus, find_corpus
 from gmp_atl_dist.starter.machine import MachineFacts, measured_rate
 from gmp_atl_dist.starter.plan import deal, make_plan
 from gmp_atl_dist.store.filesystem import Store
@@ -51,6 +53,25 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     monkeypatch.setattr(machine_module, "measured_rate", lambda source, cores: given[source])
     monkeypatch.setattr(machine_module, "this_machine", lambda: MachineFacts(2, 8.0, 0))
     return given
+
+
+def test_a_machine_with_eight_gpus_trains_each_fold_on_one(
+    tmp_path: Path, rates: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its eight workers were refused, for four micro-batches, and each would have had 12 s a pass."""
+    monkeypatch.setattr(machine_module, "this_machine", lambda: MachineFacts(64, 256.0, 8))
+    monkeypatch.setattr(FoundCorpus, "total_s", property(lambda _: 25_000.0))
+    write_corpus(tmp_path / "corpus")
+    out = tmp_path / "mine.toml"
+    assert main(["config", "init", "--corpus", str(tmp_path / "corpus"), "--out", str(out)]) == 0
+    config = load_config(out)
+    train, extract = config.runtime.train, config.runtime.extract
+    assert (train.workers, train.gpus, train.cpus) == (1, 1, 8)
+    assert (extract.workers, extract.gpus, extract.cpus) == ((1, 8), 1, 8)
+    assert config.retrain.batch_s == config.finetune.batch_s == 300
+    nodes = (Node(name="this machine", cpus=64, gpus=8),)
+    facts = ClusterFacts(ray_version="", python_version="", nodes=nodes)
+    assert list(check_idle(config, facts)) == []
 
 
 def test_a_written_configuration_passes_both_checks_and_explains_each_key(

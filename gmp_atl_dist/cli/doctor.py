@@ -46,13 +46,14 @@ def doctor(
     return 0
 
 
-def _experiment(config: Path, set_: list[str] | None, root: str | None) -> RunConfig:
-    """The configuration; of a sweep that of its first arm. All arms have its corpus, folds and resources."""
+def _experiment(config: Path, set_: list[str] | None, root: str | None) -> dict[str, RunConfig]:
+    """The configuration; of a sweep those of all arms, with the first seed: no check depends on it."""
     from gmp_atl_dist.config.sweep import is_sweep, load_sweep
 
     if is_sweep(config):
-        return load_sweep(config, set_ or (), root).config
-    return load_experiment(config, set_, root)
+        sweep = load_sweep(config, set_ or (), root)
+        return {run.arm: run.config for run in sweep.runs if run.seed == sweep.seeds[0]}
+    return {"": load_experiment(config, set_, root)}
 
 
 def _say_waiting(findings: list[Finding]) -> None:

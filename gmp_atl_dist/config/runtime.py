@@ -164,6 +164,13 @@ class TrainWorkersConfig(WorkersConfig):
         "two halves; without dropout the curve stays the same. Gradients are then exchanged when all "
         "passes of an update are done, not while they are computed",
     )
+    pass_s: PositiveFloat | Literal["auto"] = Field(
+        default="auto",
+        description="seconds of audio up to which a worker joins its micro-batches of an update into one "
+        "forward and backward pass. auto: on a GPU as much as its memory takes, at most 400, measured when "
+        "a stage starts and kept in its checkpoints; on a CPU one pass for each micro-batch. The curve stays "
+        "the same, but for dropout on a GPU",
+    )
     gradient_dtype: Literal["fp32", "bf16"] = Field(
         default="fp32",
         description="type in which workers with GPUs exchange gradients. bf16 halves the traffic, and "
@@ -196,6 +203,15 @@ class TrainWorkersConfig(WorkersConfig):
     mlflow_experiment: str = Field(
         default="gmp_atl_dist", min_length=1, description="experiment on that server"
     )
+
+    @field_validator("pass_s", mode="before")
+    @classmethod
+    def _seconds_or_auto(cls, raw: object) -> object:
+        """A union's own errors would be one for each of its members."""
+        is_number = type(raw) in (int, float) and 0 < float(str(raw)) < math.inf
+        if raw != "auto" and not is_number:
+            raise ValueError('expected "auto", or seconds of audio above 0, e.g. 200')
+        return raw
 
     @field_validator("gpus")
     @classmethod
@@ -239,7 +255,7 @@ class TrainWorkersConfig(WorkersConfig):
 
 
 class PriceConfig(Section):
-    """What the devices cost that a sweep holds. It is shown, and decides nothing."""
+    """What the devices cost that a run or a sweep holds. It is shown, and decides nothing."""
 
     core_hour: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="price of a CPU core for an hour; unset: cores cost nothing"

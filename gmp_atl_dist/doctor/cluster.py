@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from gmp_atl_dist.config import RuntimeConfig
+from gmp_atl_dist.config import RunConfig, RuntimeConfig
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
+from gmp_atl_dist.doctor.idle import check_idle
 from gmp_atl_dist.ray_api.facts import (
     ClusterFacts,
     Unanswered,
@@ -50,6 +51,7 @@ def check_cluster(
     timeout_s: float,
     expected: Versions | None = None,
     unused: Collection[str] = (),
+    whole: RunConfig | None = None,
 ) -> Iterator[Finding]:
     """Ask the cluster that the run would use.
 
@@ -58,6 +60,7 @@ def check_cluster(
         timeout_s: how long an answer is waited for.
         expected: the current versions unless given.
         unused: sections of ``config`` whose stages are not run.
+        whole: the configuration whose ``runtime`` this is; None: what its stages leave idle is not checked.
     """
     address = configured_address(config)
     facts = ask_cluster(address, timeout_s)
@@ -72,6 +75,8 @@ def check_cluster(
     yield from compare_versions(item, facts, expected or Versions.ours())
     yield from _shared_root(config, facts)
     yield from check_room(config, facts, unused)
+    if whole is not None:
+        yield from check_idle(whole, facts)
 
 
 def compare_versions(item: str, facts: ClusterFacts, expected: Versions) -> Iterator[Finding]:

@@ -43,6 +43,16 @@ class Planned:
     def label(self) -> str:
         return f"{self.name} {self.fold}".rstrip()
 
+    @property
+    def runs_the_model(self) -> bool:
+        """Whether its time goes into passes of the model over the audio."""
+        return self.name in _COSTS
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model is trained in it."""
+        return _COSTS.get(self.name) == _UPDATE
+
 
 _UPDATE, _FORWARD = 3.0, 1.0
 """Cost of a second of audio: a backward pass takes about two forward passes."""
@@ -84,6 +94,11 @@ class Rates:
             if before and now is not None:
                 return run.duration_s * now / before
         return run.duration_s
+
+    def held(self, planned: Planned) -> Mapping[str, float] | None:
+        """Cores and GPUs of the earlier run that :meth:`seconds` follows from; None if it is not known."""
+        run = None if planned.name in self.here_s else self.earlier.get(planned.name)
+        return run.held or None if run is not None and run.duration_s is not None else None
 
     def _by_pace_of_another(self, planned: Planned) -> float | None:
         cost, audio_s = _COSTS.get(planned.name), planned.work.audio_s

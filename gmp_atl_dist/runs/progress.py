@@ -13,6 +13,8 @@ from gmp_atl_dist.execution import planned_stages
 from gmp_atl_dist.progress_rows import about, duration, run_wordings
 from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runs.estimate import Planned, Rates, earlier_rates, plan_of
+from gmp_atl_dist.runs.expected import OF_CORES, expectation, rate_of, training_flops
+from gmp_atl_dist.runtime import cluster_nodes
 from gmp_atl_dist.scheduling.demands import Held
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, find_artifact
@@ -60,6 +62,9 @@ class RunProgress:
         self._running[stage.label] = _Running(stage, self._clock(), whole=not begun)
         if not self._reporter.is_terminal:
             self._reporter.line(self.run_lines(None)[0])
+        planned = next((p for p in self._left if p.label == stage.label), None)
+        if planned is not None and planned.runs_the_model:
+            self._reporter.line(self._expectation(planned, held, whole=not begun))
 
     def stage_done(self, stage: Stage, artifact: Artifact) -> None:
         running = self._running.pop(stage.label, None)
@@ -67,6 +72,26 @@ class RunProgress:
             took_s = self._rates.here_s[stage.name] = self._clock() - running.started_s
             self._note_pace(stage, took_s)
         self._over(stage, artifact)
+
+    def _expectation(self, planned: Planned, held: Held, *, whole: bool) -> str:
+        """What is expected of a stage: hours, share of the GPU's rate, cost; or that it is not known."""
+        seconds, flops = self._rates.seconds(planned), None
+        rate = OF_CORES if planned.is_trained else None
+        if seconds is not None and planned.is_trained and held.get("GPU"):
+            corpus = next(self._shared[name] for name in _CORPUS if name in self._shared)
+            backbone = self._shared[_LAST_SHARED]
+            flops = training_flops(self._config, planned, backbone, corpus)
+            self._context.connection.open()  # the stage is about to do the same
+            rate = rate_of(cluster_nodes())
+        price = self._context.settings.price
+        before = self._rates.held(planned)
+        return expectation(
+            *(planned.label, seconds, held, price),
+            whole=whole,
+            before=before,
+            flops=flops,
+            rate=rate,
+        )
 
     def stage_line(self) -> str:
         now_s = self._clock()

@@ -37,6 +37,8 @@ class Model:
         return self.source != self.measured
 
 
+_GPU_BATCH_S = 300
+"""Of an update, at most, so that a pass of a GPU has as much; see docs/cluster.md."""
 # From small to large: a larger one is measured only if the smaller one has time to spare.
 MODELS = (
     Model("random:tiny", "random:tiny", 0, (1, 2, 3), 2e-3, 64, 2),
@@ -80,8 +82,8 @@ def make_plan(
     for model in MODELS:
         if model.memory_gib > machine.memory_gib or (model.pretrained and not machine.hub):
             break
-        # Several GPUs share each update.
-        measured = rate_of(model.measured, machine.cores) * max(1, machine.gpus)
+        # A training has one GPU: others would have too little audio of an update. They train other folds.
+        measured = rate_of(model.measured, machine.cores)
         tried.append((model.source, measured))
         possible = budget_s * measured / training_s
         if model is not MODELS[0] and possible < model.least_passes:
@@ -93,7 +95,7 @@ def make_plan(
         max(1, min(limit, int((passes - 0.4) * part)))
         for part, limit in zip((0.3, 0.25, 0.45), most, strict=True)
     )
-    batch_s = float(max(8, min(100 if machine.gpus else 32, round(training_s / 10))))
+    batch_s = float(max(8, min(_GPU_BATCH_S if machine.gpus else 32, round(training_s / 10))))
     steps = max(1, round(retrain * training_s / batch_s))
     spent_s = (warmup + retrain + finetune + 0.4) * training_s / rate
     return Plan(

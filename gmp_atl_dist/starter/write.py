@@ -176,14 +176,20 @@ def _workers(machine: MachineFacts) -> list[tuple[str, list[Line]]]:
         names = ("runtime.extract", "runtime.train")
         return [(name, [Line("cpus", machine.cores, why)]) for name in names]
     each = max(1, machine.cores // machine.gpus)
+    workers = {
+        "extract": Line(
+            "workers", [1, machine.gpus], "One process per GPU, as far as there is room."
+        ),
+        "train": Line("workers", 1, "All audio of an update on one GPU; others train other folds."),
+    }
     return [
         (
-            name,
+            f"runtime.{name}",
             [
-                Line("workers", machine.gpus, "One process per GPU."),
+                line,
                 Line("gpus", 1, "Of each process."),
                 Line("cpus", each, "Cores of each process."),
             ],
         )
-        for name in ("runtime.extract", "runtime.train")
+        for name, line in workers.items()
     ]

@@ -42,6 +42,8 @@ class UpdatePlan(Protocol):
     """Which utterances make up an update: :class:`BatchPlan`, or shares of sources (``mixture.py``)."""
 
     batches_per_epoch: int
+    update_samples: float
+    """Samples of an update, on average."""
 
     def batch(self, step: int) -> np.ndarray: ...
     def micro_batches(self, step: int, count: int) -> list[np.ndarray]: ...
@@ -76,6 +78,7 @@ class BatchPlan:
         self._total = int(self._length_U.sum())
         batch_samples = max(batch_s * SAMPLE_RATE_HZ, int(self._length_U.max()))
         self.batches_per_epoch = max(1, int(self._total // batch_samples))
+        self.update_samples = self._total / self.batches_per_epoch
         self._epoch = lru_cache(maxsize=2)(self._plan_epoch)
 
     def batch(self, step: int) -> np.ndarray:
@@ -134,7 +137,8 @@ class Batch:
 
     ``micro`` is its number among the micro-batches of update ``step``. ``first_frames`` says where a
     cropped utterance was cut: its frame 0 is that frame of the uncropped utterance. ``conv_BTC`` is the
-    output of a frozen convolutional encoder; with it, ``wave_BN`` has no samples.
+    output of a frozen convolutional encoder; with it, ``wave_BN`` has no samples. ``joined`` micro-batches
+    are in this pass, and ``micro`` is the first of them.
     """
 
     step: int
@@ -146,6 +150,7 @@ class Batch:
     num_samples_B: torch.Tensor
     weight_B: torch.Tensor
     conv_BTC: torch.Tensor | None = None
+    joined: int = 1
 
     @property
     def model_input(self) -> torch.Tensor:
@@ -163,11 +168,12 @@ class Batch:
             self.num_samples_B,  # the model reads lengths on the host
             self.weight_B,  # and weights, to send them with what depends on them
             None if self.conv_BTC is None else self.conv_BTC.to(device, non_blocking=True),
+            self.joined,
         )
 
 
 class BatchLoader:
-    """The micro-batches of one rank, read some updates ahead.
+    """The micro-batches of one rank, read some updates ahead. A pass has one, or several after :meth:`join`.
 
     Args:
         rows: returns the utterances with the given numbers of the plan.
@@ -193,10 +199,34 @@ class BatchLoader:
         self._reader = reader
         self._rank = rank
         self._world_size = world_size
-        self._micro_batches = micro_batches
-        self.passes = -(-micro_batches // world_size)
+        self.micro_batches = micro_batches
+        self._own = -(-micro_batches // world_size)
+        self._joined = 1
         self._max_samples = max_samples
         self._seed = seed
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of an update, the same on every rank."""
+        return -(-self._own // self._joined)
+
+    @property
+    def micro_s(self) -> float:
+        """Seconds of audio of a micro-batch, on average."""
+        return self._plan.update_samples / self.micro_batches / SAMPLE_RATE_HZ
+
+    def join(self, pass_s: float) -> None:
+        """Let a pass have several micro-batches, as many as have ``pass_s`` seconds of audio on average.
+
+        The passes of an update have equal numbers of them, as far as these divide. 0: one each.
+        """
+        at_most = max(1, int(pass_s / self.micro_s))
+        self._joined = -(-self._own // -(-self._own // at_most))
+
+    def longest(self, joined: int) -> Batch:
+        """The last ``joined`` micro-batches of update 0 in one pass. They have its longest clips."""
+        cut = self._plan.micro_batches(0, self.micro_batches)[-joined:]
+        return self._collate(0, 0, np.concatenate(cut), 1.0, joined)
 
     def updates(self, first: int, end: int) -> Iterator[tuple[int, list[Batch]]]:
         """(update, this rank's micro-batches) for updates ``first`` to ``end`` - 1."""
@@ -223,22 +253,28 @@ class BatchLoader:
         )
 
     def _load(self, step: int) -> list[Batch]:
-        cut = self._plan.micro_batches(step, self._micro_batches)
+        cut = self._plan.micro_batches(step, self.micro_batches)
         shortest = self._plan.batch(step)[:1]
         batches: list[Batch] = []
-        for i in range(self.passes):
-            micro = i * self._world_size + self._rank
-            mine = cut[micro] if micro < len(cut) else shortest[:0]
+        for i in range(0, self._own, self._joined):
+            held = range(i, min(i + self._joined, self._own))
+            micros = [k * self._world_size + self._rank for k in held]
+            pieces = [cut[m] for m in micros if m < len(cut)]
+            mine = np.concatenate([shortest[:0], *pieces])
             # A rank may have no share in a pass. It still takes part in the update.
             weight = 1.0 if len(mine) else 0.0
-            batches.append(self._collate(step, micro, mine if len(mine) else shortest, weight))
+            numbers = mine if len(mine) else shortest
+            joined = max(1, len(pieces))
+            batches.append(self._collate(step, micros[0], numbers, weight, joined))
         return batches
 
-    def _collate(self, step: int, micro: int, numbers: np.ndarray, weight: float) -> Batch:
+    def _collate(
+        self, step: int, micro: int, numbers: np.ndarray, weight: float, joined: int
+    ) -> Batch:
         epoch = self._plan.epoch(step)
         utterances = self._rows(numbers)
         if self._frontend is not None:
-            return self._stored(self._frontend, step, micro, utterances, weight)
+            return self._stored(self._frontend, step, micro, utterances, weight, joined)
         waves: list[np.ndarray] = []
         first_frames: list[int] = []
         for utterance in utterances:
@@ -255,6 +291,7 @@ class BatchLoader:
             wave_BN,
             num_samples_B,
             torch.full((len(waves),), weight),
+            joined=joined,
         )
 
     def _stored(
@@ -264,6 +301,7 @@ class BatchLoader:
         micro: int,
         utterances: tuple[IndexRow, ...],
         weight: float,
+        joined: int = 1,
     ) -> Batch:
         """A batch of stored outputs of the convolutional encoder, of whole utterances."""
         clips = [frontend.frames(utterance) for utterance in utterances]
@@ -287,6 +325,7 @@ class BatchLoader:
             torch.tensor([utterance.num_samples for utterance in utterances]),
             torch.full((len(clips),), weight),
             torch.from_numpy(conv_BTC),
+            joined,
         )
 
     def _crop(self, epoch: int, utterance: IndexRow) -> tuple[int, np.ndarray]:

@@ -50,6 +50,8 @@ class TrainingState(BaseModel):
     best_uar: float = -1.0
     skipped_at: list[int] = []
     resumed_at: list[int] = []
+    pass_s: float = 0.0
+    """Micro-batches are joined into passes of at most so many seconds of audio; 0: they are not."""
 
 
 def save_state(

@@ -110,8 +110,8 @@ class _Trainer:
             frontend=None if job.frontend is None else FrontendReader(job.frontend),
         )
         self._saver = Saver(job, gang, local)
-        meter, passes = Meter(), self._loader.passes
-        self._engine = self._saver.restored_engine(meter, passes)
+        meter = Meter()
+        self._engine = self._saver.restored_engine(meter, self._loader, group)
         self._state = self._saver.state
         self._reporting = Reporting(
             *(job, gang, local),
@@ -125,7 +125,7 @@ class _Trainer:
             *(self._engine, recipe, group),
             halve=job.workers.on_out_of_memory == "halve",
             # DeepSpeed takes the mean over ranks and passes; our terms are shares of one sum.
-            scale=gang.world_size * passes,
+            scale=gang.world_size * self._loader.passes,
         )
 
     def run(self) -> None:

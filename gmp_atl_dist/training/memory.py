@@ -60,7 +60,12 @@ def too_large(
         stage: the section of the configuration that has the keys of the batch.
         error: what a library reported.
     """
-    held = ""
+    held = joined = ""
+    if batch is not None and batch.joined > 1:
+        joined = (
+            f"The pass has {batch.joined} micro-batches: set runtime.train.pass_s below "
+            f"{audio_s(batch):.0f}, and the stage resumes from its newest checkpoint. "
+        )
     if batch is not None:
         lengths_s = [int(n) / SAMPLE_RATE_HZ for n in batch.num_samples_B]
         held = (
@@ -69,7 +74,7 @@ def too_large(
         )
     said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     return PassTooLargeError(
-        f"{stage}: {where}: no memory is left on {_memory()}{held}; the library said: {said}. Set "
+        f"{stage}: {where}: no memory is left on {_memory()}{held}; the library said: {said}. {joined}Set "
         f"runtime.train.gradient_checkpointing = true, or split passes that do not fit with "
         f'runtime.train.on_out_of_memory = "halve"; the stage then resumes from its newest checkpoint. Or '
         f"raise {stage}.micro_batches (now {config.micro_batches}) or lower {stage}.batch_s (now "

@@ -122,6 +122,7 @@ class MixedPlan:
         total = sum(stream.total for stream in self._streams)
         self.batches_per_epoch = max(1, int(total // batch_samples))
         """Updates that draw as much audio as the sources hold."""
+        self.update_samples = batch_samples
 
     def batch(self, step: int) -> np.ndarray:
         """int64 numbers of the utterances of update ``step``, counted from 0, sorted by length."""

@@ -38,6 +38,12 @@ class HostGroup:
         dist.all_reduce(summed, group=self._group)
         return summed.tolist()
 
+    def least(self, value: float) -> float:
+        """The smallest of the ranks' values."""
+        held = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(held, op=dist.ReduceOp.MIN, group=self._group)
+        return float(held)
+
     def first_text(self, text: str) -> str:
         """The text of the first rank that has one; empty if none has."""
         said: list[str | None] = [None] * dist.get_world_size()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from gmp_atl_dist.records import CURVE_SCHEMA
 from gmp_atl_dist.runtime.work import Gang
 from gmp_atl_dist.store.artifact import ArtifactWriter
 from gmp_atl_dist.store.checkpoints import CheckpointRecord
+from gmp_atl_dist.training.batches import BatchLoader
 from gmp_atl_dist.training.checkpoint import (
     TrainingState,
     Uploader,
@@ -24,6 +26,8 @@ from gmp_atl_dist.training.checkpoint import (
 from gmp_atl_dist.training.engine import Engine
 from gmp_atl_dist.training.job import TrainJob
 from gmp_atl_dist.training.meter import Meter
+from gmp_atl_dist.training.pass_size import measured_pass_s, settled_pass_s
+from gmp_atl_dist.training.ranks import HostGroup
 from gmp_atl_dist.training.timing import Interval
 
 
@@ -53,11 +57,11 @@ class Saver:
         every_s = 60 * job.workers.checkpoint_every_min
         self.interval = Interval(every_s, due_at_first=False)
 
-    def restored_engine(self, meter: Meter, passes: int) -> Engine:
+    def restored_engine(self, meter: Meter, loader: BatchLoader, group: HostGroup) -> Engine:
         """The engine, in the state of the newest complete checkpoint if there is one.
 
-        ``meter`` is given what this rank had measured since the last point of the curve. An update has
-        ``passes`` passes.
+        ``meter`` is given what this rank had measured since the last point of the curve. ``loader`` is told
+        how much audio a pass has, which is also in the checkpoint.
 
         Raises:
             CheckpointError: the checkpoint does not fit.
@@ -82,7 +86,13 @@ class Saver:
         backbone = recipe.backbone(model)
         if workers.gradient_checkpointing:
             backbone.checkpoint_activations()
-        engine = Engine(model, backbone, recipe.optim, workers, passes=passes, universal=reshape)
+        kept = None if newest is None else self.state.pass_s
+        measure = partial(measured_pass_s, model, recipe, loader)
+        self.state.pass_s = settled_pass_s(workers.pass_s, kept, measure, group)
+        loader.join(self.state.pass_s)
+        engine = Engine(
+            model, backbone, recipe.optim, workers, passes=loader.passes, universal=reshape
+        )
         if folder is not None:
             engine.restore(folder)
         return engine

@@ -125,7 +125,7 @@ def test_it_waits_for_what_comes(
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("gmp_atl_dist.doctor.checkup._RETRY_S", 0.1)
-    found = checkup(lambda: load_config(config), 60.0, waiting)
+    found = checkup(lambda: {"": load_config(config)}, 60.0, waiting)
 
     assert [[f.check for f in findings if f.severity == "fatal"] for findings in seen] == [
         ["store"]
@@ -138,7 +138,7 @@ def test_what_hangs_is_given_up(config: Path, monkeypatch: pytest.MonkeyPatch) -
         "gmp_atl_dist.doctor.checkup.check_machine", lambda *_: iter([time.sleep(60)])
     )
 
-    found = examine(RunConfig(), Timeouts(ray_s=0.1, labels_s=0.1, check_s=0.5))
+    found = examine({"": RunConfig()}, Timeouts(ray_s=0.1, labels_s=0.1, check_s=0.5))
 
     hung = [f for f in found if f.check == "machine"]
     assert [f.severity for f in hung] == ["fatal"]

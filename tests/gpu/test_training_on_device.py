@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,24 @@ def test_the_curve_is_that_of_one_core(device: DeviceName, updates: int, rel: fl
     assert len(found.curve) == updates
     assert found.curve == pytest.approx(expected.curve, rel=rel)
     assert expected.curve[-1] < expected.curve[0]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("device", "rel"), [("cpu", 1e-3), pytest.param("cuda", 2e-2, marks=needs_gpu)]
+)
+def test_micro_batches_are_joined_where_the_memory_of_a_gpu_takes_them(
+    device: DeviceName, rel: float, tmp_path: Path
+) -> None:
+    one, four = tmp_path / "one", tmp_path / "four"
+    one.mkdir()
+    four.mkdir()
+    expected = run_alone(partial(train_in, one, "cpu", None), threads=1)
+    found = run_alone(partial(train_in, four, device, None, 4), threads=1)
+    assert found == pytest.approx(expected, rel=rel)
+    states = sorted((four / "out").glob("checkpoints/*/*/files/state.json"))
+    (pass_s,) = {json.loads(path.read_text())["pass_s"] for path in states}
+    assert pass_s == 0 if device == "cpu" else pass_s > 4
 
 
 @pytest.mark.nightly

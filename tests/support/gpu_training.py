@@ -38,13 +38,16 @@ class _Stopping(Alone):
                 raise _Stopped
 
 
-def train_in(folder: Path, device: DeviceName, stop_after: int | None) -> list[float]:
+def train_in(
+    folder: Path, device: DeviceName, stop_after: int | None, micro_batches: int = 1
+) -> list[float]:
     """Train in ``folder`` from its newest checkpoint; the loss at each update, or nothing if stopped."""
     Place(device, 0).choose()
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "DS_ACCELERATOR": device}
     group = folder / f"group-{os.getpid()}"
     dist.init_process_group(collective_backend(), init_method=group.as_uri(), rank=0, world_size=1)
     recipe, _ = training_recipe(folder, TRAINING)
+    recipe.optim = recipe.optim.model_copy(update={"micro_batches": micro_batches})
     store = Store.open(str(folder / "out"))
     workers = TrainWorkersConfig(checkpoint_every_steps=EVERY)
     try:
