@@ -320,7 +320,10 @@ MISTAKES: list[tuple[Mistake, str]] = [
         lambda j: gang(j).update(resources={"gnag": "1"}),
         "runtime.train: asks for the resource 'gang', which no worker group advertises",
     ),
-    (lambda j: gang(j).update(maxReplicas=1), "runtime.train: 8 processes of 4 cores, 1 GPUs"),
+    (
+        lambda j: gang(j).update(minReplicas=0, maxReplicas=0),
+        "runtime.train: 1 processes of 4 cores",
+    ),
     (
         lambda j: gang(j).update(maxReplicas=20),
         "ResourceQuota/gmp-atl: pods is 20, and the run asks for up to 30",
@@ -397,7 +400,7 @@ def settings(manifests: list[dict[str, Any]], name: str) -> dict[str, str]:
             "runtime.train: asks for the resource 'gnag', which no worker group advertises; the groups "
             "advertise decode, extract, gang",
         ),
-        ("gmp-atl-run", "runtime.train.cpus=11", "runtime.train: 8 processes of 11 cores"),
+        ("gmp-atl-run", "runtime.train.cpus=21", "runtime.train: 1 processes of 21 cores"),
         (
             "gmp-atl-run",
             "runtime.extract.readers=40",
@@ -423,9 +426,9 @@ def test_a_sweep_asks_for_what_its_arms_ask_for(checkout: Path) -> None:
     settings(manifests, "gmp-atl-env")["GMP_ATL_CONFIG"] = "sweep-iemocap.toml"
     assert broken_rules(manifests, placeholders=True) == []
 
-    settings(manifests, "gmp-atl-run")["90-site.set"] = "runtime.train.cpus=11"
+    settings(manifests, "gmp-atl-run")["90-site.set"] = "runtime.train.cpus=21"
     (problem,) = broken_rules(manifests, placeholders=True)
-    assert problem.startswith("runtime.train: 8 processes")
+    assert problem.startswith("runtime.train: 1 processes")
 
 
 @pytest.mark.parametrize("name", RUNS)
