@@ -18,7 +18,7 @@ TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-all test-gpu test-matrix lint format docs dist clean distclean
+.PHONY: help setup demo test test-slow test-all test-faults test-gpu test-matrix lint format docs dist clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -61,6 +61,9 @@ test-slow: .venv/.installed-dev .venv/.ops-built ## those that test leaves out; 
 
 test-all: .venv/.installed-dev .venv/.ops-built ## all, also those marked nightly
 	$(PYTEST) -m "" $(PYTEST_ARGS)
+
+test-faults: .venv/.installed-dev .venv/.ops-built ## whole runs under random faults, for at most 40 minutes
+	$(BIN)/python -m benchmarks.faults --minutes 35
 
 # For a nightly job: each of the environments takes gigabytes and minutes. MATRIX="py312-newest" runs one of them.
 test-matrix: ## other versions of Python, PyTorch and transformers, in environments of their own below .matrix/

@@ -10,26 +10,56 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 _S3_READY_S = 240.0
 _FOREIGN = ("AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN")
 
 
-@dataclass(frozen=True)
+@dataclass
 class S3Server:
     """A real S3 server on loopback. The environment of this process and its children points to it."""
 
     endpoint: str
     bucket: str
-    pid: int
+    _command: Sequence[str]
+    _log: Path
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the server's process; it leads a session of its own."""
+        if self._process is None:
+            raise RuntimeError("the S3 server is not running")
+        return self._process.pid
 
     def new_uri(self) -> str:
         """A root that nothing was ever written to."""
         return f"s3://{self.bucket}/{secrets.token_hex(6)}"
+
+    def start(self) -> None:
+        """Start it, or start it again on the same files. Returns before it answers."""
+        with self._log.open("ab") as out:
+            self._process = subprocess.Popen(
+                self._command,
+                env=os.environ | {"GOMEMLIMIT": "200MiB", "GOGC": "40"},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """End it at once, as a lost machine does."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
 
 def free_ports(count: int) -> list[int]:
@@ -70,21 +100,14 @@ def running_s3_server(folder: Path) -> Iterator[S3Server]:
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     log = folder.with_suffix(".log")
-    with _environment(keys), log.open("wb") as out:
-        process = subprocess.Popen(
-            command,
-            env=os.environ | {"GOMEMLIMIT": "200MiB", "GOGC": "40"},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    with _environment(keys):
+        server = S3Server(endpoint, "gmp-atl", command, log)
+        server.start()
         try:
-            _make_bucket(process, endpoint, "gmp-atl", log)
-            yield S3Server(endpoint, "gmp-atl", process.pid)
+            _make_bucket(server, log)
+            yield server
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            server.kill()
 
 
 @contextmanager
@@ -105,7 +128,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _make_bucket(process: subprocess.Popen[bytes], endpoint: str, bucket: str, log: Path) -> None:
+def _make_bucket(server: S3Server, log: Path) -> None:
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
@@ -113,12 +136,12 @@ def _make_bucket(process: subprocess.Popen[bytes], endpoint: str, bucket: str, l
     # The session before would go on with the keys of the server before.
     boto3.setup_default_session()
     config = Config(retries={"max_attempts": 0}, connect_timeout=2, read_timeout=5)
-    client = boto3.client("s3", endpoint_url=endpoint, config=config)
+    client = boto3.client("s3", endpoint_url=server.endpoint, config=config)
     deadline = time.monotonic() + _S3_READY_S
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and psutil.pid_exists(server.pid):
         with suppress(BotoCoreError, ClientError):
-            client.create_bucket(Bucket=bucket)
-            client.put_object(Bucket=bucket, Key="ready", Body=b"")
+            client.create_bucket(Bucket=server.bucket)
+            client.put_object(Bucket=server.bucket, Key="ready", Body=b"")
             return
         time.sleep(0.2)
     raise RuntimeError(f"the S3 server did not come up; it said:\n{log.read_text()[-3000:]}")
