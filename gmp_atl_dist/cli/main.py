@@ -20,6 +20,7 @@ from gmp_atl_dist.cli import (
     compare,
     config,
     corpora,
+    damage,
     doctor,
     features,
     models,
@@ -44,7 +45,8 @@ app.command()(sweep.sweep)
 app.command(cls=run.StageCommand)(run.stage)
 app.command()(status.status)
 app.command()(compare.compare)
-app.command()(run.verify)
+app.command()(damage.verify)
+app.command()(damage.repair)
 app.command()(predict.predict)
 app.command()(serve.serve)
 app.command()(doctor.doctor)
