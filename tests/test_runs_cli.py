@@ -468,3 +468,26 @@ def test_a_repaired_run_makes_exactly_that_again(gmp_atl: Run, copy: Ran) -> Non
     assert not different
     assert before.keys() == after.keys()
     assert gmp_atl("verify", "--root", copy.root)[0] == 0
+
+
+def test_gc_keeps_what_a_configuration_reaches(gmp_atl: Run, copy: Ran, tmp_path: Path) -> None:
+    """Of a run of two folds, the configuration of one; its corpus is not where it was."""
+    store = Store.open(str(copy.root))
+    runtime = copy.config.runtime.model_copy(update={"root": str(copy.root)})
+    folds = copy.config.folds.model_copy(update={"run": (1,)})
+    of_one = copy.config.model_copy(update={"runtime": runtime, "folds": folds})
+    file = written(of_one, tmp_path / "one.toml")
+    code, out, _ = gmp_atl("gc", "-c", file)
+    assert code == 0
+    labels = {s.label for s in copy.record.stages if s.fingerprint[:12] in out}
+    stages = ("warmup", "extract", "cluster", "label", "retrain", "finetune", "evaluate")
+    assert labels == {f"{stage} fold2" for stage in stages} | {"report"}
+    assert gmp_atl("gc", "-c", file, "--keep", copy.name)[1].startswith("not reached: 0 folders")
+
+    assert gmp_atl("gc", "-c", file, "--yes")[0] == 0
+    assert find_faults(store).faults == ()
+    left = [key.kind for key in list_artifacts(store)]
+    assert {*left} == {"ingest", "backbone", "codebook", *stages}
+    assert left.count("codebook") == 2, "the by-products of the fold that is kept"
+    code, out, _ = gmp_atl("status", "-c", file)
+    assert out.count(" done ") == 2 + len(stages)

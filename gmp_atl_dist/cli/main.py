@@ -28,6 +28,7 @@ from gmp_atl_dist.cli import (
     run,
     runs,
     serve,
+    space,
     status,
     submit,
     sweep,
@@ -47,6 +48,8 @@ app.command()(status.status)
 app.command()(compare.compare)
 app.command()(damage.verify)
 app.command()(damage.repair)
+app.command()(space.gc)
+app.command()(space.du)
 app.command()(predict.predict)
 app.command()(serve.serve)
 app.command()(doctor.doctor)

@@ -92,7 +92,8 @@ def note_run(
         config_name=name,
         fingerprint="0" * 64,
         corpus_name="corpus",
-        configuration={},
+        # Of another release: what the run would do next cannot be told, and what it has reached can.
+        configuration={"of": "another release"},
         attempts=(attempt,),
         stages=stages,
     )
