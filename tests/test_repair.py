@@ -296,3 +296,30 @@ def test_codebooks_that_a_configuration_names_are_sources(folder: Store) -> None
     flip(folder, weights(codebook))
 
     assert set(plan_repair(folder, find_faults(folder)).dependants) == {key}
+
+
+def test_what_was_made_from_an_earlier_model_is_named(folder: Store, gmp_atl: Run) -> None:
+    """The warm-up was deleted by hand and made again, with other bytes, as on GPUs."""
+    made = chain(folder)
+    of = {"corpus": made["ingest"], "backbone": made["backbone"]}
+    folder.delete(made["warmup"].key.prefix)
+    again = make(folder, "warmup", of, weights="other weights")
+    assert again.key == made["warmup"].key
+    code, out, _ = gmp_atl("verify", "--root", folder.uri)
+    assert code == 0, "no object is damaged"
+    assert f"note: {made['extract'].key.prefix}: it was made from an earlier model, which" in out
+
+    plan = plan_repair(folder, find_faults(folder))
+    assert {fault.what for fault in plan.faults} == {"outdated"}
+    assert {key.kind for key in plan.faulty} == {"extract", "report"}
+    assert {key.kind for key in plan.dependants} == {"label", "retrain"}
+    set_aside(folder, plan)
+    assert kinds(folder) == {"ingest", "backbone", "warmup"}
+    assert find_faults(folder).faults == ()
+
+
+def test_a_model_made_again_with_the_same_bytes_is_the_same(folder: Store) -> None:
+    made = chain(folder)
+    folder.delete(made["warmup"].key.prefix)
+    make(folder, "warmup", {"corpus": made["ingest"], "backbone": made["backbone"]})
+    assert find_faults(folder).faults == ()

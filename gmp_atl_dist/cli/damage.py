@@ -84,6 +84,8 @@ def verify(config: RootConfigOption = None, set_: SetOption = None, root: RootOp
     for fault in findings.of("missing"):
         names = ", ".join(_short(key) for key in fault.needed_by[:3])
         print(f"note: {fault.place} is not here, an input of {names}")
+    for fault in findings.of("outdated"):
+        print(f"note: {fault.place}: {fault.detail}")
     return 0
 
 
@@ -100,7 +102,7 @@ def repair(
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Show what is damaged, missing, orphaned or unsealed, and what was made from it; --yes sets it aside."""
+    """Show what is damaged, missing, outdated, orphaned or unsealed, with what was made from it."""
     from gmp_atl_dist.runs.repair import plan_repair, set_aside
 
     store = chosen_root(config, set_, root, "repair")
@@ -127,7 +129,7 @@ def _short(key: ArtifactKey) -> str:
 
 
 def _about(plan: Repair, root: str) -> Iterator[str]:
-    for what in ("damaged", "missing", "orphaned", "unsealed"):
+    for what in ("damaged", "missing", "outdated", "orphaned", "unsealed"):
         yield from _shown([fault for fault in plan.faults if fault.what == what])
     for key in plan.faulty:
         yield f"set aside {_short(key)}"

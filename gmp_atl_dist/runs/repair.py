@@ -65,7 +65,9 @@ def plan_repair(store: Store, findings: Findings, only: Sequence[str] = ()) -> R
         ConfigError: no fault is of one of ``only``.
         ArtifactError: the record of a run is damaged, so it is not known what it uses.
     """
-    faults = [f for f in findings.of("damaged", "missing", "orphaned") if _is_chosen(f, only)]
+    faults = [
+        f for f in findings.of("damaged", "missing", "outdated", "orphaned") if _is_chosen(f, only)
+    ]
     if only and not faults:
         raise ConfigError(f"nothing that is wrong below {store.uri} is of {', '.join(only)}")
     graph = findings.graph

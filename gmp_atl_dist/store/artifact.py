@@ -33,6 +33,10 @@ from gmp_atl_dist.store.checked import (
 from gmp_atl_dist.store.filesystem import Store
 
 _READ_THREADS = 16
+_STORY = "files/training.json"
+"""It tells where a training was resumed, so it may differ where the weights do not."""
+MADE_FROM_NOTE = "made_from"
+"""The note of a manifest that holds :attr:`Artifact.made_from` as JSON."""
 
 
 class Receipt(BaseModel):
@@ -266,6 +270,17 @@ class Artifact:
     @cached_property
     def receipts(self) -> dict[str, Receipt]:
         return {r.name: r for r in self.manifest.receipts}
+
+    @cached_property
+    def content(self) -> str:
+        """Digest of the bytes of its objects, without the story of a training (``training.json``)."""
+        return digest({r.name: r.sha256 for r in self.manifest.receipts if r.name != _STORY})
+
+    @property
+    def made_from(self) -> dict[str, str]:
+        """The content of each input when it was made, by the input's name; empty of earlier releases."""
+        note = json.loads(self.manifest.notes.get(MADE_FROM_NOTE, "{}"))
+        return {str(name): str(content) for name, content in note.items()}
 
     @property
     def part_names(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What is wrong below a root: damaged, missing, orphaned and unsealed objects, checkpoints included."""
+"""What is wrong below a root: damaged, missing, outdated, orphaned and unsealed, checkpoints included."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gmp_atl_dist.store.graph import ArtifactGraph
 _THREADS = 16
 _ARTIFACTS = "artifacts"
 
-What: TypeAlias = Literal["damaged", "missing", "orphaned", "unsealed"]
+What: TypeAlias = Literal["damaged", "missing", "outdated", "orphaned", "unsealed"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Fault:
 
     Attributes:
         what: ``damaged``: it differs from what its manifest, receipt or record states. ``missing``: an object
-            or an input is not there. ``orphaned``: nothing names it. ``unsealed``: it was begun and has no
+            or an input is not there. ``outdated``: an input was made again since, with other bytes.
+            ``orphaned``: nothing names it. ``unsealed``: it was begun and has no
             manifest or record; whoever began it continues it, or never will.
         place: an object or a folder, relative to the root.
         detail: in words.
@@ -78,6 +79,11 @@ def find_faults(store: Store, tell: Callable[[int, int], object] = lambda *_: No
             faults += _of_unsealed(store, key, entries)
         tell(number, total)
     faults += _lost_inputs(graph, unreadable)
+    for key, names in graph.earlier_inputs().items():
+        what = (
+            f"it was made from an earlier {', '.join(names)}, which was made again with other bytes"
+        )
+        faults.append(Fault("outdated", key.prefix, what, key))
     num_checkpoints = 0
     for number, (name, is_sealed) in enumerate(trainings.items(), 1):
         count, found = _of_training(store, name, is_sealed=is_sealed)

@@ -103,6 +103,16 @@ class ArtifactGraph:
                     found[identity].append(key)
         return dict(found)
 
+    def earlier_inputs(self) -> dict[ArtifactKey, list[str]]:
+        """Artefacts that were made from other bytes than an input has now, and the names of such inputs."""
+        found: defaultdict[ArtifactKey, list[str]] = defaultdict(list)
+        for key, artifact in self.sealed.items():
+            for name, content in artifact.made_from.items():
+                keys = self._by_identity.get(artifact.manifest.inputs.get(name, ""), ())
+                if keys and all(self.sealed[k].content != content for k in keys):
+                    found[key].append(name)
+        return dict(found)
+
     def input_name(self, identity: str, key: ArtifactKey) -> str:
         """What the manifest of ``key`` calls an input."""
         inputs = self.sealed[key].manifest.inputs

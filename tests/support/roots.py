@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from gmp_atl_dist.config import Json
+from gmp_atl_dist.config import Json, canonical_json
 from gmp_atl_dist.records import CURVE_SCHEMA
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import MADE_FROM_NOTE, Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.layout import claim_layout
@@ -26,6 +26,7 @@ def make(
     *,
     seal: bool = True,
     science: Json = None,
+    weights: str = "weights",
 ) -> Artifact:
     """An artefact of two small objects that was made from ``inputs``; without ``seal`` a begun one."""
     claim_layout(store)
@@ -35,10 +36,12 @@ def make(
     writer = ArtifactWriter(store, key)
     rows = [{"step": 1, "name": kind, "value": 0.5}]
     writer.put_part("curves", pa.Table.from_pylist(rows, schema=CURVE_SCHEMA))
-    writer.put_file("model.safetensors", f"weights of {kind} {science}".encode() * 20)
+    writer.put_file("model.safetensors", f"{weights} of {kind} {science}".encode() * 20)
     if not seal:
         return writer.written()
-    return writer.seal(version=1, science=named, inputs=identities)
+    contents = {name: artifact.content for name, artifact in (inputs or {}).items()}
+    notes = {MADE_FROM_NOTE: canonical_json({**contents})} if contents else {}
+    return writer.seal(version=1, science=named, inputs=identities, notes=notes)
 
 
 def chain(store: Store, science: Json = None) -> dict[str, Artifact]:
