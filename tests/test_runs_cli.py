@@ -491,3 +491,17 @@ def test_gc_keeps_what_a_configuration_reaches(gmp_atl: Run, copy: Ran, tmp_path
     assert left.count("codebook") == 2, "the by-products of the fold that is kept"
     code, out, _ = gmp_atl("status", "-c", file)
     assert out.count(" done ") == 2 + len(stages)
+
+
+def test_a_damaged_classifier_does_not_predict(gmp_atl: Run, copy: Ran) -> None:
+    stage = next(s for s in copy.record.stages if s.label == "finetune fold1")
+    folder = copy.root / ArtifactKey("finetune", stage.fingerprint).prefix / "files"
+    weights = folder / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-100] ^= 1
+    weights.write_bytes(data)
+    names = ([copy.name, "--root", copy.root, "--fold", "1"], [folder.parent], [folder.as_uri()])
+    for model, *options in names:
+        code, out, err = gmp_atl("predict", model, copy.wav, *options)
+        assert (code, out) == (4, "")
+        assert "files/model.safetensors is damaged: its " in err
