@@ -32,7 +32,15 @@ from gmp_atl_dist.scheduling.walks import (
     told_folds,
 )
 from gmp_atl_dist.stages.backbone import Backbone
-from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage, run_and_seal, sealed
+from gmp_atl_dist.stages.base import (
+    Context,
+    Handle,
+    Pending,
+    Stage,
+    run_and_seal,
+    sealed,
+    told_of_other_inputs,
+)
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.stages.gender import PredictGender
 from gmp_atl_dist.stages.report import Report
@@ -329,6 +337,7 @@ class _Runner:
         artifact = find_artifact(self.context.store, key)
         if artifact is not None:
             reporter.line(f"{stage.label}: done before, {key.fingerprint[:12]}")
+            told_of_other_inputs(stage, artifact, self.context)
             for observer in self.observers:
                 observer.stage_found(stage, artifact)
             return artifact

@@ -304,9 +304,14 @@ def test_verify_needs_to_know_where(gmp_atl: Run, tmp_path: Path) -> None:
     code, _, err = gmp_atl("verify")
     assert code == 2
     assert err == "error: no root to verify; give --root or --config\n"
-    code, out, _ = gmp_atl("verify", "--root", tmp_path)
-    assert code == 0
-    assert out.startswith("0 artefacts")
+
+
+def test_verify_of_a_root_with_nothing_below_it(gmp_atl: Run, tmp_path: Path) -> None:
+    """After a restore that has brought nothing, or of a misspelt root."""
+    for command in ("verify", "repair"):
+        code, out, err = gmp_atl(command, "--root", tmp_path / "root")
+        assert (code, out) == (errors.ArtifactError.exit_code, "")
+        assert f"there is no artefact below {(tmp_path / 'root').as_uri()}, so there was" in err
 
 
 def test_a_folder_without_a_model(gmp_atl: Run, tmp_path: Path) -> None:

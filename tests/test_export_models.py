@@ -551,7 +551,7 @@ def test_damaged_weights_are_not_exported(
     path.write_bytes(data)
     common = ("model", "export", "-c", ran.toml, "--root", root, "--fold", "1")
     code, _, err = run_cli(capsys, *common, "--what", "backbone", "--to", tmp_path / "out")
-    assert (code, "model.safetensors differs from its receipt" in err) == (4, True)
+    assert (code, "model.safetensors is damaged: its " in err) == (4, True)
     assert not (tmp_path / "out").exists()
 
 
@@ -560,14 +560,14 @@ def test_another_type_of_model_is_refused_by_name(
     ran: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: Literal["classifier"]
 ) -> None:
     """An export's format is HuBERT's."""
-    from gmp_atl_dist.exchange.models import _read_checked
+    read_file = Artifact.read_file
 
     def other(artifact: Artifact, name: str) -> bytes:
         key = "backbone_type" if what == "classifier" else "model_type"
-        values = json.loads(_read_checked(artifact, name)) | {key: "wav2vec2"}
+        values = json.loads(read_file(artifact, name)) | {key: "wav2vec2"}
         return json.dumps(values).encode()
 
-    monkeypatch.setattr("gmp_atl_dist.exchange.models._read_checked", other)
+    monkeypatch.setattr(Artifact, "read_file", other)
     with pytest.raises(ModelError, match=r"of type 'wav2vec2'; gmp-atl model export writes 'hub"):
         export_model(ran.config, ran.corpus, ran.backbone, ran.made, tmp_path / "out", what=what)
 

@@ -24,6 +24,7 @@ from gmp_atl_dist.runs.models import resolve_model
 from gmp_atl_dist.runs.names import named
 from gmp_atl_dist.runs.recorder import RunRecorder
 from gmp_atl_dist.store.artifact import ArtifactKey, find_artifact, list_artifacts
+from gmp_atl_dist.store.faults import find_faults
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.progress import ProgressSnapshot
 from gmp_atl_dist.store.runs import Attempt, Machine, RunRecord, StageRun, read_run, write_run
@@ -432,3 +433,75 @@ def test_half_done_stages_and_checkpoints_go_too(gmp_atl: Run, copy: Ran) -> Non
         "checkpoints/" + "9" * 64 + "/10-a/files/x"
     ]
     assert not store.list("artifacts")
+
+
+def test_nothing_is_wrong_below_the_root_of_a_run(ran: Ran) -> None:
+    findings = find_faults(Store.open(str(ran.root)))
+    assert findings.faults == ()
+    assert findings.num_artifacts == len(list_artifacts(Store.open(str(ran.root))))
+
+
+@pytest.mark.slow
+def test_a_repaired_run_makes_exactly_that_again(gmp_atl: Run, copy: Ran) -> None:
+    """Three flipped bytes in the warm-up of one fold: the next run makes it and its dependants again."""
+    store = Store.open(str(copy.root))
+    warmup = next(stage for stage in copy.record.stages if stage.label == "warmup fold1")
+    path = f"{ArtifactKey('warmup', warmup.fingerprint).prefix}/files/model.safetensors"
+    before = {e.path: store.read(e.path) for e in store.list("artifacts")}
+    data = bytearray(store.read(path))
+    for offset in (-100, -200, -300):
+        data[offset] ^= 1
+    store.put(path, bytes(data))
+    assert gmp_atl("verify", "--root", copy.root)[0] == 4
+    assert gmp_atl("repair", "--root", copy.root, "--yes")[0] == 0
+    gone = {ArtifactKey(*p.split("/")[1:3]) for p in before} - set(list_artifacts(store))
+    labels = {s.label for s in copy.record.stages if ArtifactKey(s.kind, s.fingerprint) in gone}
+    stages = ("warmup", "extract", "cluster", "label", "retrain", "finetune", "evaluate")
+    assert labels == {f"{stage} fold1" for stage in stages} | {"report"}
+
+    runtime = copy.config.runtime.model_copy(
+        update={"root": str(copy.root), "corpus": str(copy.corpus)}
+    )
+    run_it(copy.config.model_copy(update={"runtime": runtime}), copy.corpus)
+    after = {e.path: store.read(e.path) for e in store.list("artifacts")}
+    different = [p for p in before if "/report/" not in p and after.get(p) != before[p]]
+    assert not different
+    assert before.keys() == after.keys()
+    assert gmp_atl("verify", "--root", copy.root)[0] == 0
+
+
+def test_gc_keeps_what_a_configuration_reaches(gmp_atl: Run, copy: Ran, tmp_path: Path) -> None:
+    """Of a run of two folds, the configuration of one; its corpus is not where it was."""
+    store = Store.open(str(copy.root))
+    runtime = copy.config.runtime.model_copy(update={"root": str(copy.root)})
+    folds = copy.config.folds.model_copy(update={"run": (1,)})
+    of_one = copy.config.model_copy(update={"runtime": runtime, "folds": folds})
+    file = written(of_one, tmp_path / "one.toml")
+    code, out, _ = gmp_atl("gc", "-c", file)
+    assert code == 0
+    labels = {s.label for s in copy.record.stages if s.fingerprint[:12] in out}
+    stages = ("warmup", "extract", "cluster", "label", "retrain", "finetune", "evaluate")
+    assert labels == {f"{stage} fold2" for stage in stages} | {"report"}
+    assert gmp_atl("gc", "-c", file, "--keep", copy.name)[1].startswith("not reached: 0 folders")
+
+    assert gmp_atl("gc", "-c", file, "--yes")[0] == 0
+    assert find_faults(store).faults == ()
+    left = [key.kind for key in list_artifacts(store)]
+    assert {*left} == {"ingest", "backbone", "codebook", *stages}
+    assert left.count("codebook") == 2, "the by-products of the fold that is kept"
+    code, out, _ = gmp_atl("status", "-c", file)
+    assert out.count(" done ") == 2 + len(stages)
+
+
+def test_a_damaged_classifier_does_not_predict(gmp_atl: Run, copy: Ran) -> None:
+    stage = next(s for s in copy.record.stages if s.label == "finetune fold1")
+    folder = copy.root / ArtifactKey("finetune", stage.fingerprint).prefix / "files"
+    weights = folder / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-100] ^= 1
+    weights.write_bytes(data)
+    names = ([copy.name, "--root", copy.root, "--fold", "1"], [folder.parent], [folder.as_uri()])
+    for model, *options in names:
+        code, out, err = gmp_atl("predict", model, copy.wav, *options)
+        assert (code, out) == (4, "")
+        assert "files/model.safetensors is damaged: its " in err

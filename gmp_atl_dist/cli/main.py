@@ -20,6 +20,7 @@ from gmp_atl_dist.cli import (
     compare,
     config,
     corpora,
+    damage,
     doctor,
     features,
     models,
@@ -27,6 +28,7 @@ from gmp_atl_dist.cli import (
     run,
     runs,
     serve,
+    space,
     status,
     submit,
     sweep,
@@ -44,7 +46,10 @@ app.command()(sweep.sweep)
 app.command(cls=run.StageCommand)(run.stage)
 app.command()(status.status)
 app.command()(compare.compare)
-app.command()(run.verify)
+app.command()(damage.verify)
+app.command()(damage.repair)
+app.command()(space.gc)
+app.command()(space.du)
 app.command()(predict.predict)
 app.command()(serve.serve)
 app.command()(doctor.doctor)

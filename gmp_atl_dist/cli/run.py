@@ -1,4 +1,4 @@
-"""Commands that run stages or check a root: run, stage, verify."""
+"""Commands that run stages: run, stage."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +24,6 @@ from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter, log_line
 from gmp_atl_dist.errors import GmpAtlError, StoppedError
 from gmp_atl_dist.run_log import FOLDER, RunLog
-from gmp_atl_dist.tags import Tags
 
 _UPLOAD_TIMEOUT_S = 10.0
 
@@ -163,34 +161,4 @@ def stage(
         RunRecorder(experiment, context, config) as recorder,
     ):
         run_stage(experiment, context, name, [recorder])
-    return 0
-
-
-def verify(
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="TOML file that names the root")
-    ] = None,
-    set_: SetOption = None,
-    root: RootOption = None,
-) -> int:
-    """Compute the hash of every object below the root again. Exit code 4 if one is damaged."""
-    from gmp_atl_dist.errors import ArtifactError, ConfigError
-    from gmp_atl_dist.store.artifact import find_artifact, list_artifacts
-    from gmp_atl_dist.store.layout import open_root
-
-    if config is not None:
-        root = load_experiment(config, set_, root).runtime.root
-    if root is None:
-        raise ConfigError("no root to verify; give --root or --config")
-    store, reporter = open_root(root), Reporter()
-    problems: list[str] = []
-    keys = list_artifacts(store)
-    with reporter.bar(Tags(stage="verify")) as bar:
-        for number, key in enumerate(keys):
-            artifact = find_artifact(store, key)
-            problems += artifact.verify() if artifact is not None else []
-            bar.update(number + 1, len(keys))
-    if problems:
-        raise ArtifactError.of_all(f"{store.uri} is damaged:", problems)
-    reporter.line(f"{len(keys)} artefacts below {store.uri} are intact")
     return 0

@@ -5,6 +5,7 @@ Shape suffixes: D hidden, K clusters.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Literal
@@ -70,8 +71,18 @@ def state_to_bytes(state: State) -> bytes:
         "mean_squared_distances": list(state.mean_squared_distances),
         "relocated": state.relocated,
         "done": state.done,
+        "sha256": _digest(tensors),
     }
     return save_tensors(tensors, metadata={"state": json.dumps(fields)})
+
+
+def _digest(tensors: dict[str, np.ndarray]) -> str:
+    """sha256 over the values, by name: safetensors itself does not notice a changed one."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name}\n".encode())
+        digest.update(np.ascontiguousarray(tensors[name]).data)
+    return digest.hexdigest()
 
 
 def state_from_bytes(data: bytes) -> State | None:
@@ -80,6 +91,9 @@ def state_from_bytes(data: bytes) -> State | None:
         tensors = load_tensors(data)
         length = int.from_bytes(data[:8], "little")
         fields = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["state"])
+        # Checkpoints of earlier releases have no digest.
+        if fields.get("sha256") not in (None, _digest(tensors)):
+            return None
         return State(
             tensors["centroids"],
             tuple(float(value) for value in fields["mean_squared_distances"]),

@@ -6,7 +6,6 @@ for the classifier those of ``modeling_gmp_atl.py`` in the folder, and it has th
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,7 +106,7 @@ def export_model(
     written = {
         _CONFIG: _json(_classifier_config(values) if what == "classifier" else _hubert(values)),
         _PREPROCESSOR: _json(_preprocessor(values)),
-        _WEIGHTS: _read_checked(artifact, _WEIGHTS),
+        _WEIGHTS: artifact.read_file(_WEIGHTS),
     }
     if what == "classifier":
         written[_CODE] = (files("gmp_atl_dist.exchange") / _CODE).read_bytes()
@@ -139,7 +138,7 @@ def check_onnx(what: What) -> None:
 def _onnx_files(artifact: Artifact, facts: CardFacts) -> dict[str, bytes]:
     from gmp_atl_dist.exchange.onnx_files import OPSET, onnx_bytes
 
-    files = {name: _read_checked(artifact, name) for name in (_CONFIG, _WEIGHTS)}
+    files = {name: artifact.read_file(name) for name in (_CONFIG, _WEIGHTS)}
     model = emotion_model_from_files(files, artifact.key.prefix)
     metadata = {"fingerprint": artifact.key.fingerprint, "title": facts.title}
     return {
@@ -209,7 +208,7 @@ def _preprocessor(values: dict[str, object]) -> dict[str, object]:
 
 
 def _model_config(artifact: Artifact) -> dict[str, object]:
-    values = json.loads(_read_checked(artifact, _CONFIG))
+    values = json.loads(artifact.read_file(_CONFIG))
     if not isinstance(values, dict) or "normalize_waveform" not in values:
         raise ModelError(
             f"{artifact.key.prefix}/files/{_CONFIG} does not belong to a model that this version wrote; "
@@ -223,17 +222,6 @@ def _model_config(artifact: Artifact) -> dict[str, object]:
             f"the model type, which loads it with from_pretrained"
         )
     return cast("dict[str, object]", values)
-
-
-def _read_checked(artifact: Artifact, name: str) -> bytes:
-    data = artifact.read_file(name)
-    receipt = artifact.receipts.get(f"files/{name}")
-    if receipt is None or hashlib.sha256(data).hexdigest() != receipt.sha256:
-        raise ArtifactError(
-            f"{artifact.store.uri}/{artifact.key.prefix}/files/{name} differs from its receipt; run "
-            f"gmp-atl verify"
-        )
-    return data
 
 
 def _json(values: dict[str, object]) -> bytes:

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 
-from gmp_atl_dist.console import Reporter
-from gmp_atl_dist.errors import ConfigError, GmpAtlError
-from gmp_atl_dist.execution import open_context, survey
-from gmp_atl_dist.outside_inputs import OutsideInputs
+from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.run_log import FOLDER as LOGS_OF_LIBRARIES
-from gmp_atl_dist.runs.names import config_of, get_run
+from gmp_atl_dist.runs.in_use import BY_PRODUCTS, keys_planned, named_by
+from gmp_atl_dist.runs.names import get_run
 from gmp_atl_dist.store.artifact import (
     Artifact,
     ArtifactKey,
@@ -32,8 +29,6 @@ from gmp_atl_dist.store.runs import RUNS, RunRecord, read_run, run_names
 _THREADS = 16
 _LOGS = "logs"
 _SHORT = 12
-_BY_PRODUCTS = ("codebook", "frontend")
-"""Kinds that no stage is named after: made for the stages that read their inputs."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +64,14 @@ def plan_removal(store: Store, name: str) -> Removal:
             f"run {name} is running (last seen on {record.attempts[-1].machine.host}); stop it first"
         )
     sealed = _all_artifacts(store)
-    mine = _with_inputs(_named_by(record), sealed)
+    mine = _with_inputs(named_by(record), sealed)
     used: set[ArtifactKey] = set()
     for other in run_names(store):
         found = None if other == name else read_run(store, other)
         if found is not None:
-            used |= _named_by(found) | _planned_by(found, store)
+            used |= named_by(found) | keys_planned(found, store, sealed)
     # What nobody's record names may belong to a run of an older release; by-products do not count.
-    unnamed = {key for key in sealed if key not in mine and key.kind not in _BY_PRODUCTS}
+    unnamed = {key for key in sealed if key not in mine and key.kind not in BY_PRODUCTS}
     used = _with_inputs(used | unnamed, sealed)
     deleted = mine - used
     deleted |= _by_products_of(deleted, used, sealed)
@@ -112,23 +107,6 @@ def _all_artifacts(store: Store) -> dict[ArtifactKey, Artifact]:
         return {key: artifact for key, artifact in zip(keys, found, strict=True) if artifact}
 
 
-def _named_by(record: RunRecord) -> set[ArtifactKey]:
-    return {ArtifactKey(stage.kind, stage.fingerprint) for stage in record.stages}
-
-
-def _planned_by(record: RunRecord, store: Store) -> set[ArtifactKey]:
-    """The artefacts that the rest of a run would find, if it is not done and can be planned here."""
-    if run_state(record) == "done":
-        return set()
-    with suppress(GmpAtlError):
-        config = config_of(record, store.uri)
-        with open_context(config, Reporter(terminal=False)) as context:
-            rows = survey(config, context, OutsideInputs(store, record))
-        fingerprints = {row.fingerprint for row in rows}
-        return {key for key in list_artifacts(store) if key.fingerprint in fingerprints}
-    return set()
-
-
 def _with_inputs(
     keys: Iterable[ArtifactKey], sealed: dict[ArtifactKey, Artifact]
 ) -> set[ArtifactKey]:
@@ -157,7 +135,7 @@ def _by_products_of(
     return {
         key
         for key, artifact in sealed.items()
-        if key.kind in _BY_PRODUCTS
+        if key.kind in BY_PRODUCTS
         and key not in used
         and identities & set(artifact.manifest.inputs.values())
     }

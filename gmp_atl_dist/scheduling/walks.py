@@ -26,7 +26,13 @@ from gmp_atl_dist.scheduling.demands import (
 from gmp_atl_dist.scheduling.lanes import Lane, Lanes, NotRunError
 from gmp_atl_dist.scheduling.room import Grant
 from gmp_atl_dist.stages.backbone import Backbone
-from gmp_atl_dist.stages.base import Context, Handle, Stage, run_and_seal
+from gmp_atl_dist.stages.base import (
+    Context,
+    Handle,
+    Stage,
+    run_and_seal,
+    told_of_other_inputs,
+)
 from gmp_atl_dist.stages.before_fitting import check_before_fitting
 from gmp_atl_dist.stages.planned_folds import cost_warning, folds_of_corpus
 from gmp_atl_dist.stages.report import Report
@@ -99,6 +105,7 @@ class MethodRun:
         if artifact is not None:
             short = stage.key.fingerprint[:12]
             self.context.reporter.line(f"{stage.label}: done before, {short}")
+            told_of_other_inputs(stage, artifact, self.context)
             self.found(stage, artifact)
         return artifact
 

@@ -12,11 +12,17 @@ from functools import cached_property
 from typing import ClassVar, TypeAlias
 
 from gmp_atl_dist import runtime
-from gmp_atl_dist.config import Json, RuntimeConfig
+from gmp_atl_dist.config import Json, RuntimeConfig, canonical_json
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import Problem
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, find_artifact
+from gmp_atl_dist.store.artifact import (
+    MADE_FROM_NOTE,
+    Artifact,
+    ArtifactKey,
+    ArtifactWriter,
+    find_artifact,
+)
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.tags import Tags
 
@@ -139,15 +145,47 @@ def sealed(handle: Handle) -> Artifact:
 def run_and_seal(stage: Stage, context: Context) -> Artifact:
     """Run ``stage`` and write its manifest. After that, its artefact exists."""
     out = ArtifactWriter(context.store, stage.key)
+    contents = _contents(stage)
     seal = stage.run(context, out)
+    made_from = {MADE_FROM_NOTE: canonical_json({**contents})} if contents else {}
     return out.seal(
         version=stage.version,
         science=stage.science(),
         inputs={name: handle.identity for name, handle in stage.inputs().items()},
         identity=seal.identity,
         problems=seal.problems,
-        notes=seal.notes,
+        notes={**seal.notes, **made_from},
     )
+
+
+def _contents(stage: Stage) -> dict[str, str]:
+    """The content of each input that a stage of the same identity may make with other bytes."""
+    return {
+        name: handle.content
+        for name, handle in stage.inputs().items()
+        # The others have an identity that follows from their content.
+        if isinstance(handle, Artifact) and handle.identity == handle.key.fingerprint
+    }
+
+
+def other_inputs(stage: Stage, artifact: Artifact) -> tuple[str, ...]:
+    """The inputs of a stage whose bytes are no longer those that its artefact was made from.
+
+    They were made again since, and the bytes of a model that was trained on GPUs differ each time.
+    """
+    now = _contents(stage)
+    was = artifact.made_from
+    return tuple(name for name in was if name in now and was[name] != now[name])
+
+
+def told_of_other_inputs(stage: Stage, artifact: Artifact, context: Context) -> None:
+    """Warn of an artefact that is done and was made from other bytes than its inputs have now."""
+    if names := other_inputs(stage, artifact):
+        context.reporter.warning(
+            f"{stage.label} {artifact.key.fingerprint[:12]} was made from an earlier {', '.join(names)}, "
+            f"which was made again since with other bytes; to make it again too: gmp-atl repair --root "
+            f"{context.store.uri}"
+        )
 
 
 def find_or_run(stage: Stage, context: Context) -> Artifact:

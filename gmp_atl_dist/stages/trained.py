@@ -50,8 +50,10 @@ class TrainedStage(Stage):
         if workers.mlflow_uri is not None:
             check_mlflow()  # before the cluster is used
         recipe = self.recipe()
-        context.connection.open()
         start = sealed(self.inputs()[self.starts_from])
+        # Every rank checks what it reads. A gang that meets damage would be started several times for it.
+        start.read_files()
+        context.connection.open()
         frontend = frontend_of(context, self.label, recipe, start)
         job = TrainJob(recipe, context.store, out.key, workers, frontend, context.tags(self))
         job.checkpoints.withdraw_stop()

@@ -23,9 +23,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gmp_atl_dist.config import Json, canonical_json, digest
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import Problem
+from gmp_atl_dist.store.checked import (
+    FETCHED_WHOLE_BYTES,
+    check_bytes,
+    checked_parts,
+    damaged,
+    difference,
+)
 from gmp_atl_dist.store.filesystem import Store
 
 _READ_THREADS = 16
+_STORY = "files/training.json"
+"""It tells where a training was resumed, so it may differ where the weights do not."""
+MADE_FROM_NOTE = "made_from"
+"""The note of a manifest that holds :attr:`Artifact.made_from` as JSON."""
 
 
 class Receipt(BaseModel):
@@ -260,6 +271,17 @@ class Artifact:
     def receipts(self) -> dict[str, Receipt]:
         return {r.name: r for r in self.manifest.receipts}
 
+    @cached_property
+    def content(self) -> str:
+        """Digest of the bytes of its objects, without the story of a training (``training.json``)."""
+        return digest({r.name: r.sha256 for r in self.manifest.receipts if r.name != _STORY})
+
+    @property
+    def made_from(self) -> dict[str, str]:
+        """The content of each input when it was made, by the input's name; empty of earlier releases."""
+        note = json.loads(self.manifest.notes.get(MADE_FROM_NOTE, "{}"))
+        return {str(name): str(content) for name, content in note.items()}
+
     @property
     def part_names(self) -> tuple[str, ...]:
         """Names of the parts, in order."""
@@ -284,20 +306,35 @@ class Artifact:
         *,
         whole: bool = False,
         metadata: pq.FileMetaData | None = None,
+        rows_are_checked: bool = False,
     ) -> Iterator[pq.ParquetFile]:
         """A part, to read row groups of it; ``whole`` if all of them will be read.
 
-        ``metadata`` is that of an earlier opening, so that it is not read again.
+        It is compared with its receipt when this process opens it first. In object storage, a part that is
+        large and not read whole is compared in size alone.
+
+        Args:
+            name: of the part.
+            schema: the part must have it.
+            whole: all row groups will be read.
+            metadata: that of an earlier opening, so that it is not read again.
+            rows_are_checked: the caller compares the rows that it reads with digests in them. In object
+                storage no more than those rows is then fetched.
 
         Raises:
-            ArtifactError: there is no such part, it has other columns, or a read fails, now or later.
+            ArtifactError: there is no such part, it is damaged, it has other columns, or a read fails, now or
+                later.
         """
         path = f"{self.key.prefix}/{part_path(name)}"
         if part_path(name) not in self.receipts:
             raise ArtifactError(f"{self.key.prefix} has no part {name!r}; it has {self.part_names}")
+        receipt = self.receipts[part_path(name)]
+        is_known = checked_parts.knows(f"{self.store.uri}/{path}", receipt)
+        if self.store.is_remote and not is_known and not rows_are_checked:
+            whole = whole or receipt.bytes <= FETCHED_WHOLE_BYTES
         try:
             with (
-                self.store.open_input(path, whole=whole) as source,
+                self._open_checked(path, receipt, whole=whole, is_known=is_known) as source,
                 # Without pre_buffer, S3 gets one request per column of each row group.
                 pq.ParquetFile(source, metadata=metadata, pre_buffer=True) as part,
             ):
@@ -305,9 +342,25 @@ class Artifact:
                 yield part
         except (OSError, pa.ArrowException) as e:
             raise ArtifactError(
-                f"{self.store.uri}/{path} cannot be read as Parquet: {e}; if the store is up, "
-                f"delete {self.key.prefix} and run again"
+                f"{self.store.uri}/{path} cannot be read as Parquet: {e}; if the store is up, run gmp-atl "
+                f"repair --root {self.store.uri}"
             ) from e
+
+    @contextmanager
+    def _open_checked(
+        self, path: str, receipt: Receipt, *, whole: bool, is_known: bool
+    ) -> Iterator[pa.NativeFile]:
+        with self.store.open_input(path, whole=whole) as source:
+            if is_known:
+                pass
+            elif whole or not self.store.is_remote:
+                check_bytes(self.store.uri, self.key.prefix, source.read_buffer(), receipt)
+                source.seek(0)
+                checked_parts.note(f"{self.store.uri}/{path}", receipt)
+            elif source.size() != receipt.bytes:
+                sizes = f"it has {source.size()} bytes, its receipt states {receipt.bytes}"
+                raise damaged(self.store.uri, self.key.prefix, receipt.name, sizes)
+            yield source
 
     def _check_schema(self, path: str, schema: pa.Schema, expected: pa.Schema) -> None:
         if not schema.equals(expected):
@@ -317,7 +370,18 @@ class Artifact:
             )
 
     def read_file(self, name: str) -> bytes:
-        return self.store.read(f"{self.key.prefix}/files/{name}")
+        """A file, compared with its receipt.
+
+        Raises:
+            ArtifactError: there is no such file, or it is damaged.
+        """
+        receipt = self.receipts.get(f"files/{name}")
+        if receipt is None:
+            files = [n.removeprefix("files/") for n in self.receipts if n.startswith("files/")]
+            raise ArtifactError(f"{self.key.prefix} has no file {name!r}; it has {files}")
+        data = self.store.read(f"{self.key.prefix}/{receipt.name}")
+        check_bytes(self.store.uri, self.key.prefix, data, receipt)
+        return data
 
     def read_files(self) -> dict[str, bytes]:
         """Every file, by its name."""
@@ -333,13 +397,8 @@ class Artifact:
                 data = self.store.read(path)
             except ArtifactError as e:
                 return e.message
-            sha256 = hashlib.sha256(data).hexdigest()
-            if sha256 != receipt.sha256:
-                return (
-                    f"{self.store.uri}/{path} has sha256 {sha256[:12]}, expected "
-                    f"{receipt.sha256[:12]}; delete {self.key.prefix} and run again"
-                )
-            return None
+            found = difference(data, receipt)
+            return f"{self.store.uri}/{path} is damaged: {found}" if found else None
 
         with ThreadPoolExecutor(_READ_THREADS) as pool:
             return [line for line in pool.map(check, self.manifest.receipts) if line]
@@ -357,13 +416,13 @@ def find_artifact(store: Store, key: ArtifactKey) -> Artifact | None:
         manifest = Manifest.model_validate_json(store.read(key.manifest_path))
     except ValidationError as e:
         raise ArtifactError(
-            f"{store.uri}/{key.manifest_path} is not a manifest ({e.error_count()} errors); delete "
-            f"{key.prefix} and run again"
+            f"{store.uri}/{key.manifest_path} is not a manifest ({e.error_count()} errors); run "
+            f"gmp-atl repair --root {store.uri}"
         ) from None
     if (manifest.kind, manifest.fingerprint) != (key.kind, key.fingerprint):
         raise ArtifactError(
             f"{store.uri}/{key.manifest_path} belongs to {manifest.kind}/{manifest.fingerprint}; "
-            f"delete {key.prefix} and run again"
+            f"run gmp-atl repair --root {store.uri}"
         )
     return Artifact(store, key, manifest)
 

@@ -9,7 +9,6 @@ attempt are never mixed with those of the next one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,6 +56,7 @@ class Checkpoints:
         self._store = store
         self._name = name
         self._prefix = f"{ROOT}/{name}"
+        self._passed_over: set[str] = set()
 
     @property
     def where(self) -> str:
@@ -111,8 +111,21 @@ class Checkpoints:
         )
         self._store.put(_rank_path(self._prefix, folder, rank), listed.model_dump_json().encode())
 
-    def seal(self, folder: str, *, step: int, world_size: int, zero_stage: int, keep: int) -> None:
-        """Write the record after every rank has uploaded. Keep the ``keep`` newest checkpoints alone."""
+    def pass_over(self, folder: str) -> None:
+        """Note that a sealed checkpoint could not be used. The next :meth:`seal` deletes it."""
+        self._passed_over.add(folder)
+
+    def seal(
+        self, folder: str, *, step: int, world_size: int, zero_stage: int, keep: int
+    ) -> list[str]:
+        """Write the record after every rank has uploaded.
+
+        Then keep this checkpoint and the newest ones before it, ``keep`` in all. Older ones are deleted, and
+        so is what was passed over. Newer ones of another attempt stay, sealed or not.
+
+        Returns:
+            the folders that were passed over and are deleted now.
+        """
         files: list[CheckpointFile] = []
         for rank in range(world_size):
             data = self._store.read(_rank_path(self._prefix, folder, rank))
@@ -126,7 +139,7 @@ class Checkpoints:
         )
         path = f"{self._prefix}/{folder}/{_RECORD}"
         self._store.put(path, record.model_dump_json().encode())
-        self._retain(step, keep)
+        return self._retain(record, keep)
 
     def sealed(self) -> list[CheckpointRecord]:
         """The checkpoints with a readable record, the newest first."""
@@ -170,20 +183,34 @@ class Checkpoints:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
 
-    def _retain(self, step: int, keep: int) -> None:
-        sealed: Sequence[CheckpointRecord] = self.sealed()
-        kept = {record.folder for record in sealed[:keep]}
+    def _retain(self, newest: CheckpointRecord, keep: int) -> list[str]:
+        # A checkpoint that was passed over may have more updates than the one just sealed. By the number of
+        # updates alone it would stay, and each new one would be deleted until it passes that number.
+        earlier = [
+            record.folder
+            for record in self.sealed()
+            if record.step <= newest.step
+            and record.folder != newest.folder
+            and record.folder not in self._passed_over
+        ]
+        kept = {newest.folder, *earlier[: keep - 1]}
         folders = {
             entry.path.removeprefix(f"{self._prefix}/").partition("/")[0]
             for entry in self._store.list(self._prefix)
         }
         for folder in sorted(folders - kept):
             number, _, attempt = folder.partition("-")
-            # A folder without a record that is older than a sealed one is of a killed attempt.
-            if attempt and number.isdigit() and int(number) <= step:
+            if not attempt or not number.isdigit():
+                continue
+            # A folder without a record that is older than a sealed one is of a killed attempt. A newer one
+            # may be of a rank that uploads now.
+            if int(number) <= newest.step or folder in self._passed_over:
                 # The record first: without it, the other files are not used.
                 self._store.delete(f"{self._prefix}/{folder}/{_RECORD}")
                 self._store.delete(f"{self._prefix}/{folder}")
+        dropped = sorted(folders & self._passed_over - kept)
+        self._passed_over.clear()
+        return dropped
 
 
 def _rank_path(prefix: str, folder: str, rank: int) -> str:

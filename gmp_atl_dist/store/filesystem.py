@@ -57,6 +57,8 @@ class UnreadableError(ArtifactError):
 class _Putter(Protocol):
     def put(self, path: str, data: bytes | memoryview) -> None: ...
 
+    def copy(self, path: str, target: str) -> bool: ...
+
     def put_exclusive(self, path: str, data: bytes) -> bool: ...
 
 
@@ -82,6 +84,24 @@ class _FolderPutter:
         finally:
             os.unlink(temporary)
         self._sync_folder(path)
+        return True
+
+    def copy(self, path: str, target: str) -> bool:
+        folder = os.path.dirname(target)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f"{_TEMPORARY}{uuid.uuid4().hex}")
+        try:
+            # A second name of the same bytes needs no room on a full disk. No object is changed in place.
+            os.link(path, temporary)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return False
+        os.replace(temporary, target)
+        # If the target was the same file already, rename() leaves both names.
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        self._sync_folder(target)
         return True
 
     def _write_temporary(self, path: str, data: bytes | memoryview) -> str:
@@ -132,6 +152,22 @@ class _S3Putter:
         bucket, _, key = path.partition("/")
         # boto3 takes no other buffer.
         self._client.put_object(Bucket=bucket, Key=key, Body=bytes(data))
+
+    def copy(self, path: str, target: str) -> bool:
+        from botocore.exceptions import ClientError
+
+        bucket, _, key = target.partition("/")
+        from_bucket, _, from_key = path.partition("/")
+        try:
+            self._client.copy_object(
+                Bucket=bucket, Key=key, CopySource={"Bucket": from_bucket, "Key": from_key}
+            )
+        except ClientError as e:
+            # A server or a policy may not allow it. What cannot be read is an error of the reading.
+            if e.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500) >= 500:
+                raise
+            return False
+        return True
 
     def put_exclusive(self, path: str, data: bytes) -> bool:
         from botocore.exceptions import ClientError
@@ -296,6 +332,17 @@ class Store:
         """Write the object unless it exists. Exactly one of several writers gets True."""
         with self._explained("write", path):
             return self._putter.put_exclusive(self.absolute(path), data)
+
+    def copy(self, path: str, target: str) -> None:
+        """Copy an object within the root. A partial object is never visible; an older one is replaced.
+
+        On a disk both are names of the same bytes. S3 copies on its side. Where neither is possible, the
+        bytes are read and put.
+        """
+        with self._explained("copy", path):
+            is_done = self._putter.copy(self.absolute(path), self.absolute(target))
+        if not is_done:
+            self.put(target, self.read(path))
 
     def delete(self, prefix: str) -> None:
         """Remove the object ``prefix``, or everything below it. The root itself is refused."""

@@ -136,6 +136,9 @@ class ReadOnlyHub:
     def put(self, path: str, data: bytes | memoryview) -> None:
         raise ArtifactError(f"cannot write {path!r}: {_READ_ONLY}")
 
+    def copy(self, path: str, target: str) -> bool:
+        raise ArtifactError(f"cannot write {target!r}: {_READ_ONLY}")
+
     def put_exclusive(self, path: str, data: bytes) -> bool:
         raise ArtifactError(f"cannot write {path!r}: {_READ_ONLY}")
 

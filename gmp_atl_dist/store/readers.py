@@ -31,9 +31,11 @@ from gmp_atl_dist.records import (
 )
 from gmp_atl_dist.store.artifact import Artifact, part_path
 from gmp_atl_dist.store.cache import LoadingCache
+from gmp_atl_dist.store.checked import SHORT, damaged
 from gmp_atl_dist.store.sources import locate, part_names
 
 INDEX_PART = "utterances"
+_CHECKED_COLUMNS = ("utterance_id", "pcm16", "audio_sha256")
 _AUDIO_CACHE_BYTES = 512 << 20
 _UTTERANCE_LISTS = 4
 _READ_THREADS = 16
@@ -126,20 +128,43 @@ def read_audio_rows(
 ) -> pa.Table:
     """Columns of rows ``start`` to ``stop`` of an audio part. Only their row groups are fetched.
 
+    In object storage the samples of each row are compared with the digest in the row. On a disk, the whole
+    part is hashed when this process opens it first.
+
     Raises:
-        ArtifactError: the part cannot be read, or has fewer rows.
+        ArtifactError: the part cannot be read, is damaged, or has fewer rows.
     """
     source, artifact, own = locate(corpus, name)
-    with artifact.open_part(own, AUDIO_SCHEMA) as part:
+    by_row = artifact.store.is_remote and "pcm16" in columns
+    wanted = {*columns, *(_CHECKED_COLUMNS if by_row else ())}
+    with artifact.open_part(own, AUDIO_SCHEMA, rows_are_checked=by_row) as part:
         groups, first = _row_groups(part.metadata, start, stop)
-        table = part.read_row_groups(groups, columns=list(columns))
+        table = part.read_row_groups(groups, columns=sorted(wanted))
     table = table.slice(start - first, stop - start)
+    if by_row:
+        _check_samples(artifact, own, table)
+    table = table.select(list(columns))
     if table.num_rows != stop - start:
         raise ArtifactError(
             f"{artifact.store.uri}/{artifact.key.prefix}/{part_path(own)} has {table.num_rows} of rows "
             f"{start} to {stop}; run gmp-atl verify"
         )
     return table if source is None else source.table(table)
+
+
+def _check_samples(artifact: Artifact, part: str, table: pa.Table) -> None:
+    """Compare the samples of each row with the digest in it. Both are in the columns."""
+    for row in range(table.num_rows):
+        utterance_id, stated = (
+            table[name][row].as_py() for name in ("utterance_id", "audio_sha256")
+        )
+        found = hashlib.sha256(table["pcm16"][row].as_buffer()).hexdigest()
+        if found != stated:
+            what = (
+                f"the samples of utterance {utterance_id!r} have sha256 {found[:SHORT]}, its row states "
+                f"{stated[:SHORT]}"
+            )
+            raise damaged(artifact.store.uri, artifact.key.prefix, part_path(part), what)
 
 
 def _row_groups(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[int], int]:

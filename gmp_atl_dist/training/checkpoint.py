@@ -93,7 +93,8 @@ def find_checkpoint(
 ) -> tuple[CheckpointRecord, Path] | None:
     """The newest complete checkpoint, fetched once per node. Every rank must call it.
 
-    An incomplete or damaged one is skipped with a message. None if no complete one exists.
+    An incomplete or damaged one is skipped with a message, and deleted when ``checkpoints`` seals the next
+    one. None if no complete one exists.
     """
     held: list[object] = [None]
     if rank == 0:
@@ -115,6 +116,7 @@ def find_checkpoint(
             return record, next(Path(path) for n, path, _ in said if n == node and path)
         if rank == 0:
             _log.warning("checkpoint %s is skipped: %s", record.folder, problems[0])
+            checkpoints.pass_over(record.folder)
     return None
 
 
@@ -227,7 +229,7 @@ class Uploader:
 
     def _seal(self, folder: str, step: int) -> None:
         try:
-            self._checkpoints.seal(
+            dropped = self._checkpoints.seal(
                 folder,
                 step=step,
                 world_size=self._world_size,
@@ -235,6 +237,10 @@ class Uploader:
                 keep=_KEPT,
             )
             self.sealed_s = time.time()
+            for name in dropped:
+                _log.warning(
+                    "checkpoint %s was skipped, and is deleted: %s is sealed", name, folder
+                )
         except (
             Exception
         ) as e:  # without its record, the checkpoint is never read; the next may succeed

@@ -47,8 +47,9 @@ class Saver:
         self._local = local
         self._out = ArtifactWriter(job.store, job.key)
         self.state = TrainingState()
+        self._checkpoints = job.checkpoints
         self.uploader = Uploader(
-            job.checkpoints,
+            self._checkpoints,
             local,
             rank=gang.rank,
             world_size=gang.world_size,
@@ -68,7 +69,7 @@ class Saver:
         """
         gang, workers, recipe = self._gang, self._job.workers, self._job.recipe
         where = {"node_leader": gang.node_leader, "node": gang.node}
-        newest = find_checkpoint(self._job.checkpoints, self._local, rank=gang.rank, **where)
+        newest = find_checkpoint(self._checkpoints, self._local, rank=gang.rank, **where)
         folder, reshape = None, False
         if newest is not None:
             record, folder = newest

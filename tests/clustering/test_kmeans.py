@@ -396,6 +396,17 @@ def test_a_damaged_checkpoint_is_none() -> None:
         assert state_from_bytes(damaged) is None
 
 
+def test_one_changed_value_of_a_checkpoint_is_noticed() -> None:
+    """safetensors loads it; the fit would continue from another centroid."""
+    data = bytearray(state_to_bytes(State(blobs(0)[:3], (2.0, 1.0), counts_K=np.ones(3))))
+    assert state_from_bytes(bytes(data)) is not None
+    for offset in (-1, -30):
+        data[offset] ^= 1
+        assert state_from_bytes(bytes(data)) is None
+        data[offset] ^= 1
+    assert state_from_bytes(bytes(data)) is not None
+
+
 def test_without_a_frame_there_is_nothing_to_fit() -> None:
     with pytest.raises(ModelError, match=r"scales\[0\].*there is no frame to fit"):
         advance(Fit(WHAT, 2, 0), State(blobs(0)[:2]), ClusterStatistics.zero(2, 8))

@@ -445,6 +445,30 @@ def test_with_no_whole_checkpoint_it_begins_anew(checkpoint: tuple[TrainJob, Pat
     assert resumed_at(made) == []
 
 
+def test_after_damage_to_every_checkpoint_the_new_ones_are_kept(
+    tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The damaged ones have more updates than the new ones, and are deleted for them."""
+    made = job(warmup(tiny), tmp_path, checkpoint_every_steps=1)
+    with pytest.raises(Stopped):
+        train_here(made, OneRank(stop_after=4))
+    damaged = {record.folder for record in made.checkpoints.sealed()}
+    for name in damaged:
+        one_bit(tmp_path / "root" / "checkpoints" / made.key.fingerprint / name / "files")
+    assert len(damaged) == 2
+    with pytest.raises(Stopped):
+        train_here(made, OneRank(stop_after=3))
+
+    kept = made.checkpoints.sealed()
+    assert len(kept) == 2
+    assert damaged.isdisjoint(record.folder for record in kept)
+    assert kept[0].step <= 4
+    said = [r.getMessage() for r in caplog.records if "is deleted: " in r.getMessage()]
+    assert sorted(line.split()[1] for line in said) == sorted(damaged)
+    train_here(made, OneRank())
+    assert resumed_at(made) == [kept[0].step]
+
+
 def test_old_checkpoints_and_those_of_killed_attempts_are_removed(
     tiny: Tiny, tmp_path: Path
 ) -> None:

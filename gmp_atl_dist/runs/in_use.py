@@ -1,0 +1,108 @@
+"""Which artefacts a run reaches, and which ones a run uses that works now.
+
+A driver writes into its record every 15 s that it lives (``store/run_state.py``). That is its lease: while it
+is renewed, nothing that the run reaches is moved or deleted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.console import Reporter
+from gmp_atl_dist.errors import GmpAtlError
+from gmp_atl_dist.execution import open_context, survey
+from gmp_atl_dist.outside_inputs import OutsideInputs
+from gmp_atl_dist.runs.names import config_of
+from gmp_atl_dist.store.artifact import ArtifactKey
+from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.graph import ArtifactGraph
+from gmp_atl_dist.store.run_state import LOST_AFTER_S, run_state
+from gmp_atl_dist.store.runs import RunRecord, read_run, run_names
+
+BY_PRODUCTS = ("codebook", "frontend")
+"""Kinds that no stage is named after: made for the stages that read their inputs."""
+
+
+def named_by(record: RunRecord) -> set[ArtifactKey]:
+    """The artefacts of the stages that a run has reached."""
+    return {ArtifactKey(stage.kind, stage.fingerprint) for stage in record.stages}
+
+
+def fingerprints_of(
+    config: RunConfig, store: Store, record: RunRecord | None = None
+) -> tuple[str, ...]:
+    """The fingerprints of the stages of a configuration, as far as they can be told. Runs nothing.
+
+    Raises:
+        GmpAtlError: the corpus or the stock model cannot be read, and the store does not tell what was made
+            of them.
+    """
+    with open_context(config, Reporter(terminal=False)) as context:
+        return tuple(r.fingerprint for r in survey(config, context, OutsideInputs(store, record)))
+
+
+def fingerprints_planned(record: RunRecord, store: Store) -> frozenset[str]:
+    """What the rest of a run would make or find; empty if it is done or cannot be planned here."""
+    if run_state(record) == "done":
+        return frozenset()
+    with suppress(GmpAtlError):
+        return frozenset(fingerprints_of(config_of(record, store.uri), store, record))
+    return frozenset()
+
+
+def keys_planned(
+    record: RunRecord, store: Store, known: Collection[ArtifactKey]
+) -> set[ArtifactKey]:
+    """Those of ``known`` that the rest of a run would make or find."""
+    fingerprints = fingerprints_planned(record, store)
+    return {key for key in known if key.fingerprint in fingerprints}
+
+
+@dataclass(frozen=True)
+class InUse:
+    """What runs use that work now, by the fingerprint of the artefact: the names of the runs."""
+
+    by_fingerprint: dict[str, tuple[str, ...]]
+
+    def by(self, fingerprint: str) -> tuple[str, ...]:
+        return self.by_fingerprint.get(fingerprint, ())
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        return tuple(sorted({name for names in self.by_fingerprint.values() for name in names}))
+
+
+def live_runs(store: Store) -> list[RunRecord]:
+    """The records of the runs that work now.
+
+    Raises:
+        ArtifactError: a record is damaged, so it is not known whether its run works.
+    """
+    records = (read_run(store, name) for name in run_names(store))
+    return [r for r in records if r is not None and run_state(r) == "running"]
+
+
+def find_in_use(store: Store, graph: ArtifactGraph) -> InUse:
+    """Everything that live runs have reached, will reach, or have read.
+
+    Raises:
+        ArtifactError: as :func:`live_runs`.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for record in live_runs(store):
+        keys = named_by(record) | keys_planned(record, store, graph.sealed)
+        fingerprints = {key.fingerprint for key in graph.with_sources(keys)}
+        fingerprints |= fingerprints_planned(record, store)
+        for fingerprint in fingerprints:
+            found[fingerprint] = (*found.get(fingerprint, ()), record.name)
+    return InUse(found)
+
+
+def is_written_now(changed_s: Iterable[float], now_s: float | None = None) -> bool:
+    """Whether one of these times is so recent that somebody may be writing, with a record or without."""
+    now_s = time.time() if now_s is None else now_s
+    return any(now_s - at_s < LOST_AFTER_S for at_s in changed_s)
