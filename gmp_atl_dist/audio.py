@@ -18,6 +18,7 @@ import numpy.typing as npt
 import soundfile as sf
 
 from gmp_atl_dist import containers
+from gmp_atl_dist.audio_bounds import refuse_beyond_bounds
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.mono import Block, mono_pcm16
 from gmp_atl_dist.mono import ChannelsCancelError as ChannelsCancelError
@@ -138,10 +139,10 @@ def decode_pcm16(
             energy in the segment.
 
     Raises:
-        CorpusError: the bytes cannot be decoded, are cut short, empty, silent, too short or long, not
-            finite, or floats that are not scaled to 1, its channels cancel in their mean
-            (:class:`ChannelsCancelError`), or the segment is not inside the recording. The message does
-            not name the utterance; the caller adds it.
+        CorpusError: the bytes cannot be decoded, are cut short, empty, silent, too short or long, beyond
+            the bounds of ``audio_bounds``, not finite, or floats that are not scaled to 1, its channels
+            cancel in their mean (:class:`ChannelsCancelError`), or the segment is not inside the
+            recording. The message does not name the utterance; the caller adds it.
     """
     pcm16, _ = decode_with_header(
         data, start_s=start_s, end_s=end_s, min_s=min_s, max_s=max_s, channel=channel
@@ -168,6 +169,7 @@ def decode_with_header(
         rate_hz = recording.samplerate
         start, end = _segment(frames, rate_hz, start_s, end_s)
         _check_length((end - start) / rate_hz, min_s, max_s)
+        refuse_beyond_bounds(rate_hz, recording.channels, (end - start) / rate_hz)
         pcm16 = mono_pcm16(
             _blocks(recording, start, end),
             again,

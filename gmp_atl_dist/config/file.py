@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gmp_atl_dist.config import RunConfig
-from gmp_atl_dist.config.inherited import read_document
+from gmp_atl_dist.config.inherited import TOO_DEEP, read_document
 from gmp_atl_dist.config.problems import mistyped, problems_of
 from gmp_atl_dist.config.unused import unused_keys
 from gmp_atl_dist.errors import ConfigError
@@ -94,7 +94,7 @@ def apply_override(raw: dict[str, object], override: str) -> str:
     """Set one key of a document by ``a.b=c``, and return its name.
 
     Raises:
-        ConfigError: it has another form, or a step is a value.
+        ConfigError: it has another form, is nested too deeply, or a step is a value.
     """
     key, equals, text = override.partition("=")
     steps = key.strip().split(".")
@@ -125,3 +125,5 @@ def _parse_value(text: str) -> object:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    except RecursionError:
+        raise ConfigError(f"--set: the value of {len(text)} characters: {TOO_DEEP}") from None

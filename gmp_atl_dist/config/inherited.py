@@ -18,6 +18,9 @@ from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.shipped import shipped_configs, shipped_path
 
 EXTENDS = "extends"
+TOO_DEEP = (
+    "its brackets are nested too deeply; no key needs more than four levels, remove the others"
+)
 _LENGTHS = ("steps", "epochs")
 
 
@@ -125,6 +128,9 @@ def read_toml(file: Path, name: str, choices: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
         raise ConfigError(f"{name}: is not TOML: {e}{_line_of(str(e), text)}") from e
+    except RecursionError:
+        # Without the traceback of each bracket.
+        raise ConfigError(f"{name}: {TOO_DEEP}") from None
 
 
 def _line_of(message: str, text: str) -> str:
