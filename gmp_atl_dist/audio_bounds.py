@@ -19,13 +19,12 @@ MOST_SECONDS = 12 * 3600
 """Of one recording or segment. Its 16 kHz samples take 1.4 GB."""
 
 
-def refuse_beyond_bounds(rate_hz: int, channels: int, seconds: float) -> None:
-    """Refuse what a header says if it is beyond a bound.
+def refuse_beyond_bounds(rate_hz: int, channels: int) -> None:
+    """Refuse a rate or a number of channels beyond a bound.
 
     Args:
         rate_hz: sampling rate of the file.
         channels: its channels.
-        seconds: length of what is to be decoded.
 
     Raises:
         CorpusError: names the value, the bound, and what to do.
@@ -46,6 +45,14 @@ def refuse_beyond_bounds(rate_hz: int, channels: int, seconds: float) -> None:
             f"samples per second, and at most {MOST_VALUES_PER_S} are read; write it again at 16000 Hz, "
             f"or with fewer channels"
         )
+
+
+def refuse_too_long(seconds: float) -> None:
+    """Refuse a recording or a segment of more than :data:`MOST_SECONDS`.
+
+    Raises:
+        CorpusError: names the length, the bound, and what to do.
+    """
     if seconds > MOST_SECONDS:
         raise CorpusError(
             f"lasts {seconds:.0f} s by its header and at most {MOST_SECONDS} s are decoded at once; cut it "

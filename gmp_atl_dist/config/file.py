@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gmp_atl_dist.config import RunConfig
-from gmp_atl_dist.config.inherited import TOO_DEEP, read_document
+from gmp_atl_dist.config.inherited import MOST_LEVELS, TOO_DEEP, TOO_LONG, read_document
 from gmp_atl_dist.config.problems import mistyped, problems_of
 from gmp_atl_dist.config.unused import unused_keys
 from gmp_atl_dist.errors import ConfigError
@@ -100,6 +100,8 @@ def apply_override(raw: dict[str, object], override: str) -> str:
     steps = key.strip().split(".")
     if not equals or not all(steps):
         raise ConfigError(f"--set {override}: is not of the form a.b=c, e.g. --set warmup.lr=1e-4")
+    if len(steps) > MOST_LEVELS:
+        raise ConfigError(f"--set: a key of {len(steps)} steps: {TOO_DEEP}")
     set_key(raw, steps, _parse_value(text.strip()), f"--set {override}")
     return ".".join(steps)
 
@@ -127,3 +129,5 @@ def _parse_value(text: str) -> object:
         return text
     except RecursionError:
         raise ConfigError(f"--set: the value of {len(text)} characters: {TOO_DEEP}") from None
+    except ValueError:
+        raise ConfigError(f"--set: the value of {len(text)} characters: {TOO_LONG}") from None
