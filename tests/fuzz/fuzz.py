@@ -33,6 +33,7 @@ from targets import TARGETS, Target  # pyright: ignore[reportMissingImports]
 
 from gmp_atl_dist.errors import GmpAtlError
 
+_START_S = 600.0
 _CURRENT = "current"
 _FINDING = "finding.txt"
 _INTERESTING = (
@@ -127,7 +128,7 @@ def _too_slow(signum: int, frame: FrameType | None) -> None:
     raise TooSlow
 
 
-def work(target: Target, folder: str, seed: int, until_s: float, limits: Limits) -> None:
+def work(target: Target, folder: str, seed: int, minutes: float, limits: Limits) -> None:
     """In a process of its own. Ends with 0, or with 1 and a finding in ``folder``."""
     # libmpg123 writes a line for every odd frame.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -136,6 +137,8 @@ def work(target: Target, folder: str, seed: int, until_s: float, limits: Limits)
     signal.signal(signal.SIGALRM, _too_slow)
     current, counted = Path(folder, _CURRENT), Path(folder, "count")
     number = 0
+    # From here on: on a busy machine the imports take a minute.
+    until_s = time.monotonic() + 60 * minutes
     with target.parser() as parse:
         while time.monotonic() < until_s:
             data = input_of(target, seed, number)
@@ -154,14 +157,12 @@ def work(target: Target, folder: str, seed: int, until_s: float, limits: Limits)
 
 def run(target: Target, seed: int, minutes: float, limits: Limits, out: Path) -> bool:
     """Whether a parser held for so long. Says what it did."""
-    started_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        until_s = started_s + 60 * minutes
         process = get_context("spawn").Process(
-            target=work, args=(target, folder, seed, until_s, limits)
+            target=work, args=(target, folder, seed, minutes, limits)
         )
         process.start()
-        process.join(60 * minutes + limits.seconds + 120)
+        process.join(60 * minutes + limits.seconds + _START_S)
         if process.is_alive():
             process.kill()
             process.join()
