@@ -18,7 +18,8 @@ TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-all test-faults test-gpu test-matrix lint format docs dist clean distclean
+.PHONY: help setup demo test test-slow test-all test-faults test-gpu test-matrix fuzz lint format docs dist hashes sbom audit-pins
+.PHONY: clean distclean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -74,6 +75,11 @@ test-matrix: ## other versions of Python, PyTorch and transformers, in environme
 test-gpu: ## those that need a GPU, with GPU_PYTHON (default python3) and what it has installed
 	$(GPU_PYTHON) -m pytest -m gpu -n 0 $(PYTEST_ARGS)
 
+FUZZ_MINUTES ?= 10
+
+fuzz: .venv/.installed-dev ## altered inputs for every parser, FUZZ_MINUTES (10) for each
+	$(BIN)/python tests/fuzz/fuzz.py --minutes $(FUZZ_MINUTES) $(FUZZ_ARGS)
+
 lint: .venv/.installed-dev ## ruff, pyright, import-linter, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -101,6 +107,24 @@ dist: .venv/.installed-dev ## build sdist and wheel into dist/, try the wheel in
 	$(BIN)/python -m pip wheel --quiet --no-input --disable-pip-version-check --no-cache-dir --no-build-isolation \
 		--no-deps --wheel-dir dist dist/*.tar.gz
 	.ci/try-wheel $(BIN)/python dist/*.whl --progress-bar off $(PIP_ARGS) -c constraints-cpu.txt $(TORCH)
+
+.venv/.installed-security: .venv/.installed-cpu
+	$(PIP) -c constraints-cpu.txt $(TORCH) -e '.[cpu,security]'
+	touch $@
+
+hashes: .venv/.installed-cpu ## write hashes-cpu.txt again, after a pin has moved; downloads every wheel
+	$(BIN)/python .ci/hashes.py $(PIP_ARGS)
+
+# Nothing is asked: what is written follows from the files of constraints alone.
+sbom: .venv/.installed-security ## a bill of materials (CycloneDX) of each file of constraints, in dist/sbom/
+	mkdir -p dist/sbom
+	for kind in cpu gpu-cu12 gpu-cu13; do \
+		$(BIN)/cyclonedx-py requirements "constraints-$$kind.txt" --pyproject pyproject.toml --output-reproducible \
+			--sv 1.6 --of JSON -o "dist/sbom/$$kind.cdx.json" || exit 1; \
+	done
+
+audit-pins: .venv/.installed-security ## compare the pins with known vulnerabilities; needs PyPI, so CI does not run it
+	$(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints-cpu.txt
 
 clean: ## caches and build products; never runs/
 	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis

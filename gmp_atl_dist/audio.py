@@ -18,6 +18,7 @@ import numpy.typing as npt
 import soundfile as sf
 
 from gmp_atl_dist import containers
+from gmp_atl_dist.audio_bounds import refuse_beyond_bounds, refuse_too_long
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.mono import Block, mono_pcm16
 from gmp_atl_dist.mono import ChannelsCancelError as ChannelsCancelError
@@ -67,6 +68,20 @@ class _Forward(sf.SoundFile):
         return False
 
 
+class RecordingBytes(io.BytesIO):
+    """The bytes of a file for libsndfile.
+
+    A header may send it to a place before the file. It is told that it stayed where it was; an exception
+    would be printed with its traceback and go nowhere.
+    """
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
 @contextmanager
 def _opened(data: bytes) -> Iterator[tuple[_Forward, int]]:
     """The recording in these bytes, and its number of samples per channel.
@@ -76,7 +91,7 @@ def _opened(data: bytes) -> Iterator[tuple[_Forward, int]]:
     """
     whole = containers.checked(data)
     try:
-        with _Forward(io.BytesIO(whole)) as recording:
+        with _Forward(RecordingBytes(whole)) as recording:
             frames = containers.gsm_frames(whole) if recording.subtype == "GSM610" else None
             yield recording, recording.frames if frames is None else frames
     except _FAULTS_OF_DATA as e:
@@ -138,10 +153,10 @@ def decode_pcm16(
             energy in the segment.
 
     Raises:
-        CorpusError: the bytes cannot be decoded, are cut short, empty, silent, too short or long, not
-            finite, or floats that are not scaled to 1, its channels cancel in their mean
-            (:class:`ChannelsCancelError`), or the segment is not inside the recording. The message does
-            not name the utterance; the caller adds it.
+        CorpusError: the bytes cannot be decoded, are cut short, empty, silent, too short or long, beyond
+            the bounds of ``audio_bounds``, not finite, or floats that are not scaled to 1, its channels
+            cancel in their mean (:class:`ChannelsCancelError`), or the segment is not inside the
+            recording. The message does not name the utterance; the caller adds it.
     """
     pcm16, _ = decode_with_header(
         data, start_s=start_s, end_s=end_s, min_s=min_s, max_s=max_s, channel=channel
@@ -167,7 +182,9 @@ def decode_with_header(
     with _opened(data) as (recording, frames):
         rate_hz = recording.samplerate
         start, end = _segment(frames, rate_hz, start_s, end_s)
+        refuse_beyond_bounds(rate_hz, recording.channels)
         _check_length((end - start) / rate_hz, min_s, max_s)
+        refuse_too_long((end - start) / rate_hz)
         pcm16 = mono_pcm16(
             _blocks(recording, start, end),
             again,

@@ -24,6 +24,7 @@ from rich.live import Live
 from gmp_atl_dist.board import Board, Row, WholeRun
 from gmp_atl_dist.errors import StoppedError
 from gmp_atl_dist.progress_rows import duration
+from gmp_atl_dist.redaction import say_error, value_without_secrets, without_secrets
 from gmp_atl_dist.tags import Tags
 
 _LINE_EVERY_S = 10.0
@@ -106,21 +107,22 @@ class Reporter:
         if self._json:
             self._object(self._out, "info", self._tags, text)
         else:
-            self._console.print(f"{self._prefix}{text}", markup=False)
+            self._console.print(without_secrets(f"{self._prefix}{text}"), markup=False)
 
     def warning(self, text: str) -> None:
         """Something that did not stop the run. May be called from any thread."""
         if self._json:
             self._object(self._out, "warning", self._tags, text)
         else:
-            self._console.print(f"warning: {self._prefix}{text}", markup=False)
+            shown = without_secrets(f"warning: {self._prefix}{text}")
+            self._console.print(shown, markup=False)
 
     def stopping(self, text: str) -> None:
         """The run was asked to stop. May be called from any thread."""
         if self._json:
             self._object(self._out, "warning", self._tags, text)
         else:
-            self._console.print(text, markup=False)
+            self._console.print(without_secrets(text), markup=False)
 
     def stopped(self, error: StoppedError, again: str, log: str = "") -> None:
         """The end of a run that was asked to stop: what is kept, how to continue, and the log file."""
@@ -135,10 +137,10 @@ class Reporter:
                 **({"log": log} if log else {}),
             )
             return
-        print(error, file=self._err)
-        print(f"to continue: {again}", file=self._err)
+        say_error(str(error), self._err)
+        say_error(f"to continue: {again}", self._err)
         if log:
-            print(log_line(log), file=self._err)
+            say_error(log_line(log), self._err)
 
     def error(self, text: str, log: str = "") -> None:
         """What stopped the run; ``log`` is the path or URI of the run's log file, if there is one."""
@@ -146,9 +148,9 @@ class Reporter:
             more = {"log": log} if log else {}
             self._object(self._err, "error", self._tags, text, **more)
         else:
-            print(f"error: {text}", file=self._err)
+            say_error(f"error: {text}", self._err)
             if log:
-                print(log_line(log), file=self._err)
+                say_error(log_line(log), self._err)
 
     @contextmanager
     def tagged(self, tags: Tags) -> Iterator[None]:
@@ -221,14 +223,15 @@ class Reporter:
                 counts["ends_in_s"] = round(ends_in_s)
             self._object(self._out, "info", tags, words, **counts)
         else:
-            self._console.print(f"{title}: {done}/{total} {words}".rstrip(), markup=False)
+            shown = without_secrets(f"{title}: {done}/{total} {words}".rstrip())
+            self._console.print(shown, markup=False)
 
     def _object(
         self, to: TextIO, level: str, tags: Tags, text: str, **more: str | int | float
     ) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"time": now, "level": level, **asdict(tags), "message": text, **more}
-        print(json.dumps(line, ensure_ascii=False), file=to, flush=True)
+        print(json.dumps(value_without_secrets(line), ensure_ascii=False), file=to, flush=True)
 
 
 def log_line(log: str) -> str:

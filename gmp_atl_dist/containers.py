@@ -26,6 +26,7 @@ _ROUND_PLACEHOLDER = range(2_000_000_000, 2_000_000_129)
 _PLACEHOLDER_64 = 1 << 62
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _SPHERE_TYPES = frozenset({"pcm", "ulaw", "mu-law", "alaw"})
+_MOST_DIGITS = 18
 _GSM610 = 0x31
 _GSM_BLOCK_BYTES, _GSM_BLOCK_SAMPLES = 65, 320
 
@@ -147,7 +148,7 @@ def _check_au(data: bytes) -> None:
 def _check_sphere(data: bytes) -> None:
     """The header is text: its own length, then a line ``name -type value`` for each field."""
     head = data[8:16].strip()
-    length = int(head) if head.isdigit() else 0
+    length = int(head) if _is_number(head.decode("latin-1")) else 0
     fields: dict[str, str] = {}
     for line in data[16:length].decode("latin-1").splitlines():
         name, _, rest = line.partition(" ")
@@ -155,7 +156,7 @@ def _check_sphere(data: bytes) -> None:
     counts = [fields.get(name, "") for name in ("sample_count", "channel_count", "sample_n_bytes")]
     # What is compressed has another length.
     plain = fields.get("sample_coding", "pcm") in _SPHERE_TYPES
-    if plain and all(count.isdigit() for count in counts):
+    if plain and all(map(_is_number, counts)):
         samples, channels, width = (int(count) for count in counts)
         if samples * channels * width > len(data) - length:
             there = max(0, len(data) - length) // max(1, channels * width)
@@ -163,6 +164,11 @@ def _check_sphere(data: bytes) -> None:
                 f"the recording is cut short: its header says {samples} samples and {there} are "
                 f"there; copy the file again"
             )
+
+
+def _is_number(word: str) -> bool:
+    """Whether ``int`` reads it: a superscript is a digit too, and thousands of digits are refused."""
+    return word.isascii() and word.isdigit() and len(word) <= _MOST_DIGITS
 
 
 def _check_ogg(data: bytes) -> None:

@@ -21,6 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
+from gmp_atl_dist.redaction import without_secrets
+
 _PACKAGE = __name__.partition(".")[0]
 FOLDER = "run_logs"
 """Below a root. ``logs`` holds TensorBoard's events."""
@@ -168,7 +170,7 @@ class _MarkHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         # One line, because Ray copies line by line. The stream of now: Ray replaces it at its start.
-        text = " ".join(record.getMessage().split("\n"))
+        text = without_secrets(" ".join(record.getMessage().split("\n")))
         print(f"{_MARK}{text}", file=sys.stderr, flush=True)
 
 
@@ -222,7 +224,7 @@ class _Sieve(io.TextIOBase):
             self._rest, self._ended = "", True
 
     def _put(self, line: str) -> None:
-        line = _COLOUR_CODE.sub("", line)
+        line = without_secrets(_COLOUR_CODE.sub("", line))
         if line.strip():
             os.write(self._fd, f"{line}\n".encode(errors="replace"))
             self._look(line)

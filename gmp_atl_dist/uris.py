@@ -39,6 +39,8 @@ def uri_problem(text: str) -> str:
     """
     if not text.strip():
         return "is empty; name a folder or s3://bucket/prefix, and look whether a variable is unset"
+    if "\0" in text:
+        return "holds a zero byte, which no path has; remove it"
     match = _SCHEME.match(text.strip())
     if match is None:
         return ""

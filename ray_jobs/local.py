@@ -36,6 +36,7 @@ from gmp_atl_dist import stopping
 from gmp_atl_dist.cli.again import AGAIN
 from gmp_atl_dist.errors import GmpAtlError, WorkerError
 from gmp_atl_dist.ray_api.jobs import Job, Jobs
+from gmp_atl_dist.redaction import say_error
 from gmp_atl_dist.runtime.connection import ON_THIS_MACHINE
 from gmp_atl_dist.runtime.ray_start import NO_SPARE_WORKERS
 
@@ -45,6 +46,7 @@ _READY_S = 1800.0
 _STOP_S = 20.0
 _POLL_S = 0.3
 _LOG = "head.log"
+_RAY_FOLDER = "r"
 _SWEEP = "run_sweep.py"
 _PORTS = range(20_000, 32_000)  # between Ray's worker ports and Linux's ephemeral ones
 _MARK = ON_THIS_MACHINE
@@ -156,8 +158,11 @@ def private_head(num_cpus: int | None = None, args: Sequence[str] = ()) -> Itera
     Raises:
         WorkerError: it did not become ready or died; the message has its output.
     """
-    # A short path, because the path of a unix socket has at most some 100 characters.
-    folder = Path(tempfile.mkdtemp(prefix="gar-", dir="/tmp"))
+    # A short path, because the path of a unix socket has at most some 100 characters. Ray opens its own
+    # folder to everybody (0o777), so it lies below one that only this user may enter.
+    private = Path(tempfile.mkdtemp(prefix="gar-", dir="/tmp"))
+    folder = private / _RAY_FOLDER
+    folder.mkdir(mode=0o700)
     head: Head | None = None
     try:
         head = _start(folder, os.cpu_count() or 1 if num_cpus is None else num_cpus, args)
@@ -167,7 +172,7 @@ def private_head(num_cpus: int | None = None, args: Sequence[str] = ()) -> Itera
         # Ctrl-C must not leave processes of Ray behind.
         with stopping.deferred("ending Ray"):
             _stop(head, folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(private, ignore_errors=True)
 
 
 def _start(folder: Path, num_cpus: int, args: Sequence[str]) -> Head:
@@ -282,7 +287,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    say_error(text)
 
 
 def _kill_marked() -> None:
@@ -291,7 +296,7 @@ def _kill_marked() -> None:
     for _ in range(2):
         stopping.kill([p for p in psutil.process_iter() if _mark_of(p) in folders])
     for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(Path(folder).parent, ignore_errors=True)
 
 
 def main(script: Path, args: Sequence[str]) -> int:
@@ -303,7 +308,7 @@ def main(script: Path, args: Sequence[str]) -> int:
             except KeyboardInterrupt:
                 return 128 + (stopping.requested() or signal.SIGINT)
     except GmpAtlError as e:
-        print(f"error: {e}", file=sys.stderr)
+        say_error(f"error: {e}")
         return e.exit_code
 
 

@@ -190,7 +190,7 @@ def test_a_flac_of_unknown_length_is_refused_and_not_made_room_for() -> None:
 def test_a_header_that_claims_hours_takes_no_memory_for_them() -> None:
     flac = bytearray(encoded(noise16(1000), 16000, "FLAC", "PCM_16"))
     flac[21] |= 0x0F
-    with pytest.raises(CorpusError, match=r"cut short|cannot be decoded"):
+    with pytest.raises(CorpusError, match=r"cut short|cannot be decoded|lasts 4026532 s"):
         decode_pcm16(bytes(flac))
 
 

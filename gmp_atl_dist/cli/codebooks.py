@@ -121,7 +121,7 @@ def import_(
             "--speakers: says who is among what it was fitted on; give --fitted-on too"
         )
     artifact = import_codebook(
-        open_root(root, to_write=True),
+        open_root(root),
         file,
         layer,
         metric,

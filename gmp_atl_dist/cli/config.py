@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +17,7 @@ from gmp_atl_dist.cli.options import (
 )
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.errors import ConfigError, CorpusError
+from gmp_atl_dist.redaction import say_error
 from gmp_atl_dist.shipped import shipped_configs, shipped_sweeps, summary_of
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ def check(config: ConfigOption, set_: SetOption = None) -> int:
     experiment, notes = load_experiment_with_notes(config, set_, None)
     print(experiment.model_dump_json(indent=2))
     for note in notes:
-        print(f"warning: {note}", file=sys.stderr)
+        say_error(f"warning: {note}")
     return 0
 
 

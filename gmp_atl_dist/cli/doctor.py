@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_experiment
 from gmp_atl_dist.config import RunConfig
+from gmp_atl_dist.redaction import say_error
 
 if TYPE_CHECKING:
     from gmp_atl_dist.doctor.findings import Finding
@@ -58,4 +58,4 @@ def _experiment(config: Path, set_: list[str] | None, root: str | None) -> dict[
 
 def _say_waiting(findings: list[Finding]) -> None:
     names = sorted({f.check for f in findings if f.severity == "fatal"})
-    print(f"waiting for: {', '.join(names)}", file=sys.stderr, flush=True)
+    say_error(f"waiting for: {', '.join(names)}")

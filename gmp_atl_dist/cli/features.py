@@ -64,7 +64,7 @@ def import_(
     from gmp_atl_dist.store.layout import open_root
 
     files = FairseqFiles.beside(npy, lengths, tsv, km)
-    imported = import_features(open_root(root, to_write=True), files, layer)
+    imported = import_features(open_root(root), files, layer)
     receipts = imported.features.manifest.receipts
     utterances = counted(sum(r.rows for r in receipts), "utterance")
     print(

@@ -35,6 +35,7 @@ from gmp_atl_dist.cli import (
 )
 from gmp_atl_dist.cli.again import remember_command
 from gmp_atl_dist.errors import GmpAtlError, StoppedError, WorkerError
+from gmp_atl_dist.redaction import say_error, show_traceback
 
 app = typer.Typer(
     help="Train speech-emotion recognition models by GMP-ATL, on a cluster or on one machine.",
@@ -81,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     code of their own. The same holds after any error without Ray: a command that ends early can meet
     threads of Arrow that have only begun.
     """
+    if argv is None:
+        sys.excepthook = show_traceback
     code = _main(argv)
     abrupt = code in (*stopping.EXIT_CODES, WorkerError.exit_code)
     if argv is None and (abrupt or (code != 0 and "ray" not in sys.modules)):
@@ -98,7 +101,7 @@ def _main(argv: Sequence[str] | None) -> int:
     except StoppedError as e:
         return e.exit_code  # the run has said what there is to say
     except GmpAtlError as e:
-        print(f"error: {e}", file=sys.stderr)
+        say_error(f"error: {e}")
         return e.exit_code
     except typer.Exit as e:
         code = e.exit_code
@@ -115,13 +118,12 @@ def _main(argv: Sequence[str] | None) -> int:
         message = getattr(e, "format_message", None)  # an error of click, which typer may vendor
         if message is None:
             raise
-        print(f"error: {message()}; see --help", file=sys.stderr)
+        say_error(f"error: {message()}; see --help")
         return 2
     # typer returns this code after a Ctrl-C, without a message.
     if code == _INTERRUPTED:
-        print(
-            "interrupted; finished stages and parts are kept, run the same command again to continue",
-            file=sys.stderr,
+        say_error(
+            "interrupted; finished stages and parts are kept, run the same command again to continue"
         )
     return code
 

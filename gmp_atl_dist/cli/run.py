@@ -23,6 +23,7 @@ from gmp_atl_dist.cli.options import (
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter, log_line
 from gmp_atl_dist.errors import GmpAtlError, StoppedError
+from gmp_atl_dist.redaction import say_error
 from gmp_atl_dist.run_log import FOLDER, RunLog
 
 _UPLOAD_TIMEOUT_S = 10.0
@@ -60,7 +61,7 @@ def run_context(config: RunConfig) -> Iterator[Context]:
         except Exception:
             # A defect of ours. Python prints its traceback after this line.
             if place := _published(log, settings.root):
-                print(log_line(place), file=log.err)
+                say_error(log_line(place), log.err)
             raise
         if place := _published(log, settings.root):
             reporter.line(log_line(place))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gmp_atl_dist.device import DeviceChoice, wants_gpu
+from gmp_atl_dist.redaction import say_error
 
 
 def serve(
@@ -84,4 +84,4 @@ def _resolved(model: str, root: str | None, fold: int | None) -> tuple[str, str]
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    say_error(text)

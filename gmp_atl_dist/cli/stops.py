@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gmp_atl_dist import stopping
 from gmp_atl_dist.errors import StoppedError
+from gmp_atl_dist.redaction import say_error
 
 
 @contextmanager
@@ -39,4 +39,4 @@ def stopped_with(finished: str) -> StoppedError:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    say_error(text)

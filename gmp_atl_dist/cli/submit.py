@@ -13,6 +13,7 @@ import typer
 
 from gmp_atl_dist.cli.again import AGAIN
 from gmp_atl_dist.cli.options import ConfigOption, RootOption, SetOption, load_experiment
+from gmp_atl_dist.redaction import say_error
 
 _INTERRUPTED = 130
 
@@ -114,9 +115,7 @@ def submit(
 
 def _say(text: str) -> None:
     """Print what is not the job's output to standard error, without secrets."""
-    from gmp_atl_dist.redaction import without_secrets
-
-    print(without_secrets(text), file=sys.stderr, flush=True)
+    say_error(text)
 
 
 def _write(text: str) -> None:

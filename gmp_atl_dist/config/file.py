@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gmp_atl_dist.config import RunConfig
-from gmp_atl_dist.config.inherited import read_document
+from gmp_atl_dist.config.inherited import MOST_LEVELS, TOO_DEEP, TOO_LONG, read_document
 from gmp_atl_dist.config.problems import mistyped, problems_of
 from gmp_atl_dist.config.unused import unused_keys
 from gmp_atl_dist.errors import ConfigError
@@ -94,12 +94,14 @@ def apply_override(raw: dict[str, object], override: str) -> str:
     """Set one key of a document by ``a.b=c``, and return its name.
 
     Raises:
-        ConfigError: it has another form, or a step is a value.
+        ConfigError: it has another form, is nested too deeply, or a step is a value.
     """
     key, equals, text = override.partition("=")
     steps = key.strip().split(".")
     if not equals or not all(steps):
         raise ConfigError(f"--set {override}: is not of the form a.b=c, e.g. --set warmup.lr=1e-4")
+    if len(steps) > MOST_LEVELS:
+        raise ConfigError(f"--set: a key of {len(steps)} steps: {TOO_DEEP}")
     set_key(raw, steps, _parse_value(text.strip()), f"--set {override}")
     return ".".join(steps)
 
@@ -125,3 +127,7 @@ def _parse_value(text: str) -> object:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    except RecursionError:
+        raise ConfigError(f"--set: the value of {len(text)} characters: {TOO_DEEP}") from None
+    except ValueError:
+        raise ConfigError(f"--set: the value of {len(text)} characters: {TOO_LONG}") from None

@@ -18,6 +18,12 @@ from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.shipped import shipped_configs, shipped_path
 
 EXTENDS = "extends"
+MOST_LEVELS = 32
+_MOST_FILES = 32
+TOO_LONG = "a number has thousands of digits; at most 18 digits are a number of TOML"
+TOO_DEEP = (
+    "its brackets are nested too deeply; no key needs more than four levels, remove the others"
+)
 _LENGTHS = ("steps", "epochs")
 
 
@@ -57,6 +63,11 @@ def read_document(file: Path, name: str, readers: tuple[Path, ...] = ()) -> Docu
             f"name of a shipped configuration"
         )
     chain = (*readers, file.resolve())
+    if len(chain) > _MOST_FILES:
+        raise ConfigError(
+            f"{name}: {EXTENDS} = {base!r}: {len(chain)} files extend each other and at most "
+            f"{_MOST_FILES} may; join some of them"
+        )
     below = _found(base, file)
     if below.resolve() in chain:
         circle = " -> ".join(path.name for path in (*chain, below))
@@ -122,9 +133,30 @@ def read_toml(file: Path, name: str, choices: str) -> dict[str, Any]:
             f"{name}: is not TOML: byte {e.start} is not UTF-8; save the file as UTF-8 text"
         ) from e
     try:
-        return tomllib.loads(text)
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
         raise ConfigError(f"{name}: is not TOML: {e}{_line_of(str(e), text)}") from e
+    except RecursionError:
+        # Without the traceback of each bracket.
+        raise ConfigError(f"{name}: {TOO_DEEP}") from None
+    except ValueError:
+        raise ConfigError(f"{name}: is not TOML: {TOO_LONG}") from None
+    if is_too_deep(values):
+        raise ConfigError(f"{name}: {TOO_DEEP}")
+    return values
+
+
+def is_too_deep(value: object) -> bool:
+    """Whether tables and lists hold each other over more levels than any key needs."""
+    level: list[object] = [value]
+    for _ in range(MOST_LEVELS):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
 
 
 def _line_of(message: str, text: str) -> str:

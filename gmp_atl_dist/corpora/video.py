@@ -13,6 +13,10 @@ VIDEO_SUFFIXES = (".mp4", ".m4a", ".mkv", ".mov", ".avi", ".flv", ".webm")
 """What libsndfile cannot open."""
 _PROGRAM = "ffmpeg"
 _LIMIT_S = 300
+_MOST_BYTES = 2 << 30
+"""Of the WAV that FFmpeg writes: 3 hours of stereo at 48 kHz. It is on the disk, and then in memory."""
+_PACKET_BYTES = 16 << 20
+"""More than FFmpeg writes at once."""
 
 
 def is_video(path: str) -> bool:
@@ -25,7 +29,7 @@ def sound_of(data: bytes) -> bytes:
 
     Raises:
         ConfigError: FFmpeg is not installed.
-        CorpusError: it cannot decode these bytes, or there is no sound.
+        CorpusError: it cannot decode these bytes, there is no sound, or too much of it.
     """
     program = shutil.which(_PROGRAM)
     if program is None:
@@ -39,7 +43,9 @@ def sound_of(data: bytes) -> bytes:
         clip.write_bytes(data)
         # Of a container from data, nothing else may be opened: no playlist, no address.
         command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file"]
-        command += ["-i", f"file:{clip}", "-map", "0:a:0", "-c:a", "pcm_s16le", f"file:{sound}"]
+        command += ["-i", f"file:{clip}", "-map", "0:a:0", "-c:a", "pcm_s16le"]
+        # FFmpeg stops with success when the file is so large, or a packet before that.
+        command += ["-fs", str(_MOST_BYTES + _PACKET_BYTES), f"file:{sound}"]
         try:
             done = subprocess.run(command, capture_output=True, timeout=_LIMIT_S, check=False)
         except subprocess.TimeoutExpired as e:
@@ -48,5 +54,10 @@ def sound_of(data: bytes) -> bytes:
             lines = done.stderr.decode("utf-8", "replace").replace(folder, "").strip().splitlines()
             raise CorpusError(
                 f"FFmpeg cannot decode it ({lines[-1] if lines else done.returncode}); copy it again"
+            )
+        if sound.stat().st_size > _MOST_BYTES:
+            raise CorpusError(
+                f"its sound takes more than {_MOST_BYTES} bytes as 16-bit WAV, which is the most that is "
+                f"read from a video; cut it, or convert it to 16 kHz mono WAV"
             )
         return sound.read_bytes()

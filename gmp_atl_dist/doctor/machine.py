@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.doctor.engine import check_engine
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
 from gmp_atl_dist.doctor.gpus import check_gpus
+from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.store.filesystem import normalize_uri
 
+_NEEDED = ("torch", "transformers", "faiss")
+"""Without one of these no stage after ``ingest`` can run."""
 _FREE_BYTES = 5 << 30
 _FULL_SHARE = 0.95
 """Ray stores no more objects on a disk that is fuller than this."""
@@ -34,9 +38,11 @@ def check_machine(config: RuntimeConfig, unused: Collection[str] = ()) -> Iterat
     if not config.train.gpus:
         yield check_ops()
     folders = {Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())}
-    root = config.root
-    if not root.startswith("s3://"):
-        folders.add(Path(normalize_uri(root).removeprefix("file://")))
+    # Of a root that cannot be opened, the check of the store says what is wrong.
+    with suppress(ArtifactError):
+        root = normalize_uri(config.root)
+        if root.startswith("file://"):
+            folders.add(Path(root.removeprefix("file://")))
     for folder in sorted(folders):
         yield check_disk(folder)
     if Path(_SHM).is_dir():
@@ -45,11 +51,12 @@ def check_machine(config: RuntimeConfig, unused: Collection[str] = ()) -> Iterat
 
 def check_libraries(config: RuntimeConfig) -> Iterator[Finding]:
     """The libraries of the extras, as far as the configuration needs them."""
-    if find_spec("faiss") is None:
-        remedy = "install an extra: '.[cpu]', '.[gpu]' or '.[gpu13]'"
-        yield fatal("libraries", "faiss", "is not installed", remedy)
-    else:
-        yield Finding("libraries", "faiss", "is installed")
+    for name in _NEEDED:
+        if find_spec(name) is None:
+            remedy = "install an extra: '.[cpu]', '.[gpu]' or '.[gpu13]'"
+            yield fatal("libraries", name, "is not installed", remedy)
+        else:
+            yield Finding("libraries", name, "is installed")
     if config.train.mlflow_uri is not None:
         item = "mlflow, for runtime.train.mlflow_uri"
         if find_spec("mlflow") is None:

@@ -27,6 +27,7 @@ from gmp_atl_dist.store.artifact import (
 )
 from gmp_atl_dist.store.codebooks import Codebook, put_codebooks, read_codebooks
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.layout import claim_layout
 
 KINDS = ("codebook", "cluster")
 """Artefacts with the codebooks of one scale, and of all scales of a run."""
@@ -90,6 +91,7 @@ def import_codebook(
     existing = find_artifact(store, key)
     if existing is not None:
         return existing
+    claim_layout(store)
     out = ArtifactWriter(store, key)
     origin = f"imported from {path.name}"
     put_codebooks(out, [Codebook(0, layer, EVERYBODY, 0, centroids_KD, metric, origin)])

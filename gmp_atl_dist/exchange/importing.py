@@ -30,6 +30,7 @@ from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, f
 from gmp_atl_dist.store.features import UtteranceFrames, put_features
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.labels import IMPORTED, UtteranceLabels, narrow, put_labels
+from gmp_atl_dist.store.layout import claim_layout
 
 _VERSION = 2
 _PART_FRAMES = 30_000
@@ -126,6 +127,8 @@ def _put_features(
         rows = [UtteranceFrames(utterance_id, x_MD[span]) for utterance_id, span in part.items()]
         problems += [problem for u in rows for problem in _not_finite(u, part[u.utterance_id])]
         if not problems:
+            # Not before: a file that is refused leaves an empty root empty.
+            claim_layout(out.store)
             samples = sum(fewest_samples(len(u.frames_TD)) for u in rows)
             put_features(out, name, layer, rows, audio_s=samples / SAMPLE_RATE_HZ)
     if problems:

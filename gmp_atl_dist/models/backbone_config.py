@@ -53,9 +53,15 @@ def read_config_values(config_json: bytes, name: str) -> dict[str, Any]:
     try:
         values = json.loads(config_json)
     except ValueError as e:
-        raise ModelError(f"{name}: config.json cannot be read: {e}") from e
+        raise ModelError(f"{name}: config.json cannot be read: {e}; download it again") from e
+    except RecursionError:
+        raise ModelError(
+            f"{name}: config.json cannot be read: it is nested too deeply; download it again"
+        ) from None
     if not isinstance(values, dict):
-        raise ModelError(f"{name}: config.json cannot be read: it is not a JSON object")
+        raise ModelError(
+            f"{name}: config.json cannot be read: it is not a JSON object; download it again"
+        )
     return values
 
 

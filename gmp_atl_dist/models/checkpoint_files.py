@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from gmp_atl_dist.errors import ModelError
 
 _LFS = b"version https://git-lfs.github.com/spec/"
 _SHOWN = 5
+_PICKLE_FAULTS = (pickle.PickleError, EOFError)
+_NO_PICKLE = (LookupError, ValueError, TypeError, AttributeError, struct.error)
 
 
 def refuse_pointers(folder: Path, names: tuple[str, ...], model: str) -> None:
@@ -43,12 +46,54 @@ def loading_error(
 ) -> ModelError:
     """What a failed loading says: the file and what to do, without torch's advice to load it unsafely."""
     file = next((name for name in weights if (folder / name).is_file()), "its weights")
-    if isinstance(error, (pickle.PickleError, EOFError)):
+    # Torch's own message advises to load the file unsafely, whatever the type of its error. Bytes that are no
+    # pickle end in any of the others.
+    unreadable = file.endswith(".bin") and isinstance(error, _NO_PICKLE)
+    if isinstance(error, _PICKLE_FAULTS) or unreadable or "weights_only" in str(error):
         return ModelError(
             f"{model} cannot be loaded: {file} is damaged, or holds more than tensors, which is never "
             f"loaded; download it again, or convert it to model.safetensors where you trust it"
         )
-    return ModelError(f"{model} cannot be loaded, its files are damaged or do not fit: {error}")
+    return ModelError(
+        f"{model} cannot be loaded, its files are damaged or do not fit ({type(error).__name__}: {error}); "
+        f"give a whole checkpoint that save_pretrained of transformers wrote"
+    )
+
+
+def refuse_lying_index(folder: Path, names: tuple[str, ...], model: str) -> None:
+    """Refuse an index of weights that is none, or that lists what is not in the folder.
+
+    Args:
+        folder: of the checkpoint.
+        names: of weights and their indexes; the first that exists is the one that is loaded.
+        model: what errors call the model.
+
+    Raises:
+        ModelError: names the index and the entry.
+    """
+    name = next((name for name in names if (folder / name).is_file()), "")
+    if not name.endswith(".index.json"):
+        return
+    remedy = "download the checkpoint again, or write it again by save_pretrained"
+    try:
+        index = json.loads((folder / name).read_bytes())
+    except (ValueError, RecursionError) as e:
+        raise ModelError(f"{model}: {name} is no JSON ({type(e).__name__}); {remedy}") from None
+    listed = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(listed, dict) or not listed:
+        raise ModelError(f"{model}: {name} has no weight_map of tensors and their files; {remedy}")
+    if not isinstance(index.get("metadata"), dict):
+        raise ModelError(f"{model}: {name} has no metadata; {remedy}")
+    for tensor, file in listed.items():
+        if not isinstance(file, str) or Path(file).name != file:
+            raise ModelError(
+                f"{model}: {name} says that {tensor} is in {file!r}, which is no file of the model's folder; "
+                f"it was not opened; {remedy}"
+            )
+        if not (folder / file).is_file():
+            raise ModelError(
+                f"{model}: {name} says that {tensor} is in {file}, which is not there; {remedy}"
+            )
 
 
 def refuse_not_finite(
@@ -90,8 +135,8 @@ def _shards(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
             continue
         try:
             listed = json.loads((folder / name).read_bytes())["weight_map"].values()
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # transformers says what is wrong with it
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue  # refuse_lying_index says what is wrong with it
         # A name from data: files of this folder alone.
         found |= {str(file) for file in listed if Path(str(file)).name == str(file)}
     return tuple(sorted(found))

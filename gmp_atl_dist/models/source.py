@@ -36,6 +36,7 @@ from gmp_atl_dist.models.backbone_config import read_config_values, set_normaliz
 from gmp_atl_dist.models.backbone_registry import find_backbone
 from gmp_atl_dist.models.checkpoint_files import (
     loading_error,
+    refuse_lying_index,
     refuse_not_finite,
     refuse_pointers,
 )
@@ -165,6 +166,7 @@ def _implementation(folder: Path, name: str) -> type[SpeechBackbone]:
     implementation = find_backbone(str(model_type), name)
     if not any((folder / file).is_file() for file in _WEIGHTS):
         raise ModelError(f"{name} has no weights; put {_SAFETENSORS} beside its {_CONFIG}")
+    refuse_lying_index(folder, _WEIGHTS, name)
     return implementation
 
 

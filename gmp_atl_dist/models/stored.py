@@ -87,7 +87,7 @@ def _own_config(data: bytes) -> bytes:
     """
     try:
         values = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return data  # transformers names what is wrong with it
     if not isinstance(values, dict) or values.get("model_type") != EXPORTED_TYPE:
         return data

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 
 from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ, decode_pcm16, read_header
 from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist.prediction.decoding_room import DecodingRoom
 from gmp_atl_dist.prediction.sources import Source
 from gmp_atl_dist.records import DEFAULT_CHANNEL, Channel
 from gmp_atl_dist.samples import is_silent
@@ -38,19 +40,28 @@ class ReadRecording:
     error: str = ""
 
 
-def read_recording(source: Source, channel: Channel = DEFAULT_CHANNEL) -> ReadRecording:
+def read_recording(
+    source: Source,
+    channel: Channel = DEFAULT_CHANNEL,
+    room: Callable[[int], AbstractContextManager[None]] = lambda num_bytes: nullcontext(),
+) -> ReadRecording:
     """Read and decode one recording. Whatever is wrong with the recording itself is in ``error``.
+
+    Args:
+        room: decoding begins within it; it is told how many bytes the samples will take.
 
     Raises:
         ArtifactError: the object store does not answer.
     """
     try:
         data = source.read()
-        pcm16 = decode_pcm16(data, channel=channel)
+        header = read_header(data)
+        with room(int(header.frames / header.rate_hz * SAMPLE_RATE_HZ * 2)):
+            pcm16 = decode_pcm16(data, channel=channel)
         refuse_too_short(len(pcm16))
     except (CorpusError, UnreadableError) as e:
         return ReadRecording(source.name, None, error=e.message)
-    return ReadRecording(source.name, pcm16, read_header(data).rate_hz)
+    return ReadRecording(source.name, pcm16, header.rate_hz)
 
 
 def read_wave(name: str, wave: np.ndarray) -> ReadRecording:
@@ -89,20 +100,28 @@ def read_ahead(
     """
     pending: deque[Future[ReadRecording]] = deque()
     waiting = iter(sources)
+    room, order = DecodingRoom(_AHEAD_BYTES), 0
     pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
     try:
         while True:
             while _has_room(pending) and (source := next(waiting, None)) is not None:
-                pending.append(pool.submit(_read, source, channel))
+                pending.append(pool.submit(_read, source, channel, room, order))
+                order += 1
             if not pending:
                 return
             yield pending.popleft().result()
+            room.taken()
     finally:
+        room.close()
         pool.shutdown(cancel_futures=True)
 
 
-def _read(source: Source | ReadRecording, channel: Channel) -> ReadRecording:
-    return source if isinstance(source, ReadRecording) else read_recording(source, channel)
+def _read(
+    source: Source | ReadRecording, channel: Channel, room: DecodingRoom, order: int
+) -> ReadRecording:
+    if isinstance(source, ReadRecording):
+        return source
+    return read_recording(source, channel, lambda num_bytes: room.for_one(order, num_bytes))
 
 
 def _has_room(pending: deque[Future[ReadRecording]]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 import soundfile as sf
 
 from gmp_atl_dist import containers
-from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ, decode_pcm16
+from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ, RecordingBytes, decode_pcm16
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import DEFAULT_CHANNEL, Channel
 from gmp_atl_dist.serving.limits import Limits
@@ -74,7 +73,7 @@ def decode_upload(data: bytes, limits: Limits, channel: Channel = DEFAULT_CHANNE
     except CorpusError as e:
         raise Refusal(422, "unusable_recording", e.message) from e
     try:
-        with sf.SoundFile(io.BytesIO(whole)) as recording:
+        with sf.SoundFile(RecordingBytes(whole)) as recording:
             rate_hz, channels, frames = recording.samplerate, recording.channels, recording.frames
     except (sf.SoundFileError, RuntimeError, ValueError, TypeError, MemoryError) as e:
         raise Refusal(

@@ -49,11 +49,11 @@ class Receipt(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    rows: int
-    bytes: int
+    rows: int = Field(ge=0)
+    bytes: int = Field(ge=0)
     sha256: str
-    frames: int = 0
-    audio_s: float = 0.0
+    frames: int = Field(default=0, ge=0)
+    audio_s: float = Field(default=0.0, ge=0)
     first: str = ""
     last: str = ""
     problems: tuple[Problem, ...] = ()

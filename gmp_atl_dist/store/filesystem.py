@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -141,6 +141,8 @@ class _S3Putter:
         # An empty AWS_CA_BUNDLE makes boto3 look for a certificate file with no name.
         if os.environ.get("AWS_CA_BUNDLE") == "":
             del os.environ["AWS_CA_BUNDLE"]
+        # boto3 reads it itself, and would say what is wrong in an error of another type.
+        _endpoint()
         config = Config(retries={"max_attempts": 8, "mode": "standard"})
         if self._timeout_s is not None:
             limits = {"connect_timeout": self._timeout_s, "read_timeout": self._timeout_s}
@@ -425,12 +427,35 @@ def normalize_uri(uri: str) -> str:
     return "file://" + os.path.abspath(Path(uri).expanduser())
 
 
+def _endpoint() -> SplitResult | None:
+    """The endpoint of S3 that the environment names; None for Amazon's own.
+
+    Raises:
+        ArtifactError: it is no URL of a server. The message holds no password that may be in it.
+    """
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    name = next((name for name in names if os.environ.get(name)), None)
+    if name is None:
+        return None
+    parts = urlsplit(os.environ[name])
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ArtifactError(
+            f"{name} is no URL of a server; write http://HOST:PORT or https://HOST:PORT"
+        )
+    if "@" in parts.netloc:
+        raise ArtifactError(
+            f"{name} has a user or password, which S3 does not take there; write "
+            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}, and set AWS_ACCESS_KEY_ID and "
+            f"AWS_SECRET_ACCESS_KEY"
+        )
+    return parts
+
+
 def _s3_options() -> dict[str, str]:
     """Options that pyarrow does not read from the environment: the endpoint and its scheme."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if not endpoint:
+    parts = _endpoint()
+    if parts is None:
         return {}
-    parts = urlsplit(endpoint)
     options = {"endpoint_override": parts.netloc, "scheme": parts.scheme}
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return options | ({"region": region} if region else {})

@@ -7,6 +7,7 @@ can no longer be read. A key of the configuration, a stage or a column that is a
 from __future__ import annotations
 
 import json
+import os
 
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.store.filesystem import Store
@@ -26,9 +27,10 @@ def read_layout(store: Store) -> int | None:
         return 0 if store.has_any("artifacts") else None
     try:
         version = json.loads(store.read(LAYOUT_PATH))["layout"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         version = None
-    if not isinstance(version, int):
+    # True is an int in Python, and equals 1.
+    if not isinstance(version, int) or isinstance(version, bool):
         raise ArtifactError(
             f'{store.uri}/{LAYOUT_PATH} is damaged; expected {{"layout": {LAYOUT_VERSION}}}: '
             f"restore it, or use a new root"
@@ -72,9 +74,13 @@ def open_root(uri: str, *, to_write: bool = False) -> Store:
     """The store at ``uri``, with its layout checked; claimed if it is going to be written.
 
     Raises:
-        ArtifactError: as :func:`check_layout`.
+        ArtifactError: as :func:`check_layout`, or it is a file.
     """
     store = Store.open(uri)
+    if not store.is_remote and os.path.isfile(store.absolute("")):
+        raise ArtifactError(
+            f"{store.uri} is a file, not a root; name a folder or s3://bucket/prefix"
+        )
     if to_write:
         claim_layout(store)
     else:

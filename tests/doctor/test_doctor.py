@@ -169,6 +169,8 @@ def test_extras_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     found = list(check_libraries(RuntimeConfig.model_validate(settings)))
 
     assert [(f.severity, f.item.partition(",")[0]) for f in found] == [
+        ("fatal", "torch"),
+        ("fatal", "transformers"),
         ("fatal", "faiss"),
         ("warning", "mlflow"),
     ]

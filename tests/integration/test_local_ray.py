@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(3600)
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 JOB = """
-import os, pathlib, subprocess, sys, ray
+import os, pathlib, stat, subprocess, sys, ray
 ray.init()
 
 @ray.remote
@@ -32,6 +32,9 @@ def where():
 assert ray.get(where.remote(), timeout=1800) == (os.getcwd(), "inherited")
 # Left behind in a session of its own: the launcher ends it as well.
 subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
+# Ray opens its own folder to everybody. Only this user may enter the one above.
+folder = pathlib.Path(os.environ["GMP_ATL_LOCAL_RAY"])
+assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700, oct(folder.parent.stat().st_mode)
 pathlib.Path(sys.argv[1]).write_text("written by the job")
 print("the job speaks")
 sys.exit(int(sys.argv[2]))
