@@ -118,6 +118,15 @@ def test_every_utterance_gives_its_share_and_another_seed_takes_others() -> None
     assert set(rows) != set(other)
 
 
+def test_another_seed_takes_other_utterances() -> None:
+    ids = [f"u{i}" for i in range(200)]
+    one, other = (UtteranceSample(0.5, seed).mask(ids) for seed in (0, 1))
+    assert one == UtteranceSample(0.5, 0).mask(ids)
+    # Independent draws agree about half of the utterances.
+    agreeing = sum(a == b for a, b in zip(one, other, strict=True))
+    assert 60 < agreeing < 140
+
+
 def test_rows_that_seeding_looks_at_are_a_share_of_each_utterance() -> None:
     assert initialization_rows(0, "u", 7, 1.0).tolist() == list(range(7))
     counts = [len(initialization_rows(0, f"u{i}", 10, 0.25)) for i in range(400)]

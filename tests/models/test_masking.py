@@ -43,6 +43,15 @@ def test_clips_shorter_than_a_span_are_masked_in_part(num_frames: int) -> None:
         assert 1 <= mask_T.sum() <= max(1, num_frames - 1)
 
 
+@pytest.mark.parametrize("num_frames", [3, 5, 9])
+def test_a_clip_shorter_than_a_span_has_one_span(num_frames: int) -> None:
+    """By its number of frames and the configured length: 0.8 x 9 / 10 is below 1."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        (visible,) = np.flatnonzero(~span_mask(num_frames, prob=0.8, length_frames=10, rng=rng))
+        assert visible in (0, num_frames - 1)
+
+
 def test_the_share_is_huberts_and_every_frame_has_its_turn() -> None:
     rng = np.random.default_rng(0)
     masks = np.stack([span_mask(500, prob=0.8, length_frames=10, rng=rng) for _ in range(400)])
