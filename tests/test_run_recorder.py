@@ -129,7 +129,7 @@ def test_an_error_and_a_stop_end_the_attempt_and_its_stage(tiny: Tiny, tmp_path:
         assert warmup.total_s is not None
         assert warmup.total_s == pytest.approx(spent_s + warmup.duration_s)
         spent_s = warmup.total_s
-    assert "pass" not in record.model_dump_json()
+    assert "pass@" not in record.model_dump_json()
     assert "no worker at s3://host/x" in record.attempts[2].message
 
 

@@ -88,7 +88,7 @@ def test_verify_finds_a_flipped_byte(reference: Reference, tmp_path: Path) -> No
     output = finished("verify", "--root", str(damaged.folder), log=log, code=4)
 
     assert str(part) in output
-    assert output.count("has sha256") == 1
+    assert output.count("have sha256") == 1
 
 
 def test_the_model_predicts_for_others_what_it_predicted_in_the_run(

@@ -45,6 +45,7 @@ from gmp_atl_dist.store.labels import (
     read_labels,
     stream_labels,
 )
+from gmp_atl_dist.store.layout import claim_layout
 from gmp_atl_dist.store.readers import AudioReader, read_utterances
 from gmp_atl_dist.store.training_set import TrainingSet
 
@@ -540,6 +541,7 @@ def test_a_codebook_of_another_model_is_refused(
 
 
 def test_an_imported_codebook_is_used_as_it_is(bench: Bench, tmp_path: Path) -> None:
+    claim_layout(bench.context.store)
     features = bench.features()
     centroids = np.random.default_rng(0).normal(size=(5, DIM)).astype(np.float32)
     np.save(tmp_path / "theirs.npy", centroids)
