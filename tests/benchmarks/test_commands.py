@@ -78,7 +78,7 @@ def test_a_number_that_json_cannot_hold_is_null() -> None:
     assert line["status_s"] is None
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_cheapest_benchmark_runs_quick() -> None:
     command = [sys.executable, "-m", "benchmarks.simulate", "--quick"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
