@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
+from support.one_process import one_rank
 from torch import nn
 
 from gmp_atl_dist.training import validation
@@ -43,14 +43,8 @@ def test_an_epoch_is_validated_by_the_unweighted_recall() -> None:
 
 
 def validated(recipe: Any, load: Any) -> float:
-    """By one rank, which is a process group of its own."""
-    store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
-    if dist.is_initialized():  # by a test before this one in the same process
-        dist.destroy_process_group()
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
+    """By one rank, in the process group that the tests of a process share."""
+    with one_rank():
         return validation.validation_uar(
             recipe, nn.Linear(2, 2), load, torch.device("cpu"), rank=0, world_size=1
         )
-    finally:
-        dist.destroy_process_group()
