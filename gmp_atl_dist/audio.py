@@ -71,8 +71,8 @@ class _Forward(sf.SoundFile):
 class RecordingBytes(io.BytesIO):
     """The bytes of a file for libsndfile.
 
-    A header may send it to a place before the file. It is told that it stayed where it was; an exception
-    would be printed with its traceback and go nowhere.
+    A broken header may make libsndfile seek to a negative position. The position then stays the same. An
+    exception in this callback would only be printed, and libsndfile would not see it.
     """
 
     def seek(self, offset: int, whence: int = 0, /) -> int:

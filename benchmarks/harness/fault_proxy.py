@@ -1,4 +1,4 @@
-"""A proxy of loopback between clients and an S3 server, which misbehaves when it is told to.
+"""A TCP proxy on loopback between clients and an S3 server, which injects faults.
 
 Faults act on TCP connections. Those that answer in the place of the server act on requests.
 """

@@ -49,7 +49,7 @@ class DecodingRoom:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Nobody takes recordings any more: whoever waits goes on and ends."""
+        """Wake all waiting threads, so that they end. No recording is taken after this call."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
