@@ -66,3 +66,14 @@ def test_arms_of_the_quality_sweep_take_the_updates_they_claim() -> None:
         sweep.runs
     )
     assert {run.config.finetune.seed for run in sweep.runs} == {0, 1, 2}
+
+
+def test_the_shorter_sweep_has_arms_of_the_whole_one() -> None:
+    whole, main = load_sweep("sweeps/quality"), load_sweep("sweeps/quality_main")
+    science = {
+        (run.arm, run.seed): run.config.model_dump(exclude={"runtime"}) for run in whole.runs
+    }
+
+    assert main.arms[0] == whole.arms[0]
+    for run in main.runs:
+        assert run.config.model_dump(exclude={"runtime"}) == science[run.arm, run.seed]
