@@ -15,6 +15,7 @@ from gmp_atl_dist.runtime.work import Gang
 from gmp_atl_dist.store.artifact import ArtifactWriter
 from gmp_atl_dist.store.checkpoints import CheckpointRecord
 from gmp_atl_dist.training.batches import BatchLoader
+from gmp_atl_dist.training.best_epoch import BestEpoch
 from gmp_atl_dist.training.checkpoint import (
     TrainingState,
     Uploader,
@@ -46,6 +47,7 @@ class Saver:
         self._gang = gang
         self._local = local
         self._out = ArtifactWriter(job.store, job.key)
+        self._best = BestEpoch(job.store, job.key)
         self.state = TrainingState()
         self._checkpoints = job.checkpoints
         self.uploader = Uploader(
@@ -117,19 +119,12 @@ class Saver:
 
     def keep_candidate(self, epoch: int, model: nn.Module) -> None:
         """Keep what ``model`` exports as the best epoch so far. Rank 0 calls it."""
-        for name, data in self._job.recipe.export(model).items():
-            self._job.store.put(f"{self._candidate(epoch)}/{name}", data)
+        self._best.keep(epoch, self._job.recipe.export(model))
 
     def export(self, model: nn.Module, *, updates: int, epochs: int) -> None:
         """Write the artefact's files, of the best epoch or of ``model``. Rank 0 calls it."""
         best = self.state.best_epoch
-        if best is None:
-            files = self._job.recipe.export(model)
-        else:
-            prefix = self._candidate(best)
-            store = self._job.store
-            names = [e.path.removeprefix(f"{prefix}/") for e in store.list(prefix)]
-            files = {name: store.read(f"{prefix}/{name}") for name in names}
+        files = self._job.recipe.export(model) if best is None else self._best.read(best)
         for name, data in sorted(files.items()):
             self._out.put_file(name, data)
         rows = [point.model_dump() for point in self.state.curve]
@@ -146,9 +141,6 @@ class Saver:
     def close(self) -> None:
         """Wait for the upload that is running."""
         self.uploader.close()
-
-    def _candidate(self, epoch: int) -> str:
-        return f"{self._job.key.prefix}/candidates/{epoch:04d}"
 
 
 def _other_shards(

@@ -644,6 +644,31 @@ def test_a_best_epoch_before_the_stop_is_not_forgotten(tiny: Tiny, tmp_path: Pat
     assert read_curves(artifact) == read_curves(whole)
 
 
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda store, path: store.put(path, store.read(path)[:-3] + b"xyz"), "is damaged"),
+        (lambda store, path: store.delete(path), "is missing"),
+    ],
+    ids=["altered", "gone"],
+)
+@pytest.mark.parametrize("name", ["model.safetensors", "_files.json"])
+def test_a_best_epoch_that_was_harmed_during_the_stop_is_not_exported(
+    tiny: Tiny, tmp_path: Path, harm: Callable[[Store, str], None], said: str, name: str
+) -> None:
+    recipe = finetune(tiny, Scripted)
+    assert isinstance(recipe, Scripted)
+    recipe.script = (True, False, False)
+    stopped = job(recipe, tmp_path, checkpoint_every_steps=4)
+    with pytest.raises(Stopped):
+        train_here(stopped, OneRank(stop_after=1))
+    harm(stopped.store, f"{stopped.key.prefix}/candidates/0001/{name}")
+
+    with pytest.raises(CheckpointError, match=f"best epoch, 1, cannot be used: {name} {said}"):
+        train_here(stopped, OneRank())
+    assert not stopped.store.exists(f"{stopped.key.prefix}/_manifest.json")
+
+
 def test_selection_looks_without_margin_and_without_dropout(tiny: Tiny, tmp_path: Path) -> None:
     recipe = finetune(tiny, epochs=1, dropout=0.3)
     artifact = trained(recipe, tmp_path)
