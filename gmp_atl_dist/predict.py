@@ -34,6 +34,7 @@ class Predictor:
 
     Raises:
         ModelError: ``model`` is not a fine-tuned model, or there is no such device.
+        ArtifactError: the files are those of an artefact, and differ from its receipts.
     """
 
     def __init__(

@@ -505,3 +505,9 @@ def test_a_damaged_classifier_does_not_predict(gmp_atl: Run, copy: Ran) -> None:
         code, out, err = gmp_atl("predict", model, copy.wav, *options)
         assert (code, out) == (4, "")
         assert "files/model.safetensors is damaged: its " in err
+    for place in (folder, folder.as_uri()):
+        with pytest.raises(ArtifactError, match=r"files/model.safetensors is damaged: its "):
+            Predictor(place)
+    code, _, err = gmp_atl("serve", folder)
+    assert code == 4
+    assert "files/model.safetensors is damaged: its " in err

@@ -75,6 +75,7 @@ class Classifier:
 
         Raises:
             ModelError: ``model`` is not a fine-tuned model, or there is no such device.
+            ArtifactError: the files are those of an artefact, and differ from its receipts.
         """
         if device is not None:
             choose_accelerator(device)

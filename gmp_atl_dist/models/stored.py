@@ -13,6 +13,7 @@ from gmp_atl_dist.models.checkpoint_files import refuse_not_finite, refuse_point
 from gmp_atl_dist.models.emotion import EmotionConfig, EmotionModel
 from gmp_atl_dist.models.source import no_progress_bars
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.model_files import check_model_files
 
 MODEL_FILES = ("config.json", "model.safetensors")
 EXPORTED_TYPE = "gmp_atl"
@@ -96,7 +97,13 @@ def _own_config(data: bytes) -> bytes:
 
 
 def load_emotion_model(uri: str) -> EmotionModel:
-    """The model in a folder or at a store URI."""
+    """The model in a folder or at a store URI.
+
+    Raises:
+        ModelError: as :func:`emotion_model_from_files`.
+        ArtifactError: the files are those of an artefact, and differ from its receipts.
+    """
+    check_model_files(uri)
     store = Store.open(uri)
     present = {e.path for e in store.list()} & set(MODEL_FILES)
     if store.uri.startswith("file://"):

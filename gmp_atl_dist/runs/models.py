@@ -19,9 +19,6 @@ from gmp_atl_dist.store.runs import RunRecord, StageRun, check_run_name, read_ru
 CLASSIFIER = "finetune"
 """The stage and the kind of artefact that hold a classifier."""
 _CONFIG = "config.json"
-_IN_STORE = re.compile(
-    r"(?P<root>.+)/artifacts/(?P<kind>[^/]+)/(?P<fingerprint>[0-9a-f]{64})/files"
-)
 _FINGERPRINT = re.compile(r"[0-9a-f]{4,64}")
 
 
@@ -57,26 +54,8 @@ def resolve_model(
     Raises:
         ConfigError: it names nothing; the message lists the runs that there are. Or the run has several
             folds and ``fold`` is None, or it has no such fold.
-        ArtifactError: the fold is not trained yet, a fingerprint is not unique, the root cannot be used, or
-            the files of an artefact differ from their receipts.
+        ArtifactError: the fold is not trained yet, a fingerprint is not unique, or the root cannot be used.
     """
-    found = _resolved(reference, root, fold)
-    _check_files(found.uri)
-    return found
-
-
-def _check_files(uri: str) -> None:
-    """Compare model files with their receipts, where they are those of an artefact."""
-    place = uri if "://" in uri else str(Path(uri).resolve())
-    found = _IN_STORE.fullmatch(place.rstrip("/"))
-    if found is not None:
-        key = ArtifactKey(found["kind"], found["fingerprint"])
-        artifact = find_artifact(Store.open(found["root"]), key)
-        if artifact is not None:
-            artifact.read_files()
-
-
-def _resolved(reference: str, root: str | None, fold: int | None) -> ModelReference:
     if "://" in reference or _has_model(Path(reference)):
         return ModelReference(reference, reference)
     if _has_model(Path(reference) / "files"):

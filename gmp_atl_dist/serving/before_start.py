@@ -7,10 +7,17 @@ import socket
 from gmp_atl_dist.errors import ConfigError, ModelError
 from gmp_atl_dist.models.stored import MODEL_FILES
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.model_files import check_model_files
 
 
 def check_model(uri: str) -> None:
-    """Raises ModelError if there are no files of a model, before anything is started."""
+    """Look for the files of a model before anything is started.
+
+    Raises:
+        ModelError: they are not there.
+        ArtifactError: they are those of an artefact, and differ from its receipts.
+    """
+    check_model_files(uri)
     store = Store.open(uri)
     present = {entry.path for entry in store.list()}
     missing = [name for name in MODEL_FILES if name not in present]
