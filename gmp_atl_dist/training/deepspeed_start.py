@@ -36,9 +36,11 @@ def deepspeed_config(
     autocast: dict[str, Json] = {"enabled": use_bf16(), "dtype": "bfloat16"}
     if workers.gradient_dtype == "fp32":
         autocast["lower_precision_safe_modules"] = []
-    zero: dict[str, Json] = {"stage": workers.zero_stage}
+    zero: dict[str, Json] = {
+        "stage": workers.zero_stage,
+        "reduce_bucket_size": bucket_size(trained),
+    }
     if workers.zero_stage < 3:
-        zero["reduce_bucket_size"] = bucket_size(trained)
         # On a CPU the cores that would communicate meanwhile are those that compute.
         zero["overlap_comm"] = has_gpu() and world_size > 1
     return {
@@ -60,8 +62,8 @@ def bucket_size(trained: int) -> int:
 
     The first buckets are exchanged while the backward pass computes the rest, so there must be several. A
     small one does not fill the network. DeepSpeed's default is 500 million: one bucket of 2 GB, which is
-    exchanged when the whole backward pass is done. HuBERT-base has buckets of 47 MB by this rule, and large
-    of 158 MB.
+    exchanged when the whole backward pass is done, and which ZeRO 3 allocates on every device at its start.
+    HuBERT-base has buckets of 47 MB by this rule, and large of 158 MB.
     """
     return min(max(trained // _BUCKETS, _MIN_BUCKET), _MAX_BUCKET)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from pydantic import ValidationError
@@ -397,6 +398,20 @@ OPTIMISED: dict[str, Json] = {
     **{"freeze_conv": False, "adam_eps": 1e-2, "clip_norm": 0.05, "weight_decay": 0.3, "lr": 0.02},
     **{"head_lr_factor": 3.0, "layer_lr_decay": 0.5, "freeze_backbone_steps": 2, "steps": 6},
 }
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
+def test_an_engine_allocates_what_its_model_needs(tiny: Tiny, zero_stage: Literal[1, 2, 3]) -> None:
+    """Not DeepSpeed's buckets of 2 GB: on a GPU they are memory, and a process with many cannot fork."""
+    recipe = warmup(tiny)
+    model = recipe.build()
+    workers = TrainWorkersConfig(zero_stage=zero_stage)
+    with one_rank():
+        before_bytes = psutil.Process().memory_info().vms
+        engine = Engine(model, recipe.backbone(model), recipe.optim, workers, passes=1)
+        engine.train()
+        allocated_bytes = psutil.Process().memory_info().vms - before_bytes
+    assert allocated_bytes < 2**30
 
 
 @pytest.mark.parametrize("zero_stage", [1, 2, 3])
