@@ -323,6 +323,13 @@ class RuntimeConfig(Section):
         "autoscaler starts; after that it stops with exit code 7 and names what it asks for. Nodes that are "
         "busy count. A Ray of this run's own gets no more nodes, and nothing is waited for",
     )
+    stalled_after_s: PositiveFloat = Field(
+        default=7200.0,
+        description="a stage stops with exit code 7 when nothing was finished for this long: no part by any "
+        "worker, no update and no validation batch of a training. Waiting for nodes that other work uses "
+        "counts too. A stage that is slow and goes on is never stopped. k-means has a limit of its own, "
+        "runtime.cluster.stalled_after_s",
+    )
     ingest: WorkersConfig = WorkersConfig(workers=2)
     extract: StreamWorkersConfig = StreamWorkersConfig()
     cluster: ClusterWorkersConfig = ClusterWorkersConfig()

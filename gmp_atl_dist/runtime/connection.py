@@ -11,6 +11,7 @@ from gmp_atl_dist import stopping
 from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.run_log import mark_warnings
+from gmp_atl_dist.runtime.answering import await_answer
 from gmp_atl_dist.runtime.forking import ForkServer
 from gmp_atl_dist.runtime.ray_start import start_ray
 from gmp_atl_dist.runtime.room import wait_for_nodes
@@ -103,6 +104,8 @@ class RayConnection:
                 self._forks = ForkServer(self._preload, environment.get("env_vars", {}))
             environment["py_executable"] = self._forks.command
         try:
+            if address:
+                await_answer(address)
             # A Ray that is started halfway could not be stopped.
             with stopping.deferred():
                 if address:

@@ -25,6 +25,8 @@ _NO_TAGS = Tags()
 _WAIT_S = 0.2
 _ROOM_TIMEOUT_S = "20"
 """For up to 20 s Ray still counts the resources of a lost node; by default it waits 60 s for them."""
+_REPORT_TIMEOUT = "RAY_TRAIN_COLLECTIVE_TIMEOUT_S"
+"""All ranks meet in Ray's report of a checkpoint. By default Ray waits there for ever."""
 
 
 def train(
@@ -60,6 +62,7 @@ def train(
     if config.min_workers < config.max_workers:
         num_workers = (config.min_workers, config.max_workers)
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _ROOM_TIMEOUT_S)
+    os.environ.setdefault(_REPORT_TIMEOUT, f"{config.collective_timeout_s:g}")
     trainer = ray.train.torch.TorchTrainer(
         _gang_loop,
         train_loop_config={
