@@ -302,6 +302,12 @@ class RuntimeConfig(Section):
     log_format: Literal["text", "json"] = Field(
         default="text", description="format of the driver's lines; json: one object per line"
     )
+    keep_logs: bool = Field(
+        default=True,
+        description="keep what the driver and the workers print below the root, in run_logs, while a run "
+        "works: without secrets, and of each worker at most the last 8 MiB. A Ray of this run's own with a "
+        "local root keeps the driver's alone, because the logs of its workers stay on this machine",
+    )
     report_audio: bool = Field(
         default=False,
         description="put the audio of the shown errors, cut to 5 s, into the page of a run and that of a "

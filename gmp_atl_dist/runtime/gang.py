@@ -13,6 +13,7 @@ from gmp_atl_dist.runtime.metrics import TrainingMetrics
 from gmp_atl_dist.runtime.ray_errors import last_line, unwrap_error
 from gmp_atl_dist.runtime.room import await_room, demand_of
 from gmp_atl_dist.runtime.work import Gang
+from gmp_atl_dist.runtime.worker_logs import call_log, keeping_log
 from gmp_atl_dist.store.checkpoints import RAY_RUNS
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.tags import Tags
@@ -147,7 +148,8 @@ def _gang_loop(config: dict[str, object]) -> None:
     # comes the same way.
     loop, argument = cloudpickle.loads(work)
     gang = _RayGang(tags)
-    with full_memory_named(f"{tags.label}, worker {gang.rank}"):
+    call_log(f"{tags.label or 'training'} rank {gang.rank}")
+    with keeping_log(), full_memory_named(f"{tags.label}, worker {gang.rank}"):
         loop(argument, gang)
 
 
