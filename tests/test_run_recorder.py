@@ -93,6 +93,40 @@ def test_a_whole_run_is_recorded(tiny: Tiny, tmp_path: Path) -> None:
     assert context.store.read(f"runs/{name}/report.html") == b"mine"
 
 
+@pytest.mark.parametrize(
+    ("config_of_job", "job"),
+    [
+        (
+            json.dumps({"runtime_env": {}, "metadata": {"job_submission_id": "gmp-atl-x7"}}),
+            "gmp-atl-x7",
+        ),
+        (json.dumps({"metadata": None}), ""),
+        ("[]", ""),
+        ("no json", ""),
+        (None, ""),
+    ],
+)
+def test_an_attempt_names_its_job_and_its_cluster(
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    config_of_job: str | None,
+    job: str,
+) -> None:
+    """By these the run of a RayJob is found. Ray and KubeRay set the variables."""
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    if config_of_job is not None:
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", config_of_job)
+    monkeypatch.setenv("RAY_CLUSTER_NAME", "gmp-atl-raycluster-abcde")
+    config = experiment_of(tiny, tmp_path / "root")
+    context = context_of(tmp_path / "root", tiny.folder, config)
+    claim_layout(context.store)
+    with RunRecorder(config, context, "my experiment.toml"):
+        pass
+    (attempt,) = record_of(context.store, config.runtime.run_name).attempts
+    assert (attempt.job, attempt.cluster) == (job, "gmp-atl-raycluster-abcde")
+
+
 def test_an_error_and_a_stop_end_the_attempt_and_its_stage(tiny: Tiny, tmp_path: Path) -> None:
     config = experiment_of(tiny, tmp_path / "root")
     context = context_of(tmp_path / "root", tiny.folder, config)

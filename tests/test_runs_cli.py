@@ -435,6 +435,30 @@ def test_half_done_stages_and_checkpoints_go_too(gmp_atl: Run, copy: Ran) -> Non
     assert not store.list("artifacts")
 
 
+def test_logs_of_a_run_are_shown_and_go_with_it(gmp_atl: Run, copy: Ran) -> None:
+    """Those of its workers too, and those of no other run."""
+    store, record = Store.open(str(copy.root)), copy.record
+    mine, others = "run_logs/20260101T000000Z-7", "run_logs/20260101T000000Z-77"
+    for stem in (mine, others):
+        store.put(f"{stem}.log", b"driver")
+        store.put(f"{stem}/pod-a-warmup-fold1-rank-0-33.log", b"rank")
+    told = {
+        "log": f"/tmp/{mine}.log",
+        "job": "gmp-atl-x7k2p",
+        "cluster": "gmp-atl-raycluster-abcde",
+    }
+    attempt = record.attempts[0].model_copy(update=told)
+    write_run(store, record.model_copy(update={"attempts": (attempt,)}))
+
+    out = gmp_atl("runs", "show", copy.name, "--root", copy.root)[1]
+    assert "  job: gmp-atl-x7k2p\n  cluster: gmp-atl-raycluster-abcde\n" in out
+    assert gmp_atl("runs", "rm", copy.name, "--root", copy.root, "--yes")[0] == 0
+    assert [e.path for e in store.list("run_logs")] == [
+        f"{others}.log",
+        f"{others}/pod-a-warmup-fold1-rank-0-33.log",
+    ]
+
+
 def test_nothing_is_wrong_below_the_root_of_a_run(ran: Ran) -> None:
     findings = find_faults(Store.open(str(ran.root)))
     assert findings.faults == ()

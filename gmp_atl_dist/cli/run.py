@@ -27,6 +27,7 @@ from gmp_atl_dist.redaction import say_error
 from gmp_atl_dist.run_log import FOLDER, RunLog
 
 _UPLOAD_TIMEOUT_S = 10.0
+_MOST_BYTES = 32 << 20
 
 if TYPE_CHECKING:
     from gmp_atl_dist.stages.base import Context
@@ -49,7 +50,11 @@ def run_context(config: RunConfig) -> Iterator[Context]:
             reporter.stopping(text)
 
         try:
-            with _stops_told(tell), open_context(config, reporter) as context:
+            with (
+                _kept(log, config),
+                _stops_told(tell),
+                open_context(config, reporter) as context,
+            ):
                 yield context
         except StoppedError as e:
             # Nothing shall interrupt what is left to say.
@@ -65,6 +70,33 @@ def run_context(config: RunConfig) -> Iterator[Context]:
             raise
         if place := _published(log, settings.root):
             reporter.line(log_line(place))
+
+
+@contextmanager
+def _kept(log: RunLog, config: RunConfig) -> Iterator[None]:
+    """Below a remote root, a copy of the log that is a minute old at most, also if this process is killed."""
+    from gmp_atl_dist.store.filesystem import Store
+    from gmp_atl_dist.store.kept_logs import LogKeeper
+
+    settings = config.runtime
+    if not settings.keep_logs or not _is_remote(settings.root):
+        yield
+        return
+    keeper = LogKeeper(
+        Store.open(settings.root, timeout_s=_UPLOAD_TIMEOUT_S),
+        f"{FOLDER}/{log.path.name}",
+        lambda: [("log", log.path)],
+        most_bytes=_MOST_BYTES,
+    )
+    keeper.start()
+    try:
+        yield
+    finally:
+        keeper.close()
+
+
+def _is_remote(root: str) -> bool:
+    return "://" in root and not root.startswith("file://")
 
 
 @contextmanager
@@ -98,14 +130,15 @@ def _published(log: RunLog, root: str) -> str:
     Below a remote root a copy outlives this machine. Without it, the file of this machine is named.
     """
     from gmp_atl_dist.store.filesystem import Store
+    from gmp_atl_dist.store.kept_logs import end_of
 
     if log.is_empty:
         return ""
-    if "://" in root and not root.startswith("file://"):
+    if _is_remote(root):
         # A store that does not answer may be why the run failed: ask it briefly.
         with suppress(GmpAtlError):
             store = Store.open(root, timeout_s=_UPLOAD_TIMEOUT_S)
-            store.put(f"{FOLDER}/{log.path.name}", log.path.read_bytes())
+            store.put(f"{FOLDER}/{log.path.name}", end_of(log.path, _MOST_BYTES).encode())
             return f"{store.uri}/{FOLDER}/{log.path.name}"
     return str(log.path)
 

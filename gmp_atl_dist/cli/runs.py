@@ -204,6 +204,8 @@ def _about_attempt(number: int, attempt: Attempt) -> Iterator[str]:
     for what, value in (
         ("GPUs", ", ".join(machine.gpus)),
         ("Ray", machine.ray_address),
+        ("job", attempt.job),
+        ("cluster", attempt.cluster),
         ("commit", attempt.git_commit),
         ("versions", ", ".join(f"{name} {v}" for name, v in attempt.versions.items())),
         ("log", attempt.log),

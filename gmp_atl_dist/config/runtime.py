@@ -302,6 +302,12 @@ class RuntimeConfig(Section):
     log_format: Literal["text", "json"] = Field(
         default="text", description="format of the driver's lines; json: one object per line"
     )
+    keep_logs: bool = Field(
+        default=True,
+        description="keep what the driver and the workers print below the root, in run_logs, while a run "
+        "works: without secrets, and of each worker at most the last 8 MiB. A Ray of this run's own with a "
+        "local root keeps the driver's alone, because the logs of its workers stay on this machine",
+    )
     report_audio: bool = Field(
         default=False,
         description="put the audio of the shown errors, cut to 5 s, into the page of a run and that of a "
@@ -322,6 +328,13 @@ class RuntimeConfig(Section):
         description="how long a stage waits for nodes that can hold its workers, such as those that an "
         "autoscaler starts; after that it stops with exit code 7 and names what it asks for. Nodes that are "
         "busy count. A Ray of this run's own gets no more nodes, and nothing is waited for",
+    )
+    stalled_after_s: PositiveFloat = Field(
+        default=7200.0,
+        description="a stage stops with exit code 7 when nothing was finished for this long: no part by any "
+        "worker, no update and no validation batch of a training. Waiting for nodes that other work uses "
+        "counts too. A stage that is slow and goes on is never stopped. k-means has a limit of its own, "
+        "runtime.cluster.stalled_after_s",
     )
     ingest: WorkersConfig = WorkersConfig(workers=2)
     extract: StreamWorkersConfig = StreamWorkersConfig()

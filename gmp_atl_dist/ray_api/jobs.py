@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _REACHED_S = 10.0
 _LOST_S = 120.0
 _AGAIN_S = 2.0
+_SILENT_S = 30.0
+"""A connection that says nothing for so long is not believed: the dashboard is asked."""
 _ADDRESS = "RAY_API_SERVER_ADDRESS"
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _LAST_BEFORE_THE_JOB = "Running entrypoint for job "
@@ -70,14 +72,14 @@ class Jobs:
         self.address = address.rstrip("/")
         _reach(self.address)
         with self._explained(), _pointed_to(self.address):
-            from ray.job_submission import JobSubmissionClient
+            from gmp_atl_dist.ray_api.job_client import LimitedJobClient
 
             _end_without_colour_code()
             # At level INFO it logs each file that it leaves out and each connection that ends.
             for handler in logging.getLogger("ray").handlers:
                 handler.setLevel(logging.ERROR)
             headers = None if token is None else {"Authorization": f"Bearer {token}"}
-            self._client = JobSubmissionClient(self.address, headers=headers)
+            self._client = LimitedJobClient(self.address, headers=headers)
 
     def all(self) -> list[Job]:
         """Every submitted job that the cluster remembers, ended ones included.
@@ -198,7 +200,8 @@ class Jobs:
 
         sent, before = 0, read
         try:
-            async for text in self._client.tail_job_logs(job):
+            output = self._client.tail_job_logs(job)
+            while (text := await _next_of(output, self.address)) is not None:
                 fresh = text[max(0, read - sent) :]
                 sent += len(text)
                 if fresh:
@@ -221,6 +224,25 @@ class Jobs:
             raise WorkerError(
                 f"{self.address}: {e}; check --address, and that the head is running"
             ) from e
+
+
+async def _next_of(output: AsyncIterator[str], address: str) -> str | None:
+    """The next text; None at the end. A job may be silent for days, so silence alone means nothing.
+
+    Raises:
+        OSError: the connection is silent, and the dashboard does not answer either.
+    """
+    coming = asyncio.ensure_future(anext(output, None))
+    try:
+        while not (await asyncio.wait([coming], timeout=_SILENT_S))[0]:
+            try:
+                await asyncio.to_thread(_reach, address)
+            except WorkerError as e:
+                raise ConnectionError(e.message) from e
+    except BaseException:
+        coming.cancel()
+        raise
+    return coming.result()
 
 
 class _Cut(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import socket
@@ -23,6 +24,10 @@ _PACKAGES = ("torch", "transformers", "ray", "deepspeed", "pyarrow", "numpy")
 _CHANGE = 0.02
 """Of the resident memory, from which on shared pages are counted anew."""
 _GIT_LIMIT_S = 10.0
+_JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets it for the process that it starts for a job."""
+_CLUSTER_NAME = "RAY_CLUSTER_NAME"
+"""KubeRay sets it in each container of Ray."""
 _CPU_INFO = Path("/proc/cpuinfo")
 _MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -38,6 +43,19 @@ def this_machine(ray_address: str, *, gpus: bool = True) -> Machine:
         gpus=gpu_names() if gpus else (),
         ray_address=without_secrets(ray_address),
     )
+
+
+def this_job() -> str:
+    """The submission id of the Ray job that this process was started by; empty outside one."""
+    with suppress(ValueError, AttributeError):
+        told = json.loads(os.environ.get(_JOB_CONFIG, "{}"))
+        return str((told.get("metadata") or {}).get("job_submission_id") or "")
+    return ""
+
+
+def this_cluster() -> str:
+    """The name of the RayCluster that this pod belongs to; empty outside Kubernetes."""
+    return os.environ.get(_CLUSTER_NAME, "")
 
 
 def _cpu_model() -> str:

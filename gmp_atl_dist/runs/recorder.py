@@ -24,7 +24,9 @@ from gmp_atl_dist.run_log import FOLDER, current_log
 from gmp_atl_dist.runs.facts import (
     git_commit,
     memory_of_family,
+    this_cluster,
     this_command,
+    this_job,
     this_machine,
     versions,
 )
@@ -92,6 +94,8 @@ class RunRecorder:
             machine=this_machine(address, gpus=False),
             versions=versions(),
             log=self._log_place(ended=False),
+            job=this_job(),
+            cluster=this_cluster(),
         )
         self._record = self._base = RunRecord(
             name=config.runtime.run_name,

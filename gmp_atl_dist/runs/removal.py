@@ -164,9 +164,14 @@ def _logs_of(keys: set[ArtifactKey], store: Store) -> list[str]:
 
 
 def _library_logs(record: RunRecord, store: Store) -> list[str]:
-    """The files of what Ray and other libraries printed, as far as they lie below the root."""
+    """What the driver and the workers printed, as far as it lies below the root."""
     names = {attempt.log.rpartition("/")[2] for attempt in record.attempts if attempt.log}
-    return [e.path for e in store.list(LOGS_OF_LIBRARIES) if e.path.rpartition("/")[2] in names]
+    folders = tuple(f"{LOGS_OF_LIBRARIES}/{name.removesuffix('.log')}/" for name in names)
+    return [
+        entry.path
+        for entry in store.list(LOGS_OF_LIBRARIES)
+        if entry.path.rpartition("/")[2] in names or entry.path.startswith(folders)
+    ]
 
 
 def _entries(store: Store, prefix: str) -> list[tuple[str, int]]:

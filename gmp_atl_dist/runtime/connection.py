@@ -10,10 +10,13 @@ from typing import Any
 from gmp_atl_dist import stopping
 from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.errors import WorkerError
-from gmp_atl_dist.run_log import mark_warnings
+from gmp_atl_dist.run_log import FOLDER, current_log, mark_warnings
+from gmp_atl_dist.runtime.answering import await_answer
 from gmp_atl_dist.runtime.forking import ForkServer
 from gmp_atl_dist.runtime.ray_start import start_ray
 from gmp_atl_dist.runtime.room import wait_for_nodes
+from gmp_atl_dist.runtime.worker_logs import VARIABLE, place_of, start_keeping
+from gmp_atl_dist.store.filesystem import Store
 
 _OBJECT_STORE_BYTES = 512 << 20
 _LOCAL_POLL_S = "0.25"
@@ -94,15 +97,19 @@ class RayConnection:
         logging.getLogger("ray").setLevel(logging.ERROR)
         environment: dict[str, Any] = {"worker_process_setup_hook": _set_up_worker}
         # A process that asks for no GPU sees none. A job may have it already, and Ray refuses it twice.
-        if _HIDES_GPUS not in os.environ:
-            environment["env_vars"] = {_HIDES_GPUS: "1"}
+        variables = {} if _HIDES_GPUS in os.environ else {_HIDES_GPUS: "1"}
         self._is_ours = not address
+        variables |= self._kept_logs()
+        if variables:
+            environment["env_vars"] = variables
         if self._preload and (self._is_ours or ON_THIS_MACHINE in os.environ):
             # Before Ray: it imports while Ray starts.
             with stopping.deferred():
                 self._forks = ForkServer(self._preload, environment.get("env_vars", {}))
             environment["py_executable"] = self._forks.command
         try:
+            if address:
+                await_answer(address)
             # A Ray that is started halfway could not be stopped.
             with stopping.deferred():
                 if address:
@@ -120,6 +127,14 @@ class RayConnection:
         closed = self._is_ours or ON_THIS_MACHINE in os.environ
         wait_for_nodes(0.0 if closed else self._config.wait_for_nodes_s)
         stopping.check()
+
+    def _kept_logs(self) -> dict[str, str]:
+        """What workers must know to keep their logs; nothing where these are safe on this machine."""
+        log = current_log()
+        is_safe = self._is_ours and "://" not in self._config.root.removeprefix("file://")
+        if log is None or is_safe or not self._config.keep_logs:
+            return {}
+        return {VARIABLE: place_of(Store.open(self._config.root).uri, f"{FOLDER}/{log.path.stem}")}
 
     def _init(self, address: str | None, environment: dict[str, Any]) -> None:
         import ray
@@ -160,3 +175,4 @@ def _set_up_worker() -> None:
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     mark_warnings()
+    start_keeping()

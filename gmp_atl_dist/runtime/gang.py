@@ -13,6 +13,7 @@ from gmp_atl_dist.runtime.metrics import TrainingMetrics
 from gmp_atl_dist.runtime.ray_errors import last_line, unwrap_error
 from gmp_atl_dist.runtime.room import await_room, demand_of
 from gmp_atl_dist.runtime.work import Gang
+from gmp_atl_dist.runtime.worker_logs import call_log, keeping_log
 from gmp_atl_dist.store.checkpoints import RAY_RUNS
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.tags import Tags
@@ -25,6 +26,8 @@ _NO_TAGS = Tags()
 _WAIT_S = 0.2
 _ROOM_TIMEOUT_S = "20"
 """For up to 20 s Ray still counts the resources of a lost node; by default it waits 60 s for them."""
+_REPORT_TIMEOUT = "RAY_TRAIN_COLLECTIVE_TIMEOUT_S"
+"""All ranks meet in Ray's report of a checkpoint. By default Ray waits there for ever."""
 
 
 def train(
@@ -60,6 +63,7 @@ def train(
     if config.min_workers < config.max_workers:
         num_workers = (config.min_workers, config.max_workers)
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _ROOM_TIMEOUT_S)
+    os.environ.setdefault(_REPORT_TIMEOUT, f"{config.collective_timeout_s:g}")
     trainer = ray.train.torch.TorchTrainer(
         _gang_loop,
         train_loop_config={
@@ -144,7 +148,8 @@ def _gang_loop(config: dict[str, object]) -> None:
     # comes the same way.
     loop, argument = cloudpickle.loads(work)
     gang = _RayGang(tags)
-    with full_memory_named(f"{tags.label}, worker {gang.rank}"):
+    call_log(f"{tags.label or 'training'} rank {gang.rank}")
+    with keeping_log(), full_memory_named(f"{tags.label}, worker {gang.rank}"):
         loop(argument, gang)
 
 

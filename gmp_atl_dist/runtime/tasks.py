@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from gmp_atl_dist.config import StreamWorkersConfig, WorkersConfig
+from gmp_atl_dist.config import RuntimeConfig, StreamWorkersConfig, WorkersConfig
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.runtime.attempts import TaskAttempts
 from gmp_atl_dist.runtime.metrics import StageMetrics
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 ArgumentT = TypeVar("ArgumentT")
 
 _NO_TAGS = Tags()
+_STALLED_AFTER_S = RuntimeConfig().stalled_after_s
 _AT_ONCE = 3
 """Tasks in a computing process: one is computed, one is stored, and one has been read already."""
 
@@ -42,6 +43,7 @@ def map_tasks(
     workers: WorkersConfig,
     retries: int,
     tags: Tags = _NO_TAGS,
+    stalled_after_s: float = _STALLED_AFTER_S,
 ) -> Iterator[TaskResult]:
     """Run every task on a pool of workers and yield the results, in the order in which they finish.
 
@@ -52,12 +54,12 @@ def map_tasks(
     Raises:
         GmpAtlError: raised by the worker's own code, unchanged.
         WorkerError: workers kept dying; the message names the unfinished tasks. Or no node offers what
-            a worker asks for.
+            a worker asks for. Or nothing was finished for ``stalled_after_s``.
     """
     if not tasks:
         return
     await_room(demand_of(workers), tags.label or "map_tasks")
-    dataset, attempts = _as_rows(tasks), TaskAttempts()
+    dataset, attempts = _as_rows(tasks, stalled_after_s), TaskAttempts()
     process = ProcessSettings(workers.cpus, tags, attempts, workers.gpus)
     # One task is computed and one is stored.
     threads = 2 if hasattr(worker, "begin") else 1
@@ -88,6 +90,7 @@ def stream_tasks(
     workers: StreamWorkersConfig,
     retries: int,
     tags: Tags = _NO_TAGS,
+    stalled_after_s: float = _STALLED_AFTER_S,
 ) -> Iterator[TaskResult]:
     """Read the tasks' tables in one pool of processes and compute in another.
 
@@ -98,7 +101,8 @@ def stream_tasks(
 
     Raises:
         GmpAtlError: raised by the reader's or the worker's own code, unchanged.
-        WorkerError: processes kept dying; the message names the unfinished tasks.
+        WorkerError: processes kept dying; the message names the unfinished tasks. Or nothing was read and
+            nothing computed for ``stalled_after_s``.
     """
     if not tasks:
         return
@@ -106,7 +110,7 @@ def stream_tasks(
     what = tags.label or "stream_tasks"
     await_room({"CPU": workers.reader_cpus, **workers.reader_resources}, f"{what}, reading")
     await_room(demand_of(workers), what)
-    dataset, attempts = _as_rows(tasks), TaskAttempts()
+    dataset, attempts = _as_rows(tasks, stalled_after_s), TaskAttempts()
     process = ProcessSettings(workers.cpus, tags, attempts, workers.gpus)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -148,7 +152,7 @@ def number_of_readers(workers: StreamWorkersConfig) -> int:
     return workers.readers or (2 * workers.max_workers if workers.gpus else 1)
 
 
-def _as_rows(tasks: Sequence[Task]) -> ray.data.Dataset:
+def _as_rows(tasks: Sequence[Task], stalled_after_s: float) -> ray.data.Dataset:
     """One block per task, so that each task is scheduled, retried and reported by itself."""
     import ray.data
 
@@ -156,6 +160,8 @@ def _as_rows(tasks: Sequence[Task]) -> ray.data.Dataset:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.raise_original_map_exception = True
+    # The dataset takes a copy. Ray's own limit is 30 minutes, which a large part on a few cores may take.
+    context.execution_no_progress_timeout_s = stalled_after_s
     # Workers are added only when all present ones are busy.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -181,6 +187,7 @@ def _results(
     dataset: ray.data.Dataset, tasks: Sequence[Task], attempts: TaskAttempts, tags: Tags
 ) -> Iterator[TaskResult]:
     import ray.exceptions
+    from ray.data.exceptions import ExecutionTimeoutError
 
     unfinished = {task.name for task in tasks}
     metrics = StageMetrics(tags)
@@ -200,6 +207,9 @@ def _results(
             raise WorkerError(
                 f"Ray Data ended without a result of {_some(sorted(unfinished))}; run again, and report it"
             )
+    except ExecutionTimeoutError as e:
+        waited_s = dataset.context.execution_no_progress_timeout_s
+        raise _stalled_error(tags.label or "tasks", waited_s, unfinished, attempts) from e
     except ray.exceptions.RayError as e:
         raise _worker_error(e, unfinished, attempts) from e
     finally:
@@ -214,6 +224,24 @@ def _worker_error(error: Exception, unfinished: set[str], attempts: TaskAttempts
         f"workers kept failing ({short_message(error)}); {suspects}"
         f"not finished: {_some(sorted(unfinished))}; look at the workers' output in the log, give them "
         f"more memory, or raise runtime.task_retries"
+    )
+
+
+def _stalled_error(
+    what: str, waited_s: float, unfinished: set[str], attempts: TaskAttempts
+) -> WorkerError:
+    """A worker that hangs, or one that never started: the counts of started tasks tell which."""
+    count, names = attempts.most_started()
+    if count:
+        why = (
+            f"started and not finished: {_some(names)}; a worker hangs, or its node cannot be reached: look "
+            f"at the workers' output, and end a process that does not go on"
+        )
+    else:
+        why = "no worker has started: check that the nodes run and are not held by other work"
+    return WorkerError(
+        f"{what}: nothing was finished for {waited_s:g} s (runtime.stalled_after_s), {len(unfinished)} parts "
+        f"are left; {why}; raise the key if a part may take longer; run the same command again to continue"
     )
 
 

@@ -27,6 +27,7 @@ from gmp_atl_dist.runtime.work import (
     TaskReader,
     TaskWorker,
 )
+from gmp_atl_dist.runtime.worker_logs import call_log, work_done
 from gmp_atl_dist.tags import Tags
 
 ArgumentT = TypeVar("ArgumentT")
@@ -58,6 +59,7 @@ class MapProcess:
         argument: ArgumentT,
         settings: ProcessSettings,
     ) -> None:
+        call_log(settings.tags.label or "work")
         use_gpus(settings.gpus)
         pin_threads(settings.threads)
         self._worker = _attempt(_START, worker, argument)
@@ -84,6 +86,7 @@ class ReadProcess:
     """
 
     def __init__(self, reader: Callable[[], TaskReader], settings: ProcessSettings) -> None:
+        call_log(settings.tags.label or "work")
         use_gpus(settings.gpus)
         self._reader = _attempt(_START, reader)
         pin_threads(settings.threads)
@@ -96,6 +99,7 @@ class ReadProcess:
         read = _attempt(task.name, self._read, task)
         read_s = time.monotonic() - started_s
         self._attempts.finish(task.name)
+        work_done()
         error = pickle.dumps(read) if isinstance(read, GmpAtlError) else b""
         table = pa.py_buffer(b"") if isinstance(read, GmpAtlError) else read
         columns = [pa.array([task.name]), pa.array([task.payload]), _one_value(table)]
@@ -123,6 +127,7 @@ class ComputeProcess:
         argument: ArgumentT,
         settings: ProcessSettings,
     ) -> None:
+        call_log(settings.tags.label or "work")
         use_gpus(settings.gpus)
         self._device = ThreadPoolExecutor(1, initializer=pin_threads, initargs=(settings.threads,))
         self._worker = self._device.submit(_attempt, _START, worker, argument).result()
@@ -160,6 +165,7 @@ class PoolProcess:
         tags: Tags,
         gpus: float = 0.0,
     ) -> None:
+        call_log(tags.label or "work")
         use_gpus(gpus)
         pin_threads(threads)
         self._worker = _attempt(_START, worker, argument)
@@ -176,6 +182,7 @@ class PoolProcess:
             answer = _attempt(task.name, self._work, task, request)
         if not isinstance(answer, GmpAtlError):
             self._metrics.show(self._clock.busy_s, self._clock.alive_s)
+        work_done()
         return answer
 
     def _work(self, task: Task, request: object) -> object:
@@ -202,6 +209,7 @@ class _ResultRows:
     def row(self, task: Task, result: str | GmpAtlError) -> dict[str, object]:
         """The row that goes to the driver. The task is finished."""
         self._attempts.finish(task.name)
+        work_done()
         failed = isinstance(result, GmpAtlError)
         busy_s, alive_s = self.clock.busy_s, self.clock.alive_s
         if not failed:

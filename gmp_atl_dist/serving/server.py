@@ -21,6 +21,8 @@ from gmp_atl_dist.serving.stopping import Stop
 
 _POLL_S = 0.3
 _NOTICE_S = 60.0
+_START_S = 1800.0
+"""An autoscaler may need many minutes for a node with a GPU and its image."""
 _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 
 
@@ -98,28 +100,36 @@ def _deploy(options: ServeOptions, name: str, host: str, port: int, *, cluster: 
     )
 
 
-def _wait_until_ready(name: str, stop: Stop, say: Callable[[str], None]) -> bool:
+def _wait_until_ready(
+    name: str, stop: Stop, say: Callable[[str], None], limit_s: float = _START_S
+) -> bool:
     """Wait until the model is loaded; False if a signal came before.
 
     Raises:
         ModelError: the model cannot be loaded.
-        WorkerError: the server does not start.
+        WorkerError: the server does not start, or has not started within ``limit_s``.
     """
-    notice_s = time.monotonic() + _NOTICE_S
+    started_s = time.monotonic()
+    notice_s = started_s + _NOTICE_S
     while not stop.wait(_POLL_S):
         found = serve.status().applications.get(name)
-        if found is None:
-            continue
-        if found.status == ApplicationStatus.RUNNING:
-            return True
-        messages = [found.message, *(one.message for one in found.deployments.values())]
-        error = _start_error("\n".join(messages), failed=found.status in _FAILED)
-        if error is not None:
-            raise error
+        messages: list[str] = []
+        if found is not None:
+            if found.status == ApplicationStatus.RUNNING:
+                return True
+            messages = [found.message, *(one.message for one in found.deployments.values())]
+            error = _start_error("\n".join(messages), failed=found.status in _FAILED)
+            if error is not None:
+                raise error
+        waits = next((text for text in messages if text), "no reason given").splitlines()[0]
+        if time.monotonic() > started_s + limit_s:
+            raise WorkerError(
+                f"the server has not started within {limit_s:g} s: {waits}; check that a node has the cores "
+                f"and GPUs free that a replica asks for, and that the model can be read there"
+            )
         if time.monotonic() > notice_s:
             notice_s += _NOTICE_S
-            waits = next((text for text in messages if text), "no reason given")
-            say(f"still starting: {waits.splitlines()[0]}")
+            say(f"still starting: {waits}")
     return False
 
 

@@ -95,15 +95,28 @@ def _results(
     workers: WorkersConfig,
     reader: Callable[[], runtime.TaskReader] | None,
 ) -> Iterator[runtime.TaskResult]:
-    retries = context.settings.task_retries
+    retries, stalled_after_s = context.settings.task_retries, context.settings.stalled_after_s
     if reader is None:
         mapped = cast("Callable[[ArgumentT], runtime.TaskWorker]", worker)
         return runtime.map_tasks(
-            tasks, mapped, argument, workers=workers, retries=retries, tags=tags
+            tasks,
+            mapped,
+            argument,
+            workers=workers,
+            retries=retries,
+            tags=tags,
+            stalled_after_s=stalled_after_s,
         )
     streamed = cast("Callable[[ArgumentT], runtime.StreamWorker]", worker)
     if not isinstance(workers, StreamWorkersConfig):
         raise TypeError(f"{tags.label} has a reader and no readers: {workers!r}")
     return runtime.stream_tasks(
-        tasks, reader, streamed, argument, workers=workers, retries=retries, tags=tags
+        tasks,
+        reader,
+        streamed,
+        argument,
+        workers=workers,
+        retries=retries,
+        tags=tags,
+        stalled_after_s=stalled_after_s,
     )

@@ -16,10 +16,12 @@ from gmp_atl_dist.store.artifact import ArtifactWriter
 from gmp_atl_dist.store.progress import ProgressSnapshot, forget_progress, read_progress
 
 if TYPE_CHECKING:
+    from gmp_atl_dist.training.alive import StallWatch
     from gmp_atl_dist.training.loop import TrainJob
     from gmp_atl_dist.training.recipe import Recipe
 
 _POLL_S = 1.0
+_SIGN_POLL_S = 10.0
 _SAVING = "saving a checkpoint"
 _SAVING_IF_ANY = "saving a checkpoint, if an update was taken"
 _PATIENCE_S = 300.0
@@ -43,6 +45,7 @@ class TrainedStage(Stage):
         """The model, data and losses of the training, from the sealed inputs."""
 
     def run(self, context: Context, out: ArtifactWriter) -> Seal:
+        from gmp_atl_dist.training.alive import StallWatch
         from gmp_atl_dist.training.loop import TrainJob, run_training
         from gmp_atl_dist.training.mlflow_log import check_mlflow
 
@@ -58,6 +61,7 @@ class TrainedStage(Stage):
         job = TrainJob(recipe, context.store, out.key, workers, frontend, context.tags(self))
         job.checkpoints.withdraw_stop()
         job.checkpoints.withdraw_failure()
+        job.checkpoints.withdraw_alive()
         forget_progress(
             context.store, out.key
         )  # the pace of an earlier attempt is not that of this one
@@ -65,7 +69,13 @@ class TrainedStage(Stage):
         if newest is not None:
             context.reporter.line(f"{self.label}: resumes after update {newest.step}")
         leaving = _Leaving(self, context, job)
-        with stopping.deferred(_SAVING_IF_ANY), _Watcher(context, self, leaving):
+        stall = StallWatch(self.label, context.settings.stalled_after_s)
+
+        def while_waiting() -> None:
+            leaving.look()
+            stall.check()
+
+        with stopping.deferred(_SAVING_IF_ANY), _Watcher(context, self, leaving, job, stall):
             runtime.train(
                 run_training,
                 job,
@@ -73,7 +83,7 @@ class TrainedStage(Stage):
                 store=context.store,
                 config=workers,
                 tags=context.tags(self),
-                while_waiting=leaving.look,
+                while_waiting=while_waiting,
             )
         if "parts/curves.parquet" not in out.done():
             leaving.check()
@@ -144,10 +154,14 @@ class _Leaving:
 class _Watcher:
     """Shows the progress that rank 0 writes into the store, for ``gmp-atl status`` as well."""
 
-    def __init__(self, context: Context, stage: Stage, leaving: _Leaving) -> None:
+    def __init__(
+        self, context: Context, stage: Stage, leaving: _Leaving, job: TrainJob, stall: StallWatch
+    ) -> None:
         self._context = context
         self._stage = stage
         self._leaving = leaving
+        self._job = job
+        self._stall = stall
         self._pace: Pace | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -161,8 +175,13 @@ class _Watcher:
 
     def _watch(self) -> None:
         with self._context.reporter.bar(self._context.tags(self._stage)) as bar:
+            looked_s = float("-inf")
             while not self._stop.wait(_POLL_S):
+                if time.monotonic() - looked_s >= _SIGN_POLL_S:
+                    self._stall.see("sign", self._job.checkpoints.alive())
+                    looked_s = time.monotonic()
                 snapshot = read_progress(self._context.store, self._stage.key)
+                self._stall.see("updates", None if snapshot is None else snapshot.done)
                 self._leaving.progress = snapshot
                 if snapshot is not None:
                     # From the pace since this driver first saw the training.

@@ -9,6 +9,7 @@ attempt are never mixed with those of the next one.
 from __future__ import annotations
 
 import hashlib
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +25,7 @@ RAY_RUNS = f"{ROOT}/_ray"
 _RECORD = "_record.json"
 _STOP = "_stop"
 _FAILURE = "_failure"
+_ALIVE = "_alive"
 _THREADS = 8
 
 
@@ -86,6 +88,21 @@ class Checkpoints:
     def withdraw_failure(self) -> None:
         """Remove an earlier note: the configuration or the machine may be another one now."""
         self._store.delete(f"{self._prefix}/{_FAILURE}")
+
+    def note_alive(self) -> None:
+        """Leave a sign of life that differs from the one before."""
+        self._store.put(f"{self._prefix}/{_ALIVE}", uuid.uuid4().hex.encode())
+
+    def alive(self) -> str | None:
+        """The newest sign of life; None where there is none, or the store does not answer."""
+        try:
+            return self._store.read(f"{self._prefix}/{_ALIVE}").decode()
+        except ArtifactError:
+            return None
+
+    def withdraw_alive(self) -> None:
+        """Remove the sign of an earlier attempt."""
+        self._store.delete(f"{self._prefix}/{_ALIVE}")
 
     def forget(self) -> None:
         """Remove everything of a finished training. Its artefact holds the result."""

@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _TEMPORARY = ".tmp-"
+# Limits of one request to S3 in a long run. An endpoint that takes connections and never answers costs a read
+# about a minute (5 x 10 s and the pauses between), and a put about eight.
+_CONNECT_S = 10.0
+_READ_SILENCE_S = 10.0
+_PUT_SILENCE_S = 60.0
+_ATTEMPTS_OF_READS = 5
+_ATTEMPTS_OF_PUTS = 8
 # Threads that store parts may need their first client at the same time, and boto3 fails at that now and then.
 _making_client = threading.Lock()
 
@@ -143,7 +150,11 @@ class _S3Putter:
             del os.environ["AWS_CA_BUNDLE"]
         # boto3 reads it itself, and would say what is wrong in an error of another type.
         _endpoint()
-        config = Config(retries={"max_attempts": 8, "mode": "standard"})
+        config = Config(
+            retries={"max_attempts": _ATTEMPTS_OF_PUTS, "mode": "standard"},
+            connect_timeout=_CONNECT_S,
+            read_timeout=_PUT_SILENCE_S,
+        )
         if self._timeout_s is not None:
             limits = {"connect_timeout": self._timeout_s, "read_timeout": self._timeout_s}
             config = config.merge(Config(retries={"total_max_attempts": 2}, **limits))
@@ -198,7 +209,8 @@ class Store:
         """A store at a plain path, a ``file://`` or an ``s3://bucket/prefix`` URI, or a dataset of the hub.
 
         With ``timeout_s``, S3 is asked twice at most, and each request may take that long: this is for
-        checks of whether the store answers. Without it, retries and timeouts suit a long run.
+        checks of whether the store answers. Without it, retries and timeouts suit a long run: a read is tried
+        5 times, a put 8 times, and each try ends after 10 s (60 s) without a byte.
 
         Raises:
             ArtifactError: it is empty or misspelt, has another scheme, names no bucket, or names no
@@ -216,15 +228,17 @@ class Store:
     def _connection(self) -> tuple[pafs.FileSystem, str]:
         if self.uri.startswith("s3://"):
             bucket = self.uri.removeprefix("s3://")
-            if self._timeout_s is None:
-                return pafs.S3FileSystem(**_s3_options()), bucket
-            impatient = pafs.S3FileSystem(
+            limit_s, attempts = self._timeout_s, 2
+            s3 = pafs.S3FileSystem(
                 **_s3_options(),
-                connect_timeout=self._timeout_s,
-                request_timeout=self._timeout_s,
-                retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=2),
+                connect_timeout=_CONNECT_S if limit_s is None else limit_s,
+                # On Linux: seconds without a byte, not seconds of the whole request.
+                request_timeout=_READ_SILENCE_S if limit_s is None else limit_s,
+                retry_strategy=pafs.AwsStandardS3RetryStrategy(
+                    max_attempts=_ATTEMPTS_OF_READS if limit_s is None else attempts
+                ),
             )
-            return impatient, bucket
+            return s3, bucket
         if self.uri.startswith(HUB):
             return hub_connection(self.uri)
         return pafs.LocalFileSystem(), self.uri.removeprefix("file://")

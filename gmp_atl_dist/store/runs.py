@@ -66,7 +66,12 @@ class Attempt(_Record):
     machine: Machine = Machine()
     versions: dict[str, str] = Field(default_factory=dict)
     log: str = ""
-    """Path or URI of the log of Ray and other libraries."""
+    """Path or URI of the log of Ray and other libraries. Logs of workers lie in a folder beside it, which has
+    the same name without ``.log``."""
+    job: str = ""
+    """Submission id of the Ray job of the driver; of a RayJob its ``status.jobId``. Empty outside one."""
+    cluster: str = ""
+    """Name of the RayCluster that KubeRay made for it. Empty elsewhere."""
 
 
 class StageRun(_Record):

@@ -7,7 +7,7 @@ import os
 
 from gmp_atl_dist.config import Json, OptimConfig, TrainWorkersConfig
 from gmp_atl_dist.device import accelerator, has_gpu, use_bf16
-from gmp_atl_dist.training.ops import use_ops_folder
+from gmp_atl_dist.training.ops import end_stale_builds, use_ops_folder
 
 _BUCKETS = 8
 _MIN_BUCKET = 4_000_000
@@ -70,7 +70,7 @@ def bucket_size(trained: int) -> int:
 
 def before_deepspeed() -> None:
     """Set what DeepSpeed reads when it is imported."""
-    use_ops_folder()
+    end_stale_builds(use_ops_folder())
     os.environ["DS_ACCELERATOR"] = accelerator()
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
 

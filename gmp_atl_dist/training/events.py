@@ -12,7 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from tensorboardX.event_file_writer import EventsWriter
@@ -73,6 +73,7 @@ class EventLog:
             Event(wall_time=time.time(), step=after_step + 1, session_log=start)
         )
         self._uploads = ThreadPoolExecutor(1, thread_name_prefix="events")
+        self._uploading: Future[None] | None = None
         self._flushed_s = time.monotonic()
         self._refused = False
 
@@ -84,20 +85,25 @@ class EventLog:
             self.flush()
 
     def flush(self) -> None:
-        """Upload what was logged so far, in the background."""
+        """Upload what was logged so far, in the background, unless an upload is still under way.
+
+        Each upload is of the whole file, so the next one has what is left out now.
+        """
         self._flushed_s = time.monotonic()
         self._writer.flush()
-        self._uploads.submit(self._upload, self._path.read_bytes())
+        if self._uploading is None or self._uploading.done():
+            self._uploading = self._uploads.submit(self._upload)
 
     def close(self) -> None:
-        """Upload the rest, and wait for it."""
-        self.flush()
+        """Upload the rest, and wait for it: for one put more than the one that is under way."""
+        self._writer.flush()
+        self._uploads.submit(self._upload)
         self._uploads.shutdown(wait=True)
         self._writer.close()
 
-    def _upload(self, data: bytes) -> None:
+    def _upload(self) -> None:
         try:
-            self._store.put(self._target, data)
+            self._store.put(self._target, self._path.read_bytes())
         except Exception as e:  # a training must not fail because of its curves
             if not self._refused:
                 _log.warning("events cannot be stored, training continues without them: %s", e)

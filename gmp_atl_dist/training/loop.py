@@ -20,13 +20,14 @@ from gmp_atl_dist.runtime.work import Gang
 from gmp_atl_dist.store.frontend import FrontendReader
 from gmp_atl_dist.store.progress import SMOOTHED_ACCURACY, forget_progress
 from gmp_atl_dist.store.readers import AudioReader
+from gmp_atl_dist.training.alive import SignsOfLife
 from gmp_atl_dist.training.batches import BatchLoader, max_crop_samples
 from gmp_atl_dist.training.job import TrainJob
 from gmp_atl_dist.training.memory import PassTooLargeError, audio_s
 from gmp_atl_dist.training.meter import Meter
 from gmp_atl_dist.training.mixture import plan_updates
 from gmp_atl_dist.training.passes import Passes, PassResult
-from gmp_atl_dist.training.ranks import Agreement, HostGroup
+from gmp_atl_dist.training.ranks import Agreement, HostGroup, in_time
 from gmp_atl_dist.training.reporting import Reporting
 from gmp_atl_dist.training.saving import Saver
 from gmp_atl_dist.training.sending import Ahead, Update
@@ -44,16 +45,24 @@ def run_training(job: TrainJob, gang: Gang) -> None:
     returns at once as well if an earlier gang of this job has noted a failure that would come again.
 
     Raises:
-        WorkerError: too many losses are not finite; raised on every rank at the same update.
+        WorkerError: too many losses are not finite; raised on every rank at the same update. Or this rank has
+            waited for another one for ``collective_timeout_s``.
         PassTooLargeError: a pass does not fit into the memory. It is noted among the checkpoints.
         CheckpointError: the checkpoint does not fit.
     """
+    with in_time(job.tags.label or job.recipe.name, gang, job.workers.collective_timeout_s):
+        _run(job, gang)
+
+
+def _run(job: TrainJob, gang: Gang) -> None:
     group = HostGroup(job.workers.collective_timeout_s)
     if _ended_before(job, gang, group):
         return
+    signs = SignsOfLife(job.checkpoints, gang.rank)
+    signs.give()
     local = Path(tempfile.mkdtemp(prefix="gmp-atl-"))
     try:
-        trainer = _Trainer(job, gang, group, local)
+        trainer = _Trainer(job, gang, group, local, signs)
         try:
             trainer.run()
         finally:
@@ -78,8 +87,11 @@ def _ended_before(job: TrainJob, gang: Gang, group: HostGroup) -> bool:
 
 
 class _Trainer:
-    def __init__(self, job: TrainJob, gang: Gang, group: HostGroup, local: Path) -> None:
+    def __init__(
+        self, job: TrainJob, gang: Gang, group: HostGroup, local: Path, signs: SignsOfLife
+    ) -> None:
         self._job = job
+        self._signs = signs
         self._gang = gang
         self._recipe = recipe = job.recipe
         self._config = recipe.optim
@@ -131,6 +143,7 @@ class _Trainer:
     def run(self) -> None:
         state, recipe = self._state, self._recipe
         self._engine.train()
+        self._signs.give()
         self._reporting.show_gauges(state.step)
         updates = self._loader.updates(state.step, self._total_steps)
         device, waiting = self._engine.device, self._reporting.pace.waiting
@@ -148,6 +161,7 @@ class _Trainer:
             if stop:
                 self._gang.report(self._saver.uploader.finish())
                 return
+        self._signs.give()
         with self._engine.gathered(recipe.build) as model:
             if self._gang.rank == 0:
                 epochs = -(-self._total_steps // self._batches_per_epoch)
@@ -225,6 +239,7 @@ class _Trainer:
                 self._engine.device,
                 rank=gang.rank,
                 world_size=gang.world_size,
+                goes_on=self._signs.give,
             )
             self._reporting.add_point("selection_uar", uar)
             if uar > state.best_uar:

@@ -8,9 +8,10 @@ lines name an error's type only, because its text may quote a request.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -22,6 +23,9 @@ from gmp_atl_dist.tags import NO_TAGS, Tags
 _log = logging.getLogger(__name__)
 
 FLUSH_EVERY_S = 30.0
+_CLOSE_S = 120.0
+_LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+"""Seconds without an answer, and retries. By default MLflow tries one request for a quarter of an hour."""
 _FINGERPRINT_TAG = "gmp_atl_dist.fingerprint"
 _MOST_METRICS = 1000  # of one request of MLflow's REST API, runs/log-batch
 
@@ -38,13 +42,23 @@ def check_mlflow() -> None:
 class MlflowLog:
     """Metrics of one MLflow run. If the server does not answer, a warning is logged."""
 
-    def __init__(self, uri: str, experiment: str, key: ArtifactKey, tags: Tags = NO_TAGS) -> None:
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        key: ArtifactKey,
+        tags: Tags = NO_TAGS,
+        *,
+        close_s: float = _CLOSE_S,
+    ) -> None:
         """Connects at the first :meth:`flush`. ``tags`` name the MLflow run.
 
         Raises:
             ConfigError: mlflow is not installed.
         """
         check_mlflow()
+        for name, value in _LIMITS.items():
+            os.environ.setdefault(name, value)
         self._uri = uri
         self._experiment = experiment
         self._key = key
@@ -52,6 +66,8 @@ class MlflowLog:
         self._run: tuple[Any, str] | None = None  # the client, as mlflow types it, and the run's id
         self._waiting: list[tuple[str, float, int, int]] = []
         self._requests = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
+        self._sending: Future[None] | None = None
+        self._close_s = close_s
         self._flushed_s = time.monotonic()
         self._refused = False
 
@@ -62,16 +78,28 @@ class MlflowLog:
             self.flush()
 
     def flush(self) -> None:
-        """Send what was logged so far, in the background."""
+        """Send what was logged so far, in the background, unless the request before is still under way."""
         self._flushed_s = time.monotonic()
+        if self._sending is not None and not self._sending.done():
+            return
         metrics, self._waiting = self._waiting, []
-        self._requests.submit(self._guarded, metrics, end=False)
+        self._sending = self._requests.submit(self._guarded, metrics, end=False)
 
     def close(self) -> None:
-        """Send the rest, and end the MLflow run; a resumed attempt opens it again."""
+        """Send the rest, and end the MLflow run; a resumed attempt opens it again.
+
+        Waits for at most ``close_s``: a server that does not answer must not keep the workers.
+        """
         metrics, self._waiting = self._waiting, []
-        self._requests.submit(self._guarded, metrics, end=True)
-        self._requests.shutdown(wait=True)
+        last = self._requests.submit(self._guarded, metrics, end=True)
+        _, late = wait([last], self._close_s)
+        if late:
+            _log.warning(
+                "MLflow has not taken the last metrics within %g s; training ends without them; check "
+                "runtime.train.mlflow_uri",
+                self._close_s,
+            )
+        self._requests.shutdown(wait=False, cancel_futures=True)
 
     def _guarded(self, metrics: list[tuple[str, float, int, int]], *, end: bool) -> None:
         try:

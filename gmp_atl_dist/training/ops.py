@@ -9,13 +9,24 @@ Loading an op writes files beside it, so a read-only environment (a container's)
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from gmp_atl_dist.errors import WorkerError
+
+_log = logging.getLogger(__name__)
+
 _FOLDER_VARIABLE = "TORCH_EXTENSIONS_DIR"
+_BUILD_S = 1800.0
+"""The slowest build that was seen took 190 s, on two cores that did other work."""
+_POLL_S = 0.2
 
 
 def use_ops_folder() -> Path:
@@ -51,8 +62,7 @@ def own_copy(built: Path, place: Path) -> Path:
             f"{folder}: other users can access it; remove it, or set {_FOLDER_VARIABLE} to a private folder"
         )
     copy = folder / "ops"
-    with open(folder / "copy.lock", "w") as ours:
-        fcntl.flock(ours, fcntl.LOCK_EX)
+    with locked(folder / "copy.lock"):
         if not copy.exists():
             half = folder / "half"
             shutil.rmtree(half, ignore_errors=True)  # left by a process that was killed
@@ -62,6 +72,48 @@ def own_copy(built: Path, place: Path) -> Path:
                 half.mkdir()
             half.rename(copy)
     return copy
+
+
+@contextmanager
+def locked(path: Path, wait_s: float = _BUILD_S) -> Iterator[None]:
+    """Hold the lock ``path``, which ends with its process.
+
+    Raises:
+        WorkerError: another process has held it for ``wait_s``, such as one that was stopped.
+    """
+    until_s = time.monotonic() + wait_s
+    with open(path, "w") as ours:
+        while True:
+            try:
+                fcntl.flock(ours, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as e:
+                if time.monotonic() >= until_s:
+                    raise WorkerError(
+                        f"{path} has been locked by another process for {wait_s:g} s; end the process that "
+                        f"prepares DeepSpeed's ops (fuser {path} names it), and start again"
+                    ) from e
+            time.sleep(_POLL_S)
+        yield
+
+
+def end_stale_builds(folder: Path, wait_s: float = _BUILD_S) -> None:
+    """Wait for builds of ops that are under way; after ``wait_s``, take them for dead.
+
+    PyTorch marks a build by a file ``lock`` beside it and waits for that without an end. A process that is
+    killed leaves the file behind.
+    """
+    until_s = time.monotonic() + wait_s
+    while locks := list(folder.glob("*/lock")):
+        for lock in locks:
+            with suppress(FileNotFoundError):
+                # By the file's time too: several trainings after each other must not all wait.
+                if time.monotonic() >= until_s or time.time() - lock.stat().st_mtime >= wait_s:
+                    lock.unlink()
+                    _log.warning(
+                        "%s: a build that has not ended for %g s; taken for dead", lock, wait_s
+                    )
+        time.sleep(_POLL_S)
 
 
 def build_ops() -> str:
@@ -77,8 +129,7 @@ def build_ops() -> str:
     if accelerator() != "cpu":
         return "nothing to build: DeepSpeed's CUDA collectives are NCCL's"
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    with open(folder / "build.lock", "w") as ours:
-        fcntl.flock(ours, fcntl.LOCK_EX)
+    with locked(folder / "build.lock"):
         for stale in folder.glob("*/lock"):
             # Builds happen under our lock only, so the process that left this file is dead.
             stale.unlink()

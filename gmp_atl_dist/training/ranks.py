@@ -6,19 +6,45 @@ its result would be there only when the GPU has nothing left to do. On a CPU the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
+from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.runtime.work import Gang
 from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.training.timing import Interval
 
+_TIMED_OUT = re.compile(r"timed out", re.IGNORECASE)
 _STOP_POLL_S = 1.0
 _PREEMPTION_POLL_S = 5.0
+
+
+@contextmanager
+def in_time(what: str, gang: Gang, timeout_s: float) -> Iterator[None]:
+    """Name a collective that another rank has not come to, within this block.
+
+    With gloo, PyTorch raises a bare ``RuntimeError`` after the time limit of the process group, which names
+    a line of C++. NCCL's watchdog ends the process instead.
+
+    Raises:
+        WorkerError: this rank has waited for another one for ``timeout_s``.
+    """
+    try:
+        yield
+    except RuntimeError as e:
+        if not _TIMED_OUT.search(str(e)):
+            raise
+        raise WorkerError(
+            f"{what}: worker {gang.rank} has waited {timeout_s:g} s for the other {gang.world_size - 1} "
+            f"(runtime.train.collective_timeout_s): one of them hangs, its node cannot be reached, or it "
+            f"stores files more slowly than that; look at the workers' output, or raise the key"
+        ) from e
 
 
 class HostGroup:

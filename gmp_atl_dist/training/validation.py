@@ -26,8 +26,11 @@ def validation_uar(
     *,
     rank: int,
     world_size: int,
+    goes_on: Callable[[], object] = lambda: None,
 ) -> float:
     """UAR over ``recipe.selection``, each rank scoring its share. Every rank must call it.
+
+    ``goes_on`` is called after each batch.
 
     Raises:
         WorkerError: there is no utterance to validate on.
@@ -39,6 +42,7 @@ def validation_uar(
             true, predicted, classes = recipe.predict(model, load(rows).to(device))
             part = torch.from_numpy(confusion_matrix(true, predicted, classes))
             confusion = part if confusion is None else confusion + part
+            goes_on()
     gathered: list[torch.Tensor | None] = [None] * world_size
     dist.all_gather_object(gathered, confusion)
     total = sum(part for part in gathered if part is not None)

@@ -109,6 +109,36 @@ def test_a_run_that_is_stopped_in_every_stage_comes_to_the_same_bytes(
     assert root.objects("report").keys() == undisturbed.objects("report").keys()
 
 
+@pytest.mark.parametrize(
+    ("stage", "before"),
+    [
+        ("ingest", ()),
+        ("extract", ("ingest", "backbone", "warmup")),
+        ("label", ("ingest", "backbone", "warmup", "extract", "cluster", "codebook")),
+    ],
+)
+def test_sigterm_in_a_mapped_stage_ends_with_its_code(
+    reference: Reference, tmp_path: Path, stage: str, before: tuple[str, ...]
+) -> None:
+    """Not by SIGABRT (-6, 134): Ray's own handler would abort the process, and a job that was only stopped
+    would count as one that crashed."""
+    place = tmp_path / "root"
+    root = reference.root.copy_to(place, *before) if before else Root(place)
+    command = ("-m", "gmp_atl_dist.cli", *reference.command("stage", stage, root=root))
+    with on_a_terminal(*command) as terminal:
+        terminal.until(
+            lambda: next(root.folder.glob(f"artifacts/{stage}/*/parts/*.parquet"), None),
+            "the first part",
+            RUN_S,
+        )
+        at_s = terminal.send(signal.SIGTERM)
+        assert terminal.wait(GRACE_S) == 143, last_words(terminal, root)
+        assert terminal.family() == []
+        assert "stopped by SIGTERM: " in terminal.text
+        assert "to continue: gmp-atl stage" in terminal.text
+        print(f"{stage}: {time.monotonic() - at_s:.1f} s")
+
+
 def test_a_second_ctrl_c_leaves_no_ray_behind(reference: Reference, tmp_path: Path) -> None:
     root = reference.root.copy_to(tmp_path / "root", "ingest", "backbone")
     command = ("-m", "gmp_atl_dist.cli", *reference.command("run", *LONG, root=root))
