@@ -24,6 +24,7 @@ _STORES = frozenset(
         "abfss",
         "az",
         "wasb",
+        "wasbs",
         "hdfs",
         "http",
         "https",
