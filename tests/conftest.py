@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import re
-import secrets
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 from support.azure_server import running_azure
-from support.azurite import running_azurite
+from support.azurite import Azurite, running_azurite
 from support.cloud_server import CloudServer
 from support.google_server import running_google
 from support.s3_server import S3Server, running_s3_server
@@ -182,15 +181,19 @@ def azure(tmp_path: Path) -> Iterator[CloudServer]:
 
 
 @pytest.fixture(scope="module")
-def azurite_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("azurite")
+def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    with running_azurite(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
 
 
 @pytest.fixture
-def azurite(azurite_files: Path) -> Iterator[str]:
-    """The URI of a container of Microsoft's emulator; skipped where it is not installed."""
-    with running_azurite(azurite_files) as container:
-        yield container
+def azurite(azurite_server: Azurite, monkeypatch: pytest.MonkeyPatch) -> Azurite:
+    """Microsoft's emulator, to which the environment points; skipped where it is not installed."""
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    for name, value in azurite_server.env.items():
+        monkeypatch.setenv(name, value)
+    return azurite_server
 
 
 @pytest.fixture(params=["file", "s3", "gs", "az", "azurite"])
@@ -199,7 +202,7 @@ def any_store_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "file":
         return (tmp_path / "root").as_uri()
     if request.param == "azurite":
-        return f"{request.getfixturevalue('azurite')}/{secrets.token_hex(6)}"
+        return request.getfixturevalue("azurite").new_uri()
     if request.param == "s3":
         return request.getfixturevalue("s3_server").new_uri()
     server: CloudServer = request.getfixturevalue({"gs": "google", "az": "azure"}[request.param])

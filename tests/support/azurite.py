@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,9 +34,23 @@ def azurite_command() -> str | None:
     return str(beside) if beside.exists() else shutil.which("azurite-blob")
 
 
+@dataclass(frozen=True)
+class Azurite:
+    """A running server."""
+
+    container: str
+    """Its URI."""
+    env: dict[str, str]
+    """What points to it: the account, and its key."""
+
+    def new_uri(self) -> str:
+        """A root that nothing was ever written to."""
+        return f"{self.container}/{secrets.token_hex(6)}"
+
+
 @contextmanager
-def running_azurite(folder: Path) -> Iterator[str]:
-    """The URI of a container of a server of its own, by the account's key; the environment points to it."""
+def running_azurite(folder: Path) -> Iterator[Azurite]:
+    """A server of its own with one container, by the account's key."""
     command = azurite_command()
     if command is None:
         pytest.skip("Azurite is not installed: npm install --prefix .azurite azurite")
@@ -51,15 +67,14 @@ def running_azurite(folder: Path) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    env = {
+        "AZURE_STORAGE_ACCOUNT_NAME": _ACCOUNT,
+        "AZURE_STORAGE_ACCOUNT_KEY": key,
+        "AZURE_STORAGE_ENDPOINT": f"http://127.0.0.1:{port}/{_ACCOUNT}",
+    }
     try:
         _make_container(server, port, key)
-        with pytest.MonkeyPatch.context() as patched:
-            for name in [name for name in os.environ if name.startswith("AZURE_")]:
-                patched.delenv(name)
-            patched.setenv("AZURE_STORAGE_ACCOUNT_NAME", _ACCOUNT)
-            patched.setenv("AZURE_STORAGE_ACCOUNT_KEY", key)
-            patched.setenv("AZURE_STORAGE_ENDPOINT", f"http://127.0.0.1:{port}/{_ACCOUNT}")
-            yield f"az://{_CONTAINER}"
+        yield Azurite(f"az://{_CONTAINER}", env)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)

@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+_POLL_S = 0.02
 LISTED_AT_ONCE = 100
 """Keys of one page of a listing, few, so that tests see several pages."""
 
@@ -177,7 +178,7 @@ def serving(handler: type[CloudHandler]) -> Iterator[CloudServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), own)
     server.daemon_threads = True
     cloud.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(_POLL_S,), daemon=True)
     thread.start()
     try:
         yield cloud
