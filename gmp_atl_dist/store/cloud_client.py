@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +39,14 @@ class CloudError(OSError):
     """What a cloud refused, or that it did not answer.
 
     ``status`` is that of HTTP, 0 without an answer. ``code`` is the cloud's own word for the error,
-    "NoBucket" where bucket or container is not there, "NoToken" where the identity got no token, "" where
-    there is none.
+    "NoBucket" where bucket or container is not there, "NoToken" where the identity got no token, "Settings"
+    where the environment does not let a client be opened, "" where there is none. ``scheme`` is ``gs://`` or
+    ``az://``.
     """
 
     status = 0
     code = ""
+    scheme = ""
 
 
 class CloudClient:
@@ -63,6 +65,10 @@ class CloudClient:
 
     def __hash__(self) -> int:
         return hash(self.__reduce__())
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Errors of obstore in the block become those of files; see :func:`as_file_errors`."""
+        return as_file_errors(self.scheme)
 
     def key(self, path: str) -> str:
         """The key of a path of the filesystem, which begins with the bucket."""
@@ -96,7 +102,7 @@ class CloudClient:
             retry = {"max_retries": 1, "retry_timeout": timedelta(seconds=limit_s)}
         opening = google_cloud.open_bucket if self.scheme == GS else azure_blob.open_container
         try:
-            with as_file_errors():
+            with self.errors():
                 return opening(self.bucket, client, retry)
         except ImportError as e:
             raise ArtifactError(
@@ -122,7 +128,7 @@ def _refuse_fork() -> None:
 
 
 @contextmanager
-def as_file_errors() -> Iterator[None]:
+def as_file_errors(scheme: str) -> Iterator[None]:
     """Errors of ``obstore`` as errors of files, in a line and without its debugging output.
 
     Raises:
@@ -139,17 +145,17 @@ def as_file_errors() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as e:
-        error = _cloud_error(e)
+        error = _cloud_error(e, scheme)
         if error.code == "NoBucket":
             raise error from e
         raise FileNotFoundError(str(error)) from e
     except AlreadyExistsError as e:
-        raise FileExistsError(str(_cloud_error(e))) from e
+        raise FileExistsError(str(_cloud_error(e, scheme))) from e
     except (BaseError, ValueError) as e:
-        raise _cloud_error(e) from e
+        raise _cloud_error(e, scheme) from e
 
 
-def _cloud_error(e: BaseException) -> CloudError:
+def _cloud_error(e: BaseException, scheme: str) -> CloudError:
     text = str(e).partition("Debug source")[0].strip()
     answer = _STATUS.search(text)
     status, body = (int(answer[1]), answer[2]) if answer else (0, "")
@@ -167,9 +173,9 @@ def _cloud_error(e: BaseException) -> CloudError:
     elif host:
         message = f"{where} does not answer: {_tail(text)}"
     else:
-        message = " ".join(text.split())[:300]
+        code, message = "Settings", " ".join(text.split())[:300]
     error = CloudError(message)
-    error.status, error.code = status, code
+    error.status, error.code, error.scheme = status, code, scheme
     return error
 
 

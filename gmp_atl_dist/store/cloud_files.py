@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from gmp_atl_dist.store.cloud_client import CloudClient, as_file_errors
+from gmp_atl_dist.store.cloud_client import CloudClient
 
 _LISTED_AT_ONCE = 1000
 _MOST_ROUNDS = 5
@@ -47,7 +47,7 @@ class CloudFiles(pafs.FileSystemHandler):
 
     def get_file_info_selector(self, selector: pafs.FileSelector) -> list[pafs.FileInfo]:
         base = selector.base_dir.rstrip("/")
-        with as_file_errors():
+        with self._client.errors():
             found = self._below(base) if selector.recursive else self._directly_below(base)
         if not found and not selector.allow_not_found:
             raise FileNotFoundError(f"{base} is not there")
@@ -55,7 +55,7 @@ class CloudFiles(pafs.FileSystemHandler):
 
     def open_input_file(self, path: str) -> pa.NativeFile:
         key = self._client.key(path)
-        with as_file_errors():
+        with self._client.errors():
             size = int(self._client.requests.head(key)["size"])
         return pa.PythonFile(_Object(self._client, key, size), mode="r")
 
@@ -82,7 +82,7 @@ class CloudFiles(pafs.FileSystemHandler):
         raise NotImplementedError("refusing to delete a whole bucket")
 
     def delete_file(self, path: str) -> None:
-        with as_file_errors():
+        with self._client.errors():
             self._client.requests.delete(self._client.key(path))
 
     def move(self, src: str, dest: str) -> None:
@@ -91,13 +91,13 @@ class CloudFiles(pafs.FileSystemHandler):
 
     def copy_file(self, src: str, dest: str) -> None:
         key, target = self._client.key(src), self._client.key(dest)
-        with as_file_errors():
+        with self._client.errors():
             data = self._client.requests.get(key).bytes()
             self._client.putting(len(data)).put(target, data, use_multipart=False)
 
     def _info(self, path: str) -> pafs.FileInfo:
         key = self._client.key(path)
-        with as_file_errors():
+        with self._client.errors():
             if key:
                 try:
                     return _file(path, self._client.requests.head(key))
@@ -130,7 +130,7 @@ class CloudFiles(pafs.FileSystemHandler):
     def _delete_below(self, path: str) -> None:
         """Every object below ``path``; one that somebody else has deleted meanwhile is no error."""
         for turn in range(_MOST_ROUNDS):
-            with as_file_errors():
+            with self._client.errors():
                 keys = [o["path"] for o in self._objects(self._client.key(path))]
                 if not keys:
                     return
@@ -184,7 +184,7 @@ class _Object(io.RawIOBase):
         length = left if size < 0 else min(size, left)
         if length == 0:
             return b""
-        with as_file_errors():
+        with self._client.errors():
             data = self._client.requests.get_range(self._key, start=self._at, length=length)
         self._at += len(data)
         return data
@@ -201,5 +201,5 @@ class _Upload(io.BytesIO):
         if not self.closed:
             data = self.getvalue()
             super().close()
-            with as_file_errors():
+            with self._client.errors():
                 self._client.putting(len(data)).put(self._key, data, use_multipart=False)

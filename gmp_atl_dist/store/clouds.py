@@ -8,7 +8,7 @@ import pyarrow.fs as pafs
 
 from gmp_atl_dist.store import azure_blob, google_cloud
 from gmp_atl_dist.store.azure_blob import AZ
-from gmp_atl_dist.store.cloud_client import CloudClient, as_file_errors
+from gmp_atl_dist.store.cloud_client import CloudClient
 from gmp_atl_dist.store.cloud_files import CloudFiles
 from gmp_atl_dist.store.google_cloud import GS
 from gmp_atl_dist.store.places import Putter
@@ -42,7 +42,7 @@ class CloudPutter:
     def put(self, path: str, data: bytes | memoryview) -> None:
         # obstore takes flat bytes only.
         flat = memoryview(data).cast("B")
-        with as_file_errors():
+        with self._client.errors():
             client = self._client.putting(flat.nbytes)
             # Several requests would be faster, and leave parts behind when a writer is killed.
             client.put(self._client.key(path), flat, use_multipart=False)
@@ -51,13 +51,13 @@ class CloudPutter:
         if self._client.scheme == AZ:
             # "Copy Blob" may go on after its answer, and obstore does not wait for its end.
             return False
-        with as_file_errors():
+        with self._client.errors():
             self._client.requests.copy(self._client.key(path), self._client.key(target))
         return True
 
     def put_exclusive(self, path: str, data: bytes) -> bool:
         try:
-            with as_file_errors():
+            with self._client.errors():
                 client = self._client.putting(len(data))
                 client.put(self._client.key(path), data, mode="create")
         except FileExistsError:

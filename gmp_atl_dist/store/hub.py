@@ -153,7 +153,7 @@ class ReadOnlyHub:
         raise ArtifactError(f"cannot write {path!r}: {_READ_ONLY}")
 
 
-_READ_ONLY = "the hub is read only here; give a folder or s3:// as runtime.root"
+_READ_ONLY = "the hub is read only here; give a folder, s3://, gs:// or az:// as runtime.root"
 
 
 def _endpoint() -> str | None:
