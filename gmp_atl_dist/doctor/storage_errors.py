@@ -39,7 +39,7 @@ _GOOGLE_TOKEN = (
 )
 _AZURE_TOKEN = (
     "on AKS label the pods azure.workload.identity/use and annotate their ServiceAccount with the client's "
-    "id; on a machine of Azure give it a managed identity; elsewhere set AZURE_TENANT_ID, AZURE_CLIENT_ID and "
+    "id; on a machine of Azure give it a managed identity; elsewhere set AZURE_TENANT_ID, AZURE_CLIENT_ID, "
     "AZURE_CLIENT_SECRET, or AZURE_USE_AZURE_CLI=true"
 )
 _OS_REMEDIES = {

@@ -79,7 +79,7 @@ def open_root(uri: str, *, to_write: bool = False) -> Store:
     store = Store.open(uri)
     if not store.is_remote and os.path.isfile(store.absolute("")):
         raise ArtifactError(
-            f"{store.uri} is a file, not a root; name a folder, or s3://bucket/prefix"
+            f"{store.uri} is a file, not a root; name a folder or s3://bucket/prefix"
         )
     if to_write:
         claim_layout(store)

@@ -53,6 +53,8 @@ class CloudServer:
     """Whether every request for objects is refused with 403."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     generations: int = 0
+    scheme: str = ""
+    """How URIs of this cloud begin."""
 
     def new_uri(self, scheme: str) -> str:
         """A root that nothing was ever written to."""
