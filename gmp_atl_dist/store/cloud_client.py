@@ -28,7 +28,7 @@ _CONNECT_S = 10.0
 _RETRIES = 8
 _SMALL_BYTES = 8 << 20
 _SLOWEST_BYTES_PER_S = 1 << 20
-_STATUS = re.compile(r"status code: (\d{3})[^:]*:?\s*(.*)", re.DOTALL)
+_STATUS = re.compile(r"status code: ((\d{3})[A-Za-z ]*):?\s*(.*)", re.DOTALL)
 _TAG = r"<{0}>(.*?)</{0}>"
 _HOST = re.compile(r"https?://([^/\s?]+)")
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "ResourceNotFound")
@@ -158,7 +158,7 @@ def as_file_errors(scheme: str) -> Iterator[None]:
 def _cloud_error(e: BaseException, scheme: str) -> CloudError:
     text = str(e).partition("Debug source")[0].strip()
     answer = _STATUS.search(text)
-    status, body = (int(answer[1]), answer[2]) if answer else (0, "")
+    status, body = (int(answer[2]), answer[3]) if answer else (0, "")
     code, message = _tag("Code", body), _tag("Message", body) or body
     if details := _tag("Details", body):
         message = f"{message} {details}"
@@ -166,15 +166,19 @@ def _cloud_error(e: BaseException, scheme: str) -> CloudError:
     host = _HOST.search(text)
     where = host[1] if host else "the server"
     if _TOKEN in text:
-        code, message = "NoToken", f"no token from {where}: {status or ''} {message or _tail(text)}"
+        code, message = (
+            "NoToken",
+            f"no token from {where}: {answer[1] if answer else _tail(text)} {message}",
+        )
     elif answer:
-        message = " ".join(filter(None, (str(status), code + ":" if code else "", message)))
+        # The answer to HEAD has no body, so no code and no message.
+        message = " ".join(filter(None, (answer[1].strip(), code, message)))
         code = "NoBucket" if code in _NO_BUCKET else code
     elif host:
         message = f"{where} does not answer: {_tail(text)}"
     else:
         code, message = "Settings", " ".join(text.split())[:300]
-    error = CloudError(message)
+    error = CloudError(message.strip())
     error.status, error.code, error.scheme = status, code, scheme
     return error
 
