@@ -17,7 +17,9 @@ from gmp_atl_dist.prediction.stream import ClipCount, predict_stream
 from gmp_atl_dist.prediction.windows import WindowPlan
 
 Recording = str | os.PathLike[str] | np.ndarray
-"""A file in any common format, an ``s3://`` object, or a wave: float [num_samples] at 16 kHz, mono."""
+"""A file in any common format, an object of ``s3://``, ``gs://`` or ``az://``, or a wave: float [num_samples]
+at 16 kHz, mono.
+"""
 
 
 class Predictor:

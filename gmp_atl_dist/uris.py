@@ -24,12 +24,17 @@ _STORES = frozenset(
         "abfss",
         "az",
         "wasb",
+        "wasbs",
         "hdfs",
         "http",
         "https",
     )
 )
 """Schemes of storage. After another word, a colon is part of a name unless a slash follows."""
+OBJECT_STORES = ("s3://", "gs://", "az://")
+"""How URIs of object storage begin, which every node reaches and where results can be written."""
+SHARED = (*OBJECT_STORES, "hf://")
+"""How URIs begin that mean the same on every node."""
 
 
 def uri_problem(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What tests share: their order, the test data, and stores on a folder and on a real S3 server."""
+"""What tests share: their order, the test data, and stores of each kind on servers of this machine."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.azure_server import running_azure
+from support.azurite import Azurite, running_azurite
+from support.cloud_server import CloudServer
+from support.google_server import running_google
 from support.s3_server import S3Server, running_s3_server
 
 if TYPE_CHECKING:
@@ -160,3 +164,46 @@ def store_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return (tmp_path / "root").as_uri()
     server: S3Server = request.getfixturevalue("s3_server")
     return server.new_uri()
+
+
+@pytest.fixture
+def google() -> Iterator[CloudServer]:
+    """Google Cloud Storage's API on loopback, by the identity that a metadata server gives."""
+    with running_google() as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def azure(tmp_path: Path) -> Iterator[CloudServer]:
+    """Azure Blob Storage's API on loopback, by a pod's workload identity."""
+    with running_azure(tmp_path) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def azurite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    with running_azurite(tmp_path_factory.mktemp("azurite")) as server:
+        yield server
+
+
+@pytest.fixture
+def azurite(azurite_server: Azurite, monkeypatch: pytest.MonkeyPatch) -> Azurite:
+    """Microsoft's emulator, to which the environment points; skipped where it is not installed."""
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    for name, value in azurite_server.env.items():
+        monkeypatch.setenv(name, value)
+    return azurite_server
+
+
+@pytest.fixture(params=["file", "s3", "gs", "az", "azurite"])
+def any_store_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty root of each kind of store, the clouds too: for what every store promises."""
+    if request.param == "file":
+        return (tmp_path / "root").as_uri()
+    if request.param == "azurite":
+        return request.getfixturevalue("azurite").new_uri()
+    if request.param == "s3":
+        return request.getfixturevalue("s3_server").new_uri()
+    server: CloudServer = request.getfixturevalue({"gs": "google", "az": "azure"}[request.param])
+    return server.new_uri(f"{request.param}://")

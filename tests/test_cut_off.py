@@ -19,7 +19,7 @@ from gmp_atl_dist.ray_api import job_client, jobs
 from gmp_atl_dist.ray_api.jobs import Jobs
 from gmp_atl_dist.runtime import RayConnection, connection
 from gmp_atl_dist.runtime.answering import await_answer
-from gmp_atl_dist.store import filesystem
+from gmp_atl_dist.store import s3
 from gmp_atl_dist.store.filesystem import Store
 
 SOON_S = 20.0
@@ -99,12 +99,12 @@ def test_a_store_that_takes_connections_and_says_nothing(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    assert 5 * filesystem._READ_SILENCE_S + 5 * filesystem._CONNECT_S < 120
-    assert filesystem._ATTEMPTS_OF_PUTS * filesystem._PUT_SILENCE_S < 600
-    monkeypatch.setattr(filesystem, "_READ_SILENCE_S", 1.0)
-    monkeypatch.setattr(filesystem, "_ATTEMPTS_OF_READS", 2)
-    monkeypatch.setattr(filesystem, "_PUT_SILENCE_S", 0.3)
-    monkeypatch.setattr(filesystem, "_ATTEMPTS_OF_PUTS", 2)
+    assert 5 * s3._READ_SILENCE_S + 5 * s3._CONNECT_S < 120
+    assert s3._ATTEMPTS_OF_PUTS * s3._PUT_SILENCE_S < 600
+    monkeypatch.setattr(s3, "_READ_SILENCE_S", 1.0)
+    monkeypatch.setattr(s3, "_ATTEMPTS_OF_READS", 2)
+    monkeypatch.setattr(s3, "_PUT_SILENCE_S", 0.3)
+    monkeypatch.setattr(s3, "_ATTEMPTS_OF_PUTS", 2)
     store = Store.open("s3://bucket/root")
     for verb, act in (
         ("read", lambda: store.read("a/b")),

@@ -13,7 +13,9 @@ from gmp_atl_dist.cli.options import local_option
 
 app = typer.Typer(help="Codebooks: show them, and to and from fairseq's k-means or .npy.")
 
-RootOption = Annotated[str, typer.Option(help="folder or s3:// URI of all artefacts")]
+RootOption = Annotated[
+    str, typer.Option(help="folder or URI (s3://, gs://, az://) of all artefacts")
+]
 
 
 @app.command("show")

@@ -35,7 +35,9 @@ def compare(
     ],
     root: Annotated[
         list[str] | None,
-        typer.Option(help="folder or s3:// URI where names are looked up; repeatable"),
+        typer.Option(
+            help="folder or URI (s3://, gs://, az://) where names are looked up; repeatable"
+        ),
     ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="the run that the others are compared with; the first")

@@ -24,7 +24,9 @@ _SHOWN_PLACES = 20
 RootConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML file that names the root")
 ]
-RootOption = Annotated[str | None, typer.Option(help="folder or s3:// URI of all artefacts")]
+RootOption = Annotated[
+    str | None, typer.Option(help="folder or URI (s3://, gs://, az://) of all artefacts")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="for machines")]
 
 

@@ -18,7 +18,7 @@ def export(
     fingerprint: Annotated[str, typer.Argument(help="of extract, or how it begins")],
     layer: Annotated[int, typer.Option(min=0)],
     out: Annotated[Path, local_option("folder to write to")],
-    root: Annotated[str, typer.Option(help="folder or s3:// URI of all artefacts")],
+    root: Annotated[str, typer.Option(help="folder or URI (s3://, gs://, az://) of all artefacts")],
     name: Annotated[str, typer.Option(help="{split}_{rank}_{nshard}")] = "train_0_1",
     labels: Annotated[str | None, typer.Option(help="fingerprint of label, for a .km")] = None,
     scale: Annotated[int, typer.Option(min=0, help="of the labels")] = 0,
@@ -47,7 +47,7 @@ def export(
 def import_(
     npy: Annotated[Path, typer.Argument(help="features of all utterances")],
     layer: Annotated[int, typer.Option(min=0, help="that they are of")],
-    root: Annotated[str, typer.Option(help="folder or s3:// URI of all artefacts")],
+    root: Annotated[str, typer.Option(help="folder or URI (s3://, gs://, az://) of all artefacts")],
     lengths: Annotated[
         Path | None, typer.Option("--len", help="frames a line; beside NPY by default")
     ] = None,

@@ -23,7 +23,8 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", help="override a key: a.b=c; repeatable")
 ]
 RootOption = Annotated[
-    str | None, typer.Option(help="folder or s3:// URI of all artefacts; over runtime.root")
+    str | None,
+    typer.Option(help="folder or URI (s3://, gs://, az://) of all artefacts; over runtime.root"),
 ]
 
 

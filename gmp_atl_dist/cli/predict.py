@@ -30,12 +30,15 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="PATHS...",
-            help="recordings: files, folders, globs, lists (.csv, .tsv, .txt), s3:// objects or prefixes",
+            help="recordings: files, folders, globs, lists (.csv, .tsv, .txt), objects or prefixes of "
+            "s3://, gs:// or az://",
         ),
     ] = None,
     root: Annotated[
         str | None,
-        typer.Option(help="folder or s3:// URI of the runs; with --ray also of the results"),
+        typer.Option(
+            help="folder or URI (s3://, gs://, az://) of the runs; with --ray also of the results"
+        ),
     ] = None,
     fold: Annotated[
         int | None, typer.Option(min=1, help="fold of the run whose model is used, from 1")

@@ -32,7 +32,9 @@ _STAGE_HEADINGS = (
     "most memory",
     "artefact",
 )
-RootOption = Annotated[str | None, typer.Option(help="folder or s3:// URI of all artefacts")]
+RootOption = Annotated[
+    str | None, typer.Option(help="folder or URI (s3://, gs://, az://) of all artefacts")
+]
 NameArgument = Annotated[str, typer.Argument(help="name of the run")]
 JsonOption = Annotated[bool, typer.Option("--json", help="for machines")]
 

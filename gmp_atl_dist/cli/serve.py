@@ -15,7 +15,8 @@ from gmp_atl_dist.redaction import say_error
 def serve(
     model: Annotated[str, typer.Argument(help="run, or folder or URI of a fine-tuned model")],
     root: Annotated[
-        str | None, typer.Option(help="folder or s3:// URI of the artefacts, for a run's name")
+        str | None,
+        typer.Option(help="folder or URI (s3://, gs://, az://) of the artefacts, for a run's name"),
     ] = None,
     fold: Annotated[
         int | None, typer.Option(min=1, help="number of the fold, from 1, for a run's name")

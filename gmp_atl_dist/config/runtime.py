@@ -279,14 +279,17 @@ class RuntimeConfig(Section):
 
     corpus: Location = Field(
         default="corpus",
-        description="folder or URI of the recordings; also hf://datasets/OWNER/NAME@REVISION",
+        description="folder or URI (s3://, gs://, az://) of the recordings; also "
+        "hf://datasets/OWNER/NAME@REVISION",
     )
     corpora: dict[str, Location] = Field(
         default_factory=dict,
         description="folder or URI of each source of [[corpora]], by its name; runtime.corpus is then "
         "not used",
     )
-    root: Location = Field(default="runs", description="folder or URI of all artefacts")
+    root: Location = Field(
+        default="runs", description="folder or URI (s3://, gs://, az://) of all artefacts"
+    )
     run_name: str = Field(
         default="unnamed",
         min_length=1,

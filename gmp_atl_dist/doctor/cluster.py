@@ -23,6 +23,7 @@ from gmp_atl_dist.scheduling.demands import (
     room_for,
     room_with_more,
 )
+from gmp_atl_dist.uris import SHARED
 
 _CHECK = "ray"
 _ROOM = "resources"
@@ -176,12 +177,12 @@ def _shared_root(config: RuntimeConfig, facts: ClusterFacts) -> Iterator[Finding
     folders = [
         f"runtime.{name} {uri}"
         for name, uri in (("root", config.root), *_places(config))
-        if not uri.startswith(("s3://", "hf://"))
+        if not uri.startswith(SHARED)
     ]
     if folders and len(facts.nodes) > 1:
         yield warning(
             "store",
             ", ".join(folders),
             f"is a folder, and the cluster has {len(facts.nodes)} nodes",
-            "every node must see the same folder at that path; otherwise use s3://",
+            "every node must see the same folder at that path; otherwise use s3://, gs:// or az://",
         )

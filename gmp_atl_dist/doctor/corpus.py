@@ -39,7 +39,7 @@ def check_corpus(config: RunConfig, timeout_s: float, labels_s: float) -> Iterat
         source = Store.open(config.runtime.corpus, timeout_s)
     except ArtifactError as e:
         name = f"runtime.corpus {config.runtime.corpus}"
-        yield fatal(_CHECK, name, e.message, "name a folder or an s3:// URI")
+        yield fatal(_CHECK, name, e.message, "name a folder, or an s3://, gs:// or az:// URI")
         return
     item = store_name(source)
     try:

@@ -18,6 +18,7 @@ from gmp_atl_dist.doctor.engine import check_engine
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
 from gmp_atl_dist.doctor.gpus import check_gpus
 from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.store.clouds import CLOUDS
 from gmp_atl_dist.store.filesystem import normalize_uri
 
 _NEEDED = ("torch", "transformers", "faiss")
@@ -57,6 +58,7 @@ def check_libraries(config: RuntimeConfig) -> Iterator[Finding]:
             yield fatal("libraries", name, "is not installed", remedy)
         else:
             yield Finding("libraries", name, "is installed")
+    yield from _check_clouds(config)
     if config.train.mlflow_uri is not None:
         item = "mlflow, for runtime.train.mlflow_uri"
         if find_spec("mlflow") is None:
@@ -66,6 +68,22 @@ def check_libraries(config: RuntimeConfig) -> Iterator[Finding]:
             yield warning("libraries", item, "is not installed", remedy)
         else:
             yield Finding("libraries", item, "is installed")
+
+
+def _check_clouds(config: RuntimeConfig) -> Iterator[Finding]:
+    """The extra that roots and corpora on Google Cloud Storage and Azure Blob need."""
+    places = (config.root, config.corpus, *config.corpora.values())
+    found = next((place for place in places if place.startswith(CLOUDS)), None)
+    if found is None:
+        return
+    item = f"obstore, for {found}"
+    if find_spec("obstore") is None:
+        remedy = (
+            "install the extra clouds here and on the workers: pip install 'gmp_atl_dist[clouds]'"
+        )
+        yield fatal("libraries", item, "is not installed", remedy)
+    else:
+        yield Finding("libraries", item, "is installed")
 
 
 def check_ops() -> Finding:

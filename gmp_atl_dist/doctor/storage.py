@@ -9,13 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
-from gmp_atl_dist.doctor.storage_errors import endpoint_name, explain, s3_code, store_date
+from gmp_atl_dist.doctor.identities import endpoint_name, identity_name
+from gmp_atl_dist.doctor.storage_errors import explain, s3_code, store_date
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.store.filesystem import Store
 
 _CHECK = "store"
 _OFF_FATAL_S = 300.0
 _OFF_WARNING_S = 60.0
+_NAME = "name a folder, or an s3://, gs:// or az:// URI"
 _SET_CLOCK = "set this machine's clock (NTP); S3 rejects requests that are 15 minutes off"
 
 
@@ -24,18 +26,27 @@ def check_store(
 ) -> Iterator[Finding]:
     """Try every operation of a run in a temporary folder below the root, and delete the folder.
 
-    S3 may take ``timeout_s`` for an answer. A request is tried twice.
+    An object store may take ``timeout_s`` for an answer. A request is tried twice.
     """
     try:
         store = Store.open(root, timeout_s)
     except ArtifactError as e:
-        yield fatal(_CHECK, f"runtime.root {root}", e.message, "name a folder or an s3:// URI")
+        yield fatal(
+            _CHECK,
+            f"runtime.root {root}",
+            e.message,
+            _NAME,
+        )
         return
-    yield from _check_operations(store, f"probe-{uuid.uuid4().hex}", now)
+    yield from _check_operations(store, f"probe-{uuid.uuid4().hex}", timeout_s, now)
 
 
-def _check_operations(store: Store, folder: str, now: Callable[[], float]) -> Iterator[Finding]:
+def _check_operations(
+    store: Store, folder: str, timeout_s: float, now: Callable[[], float]
+) -> Iterator[Finding]:
     item, path, data = store_name(store), f"{folder}/probe", uuid.uuid4().bytes
+    if identity := identity_name(store.uri, timeout_s):
+        yield Finding(_CHECK, item, f"is asked by {identity}")
     started_s = now()
     error = _error_of(lambda: store.put(path, data))
     ended_s = now()
@@ -103,8 +114,9 @@ def compare_clocks(item: str, ahead_s: float) -> Finding:
 
 
 def store_name(store: Store) -> str:
-    """The store's URI, and for S3 its endpoint."""
-    return f"{store.uri} at {endpoint_name()}" if store.uri.startswith("s3://") else store.uri
+    """The store's URI, and that of its server if it is an object store."""
+    endpoint = endpoint_name(store.uri)
+    return f"{store.uri} at {endpoint}" if endpoint else store.uri
 
 
 def _refused_clock(item: str, error: Exception, now_s: float) -> Finding:
@@ -126,7 +138,7 @@ def _check_exclusive_put(store: Store, item: str, path: str) -> Finding:
         error = _error_of(lambda: succeeded.extend(writers.map(put, (b"one", b"two"))))
     remedy = (
         "no run needs it today, but programs cannot use this store to divide work; prefer a store "
-        "that supports If-None-Match (Amazon S3, MinIO, Ceph, SeaweedFS)"
+        "that supports If-None-Match (Amazon S3, MinIO, Ceph, SeaweedFS), Google Cloud Storage or Azure Blob"
     )
     if error is not None:
         value, _ = explain(error)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 
+from gmp_atl_dist.doctor.identities import s3_endpoint
 from gmp_atl_dist.errors import GmpAtlError
+from gmp_atl_dist.store import azure_blob, google_cloud
+from gmp_atl_dist.store.cloud_client import CloudError
+from gmp_atl_dist.store.google_cloud import GS
 
 _KEYS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary keys) or "
@@ -28,6 +31,17 @@ _REMEDIES = {
     "AuthorizationHeaderMalformed": "the bucket lies in another region; set AWS_REGION",
     "RequestTimeTooSkewed": "set this machine's clock (NTP); S3 rejects requests that are 15 minutes off",
 }
+_NO_BUCKET = "create the bucket or container, or name another one with --root"
+_GOOGLE_TOKEN = (
+    "on GKE bind the pods' ServiceAccount to a service account of Google (Workload Identity) and let pods "
+    "reach the metadata server; elsewhere run gcloud auth application-default login, or set "
+    "GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account"
+)
+_AZURE_TOKEN = (
+    "on AKS label the pods azure.workload.identity/use and annotate their ServiceAccount with the client's "
+    "id; on a machine of Azure give it a managed identity; elsewhere set AZURE_TENANT_ID, AZURE_CLIENT_ID, "
+    "AZURE_CLIENT_SECRET, or AZURE_USE_AZURE_CLI=true"
+)
 _OS_REMEDIES = {
     errno.EACCES: "allow this user to read and write the folder",
     errno.EPERM: "allow this user to read and write the folder",
@@ -36,13 +50,6 @@ _OS_REMEDIES = {
     errno.EDQUOT: "the quota is used up; free space, or name another --root",
     errno.ENOTDIR: "a part of the path is a file; name a folder",
 }
-
-
-def endpoint_name() -> str:
-    """The S3 endpoint in use. It may contain a user name, which must be removed before it is shown."""
-    configured = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    return configured or f"Amazon S3 ({region or 'no AWS_REGION set'})"
 
 
 def s3_code(error: BaseException) -> str:
@@ -79,6 +86,11 @@ def explain(error: BaseException) -> tuple[str, str]:
     )
 
     cause = _cause(error)
+    if isinstance(cause, CloudError):
+        return str(cause), _cloud_remedy(cause)
+    if isinstance(error, GmpAtlError) and isinstance(cause, (GmpAtlError, ImportError)):
+        # It names the package or the variable that is missing, and what to do.
+        return error.message, "do that here and on every node"
     if isinstance(cause, (NoCredentialsError, PartialCredentialsError)):
         return "no credentials for S3 were found", _KEYS
     if isinstance(cause, ProfileNotFound):
@@ -86,11 +98,11 @@ def explain(error: BaseException) -> tuple[str, str]:
     if isinstance(cause, SSLError):
         return "its certificate is not trusted", "set AWS_CA_BUNDLE to the file of the authority"
     if isinstance(cause, (ConnectionError, HTTPClientError)):
-        return f"{endpoint_name()} does not answer ({type(cause).__name__})", _NETWORK
+        return f"{s3_endpoint()} does not answer ({type(cause).__name__})", _NETWORK
     if isinstance(cause, ClientError):
         code = s3_code(cause)
         message = cause.response.get("Error", {}).get("Message", "")
-        return f"{code}: {message}", _REMEDIES.get(code, f"ask the operator of {endpoint_name()}")
+        return f"{code}: {message}", _REMEDIES.get(code, f"ask the operator of {s3_endpoint()}")
     if isinstance(cause, TimeoutError):
         return str(cause), _NETWORK
     if isinstance(cause, OSError) and cause.errno in _OS_REMEDIES:
@@ -99,6 +111,21 @@ def explain(error: BaseException) -> tuple[str, str]:
         f"{type(cause).__name__}: {cause}",
         "check that the root exists and that you may read and write it",
     )
+
+
+def _cloud_remedy(error: CloudError) -> str:
+    is_google = error.scheme == GS
+    if error.code == "NoToken":
+        return _GOOGLE_TOKEN if is_google else _AZURE_TOKEN
+    if error.code == "NoBucket":
+        return _NO_BUCKET
+    if error.code == "Settings":
+        return f"correct the variables {'GOOGLE_*' if is_google else 'AZURE_*'} of the environment"
+    if error.status in (401, 403):
+        return google_cloud.REMEDY if is_google else azure_blob.REMEDY
+    if error.status == 0:
+        return "check that no proxy, firewall or network policy blocks the connection"
+    return "try again; if it stays, ask the operator of the account"
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 
 from gmp_atl_dist.errors import ConfigError
+from gmp_atl_dist.uris import OBJECT_STORES
 
 LIST_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
 COLUMNS = ("path", "file", "filename", "file_name", "audio", "wav", "audio_path")
@@ -23,7 +24,7 @@ def listed_paths(where: str, data: bytes) -> Iterator[tuple[str, str]]:
     local list only, because a list in an object store must not choose files of this machine.
 
     Args:
-        where: path or ``s3://`` URI of the list.
+        where: path or URI of the list.
         data: its content, UTF-8. ``.csv`` may be separated by comma, semicolon or tab.
 
     Raises:
@@ -58,12 +59,15 @@ def _entries(where: str, text: str) -> Iterator[str]:
 
 
 def _resolved(entry: str, folder: str, remote: bool) -> tuple[str, str]:
-    if entry.startswith("s3://"):
+    if entry.startswith(OBJECT_STORES):
         return entry, ""
     if os.path.isabs(entry) or "://" in entry:
         local = entry.removeprefix("file://")
         if remote or not os.path.isabs(local):
-            return entry, "is no path below the folder of the list, and no s3:// URI"
+            return (
+                entry,
+                "is no path below the folder of the list, and no s3://, gs:// or az:// URI",
+            )
         return local, ""
     step = os.path.normpath(entry)
     if step == ".." or step.startswith("../"):

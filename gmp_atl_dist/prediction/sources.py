@@ -1,4 +1,4 @@
-"""Finds recordings: files, folders, globs, lists of paths, and objects of ``s3://``.
+"""Finds recordings: files, folders, globs, lists of paths, and objects of ``s3://``, ``gs://`` and ``az://``.
 
 Only names are kept, about 100 bytes for each recording. Audio is read later (``reading.py``).
 """
@@ -18,14 +18,14 @@ from gmp_atl_dist.corpora.unlabelled import AUDIO_SUFFIXES
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.prediction.path_lists import LIST_SUFFIXES, listed_paths
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.uris import OBJECT_STORES
 
-_S3 = "s3://"
 _SHOWN_REPEATED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A recording that is to be read: a path or an ``s3://`` URI.
+    """A recording that is to be read: a path or a URI of an object.
 
     ``error`` says why nothing can be read there; it is empty otherwise.
     """
@@ -42,9 +42,9 @@ class Source:
         """
         if self.error:
             raise CorpusError(self.error)
-        if self.name.startswith(_S3):
-            bucket, _, key = self.name.removeprefix(_S3).partition("/")
-            return _bucket(bucket).read(key)
+        if self.name.startswith(OBJECT_STORES):
+            bucket, key = _bucket_and_key(self.name)
+            return _opened(bucket).read(key)
         try:
             return Path(self.name).read_bytes()
         except OSError as e:
@@ -53,9 +53,16 @@ class Source:
             raise CorpusError(f"is no path of a file ({e})") from e
 
 
+def _bucket_and_key(uri: str) -> tuple[str, str]:
+    """The URI of the bucket, and the key in it."""
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    return f"{scheme}://{bucket}", key
+
+
 @lru_cache(maxsize=16)
-def _bucket(name: str) -> Store:
-    return Store.open(f"{_S3}{name}")
+def _opened(bucket: str) -> Store:
+    return Store.open(bucket)
 
 
 def find_sources(paths: Iterable[str]) -> list[Source]:
@@ -63,7 +70,8 @@ def find_sources(paths: Iterable[str]) -> list[Source]:
 
     A path is a file in any common format, a folder (searched to any depth for :data:`AUDIO_SUFFIXES`), a
     glob with ``*``, ``?``, ``[...]`` and ``**``, or a list of paths (``path_lists.py``). ``s3://bucket/key``
-    with the suffix of audio is an object; with another suffix, or none, it is a prefix.
+    (also ``gs://`` and ``az://``) with the suffix of audio is an object; with another suffix, or none, it is
+    a prefix.
 
     A path that leads nowhere becomes a source with an error.
 
@@ -88,7 +96,7 @@ def repeated_line(sources: Iterable[Source]) -> str:
 def _found(path: str) -> Iterator[Source]:
     path = path.removeprefix("file://")
     suffix = os.path.splitext(path)[1].lower()
-    remote = path.startswith(_S3)
+    remote = path.startswith(OBJECT_STORES)
     if suffix in LIST_SUFFIXES and not _is_pattern(path):
         try:
             data = Source(path).read()
@@ -143,22 +151,22 @@ def _matches(pattern: str) -> Iterator[str]:
 
 
 def _found_objects(uri: str, suffix: str) -> Iterator[Source]:
-    bucket, _, key = uri.removeprefix(_S3).partition("/")
+    bucket, key = _bucket_and_key(uri)
     if _is_pattern(key):
         prefix = re.split(r"[*?\[]", key, maxsplit=1)[0].rpartition("/")[0]
         wanted = re.compile(_regular_expression(key))
         keys = (k for k in _keys(bucket, prefix) if wanted.fullmatch(k))
-        yield from _all_or_error(uri, (f"{_S3}{bucket}/{k}" for k in keys), "matches no object")
+        yield from _all_or_error(uri, (f"{bucket}/{k}" for k in keys), "matches no object")
     elif suffix in AUDIO_SUFFIXES:
         yield Source(uri)
     else:
         keys = (k for k in _keys(bucket, key.rstrip("/")) if _is_audio(k))
-        names = (f"{_S3}{bucket}/{k}" for k in keys)
+        names = (f"{bucket}/{k}" for k in keys)
         yield from _all_or_error(uri, names, "has no audio object below it")
 
 
 def _keys(bucket: str, prefix: str) -> Iterator[str]:
-    for entry in _bucket(bucket).list(prefix):
+    for entry in _opened(bucket).list(prefix):
         yield entry.path
 
 

@@ -12,13 +12,14 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.store.places import Putter
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -60,12 +61,21 @@ def pinned_hub_uri(uri: str, timeout_s: float | None = None) -> str:
     return f"{HUB}datasets/{match['repo']}@{revision}{folder}"
 
 
-def hub_connection(uri: str) -> tuple[pafs.FileSystem, str]:
-    """The filesystem of the hub, and the root of a pinned ``uri`` in it."""
-    from huggingface_hub import HfFileSystem
+class HubPlace:
+    """A dataset by its pinned URI."""
 
-    files = HfFileSystem(endpoint=_endpoint())
-    return pafs.PyFileSystem(_Handler(files)), uri.removeprefix(HUB)
+    remedy = ACCESS
+
+    def __init__(self, uri: str) -> None:
+        self.root = uri.removeprefix(HUB).rstrip("/")
+        self.listed_as_changed_ns = _change_ns(uri)
+        self.putter: Putter = ReadOnlyHub()
+
+    @cached_property
+    def filesystem(self) -> pafs.FileSystem:
+        from huggingface_hub import HfFileSystem
+
+        return pafs.PyFileSystem(_Handler(HfFileSystem(endpoint=_endpoint())))
 
 
 class _Handler(pafs.FSSpecHandler):
@@ -120,7 +130,7 @@ def _as_file_errors() -> Iterator[None]:
         raise ConnectionError(f"{type(e).__name__}: {e}") from e
 
 
-def hub_change_ns(uri: str) -> int:
+def _change_ns(uri: str) -> int:
     """A number of the commit of a pinned ``uri``, where other stores have the time of a change.
 
     The hub lists no times. Another commit must be another listing, because a file may keep its size.
@@ -143,7 +153,7 @@ class ReadOnlyHub:
         raise ArtifactError(f"cannot write {path!r}: {_READ_ONLY}")
 
 
-_READ_ONLY = "the hub is read only here; give a folder or s3:// as runtime.root"
+_READ_ONLY = "the hub is read only here; give a folder, s3://, gs:// or az:// as runtime.root"
 
 
 def _endpoint() -> str | None:

@@ -206,6 +206,34 @@ def test_components_open_the_addresses_that_they_name(checkout: Path) -> None:
     assert settings(manifests, "gmp-atl-env")["HF_HUB_OFFLINE"] == "1"
 
 
+@pytest.mark.parametrize(
+    ("name", "scheme", "annotation"),
+    [
+        ("gke", "gs://", "iam.gke.io/gcp-service-account"),
+        ("aks", "az://", "azure.workload.identity/client-id"),
+    ],
+)
+def test_pods_of_clouds_have_identities_and_no_keys(
+    checkout: Path, name: str, scheme: str, annotation: str
+) -> None:
+    manifests = overlay(checkout, name)
+
+    env = settings(manifests, "gmp-atl-env")
+    assert env["GMP_ATL_ROOT"].startswith(scheme)
+    assert env["GMP_ATL_CORPUS"].startswith(scheme)
+    assert not by_kind(manifests, "Secret")
+    (account,) = by_kind(manifests, "ServiceAccount")
+    assert annotation in account["metadata"]["annotations"]
+    # What is still to be filled in is named.
+    assert any("CHANGE-ME" in problem for problem in broken_rules(manifests))
+    cluster = the_job(manifests)["spec"]["rayClusterSpec"]
+    pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    labels = [pod["template"]["metadata"]["labels"] for pod in pods]
+    used = [pod.get("azure.workload.identity/use") == "true" for pod in labels]
+    assert len(used) == 4
+    assert used == [name == "aks"] * 4
+
+
 def test_a_schedule_makes_the_same_job(checkout: Path) -> None:
     base = the_job(rendered(checkout / "deploy/k8s/base"))
     manifests = overlay(checkout, "scheduled")

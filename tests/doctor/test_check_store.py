@@ -201,4 +201,4 @@ def test_a_folder_below_a_file(tmp_path: Path) -> None:
 
 
 def test_a_root_of_an_unknown_kind() -> None:
-    assert "gs" in only_bad("gs://bucket/x").value
+    assert "ftp" in only_bad("ftp://bucket/x").value

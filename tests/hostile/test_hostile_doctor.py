@@ -13,23 +13,23 @@ from gmp_atl_dist.doctor.machine import check_libraries, check_machine
 from gmp_atl_dist.errors import PreflightError
 
 
-@pytest.mark.parametrize("root", ["gs://b/x", "hf://x/y"])
+@pytest.mark.parametrize("root", ["ftp://b/x", "hf://x/y"])
 def test_a_root_of_another_scheme_is_named(root: str, tmp_path: Path) -> None:
-    """``gs://``: "report this as a defect" before."""
+    """``ftp://``: "report this as a defect" before."""
     config = tmp_path / "run.toml"
     config.write_text('[corpus]\nadapter = "table"\n[model]\nsource = "random:tiny"\n')
     said = say(["doctor", "--config", str(config), "--root", root])
     assert said.code == PreflightError.exit_code
     assert f"runtime.root {root}" in said.text
-    assert "name a folder or an s3:// URI" in said.text
+    assert "name a folder, or an s3://, gs:// or az:// URI" in said.text
     assert "this as a defect" not in said.text
     assert "Traceback" not in said.text
 
 
 def test_the_machine_is_looked_at_whatever_the_root_is() -> None:
-    found = list(check_machine(RuntimeConfig(root="gs://b/x")))
+    found = list(check_machine(RuntimeConfig(root="ftp://b/x")))
     assert "disk" in {finding.check for finding in found}
-    assert not [finding for finding in found if "gs://" in finding.item]
+    assert not [finding for finding in found if "ftp://" in finding.item]
 
 
 def test_a_machine_without_torch_is_not_fine(monkeypatch: pytest.MonkeyPatch) -> None:

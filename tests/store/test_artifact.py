@@ -28,8 +28,8 @@ KEY = ArtifactKey.of("extract", 1, {"layers": [6, 9]}, INPUTS)
 
 
 @pytest.fixture
-def store(store_uri: str) -> Store:
-    return Store.open(store_uri)
+def store(any_store_uri: str) -> Store:
+    return Store.open(any_store_uri)
 
 
 def features(*ids: str) -> pa.Table:

@@ -17,8 +17,8 @@ from gmp_atl_dist.store.filesystem import Store, normalize_uri
 
 
 @pytest.fixture
-def store(store_uri: str) -> Store:
-    return Store.open(store_uri)
+def store(any_store_uri: str) -> Store:
+    return Store.open(any_store_uri)
 
 
 def test_folders_are_those_directly_below(store: Store) -> None:
@@ -198,6 +198,8 @@ def test_a_killed_writer_leaves_whole_objects_only(store: Store) -> None:
     [
         ("s3://bucket/prefix/", "s3://bucket/prefix"),
         ("s3://bucket", "s3://bucket"),
+        ("gs://bucket/prefix/", "gs://bucket/prefix"),
+        ("az://container", "az://container"),
         ("file:///a/b/", "file:///a/b"),
         ("/a/b/", "file:///a/b"),
         ("/a/./c/../b", "file:///a/b"),
@@ -223,7 +225,17 @@ def test_a_relative_root_is_below_the_working_folder(
 
 @pytest.mark.parametrize(
     ("uri", "message"),
-    [("gs://b/x", "scheme 'gs' is not known"), ("s3:///x", "names no bucket")],
+    [
+        ("ftp://b/x", "scheme 'ftp' is not known"),
+        ("s3:///x", "names no bucket"),
+        ("gs:///x", "names no bucket; write gs://bucket/prefix"),
+        ("az://", "names no container; write az://container/prefix"),
+        ("gcs://b/x", "write gs://bucket/prefix"),
+        ("abfss://c@a.dfs.core.windows.net/x", "write az://container/prefix and set AZURE_STORAGE"),
+        ("az://c@account/x", "name the account in AZURE_STORAGE_ACCOUNT_NAME"),
+        ("gs://b//x", "has an empty step"),
+        ("gs://b/a/../x", "has an empty step, . or .."),
+    ],
 )
 def test_a_root_that_is_none_is_refused(uri: str, message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
