@@ -46,7 +46,7 @@ class Store:
 
     @classmethod
     def open(cls, uri: str, timeout_s: float | None = None) -> Store:
-        """A store at a plain path, a ``file://``, ``s3://``, ``gs://`` or ``az://`` URI, or a dataset of the hub.
+        """A store at a path, a ``file://``, ``s3://``, ``gs://`` or ``az://`` URI, or a dataset of the hub.
 
         With ``timeout_s``, object storage is asked twice at most, and each request may take that long: this
         is for checks of whether the store answers. Without it, retries and timeouts suit a long run
