@@ -11,12 +11,12 @@ from functools import partial
 
 import boto3
 import pytest
-from support.silent import dashboard_that_can_stop, silent_server
+from support.silent import dashboard_that_can_stop, dashboard_that_cuts, silent_server
 
 from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.errors import ArtifactError, WorkerError
 from gmp_atl_dist.ray_api import job_client, jobs
-from gmp_atl_dist.ray_api.jobs import Jobs
+from gmp_atl_dist.ray_api.jobs import JobExistsError, Jobs
 from gmp_atl_dist.runtime import RayConnection, connection
 from gmp_atl_dist.runtime.answering import await_answer
 from gmp_atl_dist.store import s3
@@ -150,3 +150,25 @@ def test_a_dashboard_that_stops_answering_while_a_job_is_followed(
         assert lines == ["first line\n"]
         with pytest.raises(WorkerError, match=r"imed out.*check --address"):
             following.stop("j")
+
+
+@pytest.mark.parametrize("after_accepting", [False, True])
+def test_a_submission_whose_connection_is_cut_is_sent_again_once_at_most_accepted(
+    monkeypatch: pytest.MonkeyPatch, after_accepting: bool
+) -> None:
+    monkeypatch.setattr(jobs, "_AGAIN_S", 0.01)
+    with dashboard_that_cuts(1, after_accepting=after_accepting) as (address, accepted):
+        Jobs(address).submit("j", "command")
+        assert accepted == ["j"]
+        with pytest.raises(JobExistsError, match="already exists"):
+            Jobs(address).submit("j", "command")
+
+
+def test_a_dashboard_that_cuts_every_submission_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs, "_AGAIN_S", 0.01)
+    with dashboard_that_cuts(99, after_accepting=False) as (address, accepted):
+        with pytest.raises(WorkerError, match=r"Connection aborted.*check --address"):
+            Jobs(address).submit("j", "command")
+        assert accepted == []

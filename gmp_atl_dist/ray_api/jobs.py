@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _REACHED_S = 10.0
 _LOST_S = 120.0
 _AGAIN_S = 2.0
+_SUBMITS = 3
 _SILENT_S = 30.0
 """A connection that says nothing for so long is not believed: the dashboard is asked."""
 _ADDRESS = "RAY_API_SERVER_ADDRESS"
@@ -123,14 +124,18 @@ class Jobs:
             runtime_env |= {"working_dir": str(folder), "excludes": list(excludes)}
         if env:
             runtime_env["env_vars"] = dict(env)
+
+        def send() -> None:
+            self._client.submit_job(
+                entrypoint=command,
+                submission_id=job,
+                runtime_env=runtime_env,
+                metadata=dict(metadata or {}),
+            )
+
         try:
             with self._explained():
-                self._client.submit_job(
-                    entrypoint=command,
-                    submission_id=job,
-                    runtime_env=runtime_env,
-                    metadata=dict(metadata or {}),
-                )
+                self._sent(job, send)
         except ValueError as e:
             raise ConfigError(
                 f"--working-dir {folder}: {e}; name a smaller folder, or list what is not needed in "
@@ -140,6 +145,24 @@ class Jobs:
             if "already exists" in e.message:
                 raise JobExistsError(e.message) from e
             raise
+
+    def _sent(self, job: str, send: Callable[[], object]) -> None:
+        """Send the request again if its connection was cut and the job is not there.
+
+        The dashboard of a busy head sometimes closes a connection without an answer.
+        """
+        from requests.exceptions import ConnectionError as CutError
+
+        for _ in range(_SUBMITS - 1):
+            try:
+                send()
+                return
+            except CutError:
+                time.sleep(_AGAIN_S)
+                with suppress(RuntimeError, OSError):  # "no such job", or no answer again
+                    self._client.get_job_info(job)
+                    return
+        send()
 
     def stop(self, job: str) -> None:
         """Ask Ray to end the job: SIGTERM, and SIGKILL after the head's ``RAY_JOB_STOP_WAIT_TIME_S``.

@@ -5,12 +5,15 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextmanager
@@ -47,6 +50,59 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+@contextmanager
+def dashboard_that_cuts(cuts: int, *, after_accepting: bool) -> Iterator[tuple[str, list[str]]]:
+    """A dashboard that closes the connection of its first ``cuts`` submissions without an answer.
+
+    Yields its URL, and the ids of the jobs that it has accepted. A cut submission is accepted or it is not.
+    """
+    accepted: list[str] = []
+    left = [cuts]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            job = self.path.rpartition("/")[2]
+            if self.path == "/api/version":
+                self._answer(200, {"version": "4", "ray_version": "9.9.9", "ray_commit": ""})
+            elif job in accepted:
+                self._answer(200, {"type": "SUBMISSION", "status": "RUNNING", "entrypoint": "x"})
+            else:
+                self._answer(404, {})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            job = body["submission_id"]
+            if left[0]:
+                left[0] -= 1
+                if after_accepting:
+                    accepted.append(job)
+                self.close_connection = True
+                return
+            if job in accepted:
+                self._answer(500, {"error": f"Job with submission_id {job} already exists"})
+                return
+            accepted.append(job)
+            self._answer(200, {"job_id": job, "submission_id": job})
+
+        def _answer(self, status: int, content: dict[str, str]) -> None:
+            data = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", accepted
+        finally:
+            server.shutdown()
 
 
 @contextmanager
