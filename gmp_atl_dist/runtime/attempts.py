@@ -12,7 +12,6 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-
 _log = logging.getLogger(__name__)
 _TRIES = 3
 _AGAIN_S = 1.0
