@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 STALLED_S = 20.0
 HANGS_S = 600.0
+KEPT_S = 15.0
 SECRET = "hunter2hunter2"
 
 
@@ -58,6 +59,8 @@ class Prints:
         print(f"{task.name} by {os.environ['MY_PASSWORD']}", flush=True)
         if task.name == "stops":
             (self._folder / "pid").write_text(str(os.getpid()))
+            # The logs of the tasks before are kept by a thread of this process, which stops as well.
+            time.sleep(KEPT_S)
             os.kill(os.getpid(), signal.SIGSTOP)
         return "[]"
 
