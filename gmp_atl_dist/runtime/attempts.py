@@ -6,9 +6,15 @@ which outlives the worker. The count is deleted when the task is finished.
 
 from __future__ import annotations
 
+import logging
+import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
+
+_log = logging.getLogger(__name__)
+_TRIES = 3
+_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,10 +42,15 @@ class TaskAttempts:
 
         prefix = self._key("")
         counts: dict[str, int] = {}
-        # If Ray itself is gone, so are the counts.
-        with suppress(Exception):
-            for key in _internal_kv_list(prefix):
-                counts[key.decode().removeprefix(prefix)] = int(_internal_kv_get(key) or 0)
+        # If Ray itself is gone, so are the counts. On a busy head a request may fail, and the next one not.
+        for _ in range(_TRIES):
+            try:
+                for key in _internal_kv_list(prefix):
+                    counts[key.decode().removeprefix(prefix)] = int(_internal_kv_get(key) or 0)
+                break
+            except Exception as e:
+                _log.debug("counts of started tasks: %s", e)
+                time.sleep(_AGAIN_S)
         most = max(counts.values(), default=0)
         return most, sorted(name for name, count in counts.items() if count == most)
 

@@ -238,7 +238,10 @@ def _stalled_error(
             f"at the workers' output, and end a process that does not go on"
         )
     else:
-        why = "no worker has started: check that the nodes run and are not held by other work"
+        why = (
+            "no start of a part is noted: check that the nodes run, are not held by other work, and that "
+            "Ray's head answers"
+        )
     return WorkerError(
         f"{what}: nothing was finished for {waited_s:g} s (runtime.stalled_after_s), {len(unfinished)} parts "
         f"are left; {why}; raise the key if a part may take longer; run the same command again to continue"

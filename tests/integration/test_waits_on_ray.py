@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -23,7 +24,6 @@ from gmp_atl_dist.runtime import Gang, Task, TaskResult
 from gmp_atl_dist.runtime.answering import await_answer
 from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.kept_logs import LogKeeper
 from gmp_atl_dist.tags import Tags
 from gmp_atl_dist.training.alive import SignsOfLife, StallWatch
 
@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 STALLED_S = 20.0
 HANGS_S = 600.0
+KEPT_S = 15.0
 SECRET = "hunter2hunter2"
 
 
@@ -58,6 +59,8 @@ class Prints:
         print(f"{task.name} by {os.environ['MY_PASSWORD']}", flush=True)
         if task.name == "stops":
             (self._folder / "pid").write_text(str(os.getpid()))
+            # The logs of the tasks before are kept by a thread of this process, which stops as well.
+            time.sleep(KEPT_S)
             os.kill(os.getpid(), signal.SIGSTOP)
         return "[]"
 
@@ -75,7 +78,9 @@ def mapped(folder: Path, *names: str, stalled_after_s: float) -> Iterator[TaskRe
 
 
 def ended(pid_file: Path) -> None:
-    psutil.Process(int(pid_file.read_text())).kill()
+    """Ray may have killed it already."""
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(int(pid_file.read_text())).kill()
 
 
 def worker_logs(root: str, log: RunLog, work: str) -> dict[str, str]:
@@ -143,9 +148,6 @@ def test_a_rank_that_fails_leaves_its_log(log: RunLog, root: str) -> None:
     assert "rank 0 begins\n" in text
     assert "and warns\n" in text
     assert "ValueError: of this rank alone" in text
-    keeper = LogKeeper(Store.open(root), "run_logs/copy.log", lambda: [("log", log.path)])
-    keeper.close()
-    assert "rank 0 begins" in Store.open(root).read("run_logs/copy.log").decode(), "Ray copies it"
 
 
 def hangs(argument: str, gang: Gang) -> None:
