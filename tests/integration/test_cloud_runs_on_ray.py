@@ -65,8 +65,8 @@ def test_a_run_on_a_cloud(kind: str, request: pytest.FixtureRequest, tmp_path: P
     )
     verified = finished("verify", "--root", root, log=tmp_path / "verify")
 
-    assert f"report: {root}/artifacts/report/" in output
-    assert f"12 artefacts below {root} are intact" in verified
+    assert f"report: {root}/runs/" in output
+    assert f"artefacts below {root} are intact" in verified
     assert not [e for e in Store.open(root).list() if e.path.startswith("checkpoints/")]
     for token in server.tokens:
         assert token not in output + verified
