@@ -44,7 +44,7 @@ class Source:
             raise CorpusError(self.error)
         if self.name.startswith(OBJECT_STORES):
             bucket, key = _bucket_and_key(self.name)
-            return _opened(bucket).read(key)
+            return _bucket(bucket).read(key)
         try:
             return Path(self.name).read_bytes()
         except OSError as e:
@@ -61,7 +61,7 @@ def _bucket_and_key(uri: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=16)
-def _opened(bucket: str) -> Store:
+def _bucket(bucket: str) -> Store:
     return Store.open(bucket)
 
 
@@ -166,7 +166,7 @@ def _found_objects(uri: str, suffix: str) -> Iterator[Source]:
 
 
 def _keys(bucket: str, prefix: str) -> Iterator[str]:
-    for entry in _opened(bucket).list(prefix):
+    for entry in _bucket(bucket).list(prefix):
         yield entry.path
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GS = "gs://"
 REMEDY = (
     "check that the bucket exists, and that the identity (doctor names it) may list it and read, write and "
-    "delete objects in it, such as by roles/storage.objectAdmin"
+    "delete objects in it, such as by roles/storage.objectUser"
 )
 _KEY_FILES = ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH")
 _USER_FILE = ".config/gcloud/application_default_credentials.json"

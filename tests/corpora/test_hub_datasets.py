@@ -140,7 +140,7 @@ def test_a_hub_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_nothing_is_written_to_the_hub(hub: Hub) -> None:
     store = Store.open("hf://datasets/some/speech")
-    with pytest.raises(ArtifactError, match="read only here; give a folder or s3://"):
+    with pytest.raises(ArtifactError, match="read only here; give a folder, s3://"):
         store.put("x", b"x")
     with pytest.raises(ArtifactError, match="read only here"):
         store.check_writable()

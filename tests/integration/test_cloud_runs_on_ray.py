@@ -6,6 +6,7 @@ checkpoints lie there. The servers speak the clouds' APIs on loopback.
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,43 @@ from support.cloud_server import CloudServer
 from support.pipeline_runs import CONFIG, RUN_S, finished
 
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
+from gmp_atl_dist.store.checkpoints import RAY_RUNS
 from gmp_atl_dist.store.filesystem import Store
 
 pytest_plugins = ["support.pipeline_runs"]
-pytestmark = [pytest.mark.timeout(2400), pytest.mark.nightly]
 
 
+def server_of(kind: str, request: pytest.FixtureRequest) -> CloudServer:
+    return request.getfixturevalue({"gs": "google", "az": "azure"}[kind])
+
+
+@pytest.mark.parametrize("kind", ["gs", "az"])
+def test_ray_train_takes_the_filesystem(kind: str, request: pytest.FixtureRequest) -> None:
+    """Its own checks of a gang's storage, in the driver and in another process; no Ray is started."""
+    from ray.train.v2._internal.execution.storage import StorageContext
+
+    store = Store.open(server_of(kind, request).new_uri(f"{kind}://"))
+
+    made = StorageContext(
+        storage_path=store.absolute(RAY_RUNS),
+        experiment_dir_name="name",
+        storage_filesystem=store.filesystem,
+    )
+
+    assert [e.path for e in store.list()] == [f"{RAY_RUNS}/name/.validate_storage_marker"]
+    there = pickle.loads(pickle.dumps(made))
+    there._check_validation_file()
+    store.delete(RAY_RUNS)
+    with pytest.raises(RuntimeError, match="Unable to set up cluster storage"):
+        there._check_validation_file()
+
+
+@pytest.mark.timeout(2400)
+@pytest.mark.nightly
 @pytest.mark.usefixtures("ray_folder")
 @pytest.mark.parametrize("kind", ["gs", "az"])
 def test_a_run_on_a_cloud(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    server: CloudServer = request.getfixturevalue({"gs": "google", "az": "azure"}[kind])
+    server = server_of(kind, request)
     place, root = server.new_uri(f"{kind}://"), server.new_uri(f"{kind}://")
     corpus = tmp_path / "corpus"
     write_synthetic_corpus(corpus, utterances_per_speaker_and_emotion=1)
@@ -37,8 +65,8 @@ def test_a_run_on_a_cloud(kind: str, request: pytest.FixtureRequest, tmp_path: P
     )
     verified = finished("verify", "--root", root, log=tmp_path / "verify")
 
-    assert f"report: {root}/artifacts/report/" in output
-    assert f"12 artefacts below {root} are intact" in verified
+    assert f"report: {root}/runs/" in output
+    assert f"artefacts below {root} are intact" in verified
     assert not [e for e in Store.open(root).list() if e.path.startswith("checkpoints/")]
     for token in server.tokens:
         assert token not in output + verified
