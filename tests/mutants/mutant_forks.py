@@ -43,6 +43,7 @@ _ENVIRONMENT = {
 _MARK = "GMP_ATL_MUTANT"
 _HERE = Path(__file__).resolve().parent
 _OF_THE_CHECKOUT = ("", *map(str, (_HERE, _HERE.parent, _HERE.parents[1])))
+FORK_FAILED = "the fork itself failed"
 _ASK_S = 0.02
 
 
@@ -158,7 +159,7 @@ class Forks:
             answer.with_suffix(".part").write_text(made)
             answer.with_suffix(".part").rename(answer)
         except BaseException as e:
-            print(f"the fork itself failed: {type(e).__name__}: {e}", file=sys.stderr)
+            print(f"{FORK_FAILED}: {type(e).__name__}: {e}", file=sys.stderr)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

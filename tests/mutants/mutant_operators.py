@@ -41,7 +41,9 @@ _TWO_SIDED = frozenset(
 class RemoveStatement(Operator):
     """A statement that works by its effect is left out: a call, a ``raise``, a change of an object."""
 
-    def mutation_positions(self, node: Any) -> Iterator[Position]:
+    def mutation_positions(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, node: Any
+    ) -> Iterator[Position]:
         if node.type == "simple_stmt" and _has_effect(node.children[0]):
             yield node.children[0].start_pos, node.children[0].end_pos
 
@@ -51,7 +53,9 @@ class RemoveStatement(Operator):
         return node
 
     @classmethod
-    def examples(cls) -> tuple[Any, ...]:
+    def examples(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls,
+    ) -> tuple[Any, ...]:
         return (
             Example("def f():\n    g(1)\n", "def f():\n    pass\n"),
             Example("x.lr = 1\n", "pass\n"),
@@ -63,7 +67,9 @@ class RemoveStatement(Operator):
 class RemoveKeyword(Operator):
     """A keyword argument of a call is left out, so that the default value is used."""
 
-    def mutation_positions(self, node: Any) -> Iterator[Position]:
+    def mutation_positions(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, node: Any
+    ) -> Iterator[Position]:
         # As a whole: cosmic-ray asks for the next one after it has altered the node.
         arguments = [node.children[at] for at in _keywords(node)]
         yield from ((argument.start_pos, argument.end_pos) for argument in arguments)
@@ -87,7 +93,9 @@ class RemoveKeyword(Operator):
         return node
 
     @classmethod
-    def examples(cls) -> tuple[Any, ...]:
+    def examples(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls,
+    ) -> tuple[Any, ...]:
         return (
             Example("f(a, b=1)", "f(a)"),
             Example("f(b=1)", "f()"),

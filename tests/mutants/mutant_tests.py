@@ -200,8 +200,8 @@ def choose(
             touched |= set(recorded.seconds)
         any_reached |= bool(reached)
         touching |= touched
-        for rank, tests in ((0, reached), (2, touched - reached)):
-            order = [test for test in recorded.seconds if test in tests]
+        for rank, members in ((0, reached), (2, touched - reached)):
+            order = [test for test in recorded.seconds if test in members]
             if order:
                 cost = sum(recorded.seconds[test] for test in order)
                 groups.append(((rank + (not mirrored), cost), name, order))

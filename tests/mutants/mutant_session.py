@@ -1,0 +1,177 @@
+"""Runs mutants, and keeps what has become of them."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from cosmic_ray.work_item import (  # pyright: ignore[reportMissingImports]
+    MutationSpec,
+    TestOutcome,
+    WorkerOutcome,
+    WorkItem,
+    WorkResult,
+)
+from mutant_forks import FORK_FAILED, Forks  # pyright: ignore[reportMissingImports]
+from mutant_report import Row  # pyright: ignore[reportMissingImports]
+from mutant_sample import (  # pyright: ignore[reportMissingImports]
+    PACKAGES,
+    Mutant,
+    change,
+    key,
+)
+from mutant_tests import (  # pyright: ignore[reportMissingImports]
+    Chosen,
+    Recorded,
+    load,
+    record,
+    record_key,
+    run_chosen,
+)
+
+
+class Session:
+    """Recorded tests and results, in a folder that the next call with the same code continues."""
+
+    def __init__(self, folder: Path, forks: Forks, given: argparse.Namespace) -> None:
+        self._folder, self._forks, self._given = folder, forks, given
+        self._until_s = time.monotonic() + 60 * given.minutes
+        self.records: dict[str, Recorded] = {}
+        self.failing: list[str] = []
+        (folder / "records").mkdir(parents=True, exist_ok=True)
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() > self._until_s
+
+    def record(self, tests: list[str]) -> bool:
+        """Run each module of tests without a mutation; whether time was left for all of them."""
+        copy = self._forks.copy
+        for number, module in enumerate(tests, start=1):
+            path = self._folder / "records" / f"{record_key(copy, module, PACKAGES)}.json"
+            if not path.exists():
+                if self.over:
+                    return False
+                ended = self._forks.run(
+                    lambda m=module: record(copy, m, PACKAGES), self._given.record_s
+                )
+                if ended.result is None:
+                    said = "takes too long" if ended.timed_out else ended.log[-2000:]
+                    print(f"left out: {module}: {said}", flush=True)
+                    ended_result = vars(Recorded())
+                else:
+                    ended_result = ended.result
+                path.write_text(json.dumps(ended_result))
+                count = len(ended_result["seconds"])
+                print(
+                    f"recorded {number} of {len(tests)}: {module}, {count} tests, {ended.seconds:.0f} s",
+                    flush=True,
+                )
+            self.records[module] = load(path)
+            self.failing += self.records[module].failed
+        return True
+
+    def run(self, mutant: Mutant, source: str, chosen: Chosen) -> dict[str, Any]:
+        """What becomes of one mutant: ``outcome``, ``told``, and the test that noticed it."""
+        if not chosen.reached:
+            return {"outcome": "not reached", "told": "no fast test executes it", "by": ""}
+        path = self._forks.copy / mutant.module
+        cost_s = sum(chosen.limits.values()) / 5
+        path.write_text(mutant.altered(source))
+        try:
+            ended = self._forks.run(lambda: run_chosen(chosen), 60 + 3 * cost_s)
+        finally:
+            path.write_text(source)
+        result = ended.result
+        told = f"{len(chosen.tests)} of {chosen.of} tests, {ended.seconds:.0f} s"
+        if ended.timed_out:
+            return {"outcome": "timed out", "told": f"all of {told}", "by": ""}
+        if result is None and FORK_FAILED in ended.log:
+            return {"outcome": "unclear", "told": ended.log[-300:], "by": ""}
+        if result is None:
+            return {"outcome": "killed", "told": f"the tests died: {ended.log[-300:]}", "by": ""}
+        if result["exit"] == 0:
+            return {"outcome": "survived", "told": told, "by": ""}
+        by = result["failed"][0] if result["failed"] else ""
+        return {
+            "outcome": "timed out" if result["timed_out"] else "killed",
+            "told": result["said"] or told,
+            "by": by,
+            "limit_s": chosen.limits.get(by),
+        }
+
+    def doubtful(self, limits: dict[str, float]) -> set[str]:
+        """Of tests that noticed a mutant, those that fail or take half of their limit without one.
+
+        Args:
+            limits: of each test in seconds.
+        """
+        modules: dict[str, list[str]] = defaultdict(list)
+        for test in limits:
+            modules[test.partition("::")[0]].append(test)
+        found: set[str] = set()
+        for tests in modules.values():
+            chosen = Chosen(tests, limits, len(tests), reached=True)
+            most_s = 60 + sum(limits[test] for test in tests)
+            ended = self._forks.run(lambda c=chosen: run_chosen(c, stop=False), most_s)
+            result = ended.result or {"failed": tests, "seconds": {}}
+            slow = {t for t in tests if result["seconds"].get(t, limits[t]) > limits[t] / 2}
+            found |= slow | set(result["failed"])
+        return found
+
+
+def job_of(mutant: Mutant, source: str) -> str:
+    """Names the mutant of this text of the module."""
+    told = f"{mutant.module} {mutant.operator} {mutant.occurrence} {source}"
+    return hashlib.sha256(told.encode()).hexdigest()[:20]
+
+
+def item_of(mutant: Mutant, source: str) -> WorkItem:
+    spec = MutationSpec(
+        module_path=mutant.module,
+        operator_name=mutant.operator,
+        occurrence=mutant.occurrence,
+        start_pos=mutant.start,
+        end_pos=mutant.end,
+        definition_name=mutant.definition or None,
+    )
+    return WorkItem.single(job_of(mutant, source), spec)
+
+
+def result_of(found: dict[str, Any], mutant: Mutant, source: str) -> WorkResult:
+    """As cosmic-ray keeps it, so that its own reports read the session too."""
+    kept = {
+        "killed": TestOutcome.KILLED,
+        "timed out": TestOutcome.KILLED,
+        "unclear": TestOutcome.INCOMPETENT,
+    }
+    reached = found["outcome"] != "not reached"
+    return WorkResult(
+        worker_outcome=WorkerOutcome.NORMAL if reached else WorkerOutcome.NO_TEST,
+        test_outcome=kept.get(found["outcome"], TestOutcome.SURVIVED),
+        output=json.dumps(found),
+        diff="\n".join(
+            f"{sign} {text}"
+            for sign, text in zip("-+", change(source, mutant.altered(source)), strict=True)
+        ),
+    )
+
+
+def row_of(mutant: Mutant, source: str, found: dict[str, Any]) -> Row:
+    before, after = change(source, mutant.altered(source))
+    return Row(
+        key=key(mutant, source),
+        module=mutant.module,
+        package=mutant.package,
+        line=mutant.start[0],
+        operator=mutant.operator,
+        before=before,
+        after=after,
+        outcome=found["outcome"],
+        told=found["told"],
+    )
