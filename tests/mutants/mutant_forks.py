@@ -119,10 +119,13 @@ class Forks:
         pid = os.fork()
         if pid == 0:
             self._child(job, answer, log, mark)
-        timed_out = not _ended(pid, limit_s)
-        _end_all(pid, mark)
-        if timed_out:
-            os.waitpid(pid, 0)
+        timed_out = True
+        try:
+            timed_out = not _ended(pid, limit_s)
+        finally:
+            _end_all(pid, mark)
+            if timed_out:
+                os.waitpid(pid, 0)
         seconds = time.monotonic() - started
         result = None
         if answer.exists() and not timed_out:
@@ -135,6 +138,7 @@ class Forks:
         try:
             os.setsid()
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(descriptor, 1)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -149,6 +150,8 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="run those that were not killed again")
     given = parser.parse_args()
     given.session = given.session.resolve()
+    # So that the copy and a fork go as well.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="gmp-atl-mutants-") as folder:
         return work(given, Path(folder).resolve() / "copy")
 
