@@ -128,7 +128,9 @@ def _keywords(node: Any) -> list[int]:
     return [
         at
         for at, child in enumerate(node.children)
-        if child.type == "argument" and getattr(child.children[1], "value", "") == "="
+        if child.type == "argument"
+        and getattr(child.children[1], "value", "") == "="
+        and child.children[0].value != "strict"
     ]
 
 

@@ -64,8 +64,8 @@ def modules(root: Path) -> list[str]:
 def mutants_of(module: str, source: str) -> dict[tuple[int, int, int, int], list[Mutant]]:
     """The mutants of a module by place: several operators can alter the same place.
 
-    Without annotations and ``if TYPE_CHECKING:``, which do nothing at run time, and without the arguments
-    of ``@dataclass``: whether a record is frozen or has slots changes nothing for code that is right.
+    Without annotations and ``if TYPE_CHECKING:``, which do nothing at run time. Without the arguments of
+    ``@dataclass`` and the ``strict`` of ``zip`` either: they only refuse code that is wrong.
     """
     from cosmic_ray.ast import ast_nodes, get_ast  # pyright: ignore[reportMissingImports]
     from cosmic_ray.ast.ast_query import ASTQuery  # pyright: ignore[reportMissingImports]
@@ -97,6 +97,8 @@ def _left_out(node: Any) -> bool:
         if parent.type == "funcdef" and child is parent.annotation:
             return True
         if _is_for_types(parent):
+            return True
+        if parent.type == "argument" and parent.children[0].get_code().strip() == "strict":
             return True
         if parent.type == "decorator" and parent.children[1].get_code().startswith("dataclass("):
             return True

@@ -60,12 +60,11 @@ class Session:
                 ended = self._forks.run(
                     lambda m=module: record(copy, m, PACKAGES), self._given.record_s
                 )
+                if ended.result is None and not ended.timed_out:
+                    raise SystemExit(f"{module} cannot be recorded: {ended.log[-2000:]}")
                 if ended.result is None:
-                    said = "takes too long" if ended.timed_out else ended.log[-2000:]
-                    print(f"left out: {module}: {said}", flush=True)
-                    ended_result = vars(Recorded())
-                else:
-                    ended_result = ended.result
+                    print(f"left out: {module} takes more than --record-s", flush=True)
+                ended_result = ended.result or vars(Recorded())
                 path.write_text(json.dumps(ended_result))
                 count = len(ended_result["seconds"])
                 print(

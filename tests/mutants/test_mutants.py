@@ -35,7 +35,7 @@ class Clip:
     def frames(self, *, hop: float = 3.0) -> int | None:
         if self.length > 2:
             raise ValueError(self.length)
-        return count(self.length, hop=hop)
+        return count(self.length, hop=hop) + sum(a for a, b in zip(self, self, strict=True))
 """
 
 
@@ -59,6 +59,7 @@ def test_code_that_runs_is_altered_and_what_is_for_types_is_not() -> None:
     made = {sampling.change(SOURCE, mutant.altered(SOURCE)) for mutant in mutants()}
     before = "if self.length > 2:"
     head = "def frames(self, *, hop: float = {}) -> int | None:"
+    returned = SOURCE.splitlines()[-1].strip()
     raised = "raise ValueError(self.length)"
     assert made == {
         ("length: int | None = 1", "length: int | None = 2"),
@@ -69,7 +70,8 @@ def test_code_that_runs_is_altered_and_what_is_for_types_is_not() -> None:
         *((before, f"if {test}:") for test in ("self.length > 3", "self.length > 1")),
         (before, "if not self.length > 2:"),
         (raised, "pass"),
-        ("return count(self.length, hop=hop)", "return count(self.length)"),
+        (returned, returned.replace(", hop=hop", "")),
+        (returned, returned.replace(" + ", " - ")),
         ("@property", ""),
         ("@dataclass(frozen=True)", ""),
     }
