@@ -54,23 +54,19 @@ class Session:
         copy = self._forks.copy
         for number, module in enumerate(tests, start=1):
             path = self._folder / "records" / f"{record_key(copy, module, PACKAGES)}.json"
-            if not path.exists():
+            kept = load(path) if path.exists() else None
+            if kept is None or 0 < kept.left_out_s < self._given.record_s:
                 if self.over:
                     return False
-                ended = self._forks.run(
-                    lambda m=module: record(copy, m, PACKAGES), self._given.record_s
-                )
+                limit_s = self._given.record_s
+                ended = self._forks.run(lambda m=module: record(copy, m, PACKAGES), limit_s)
                 if ended.result is None and not ended.timed_out:
                     raise SystemExit(f"{module} cannot be recorded: {ended.log[-2000:]}")
-                if ended.result is None:
-                    print(f"left out: {module} takes more than --record-s", flush=True)
-                ended_result = ended.result or vars(Recorded())
-                path.write_text(json.dumps(ended_result))
-                count = len(ended_result["seconds"])
-                print(
-                    f"recorded {number} of {len(tests)}: {module}, {count} tests, {ended.seconds:.0f} s",
-                    flush=True,
-                )
+                made = ended.result or vars(Recorded(left_out_s=limit_s))
+                path.write_text(json.dumps(made))
+                what = f"{module}, {len(made['seconds'])} tests, {ended.seconds:.0f} s"
+                left = ", left out: it takes too long" if ended.timed_out else ""
+                print(f"recorded {number} of {len(tests)}: {what}{left}", flush=True)
             self.records[module] = load(path)
             self.failing += self.records[module].failed
         return True

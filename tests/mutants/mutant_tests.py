@@ -35,12 +35,14 @@ class Recorded:
         failed: tests that fail without any mutation.
         reached: by module of the package and line, the tests that execute it.
         loaded: modules of the package that were imported.
+        left_out_s: it took longer than so many seconds, and nothing is recorded.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     reached: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     loaded: list[str] = field(default_factory=list)
+    left_out_s: float = 0.0
 
 
 @dataclass(frozen=True)
