@@ -28,11 +28,17 @@ from mutant_sample import (  # pyright: ignore[reportMissingImports]
 from mutant_tests import (  # pyright: ignore[reportMissingImports]
     Chosen,
     Recorded,
+    imports,
     load,
     record,
     record_key,
     run_chosen,
 )
+
+_START_S = 60.0
+_WHOLE_S = 180.0
+"""For a module of tests that could not be recorded."""
+_NEVER = 1e9
 
 
 class Session:
@@ -55,6 +61,8 @@ class Session:
         for number, module in enumerate(tests, start=1):
             path = self._folder / "records" / f"{record_key(copy, module, PACKAGES)}.json"
             kept = load(path) if path.exists() else None
+            if kept is None and self._given.record_s <= 0:
+                kept = self.records[module] = Recorded(left_out_s=_NEVER)
             if kept is None or 0 < kept.left_out_s < self._given.record_s:
                 if self.over:
                     return False
@@ -67,23 +75,40 @@ class Session:
                 what = f"{module}, {len(made['seconds'])} tests, {ended.seconds:.0f} s"
                 left = ", left out: it takes too long" if ended.timed_out else ""
                 print(f"recorded {number} of {len(tests)}: {what}{left}", flush=True)
-            self.records[module] = load(path)
+            if path.exists():
+                self.records[module] = load(path)
             self.failing += self.records[module].failed
         return True
+
+    def whole(self, mutant: Mutant) -> list[str]:
+        """Modules of tests that could not be recorded, and import the altered module."""
+        dotted = mutant.module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        return [
+            name
+            for name, recorded in self.records.items()
+            if recorded.left_out_s and dotted in imports(self._forks.copy, name)
+        ]
 
     def run(self, mutant: Mutant, source: str, chosen: Chosen) -> dict[str, Any]:
         """What becomes of one mutant: ``outcome``, ``told``, and the test that noticed it."""
         if not chosen.reached:
             return {"outcome": "not reached", "told": "no fast test executes it", "by": ""}
         path = self._forks.copy / mutant.module
-        cost_s = sum(chosen.limits.values()) / 5
+        cost_s = sum(chosen.limits[test] for test in chosen.tests if "::" in test) / 5
+        limit_s = _START_S + 3 * cost_s + _WHOLE_S * len(chosen.whole)
         path.write_text(mutant.altered(source))
         try:
-            ended = self._forks.run(lambda: run_chosen(chosen), 60 + 3 * cost_s)
+            ended = self._forks.run(lambda: run_chosen(chosen), limit_s)
         finally:
             path.write_text(source)
         result = ended.result
         told = f"{len(chosen.tests)} of {chosen.of} tests, {ended.seconds:.0f} s"
+        if ended.timed_out and chosen.whole:
+            return {
+                "outcome": "unclear",
+                "told": f"nobody knows how long these take: {told}",
+                "by": "",
+            }
         if ended.timed_out:
             return {"outcome": "timed out", "told": f"all of {told}", "by": ""}
         if result is None and FORK_FAILED in ended.log:
@@ -97,7 +122,7 @@ class Session:
             "outcome": "timed out" if result["timed_out"] else "killed",
             "told": result["said"] or told,
             "by": by,
-            "limit_s": chosen.limits.get(by),
+            "limit_s": chosen.limits.get(by, chosen.limits.get(by.partition("::")[0])),
         }
 
     def doubtful(self, limits: dict[str, float]) -> set[str]:
@@ -112,7 +137,7 @@ class Session:
         found: set[str] = set()
         for tests in modules.values():
             chosen = Chosen(tests, limits, len(tests), reached=True)
-            most_s = 60 + sum(limits[test] for test in tests)
+            most_s = _START_S + sum(limits[test] for test in tests)
             ended = self._forks.run(lambda c=chosen: run_chosen(c, stop=False), most_s)
             result = ended.result or {"failed": tests, "seconds": {}}
             slow = {t for t in tests if result["seconds"].get(t, limits[t]) > limits[t] / 2}

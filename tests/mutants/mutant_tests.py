@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import re
@@ -50,8 +51,8 @@ class Chosen:
     """The tests for one mutant, in the order in which they run.
 
     Attributes:
-        tests: their ids.
-        limits: seconds for each of them.
+        tests: their ids, and paths of modules of which all tests run.
+        limits: seconds for each of them, and for each test of these modules.
         of: so many tests touch the module; fewer are chosen if they would take too long.
         reached: whether any test executes the line.
     """
@@ -60,6 +61,11 @@ class Chosen:
     limits: dict[str, float]
     of: int
     reached: bool
+
+    @property
+    def whole(self) -> list[str]:
+        """The modules of tests that run as a whole."""
+        return [test for test in self.tests if "::" not in test]
 
 
 def test_modules(root: Path, packages: Iterable[str]) -> list[str]:
@@ -73,6 +79,27 @@ def test_modules(root: Path, packages: Iterable[str]) -> list[str]:
         and path.stem not in _OTHER
         and asks.search(path.read_text())
     )
+
+
+def imports(root: Path, module: str) -> set[str]:
+    """Dotted names of what a module of tests imports from the package, directly or by ``tests/support``."""
+    found: set[str] = set()
+    ahead, seen = [root / module], set[Path]()
+    while ahead:
+        path = ahead.pop()
+        if path in seen or not path.is_file():
+            continue
+        seen.add(path)
+        names: list[str] = []
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names += [one.name for one in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names += [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
+        found |= {name for name in names if name.startswith("gmp_atl_dist")}
+        support = {name.split(".")[1] for name in names if name.startswith("support.")}
+        ahead += [root / "tests" / "support" / f"{name}.py" for name in support]
+    return found
 
 
 class _Recorder:
@@ -173,7 +200,12 @@ def record_key(copy: Path, module: str, packages: Sequence[str]) -> str:
 
 
 def choose(
-    records: Mapping[str, Recorded], module: str, lines: range, package: str, most_s: float
+    records: Mapping[str, Recorded],
+    module: str,
+    lines: range,
+    package: str,
+    most_s: float,
+    whole: Sequence[str] = (),
 ) -> Chosen:
     """The tests for a mutant of ``module``.
 
@@ -188,6 +220,7 @@ def choose(
         lines: its altered lines.
         package: the folder of tests that mirrors it.
         most_s: tests after that many seconds are left out, as recorded.
+        whole: modules of tests that could not be recorded, and run after the others.
     """
     groups: list[tuple[tuple[int, float], str, list[str]]] = []
     touching: set[str] = set()
@@ -222,7 +255,10 @@ def choose(
             tests.append(test)
             # It may be the one that makes what its module shares.
             limits[test] = min(_LEAST_S + 5 * seconds[test] + 2 * longest[name], _MOST_S)
-    return Chosen(tests, limits, len(touching), any_reached or (at_import and bool(touching)))
+    tests += whole
+    limits |= dict.fromkeys(whole, _MOST_S)
+    any_reached |= bool(whole) or (at_import and bool(touching))
+    return Chosen(tests, limits, len(touching), any_reached)
 
 
 class _Runner:
@@ -241,7 +277,7 @@ class _Runner:
         # A mutant may rename cases, if a parameter is made of what it alters.
         for missing in place.keys() - {item.nodeid for item in items}:
             place.setdefault(_function(missing), place[missing])
-        found = [(place.get(i.nodeid, place.get(_function(i.nodeid))), i) for i in items]
+        found = [(_place(place, item.nodeid), item) for item in items]
         kept = sorted(((at, i) for at, i in found if at is not None), key=lambda one: one[0])
         items[:] = [item for _, item in kept]
         for at, item in kept:
@@ -264,6 +300,11 @@ class _Runner:
             errors = [line for line in text.splitlines() if line.startswith("E ")]
             self.said = (errors or text.splitlines() or [""])[0][:300]
             self.timed_out = "from pytest-timeout" in text
+
+
+def _place(places: Mapping[str, int], test: str) -> int | None:
+    names = (test, _function(test), test.partition("::")[0])
+    return next((places[name] for name in names if name in places), None)
 
 
 def _function(test: str) -> str:

@@ -107,7 +107,8 @@ def _run_all(
         if session.over:
             continue
         lines = executed_with(mutant, source)
-        chosen = choose(session.records, mutant.module, lines, mutant.package, given.tests_s)
+        whole = session.whole(mutant)
+        chosen = choose(session.records, mutant.module, lines, mutant.package, given.tests_s, whole)
         found[job] = made = session.run(mutant, source, chosen)
         if job not in there:
             database.add_work_item(item_of(mutant, source))

@@ -160,6 +160,19 @@ def test_tests_that_take_too_long_together_are_left_out() -> None:
     assert chosen.of == 4
 
 
+def test_a_module_of_tests_that_takes_too_long_runs_as_a_whole_and_last() -> None:
+    chosen = choosing.choose(RECORDS, MODULE, range(8, 9), "metrics", 4.5, ["tests/test_long.py"])
+    assert chosen.reached
+    assert chosen.tests[-1] == "tests/test_long.py"
+    assert chosen.whole == ["tests/test_long.py"]
+
+
+def test_what_a_module_of_tests_imports_is_found_through_what_tests_share() -> None:
+    found = choosing.imports(REPOSITORY, "tests/training/test_update_gradient.py")
+    assert "gmp_atl_dist.training.engine" in found or "gmp_atl_dist.training.loop" in found
+    assert "gmp_atl_dist.recipes.retrain" in found, "by support.gangs"
+
+
 def test_a_line_that_only_an_import_executes_is_tested_by_the_tests_of_its_module() -> None:
     assert choose(range(7, 8)).reached
     assert not choose(range(8, 9)).reached
