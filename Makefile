@@ -18,7 +18,7 @@ TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow test-all test-faults test-gpu test-matrix fuzz lint format docs dist hashes sbom audit-pins
+.PHONY: help setup demo test test-slow test-all test-faults test-gpu test-matrix fuzz mutants lint format docs dist hashes sbom audit-pins
 .PHONY: clean distclean
 
 help: ## this list
@@ -79,6 +79,17 @@ FUZZ_MINUTES ?= 10
 
 fuzz: .venv/.installed-dev ## altered inputs for every parser, FUZZ_MINUTES (10) for each
 	$(BIN)/python tests/fuzz/fuzz.py --minutes $(FUZZ_MINUTES) $(FUZZ_ARGS)
+
+.venv/.installed-mutants: .venv/.installed-dev
+	$(PIP) -c constraints-cpu.txt $(TORCH) -e '.[cpu,dev,mutants]'
+	touch $@
+
+MUTANTS ?= 200
+SEED ?= 0
+
+# In one process, and in a copy of the checkout. Called again, it continues.
+mutants: .venv/.installed-mutants .venv/.ops-built ## the share of MUTANTS (200) small faults that the fast tests notice
+	$(BIN)/python tests/mutants/mutants.py --count $(MUTANTS) --seed $(SEED) $(MUTANTS_ARGS)
 
 lint: .venv/.installed-dev ## ruff, pyright, import-linter, hadolint
 	$(BIN)/ruff check .

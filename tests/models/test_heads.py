@@ -67,7 +67,8 @@ def test_am_softmax_is_safe_at_zero_norm_and_exact_under_autocast() -> None:
     x_BD = torch.zeros(2, 5, requires_grad=True)
     head.loss_logits(x_BD, torch.tensor([0, 1])).sum().backward()
     assert x_BD.grad is not None
-    assert torch.isfinite(x_BD.grad).all()
+    # A vector below the smallest length, 1e-4, is divided by that: no update by 1e12.
+    assert 0 < x_BD.grad.abs().max() < 2 * 30.0 / 1e-4
     x_BD = torch.randn(2, 5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = head(x_BD)

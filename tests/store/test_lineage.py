@@ -60,3 +60,6 @@ def test_another_form_is_refused() -> None:
         Lineage.read({"version": 2, "start": "x"}, "m")
     with pytest.raises(ModelError, match="export the model again"):
         Lineage.read(b"[", "m")
+    # Of a later release: what is not understood may say who was trained on.
+    with pytest.raises(ModelError, match=r"m: its lineage .* at speakers: .* export"):
+        Lineage.read({"start": "x", "speakers": ["s1"]}, "m")

@@ -305,6 +305,8 @@ def test_real_audio_arrives(tiny: Tiny) -> None:
     from gmp_atl_dist.audio import decode_pcm16, pcm16_to_float
 
     utterances = Utterances(tiny.corpus, FOLD.train_speakers)
+    # As of any sequence: nothing is nothing, and not an error.
+    assert utterances[1:1] == utterances.rows([]) == ()
     made = BatchLoader(
         BatchPlan(
             utterances.num_samples,
