@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import re
 import signal
@@ -70,6 +71,15 @@ def ways_into_ray_are_put_back() -> Iterator[None]:
         modules = {name: getattr(runtime, name).__module__ for name in _INTO_RAY}
         left = {name for name, of in modules.items() if not of.startswith("gmp_atl_dist.")}
         assert not left, f"this test left its own {', '.join(sorted(left))} in gmp_atl_dist.runtime"
+
+
+@pytest.fixture
+def caplog(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> pytest.LogCaptureFixture:
+    """It listens at the root logger, which gets nothing of this package while a log of a run is open."""
+    monkeypatch.setattr(logging.getLogger("gmp_atl_dist"), "propagate", True)
+    return caplog
 
 
 _GPU_TESTS = re.compile(r"(?<!not )\bgpu\b")

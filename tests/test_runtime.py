@@ -27,6 +27,7 @@ from gmp_atl_dist.errors import (
     ModelError,
     WorkerError,
 )
+from gmp_atl_dist.runtime import connection as connection_module
 from gmp_atl_dist.runtime.metrics import StageMetrics
 from gmp_atl_dist.runtime.ray_errors import last_line, short_message, unwrap_error
 from gmp_atl_dist.runtime.worker_processes import _one_value, _only_value
@@ -228,6 +229,7 @@ def test_which_address_is_used(
         return SimpleNamespace(address_info={})
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(connection_module, "await_answer", lambda _: None)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: calls.append("shutdown"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -246,6 +248,7 @@ def test_an_address_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatc
         raise ConnectionError("nobody listens")
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(connection_module, "await_answer", lambda _: None)
     monkeypatch.setattr(ray, "init", refuse)
     connection = runtime.RayConnection(RuntimeConfig(ray_address="head:6379"))
     with pytest.raises(WorkerError, match=r"cannot reach Ray at head:6379: nobody .*RAY_ADDRESS"):

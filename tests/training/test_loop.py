@@ -320,7 +320,8 @@ def checkpoint(tiny: Tiny, tmp_path: Path) -> tuple[TrainJob, Path]:
     made = job(warmup(tiny, epochs=5), tmp_path, checkpoint_every_steps=1)
     with pytest.raises(Stopped):
         train_here(made, OneRank(stop_after=1))
-    folders = sorted((tmp_path / "root" / "checkpoints" / made.key.fingerprint).iterdir())
+    place = tmp_path / "root" / "checkpoints" / made.key.fingerprint
+    folders = sorted(path for path in place.iterdir() if path.is_dir())
     for folder in folders[1:]:
         shutil.rmtree(folder)
     return made, folders[0] / "files"
