@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -41,10 +42,14 @@ def root(s3_server: S3Server) -> str:
 
 
 @pytest.fixture(scope="module")
-def log(root: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunLog]:
+def log(root: str) -> Iterator[RunLog]:
     """A Ray of this process with a remote root, as a run has it."""
-    with environment_of_workers(Path(__file__).parent) as patch:
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
+    with (
+        # pytest's own folders are too long for the sockets of Ray.
+        tempfile.TemporaryDirectory(prefix="gar-", ignore_cleanup_errors=True) as folder,
+        environment_of_workers(Path(__file__).parent) as patch,
+    ):
+        patch.setenv("TMPDIR", folder)
         patch.setenv("MY_PASSWORD", SECRET)
         with RunLog(root) as run_log, runtime.RayConnection(RuntimeConfig(root=root)) as connection:
             connection.open()
