@@ -15,7 +15,7 @@ from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import INDEX_PART
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_each_round_seals_all_sources_anew(tmp_path: Path) -> None:
     folder = str(tmp_path / "three")
     write_sources(folder, 1000)

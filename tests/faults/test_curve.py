@@ -112,7 +112,10 @@ def with_options(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("zero_stage", "kill"), [(1, 13), (2, 38), (3, 25)])
+@pytest.mark.parametrize(
+    ("zero_stage", "kill"),
+    [(1, 13), pytest.param(2, 38, marks=pytest.mark.nightly), (3, 25)],
+)
 def test_the_options_of_training_survive_a_kill(
     with_options: Case, tiny: Tiny, tmp_path: Path, zero_stage: int, kill: int
 ) -> None:

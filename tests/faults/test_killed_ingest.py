@@ -91,7 +91,7 @@ def stored(artifact: Artifact) -> dict[str, tuple[str, str, int]]:
     return {u.utterance_id: (u.audio_sha256, u.part, u.row) for u in read_utterances(artifact)}
 
 
-@pytest.mark.parametrize("layout", ADAPTERS)
+@pytest.mark.parametrize("layout", ["tar", pytest.param("parquet", marks=pytest.mark.nightly)])
 def test_a_killed_ingest_reads_no_stored_recording_again(
     tmp_path: Path, ray_folder: Path, layout: str
 ) -> None:

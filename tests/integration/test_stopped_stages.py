@@ -113,8 +113,12 @@ def test_a_run_that_is_stopped_in_every_stage_comes_to_the_same_bytes(
     ("stage", "before"),
     [
         ("ingest", ()),
-        ("extract", ("ingest", "backbone", "warmup")),
-        ("label", ("ingest", "backbone", "warmup", "extract", "cluster", "codebook")),
+        pytest.param("extract", ("ingest", "backbone", "warmup"), marks=pytest.mark.nightly),
+        pytest.param(
+            "label",
+            ("ingest", "backbone", "warmup", "extract", "cluster", "codebook"),
+            marks=pytest.mark.nightly,
+        ),
     ],
 )
 def test_sigterm_in_a_mapped_stage_ends_with_its_code(

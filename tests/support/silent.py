@@ -94,7 +94,7 @@ def dashboard_that_cuts(cuts: int, *, after_accepting: bool) -> Iterator[tuple[s
             self.end_headers()
             self.wfile.write(data)
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
