@@ -239,7 +239,7 @@ def test_the_rate_is_measured_by_a_real_update(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     "kind",
     [
-        "synthetic table without gender",
+        pytest.param("synthetic table without gender", marks=pytest.mark.nightly),
         pytest.param("subset of emodb2s", marks=pytest.mark.nightly),
     ],
 )
