@@ -334,10 +334,9 @@ class RuntimeConfig(Section):
     )
     stalled_after_s: PositiveFloat = Field(
         default=7200.0,
-        description="a stage stops with exit code 7 when nothing was finished for this long: no part by any "
-        "worker, no update and no validation batch of a training. Waiting for nodes that other work uses "
-        "counts too. A stage that is slow and goes on is never stopped. k-means has a limit of its own, "
-        "runtime.cluster.stalled_after_s",
+        description="a stage stops with exit code 7 if no part, no update and no validation batch was "
+        "finished for this long. The time in which it waits for busy nodes counts. k-means has its own "
+        "limit, runtime.cluster.stalled_after_s",
     )
     ingest: WorkersConfig = WorkersConfig(workers=2)
     extract: StreamWorkersConfig = StreamWorkersConfig()

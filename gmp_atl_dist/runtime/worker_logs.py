@@ -8,16 +8,19 @@ own files into ``run_logs/TIME-PID/NODE-WORK-PID.log``, every minute and when a 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from gmp_atl_dist.redaction import show_traceback
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.kept_logs import PUT_S, LogKeeper
+
+_log = logging.getLogger(__name__)
 
 VARIABLE = "GMP_ATL_KEPT_LOGS"
 """In the environment of workers: where they keep their logs. Unset: they keep none."""
@@ -39,12 +42,13 @@ def start_keeping() -> None:
     wanted = os.environ.get(VARIABLE)
     if not wanted or _keeper is not None:
         return
-    # Whatever is wrong with the place, the worker works.
-    with suppress(Exception):
+    try:
         place = json.loads(wanted)
         store = Store.open(place["root"], PUT_S)
         _keeper = _Keeper(store, place["folder"])
         _keeper.start()
+    except Exception as e:  # a worker must not fail because of its logs
+        _log.warning("the log of this worker is not kept: %s", e)
 
 
 def call_log(work: str) -> None:

@@ -10,6 +10,7 @@ import re
 import secrets
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -102,7 +103,7 @@ class Listing:
     """The last key of the page; empty on the last page."""
 
 
-class CloudHandler(BaseHTTPRequestHandler):
+class CloudHandler(ABC, BaseHTTPRequestHandler):
     """What both dialects share; a dialect answers ``identity`` and ``objects``."""
 
     protocol_version = "HTTP/1.1"
@@ -110,15 +111,17 @@ class CloudHandler(BaseHTTPRequestHandler):
     body: bytes
     query: dict[str, str]
 
+    @abstractmethod
     def identity(self, path: str) -> bool:
         """Answer a request for a token; False if it is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def objects(self, path: str) -> None:
-        raise NotImplementedError
+        """Answer a request for objects."""
 
+    @abstractmethod
     def error(self, status: int, code: str, message: str = "") -> None:
-        raise NotImplementedError
+        """Answer with an error."""
 
     def _serve(self) -> None:
         url = urlsplit(self.path)
