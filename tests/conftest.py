@@ -77,8 +77,24 @@ def ways_into_ray_are_put_back() -> Iterator[None]:
 def caplog(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.LogCaptureFixture:
-    """It listens at the root logger, which gets nothing of this package while a log of a run is open."""
-    monkeypatch.setattr(logging.getLogger("gmp_atl_dist"), "propagate", True)
+    """All that this package logs, whatever earlier tests of the process left behind.
+
+    pytest listens at the root logger, which gets nothing of this package while a log of a run is open, and
+    libraries change levels or turn loggers off when they are configured.
+    """
+    package = "gmp_atl_dist"
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name.startswith(f"{package}."):
+            monkeypatch.setattr(logger, "disabled", False)
+            monkeypatch.setattr(logger, "propagate", True)
+            monkeypatch.setattr(logger, "level", logging.NOTSET)
+    logger = logging.getLogger(package)
+    monkeypatch.setattr(logger, "disabled", False)
+    # Not at the root: its level, and what is turned off there, are those of other libraries.
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "handlers", [*logger.handlers, caplog.handler])
+    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
+    caplog.set_level(logging.INFO, package)
     return caplog
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 _log = logging.getLogger(__name__)
-_TRIES = 3
+_PATIENCE_S = 20.0
 _AGAIN_S = 1.0
 
 
@@ -36,23 +36,30 @@ class TaskAttempts:
 
         _internal_kv_del(self._key(task))
 
-    def most_started(self) -> tuple[int, list[str]]:
-        """The highest count of an unfinished task, and the names of all tasks that have it."""
+    def most_started(self) -> tuple[int, list[str]] | None:
+        """The highest count of an unfinished task, and the names of all tasks that have it.
+
+        None: Ray's head did not answer. If Ray itself is gone, so are the counts.
+        """
         from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
 
         prefix = self._key("")
-        counts: dict[str, int] = {}
-        # If Ray itself is gone, so are the counts. On a busy head a request may fail, and the next one not.
-        for _ in range(_TRIES):
+        until_s = time.monotonic() + _PATIENCE_S
+        # On a busy head a request may fail, and the next one not.
+        while True:
             try:
-                for key in _internal_kv_list(prefix):
-                    counts[key.decode().removeprefix(prefix)] = int(_internal_kv_get(key) or 0)
-                break
+                counts = {
+                    key.decode().removeprefix(prefix): int(_internal_kv_get(key) or 0)
+                    for key in _internal_kv_list(prefix)
+                }
             except Exception as e:
                 _log.debug("counts of started tasks: %s", e)
+                if time.monotonic() > until_s:
+                    return None
                 time.sleep(_AGAIN_S)
-        most = max(counts.values(), default=0)
-        return most, sorted(name for name, count in counts.items() if count == most)
+            else:
+                most = max(counts.values(), default=0)
+                return most, sorted(name for name, count in counts.items() if count == most)
 
     def clear(self) -> None:
         """Delete all counts."""

@@ -218,7 +218,7 @@ def _results(
 
 
 def _worker_error(error: Exception, unfinished: set[str], attempts: TaskAttempts) -> WorkerError:
-    count, names = attempts.most_started()
+    count, names = attempts.most_started() or (0, [])
     suspects = f"started {count} times and never finished: {_some(names)}; " if count else ""
     return WorkerError(
         f"workers kept failing ({short_message(error)}); {suspects}"
@@ -231,16 +231,20 @@ def _stalled_error(
     what: str, waited_s: float, unfinished: set[str], attempts: TaskAttempts
 ) -> WorkerError:
     """A worker that hangs, or one that never started: the counts of started tasks tell which."""
-    count, names = attempts.most_started()
-    if count:
+    started = attempts.most_started()
+    if started is None:
         why = (
-            f"started and not finished: {_some(names)}; a worker hangs, or its node cannot be reached: look "
+            "Ray's head did not say which parts were started: check that its node runs and answers, then "
+            "look at the workers' output"
+        )
+    elif started[0]:
+        why = (
+            f"started and not finished: {_some(started[1])}; a worker hangs, or its node cannot be reached: look "
             f"at the workers' output, and end a process that does not go on"
         )
     else:
         why = (
-            "no start of a part is noted: check that the nodes run, are not held by other work, and that "
-            "Ray's head answers"
+            "none of them was started: check that the nodes run and are not held by other work"
         )
     return WorkerError(
         f"{what}: nothing was finished for {waited_s:g} s (runtime.stalled_after_s), {len(unfinished)} parts "
