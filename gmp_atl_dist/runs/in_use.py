@@ -1,7 +1,7 @@
 """Which artefacts a run reaches, and which ones a run uses that works now.
 
 A driver writes into its record every 15 s that it lives (``store/run_state.py``). That is its lease: while it
-is renewed, nothing that the run reaches is moved or deleted.
+is renewed, nothing that the run reaches is moved or deleted (``runs/live.py``).
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import GmpAtlError
 from gmp_atl_dist.execution import open_context, survey
 from gmp_atl_dist.outside_inputs import OutsideInputs
+from gmp_atl_dist.runs.live import CLOCKS_DIFFER_S, LiveRuns
 from gmp_atl_dist.runs.names import config_of
 from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.graph import ArtifactGraph
 from gmp_atl_dist.store.run_state import LOST_AFTER_S, run_state
-from gmp_atl_dist.store.runs import RunRecord, read_run, run_names
+from gmp_atl_dist.store.runs import RunRecord
 
 BY_PRODUCTS = ("codebook", "frontend")
 """Kinds that no stage is named after: made for the stages that read their inputs."""
@@ -76,24 +77,14 @@ class InUse:
         return tuple(sorted({name for names in self.by_fingerprint.values() for name in names}))
 
 
-def live_runs(store: Store) -> list[RunRecord]:
-    """The records of the runs that work now.
+def find_in_use(store: Store, graph: ArtifactGraph, live: LiveRuns | None = None) -> InUse:
+    """Everything that live runs have reached, will reach, or have read.
 
     Raises:
         ArtifactError: a record is damaged, so it is not known whether its run works.
     """
-    records = (read_run(store, name) for name in run_names(store))
-    return [r for r in records if r is not None and run_state(r) == "running"]
-
-
-def find_in_use(store: Store, graph: ArtifactGraph) -> InUse:
-    """Everything that live runs have reached, will reach, or have read.
-
-    Raises:
-        ArtifactError: as :func:`live_runs`.
-    """
     found: dict[str, tuple[str, ...]] = {}
-    for record in live_runs(store):
+    for record in (live or LiveRuns(store)).find():
         keys = named_by(record) | keys_planned(record, store, graph.sealed)
         fingerprints = {key.fingerprint for key in graph.with_sources(keys)}
         fingerprints |= fingerprints_planned(record, store)
@@ -103,6 +94,9 @@ def find_in_use(store: Store, graph: ArtifactGraph) -> InUse:
 
 
 def is_written_now(changed_s: Iterable[float], now_s: float | None = None) -> bool:
-    """Whether one of these times is so recent that somebody may be writing, with a record or without."""
+    """Whether one of these times is so recent that somebody may be writing, with a record or without.
+
+    The times are those of the store's clock, or of a writer's.
+    """
     now_s = time.time() if now_s is None else now_s
-    return any(now_s - at_s < LOST_AFTER_S for at_s in changed_s)
+    return any(now_s - at_s < LOST_AFTER_S + CLOCKS_DIFFER_S for at_s in changed_s)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.run_log import FOLDER as LOGS_OF_LIBRARIES
 from gmp_atl_dist.runs.in_use import BY_PRODUCTS, keys_planned, named_by
+from gmp_atl_dist.runs.live import LiveRuns
 from gmp_atl_dist.runs.names import get_run
 from gmp_atl_dist.store.artifact import (
     Artifact,
@@ -23,7 +24,6 @@ from gmp_atl_dist.store.artifact import (
 from gmp_atl_dist.store.checkpoints import RAY_RUNS
 from gmp_atl_dist.store.checkpoints import ROOT as CHECKPOINTS
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.run_state import run_state
 from gmp_atl_dist.store.runs import RUNS, RunRecord, read_run, run_names
 
 _THREADS = 16
@@ -59,7 +59,7 @@ def plan_removal(store: Store, name: str) -> Removal:
         ArtifactError: the record of this or of another run is damaged, so it is not known what is used.
     """
     record = get_run(store, name)
-    if run_state(record) == "running":
+    if LiveRuns(store).find([name]):
         raise ConfigError(
             f"run {name} is running (last seen on {record.attempts[-1].machine.host}); stop it first"
         )

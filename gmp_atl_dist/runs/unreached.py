@@ -16,9 +16,9 @@ from gmp_atl_dist.runs.in_use import (
     fingerprints_of,
     fingerprints_planned,
     is_written_now,
-    live_runs,
     named_by,
 )
+from gmp_atl_dist.runs.live import LiveRuns
 from gmp_atl_dist.runs.names import find_record, known_runs
 from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.checkpoints import RAY_RUNS
@@ -67,7 +67,8 @@ class Collection:
         in_use: artefacts that only a run reaches that works now, with its name.
         num_imported: imported artefacts, and what was made from them, that nothing reaches. They are kept:
             no run can make them again.
-        live: the runs that worked when this was planned.
+        live: tells which runs work now.
+        working: the runs that worked when this was planned.
     """
 
     unreached: tuple[Unreached, ...]
@@ -75,7 +76,8 @@ class Collection:
     num_young: int
     in_use: dict[ArtifactKey, str]
     num_imported: int
-    live: frozenset[str]
+    live: LiveRuns
+    working: frozenset[str]
 
 
 def plan_collection(
@@ -115,7 +117,8 @@ def plan_collection(
     wanted = {f for name, config in configs.items() for f in _of_config(store, graph, name, config)}
     wanted |= {f for name in keep for f in _of_name(store, graph, name)}
     kept = _with_by_products(graph, _sealed(graph, wanted))
-    used = find_in_use(store, graph)
+    live = LiveRuns(store)
+    used = find_in_use(store, graph, live)
     in_use = {key: used.by(key.fingerprint)[0] for key in graph.sealed if used.by(key.fingerprint)}
     imported = {
         key
@@ -150,7 +153,8 @@ def plan_collection(
         num_young=len([item for item in free if item.key in young]),
         in_use={key: run for key, run in in_use.items() if key not in kept},
         num_imported=len(imported - kept - in_use.keys()),
-        live=frozenset(record.name for record in live_runs(store)),
+        live=live,
+        working=frozenset(record.name for record in live.find()),
     )
 
 
@@ -167,7 +171,7 @@ def collect(store: Store, plan: Collection, tell: Callable[[int, int], object]) 
     for number, item in enumerate(plan.unreached):
         if time.monotonic() - looked_s > _LOOK_EVERY_S:
             looked_s = time.monotonic()
-            started = {record.name for record in live_runs(store)} - plan.live
+            started = {record.name for record in plan.live.find()} - plan.working
             if started:
                 raise ConfigError(
                     f"run {', '.join(sorted(started))} has started meanwhile, and may use what was to be "

@@ -239,13 +239,11 @@ def _stalled_error(
         )
     elif started[0]:
         why = (
-            f"started and not finished: {_some(started[1])}; a worker hangs, or its node cannot be reached: look "
-            f"at the workers' output, and end a process that does not go on"
+            f"started and not finished: {_some(started[1])}; a worker hangs, or its node cannot be reached: "
+            f"look at the workers' output, and end a process that does not go on"
         )
     else:
-        why = (
-            "none of them was started: check that the nodes run and are not held by other work"
-        )
+        why = "none of them was started: check that the nodes run and are not held by other work"
     return WorkerError(
         f"{what}: nothing was finished for {waited_s:g} s (runtime.stalled_after_s), {len(unfinished)} parts "
         f"are left; {why}; raise the key if a part may take longer; run the same command again to continue"
