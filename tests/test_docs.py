@@ -152,7 +152,7 @@ def test_table_of_adapters_is_up_to_date():
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_screens_are_up_to_date():
     generator = _module(DOCS / "generate_screens.py")
     assert generator.PAGE.read_text(encoding="utf-8") == generator.page(), (

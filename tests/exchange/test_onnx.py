@@ -44,7 +44,7 @@ def large_kind(_: Path) -> EmotionModel:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [base_kind, large_kind])
+@pytest.mark.parametrize("make", [pytest.param(base_kind, marks=pytest.mark.nightly), large_kind])
 def test_onnxruntime_computes_what_torch_computes(make, tmp_path: Path) -> None:
     model: EmotionModel = make(tmp_path)
     data = onnx_bytes(model, {"title": "a title"})

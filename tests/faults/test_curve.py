@@ -114,7 +114,11 @@ def with_options(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Case:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("zero_stage", "kill"),
-    [(1, 13), pytest.param(2, 38, marks=pytest.mark.nightly), (3, 25)],
+    [
+        pytest.param(1, 13, marks=pytest.mark.nightly),
+        pytest.param(2, 38, marks=pytest.mark.nightly),
+        (3, 25),
+    ],
 )
 def test_the_options_of_training_survive_a_kill(
     with_options: Case, tiny: Tiny, tmp_path: Path, zero_stage: int, kill: int

@@ -27,7 +27,7 @@ from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import read_utterances
 
 pytest_plugins = ["support.pipeline_runs"]
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.nightly]
 
 CLIPS = 240
 GENDERS = ("female", "male", "female")
@@ -91,7 +91,7 @@ def stored(artifact: Artifact) -> dict[str, tuple[str, str, int]]:
     return {u.utterance_id: (u.audio_sha256, u.part, u.row) for u in read_utterances(artifact)}
 
 
-@pytest.mark.parametrize("layout", ["tar", pytest.param("parquet", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("layout", ["tar", "parquet"])
 def test_a_killed_ingest_reads_no_stored_recording_again(
     tmp_path: Path, ray_folder: Path, layout: str
 ) -> None:

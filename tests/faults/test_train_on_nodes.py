@@ -100,7 +100,7 @@ def drain(node_id: str | None, cluster: Cluster, in_s: float) -> None:
     assert accepted, why
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_removed_node_leaves_the_same_curve(
     nodes: Cluster, tiny: Tiny, undisturbed: Case, tmp_path: Path
 ) -> None:

@@ -130,7 +130,11 @@ LAUNCH += "sys.exit(local.main(Path('job.py'), sys.argv[1:]))"
 @pytest.mark.faults
 @pytest.mark.parametrize(
     "signum",
-    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGHUP],
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.nightly),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.nightly),
+    ],
     ids=lambda s: s.name,
 )
 def test_a_launcher_that_is_told_to_stop_takes_its_ray_along(
