@@ -5,7 +5,8 @@
 
 Each run is a small experiment on synthetic speech, on three nodes (raylets of this machine) and a real S3
 server behind a proxy. Every few seconds a random fault comes, of those below. When the driver ends with
-anything but 0, the same command is given again. At the end the artefacts are compared with those of a run
+anything but 0, the same command is given again. Where stored objects were damaged, gmp-atl verify and
+gmp-atl repair --yes come before it. At the end the artefacts are compared with those of a run
 without faults: the same bytes, and of trained stages the same losses to 1e-5. A run that takes longer than
 --limit-s hangs. Only processes that a run has started itself are killed.
 """
@@ -35,6 +36,7 @@ KEYS = {
     "hung": "runs that did not end within the limit",
     "unexpected_exits": "attempts that ended with a code that no fault explains",
     "faults": "faults of all runs",
+    "repairs": "times that gmp-atl repair has set damage aside",
     "attempts": "attempts per run",
     "parts_again_per_fault": "parts that were stored more than once, per fault",
     "wall_s_per_run": "seconds of a run with faults",
@@ -107,6 +109,7 @@ def _figures(outcomes: list[Outcome], undisturbed_s: float) -> dict[str, float |
         "hung": sum(not o.finished for o in outcomes),
         "unexpected_exits": sum(code in DEFECTS for o in outcomes for code in o.exit_codes),
         "faults": faults,
+        "repairs": sum(o.repairs for o in outcomes),
         "attempts": Spread.of(o.attempts for o in outcomes),
         "parts_again_per_fault": sum(o.put_again for o in outcomes) / max(faults, 1),
         "wall_s_per_run": Spread.of(o.wall_s for o in outcomes),
@@ -119,7 +122,7 @@ def _print(outcome: Outcome) -> None:
     same = "equal" if not outcome.different else "; ".join(outcome.different)
     print(
         f"seed {outcome.seed}: {state} after {outcome.wall_s:.0f} s, {outcome.attempts} attempts, exit codes "
-        f"{outcome.exit_codes}, {same}, {outcome.put_again} parts stored again"
+        f"{outcome.exit_codes}, {same}, {outcome.put_again} parts stored again, {outcome.repairs} repairs"
     )
     for fault in outcome.faults:
         print(f"  {fault}")

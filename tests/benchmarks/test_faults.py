@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import http.server
 import math
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import requests
 
 from benchmarks.harness.fault_proxy import FaultProxy
+from benchmarks.subjects.fault_damage import altered, swapped, truncated
 from benchmarks.subjects.fault_results import Result, compare
+from gmp_atl_dist.store.faults import find_faults
+from gmp_atl_dist.store.filesystem import Store
+from tests.support.roots import chain
+
+Damage = Callable[[str, random.Random], str]
 
 
 class _Store(http.server.BaseHTTPRequestHandler):
@@ -106,9 +113,26 @@ def test_what_differs_is_named(found: Result, message: str) -> None:
 
 
 def test_the_configuration_of_the_runs_is_usable() -> None:
-    from benchmarks.subjects.fault_run import CONFIG, FAULTS
+    from benchmarks.subjects.fault_kinds import FAULTS
+    from benchmarks.subjects.fault_stage import CONFIG
     from gmp_atl_dist.config.file import load_config
 
     runtime = load_config(Path(CONFIG)).runtime
     assert runtime.train.min_workers == 2
-    assert len(FAULTS) == 16
+    assert len(FAULTS) == 19
+
+
+@pytest.mark.parametrize("damage", [altered, truncated, swapped])
+def test_damage_to_an_object_is_found_and_its_seed_repeats_it(
+    damage: Damage, tmp_path: Path
+) -> None:
+    places: list[str] = []
+    for copy in ("a", "b"):
+        store = Store.open(str(tmp_path / copy))
+        assert not damage(store.uri, random.Random(3)), "there is nothing yet"
+        chain(store)
+        places.append(damage(store.uri, random.Random(3)))
+        found = {fault.place for fault in find_faults(store).of("damaged")}
+        assert places[-1] in found
+        assert len(found) == (2 if damage is swapped else 1)
+    assert places[0] == places[1]
