@@ -10,6 +10,7 @@ import importlib
 import json
 import math
 import pkgutil
+import signal
 import sys
 import time
 from argparse import (
@@ -126,8 +127,12 @@ class Benchmark:
         }
 
     def run(self, argv: Sequence[str] | None = None) -> int:
-        """Parse, measure, print; 0 or :attr:`exit_code`, or 1 when there was too little to measure."""
+        """Parse, measure, print; 0 or :attr:`exit_code`, or 1 when there was too little to measure.
+
+        SIGTERM ends it as Ctrl-C does: with all processes that it has started.
+        """
         args = self.parse(argv)
+        signal.signal(signal.SIGTERM, _end)
         started_s = time.monotonic()
         machine = this_machine()
         print(machine.text(), flush=True)
@@ -147,6 +152,10 @@ class Benchmark:
             value = figures.get(key)
             text = "not measured" if value is None else f"{value:.{_DIGITS}g}"
             print(f"  {key:32} {text:28} {what}")
+
+
+def _end(signum: int, _frame: object) -> None:
+    raise SystemExit(128 + signum)
 
 
 def all_benchmarks() -> dict[str, Benchmark]:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
+from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.harness.child import Child, run_alone
@@ -91,3 +97,38 @@ def test_a_child_can_be_ended_before_its_result() -> None:
     child = Child(partial(input))
     child.close()
     child.close()
+
+
+_SLEEPING = """
+import sys
+from functools import partial
+from pathlib import Path
+from benchmarks.harness.child import run_alone
+from benchmarks.harness.command import Benchmark
+from tests.support.gpu_parts import sleeps
+
+def measure(_):
+    return run_alone(partial(sleeps, Path(sys.argv[1])))
+
+Benchmark("sleeping", "", {}, {}, lambda _: None, measure).run([])
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_benchmark_that_is_stopped_ends_all_that_it_started(
+    signum: signal.Signals, tmp_path: Path
+) -> None:
+    pids = tmp_path / "pids"
+    repository = Path(__file__).parents[2]
+    stopped = subprocess.Popen(
+        [sys.executable, "-c", _SLEEPING, str(pids)], cwd=repository, stderr=subprocess.DEVNULL
+    )
+    until_s = time.monotonic() + 120
+    while not pids.exists() and time.monotonic() < until_s:
+        time.sleep(0.05)
+    started = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
+    stopped.send_signal(signum)
+    assert stopped.wait(60) != 0
+    gone, alive = psutil.wait_procs(started, timeout=10)
+    assert [p.pid for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+    assert len(gone) + len(alive) == 2

@@ -22,6 +22,16 @@ def dies(rows: Rows) -> None:
     os.kill(os.getpid(), 9)
 
 
+def sleeps(pids: Path) -> None:
+    """Starts a process, and never ends; notes both in ``pids``."""
+    below = subprocess.Popen(["sleep", "600"])
+    # At once as a whole: somebody waits for it.
+    partial_file = pids.with_suffix(".partial")
+    partial_file.write_text(f"{os.getpid()} {below.pid}")
+    partial_file.rename(pids)
+    time.sleep(600)
+
+
 def hangs(pids: Path, rows: Rows) -> None:
     """Measures something that is no number, starts a process, and never ends; notes both in ``pids``."""
     rows.add("before", float("nan"))
