@@ -11,7 +11,12 @@ from functools import partial
 
 import boto3
 import pytest
-from support.silent import dashboard_that_can_stop, dashboard_that_cuts, silent_server
+from support.silent import (
+    dashboard_that_can_stop,
+    dashboard_that_cuts,
+    failing_server,
+    silent_server,
+)
 
 from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.errors import ArtifactError, WorkerError
@@ -119,6 +124,20 @@ def test_a_store_that_takes_connections_and_says_nothing(
         with pytest.raises(ArtifactError, match=rf"cannot {verb} 'a.*AWS_\* environment"):
             act()
         assert time.monotonic() - began_s < SOON_S, verb
+
+
+@pytest.mark.parametrize(("timeout_s", "attempts"), [(None, 5), (5.0, 2)])
+def test_a_store_that_fails_is_asked_so_often(
+    timeout_s: float | None, attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    with failing_server() as (url, count):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(ArtifactError, match="cannot look up 'a/b'"):
+            Store.open("s3://bucket/root", timeout_s=timeout_s).exists("a/b")
+        assert count() == attempts
 
 
 def test_a_dashboard_that_stops_answering_while_a_job_is_followed(

@@ -77,6 +77,16 @@ def test_options_choose_parts_of_a_corpus(tmp_path: Path) -> None:
     }
 
 
+def test_esd_has_the_genders_of_its_documentation(tmp_path: Path) -> None:
+    names = [f"{n:04}/Neutral/{n:04}_000001.wav" for n in range(1, 21)]
+    write_tree(tmp_path, names)
+    genders = {u.speaker: u.gender for u in read(tmp_path, "esd").utterances}
+    women = {int(s.removeprefix("esd_")) for s, gender in genders.items() if gender == "female"}
+    assert len(genders) == 20
+    # Five women and five men of each language: speakers 1 to 10 read Mandarin.
+    assert women == {1, 2, 3, 7, 9} | {15, 16, 17, 18, 19}
+
+
 def test_an_option_that_changes_nothing_is_refused(tmp_path: Path) -> None:
     write_tree(tmp_path, TREES["ravdess"].good)
     with pytest.raises(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from gmp_atl_dist.audio import decode_pcm16, pcm16_to_float
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.synth import MARKER, write_synthetic_corpus
+from gmp_atl_dist.corpora.voices import MANNERS, Speaker, speak
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.store.filesystem import Store
 
@@ -127,3 +129,14 @@ def test_genders_differ_in_pitch_and_emotions_in_level(corpus: Path) -> None:
     assert means["sad"] + 2 < means["neutral"] < means["angry"] - 2
     # Learnable, not trivial: the classes overlap.
     assert max(levels["neutral"]) > min(levels["angry"])
+
+
+@pytest.mark.parametrize("more_db", [1.5, -4.0, 30.0])
+def test_the_level_of_a_voice_is_in_decibels(more_db: float) -> None:
+    speaker = Speaker(pitch_hz=115.0, formant_scale=1.0, level_db=0.0, tilt=0.0)
+    louder = replace(speaker, level_db=more_db)
+    powers = [
+        np.square(speak(16_000, one, MANNERS["neu"], np.random.default_rng(1))).mean()
+        for one in (speaker, louder)
+    ]
+    assert 10 * np.log10(powers[1] / powers[0]) == pytest.approx(more_db, abs=0.02)

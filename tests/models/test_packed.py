@@ -80,7 +80,7 @@ VARIANTS: dict[str, Any] = {
         "bias": False,
         "conv_kernel": (10, 11, 2, 3, 4),
         "conv_stride": (5, 4, 2, 2, 4),
-        "conv_dim": (32, 24, 16, 24, 32),
+        "conv_dim": (32, 24, 16, 24, 40),
         "num_feat_extract_layers": 5,
     },
     "odd taps, another activation": {

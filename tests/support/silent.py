@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -116,3 +116,30 @@ def dashboard_that_can_stop() -> Iterator[tuple[str, subprocess.Popen[str]]]:
         process.send_signal(signal.SIGCONT)
         process.kill()
         process.wait()
+
+
+class _Fails(BaseHTTPRequestHandler):
+    """Answers each request with 500, and counts it."""
+
+    count = 0
+
+    def do_GET(self) -> None:
+        type(self).count += 1
+        self.send_response(500)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        return None
+
+
+@contextmanager
+def failing_server() -> Iterator[tuple[str, Callable[[], int]]]:
+    """A server of HTTP that answers 500 to everything: its URL, and the number of requests so far."""
+    counting = type("Counting", (_Fails,), {"count": 0})
+    with ThreadingHTTPServer(("127.0.0.1", 0), counting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", lambda: counting.count
+        server.shutdown()
