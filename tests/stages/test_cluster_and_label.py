@@ -37,7 +37,7 @@ from gmp_atl_dist.store.artifact import (
     find_artifact,
     list_artifacts,
 )
-from gmp_atl_dist.store.codebooks import Codebook, read_codebooks
+from gmp_atl_dist.store.codebooks import Codebook, FitRecord, read_codebooks
 from gmp_atl_dist.store.labels import (
     UtteranceLabels,
     narrow,
@@ -595,3 +595,8 @@ def test_a_dead_driver_loses_one_update_at_most(
     assert benches[1].cluster(features, **keys).manifest.receipts == whole.manifest.receipts
     assert not list(folder.rglob("lloyd/*.safetensors"))
     assert find_artifact(benches[1].context.store, whole.key) is not None
+
+
+def test_the_record_of_a_fit_ends_with_the_final_centroids() -> None:
+    fit = FitRecord(seed=0, frames=10, mean_squared_distances=(3.0, 2.0, 1.5), relocated=0)
+    assert (fit.mean_squared_distance, fit.iterations) == (1.5, 2)
