@@ -6,7 +6,7 @@ import random
 
 from gmp_atl_dist.store.filesystem import Store
 
-_DATA = ("/parts/", "/files/")
+_DATA = ("parts", "files")
 _FLIPPED = 3
 
 
@@ -37,12 +37,12 @@ def truncated(uri: str, rng: random.Random) -> str:
 
 
 def swapped(uri: str, rng: random.Random) -> str:
-    """Exchange two objects of one folder; the path of the first, or empty if there are no two that differ."""
+    """Exchange two objects of one type; the path of the first, or empty if there are no two that differ."""
     store = Store.open(uri)
-    folders: dict[str, list[str]] = {}
+    types: dict[str, list[str]] = {}
     for place in _objects(store):
-        folders.setdefault(place.rpartition("/")[0], []).append(place)
-    several = [places for _, places in sorted(folders.items()) if len(places) > 1]
+        types.setdefault(place.rpartition(".")[2], []).append(place)
+    several = [places for _, places in sorted(types.items()) if len(places) > 1]
     if not several:
         return ""
     first, second = rng.sample(rng.choice(several), 2)
@@ -57,5 +57,6 @@ def _objects(store: Store) -> list[str]:
     return sorted(
         entry.path
         for entry in store.list("artifacts")
-        if entry.size and any(step in entry.path for step in _DATA)
+        # Not the receipts, which a finished artefact does not need.
+        if entry.size and entry.path.split("/")[3] in _DATA
     )

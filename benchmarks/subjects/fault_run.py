@@ -37,7 +37,8 @@ class Outcome:
         different: artefacts that are not those of the undisturbed run, in words.
         repairs: how often ``gmp-atl repair --yes`` set damage aside, before the command was given again.
         put_again: parts that were stored more than once.
-        log: the end of the output of the last attempt, if it did not finish.
+        log: the end of the output of each attempt that ended as no fault explains, and of one that did not
+            finish.
     """
 
     seed: int
@@ -98,6 +99,10 @@ def disturbed(
             for driver in [d for d in stage.drivers if d.poll() is not None]:
                 stage.drivers.remove(driver)
                 outcome.exit_codes.append(driver.returncode)
+                if driver.returncode in DEFECTS:
+                    outcome.log += (
+                        f"{driver.log.name} ended with {driver.returncode}:\n{driver.log_end()}\n"
+                    )
             if len(outcome.faults) < most_faults and time.monotonic() >= next_fault_s:
                 name = rng.choice(sorted(FAULTS))
                 if FAULTS[name](stage, rng):
@@ -105,8 +110,8 @@ def disturbed(
                 next_fault_s = time.monotonic() + rng.uniform(0.5, 1.5) * every_s
         outcome.wall_s = time.monotonic() - started_s
         outcome.put_again = _put_again(stage.proxy.puts)
-        if not outcome.finished or any(code in DEFECTS for code in outcome.exit_codes):
-            outcome.log = stage.log_end()
+        if not outcome.finished:
+            outcome.log += stage.log_end()
         stage.proxy.heal()
         if outcome.finished:
             outcome.different = compare(expected, results_of(stage.root))

@@ -25,17 +25,27 @@ _SHOWN_BYTES = 3000
 _COMMAND_S = 300.0
 
 
+class Driver(subprocess.Popen[bytes]):
+    """A process that runs the pipeline, and the file with its output."""
+
+    log: Path
+
+    def log_end(self) -> str:
+        return self.log.read_bytes()[-_SHOWN_BYTES:].decode(errors="replace")
+
+
 class Stage:
     """What a run needs: nodes, server, proxy, and the drivers that run."""
 
     def __init__(self, corpus: str, server: S3Server, proxy: FaultProxy, folder: Path) -> None:
         self.server, self.proxy = server, proxy
         self.root = server.new_uri()
-        self.drivers: list[subprocess.Popen[bytes]] = []
+        self.drivers: list[Driver] = []
         self.damaged: list[str] = []
         """Objects that were damaged and not found yet."""
         self._corpus, self._folder = corpus, folder
-        self._log = folder / "driver.log"
+        self._log = folder / "commands.log"
+        self._logs: list[Path] = []
         self._timers: list[threading.Timer] = []
         self.start_nodes()
 
@@ -56,11 +66,12 @@ class Stage:
             self.cluster.add_node(wait=False, num_cpus=CORES)
         self.cluster.wait_for_nodes()
 
-    def start_driver(self) -> subprocess.Popen[bytes]:
+    def start_driver(self) -> Driver:
         settings = [f"runtime.corpus={self._corpus}", f"runtime.ray_address={self.cluster.address}"]
         options = [word for setting in settings for word in ("--set", setting)]
-        with self._log.open("ab") as log:
-            driver = subprocess.Popen(
+        self._logs.append(self._folder / f"driver-{len(self._logs) + 1}.log")
+        with self._logs[-1].open("wb") as log:
+            driver = Driver(
                 [
                     *(sys.executable, "-m", "gmp_atl_dist.cli", "run", "--config", str(CONFIG)),
                     *("--root", self.root, *options),
@@ -71,11 +82,12 @@ class Stage:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        driver.log = self._logs[-1]
         self.drivers.append(driver)
         return driver
 
     def gmp_atl(self, *words: str) -> int:
-        """The exit code of a command on the root. Its output goes where the driver's goes."""
+        """The exit code of a command on the root."""
         with self._log.open("ab") as log:
             return subprocess.run(
                 [sys.executable, "-m", "gmp_atl_dist.cli", *words, "--root", self.root],
@@ -108,8 +120,8 @@ class Stage:
         self._timers.append(timer)
 
     def log_end(self) -> str:
-        data = self._log.read_bytes() if self._log.exists() else b""
-        return data[-_SHOWN_BYTES:].decode(errors="replace")
+        """Of the last driver."""
+        return self._logs[-1].read_bytes()[-_SHOWN_BYTES:].decode(errors="replace")
 
     def close(self) -> None:
         for timer in self._timers:

@@ -32,11 +32,8 @@ def await_answer(address: str, *, wait_s: float = _WAIT_S, try_s: float = _TRY_S
         WorkerError: it has not answered for ``wait_s``; says what happened instead.
         KeyboardInterrupt: the run was asked to stop.
     """
-    place = _ADDRESS.fullmatch(address)
-    if place is None or os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
-        return
     until_s = time.monotonic() + wait_s
-    while problem := _problem(place["host"].strip("[]"), int(place["port"]), try_s):
+    while problem := why_silent(address, try_s):
         if time.monotonic() >= until_s:
             raise WorkerError(
                 f"no Ray answers at {address} within {wait_s:g} s: {problem}; check runtime.ray_address or "
@@ -46,10 +43,14 @@ def await_answer(address: str, *, wait_s: float = _WAIT_S, try_s: float = _TRY_S
         time.sleep(_AGAIN_S)
 
 
-def _problem(host: str, port: int, try_s: float) -> str:
-    """Why no server of gRPC is there; empty if one is."""
+def why_silent(address: str, try_s: float) -> str:
+    """Why no server of gRPC answers at ``HOST:PORT``; empty if one does, or for another form of address."""
+    place = _ADDRESS.fullmatch(address)
+    if place is None or os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return ""
+    where = (place["host"].strip("[]"), int(place["port"]))
     try:
-        with socket.create_connection((host, port), timeout=try_s) as connection:
+        with socket.create_connection(where, timeout=try_s) as connection:
             connection.sendall(_HELLO)
             head = connection.recv(9)
     except TimeoutError:

@@ -13,6 +13,7 @@ from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.run_log import FOLDER, current_log, mark_warnings
 from gmp_atl_dist.runtime.answering import await_answer
 from gmp_atl_dist.runtime.forking import ForkServer
+from gmp_atl_dist.runtime.head_watch import HeadWatch
 from gmp_atl_dist.runtime.ray_start import start_ray
 from gmp_atl_dist.runtime.room import wait_for_nodes
 from gmp_atl_dist.runtime.worker_logs import VARIABLE, place_of, start_keeping
@@ -50,6 +51,7 @@ class RayConnection:
         self._log_to_driver = log_to_driver
         self._preload = preload
         self._forks: ForkServer | None = None
+        self._watch: HeadWatch | None = None
         self.session_dir = ""
         """Folder of Ray's own files on the head, its logs among them; empty before ``open``."""
         self._opened = False
@@ -69,6 +71,7 @@ class RayConnection:
                 left = stopping.descendants() if hurry else []
                 ray.shutdown()
                 self._opened = False
+                self._end_watch()
                 wait_for_nodes(RuntimeConfig().wait_for_nodes_s)
                 stopping.kill(left)
         self._end_forks()
@@ -77,6 +80,11 @@ class RayConnection:
     def fork_server_pid(self) -> int | None:
         """The process that workers are forked from; None if each one starts anew."""
         return None if self._forks is None else self._forks.pid
+
+    def _end_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
     def _end_forks(self) -> None:
         if self._forks is not None:
@@ -124,6 +132,8 @@ class RayConnection:
                 f"or RAY_ADDRESS, and that the cluster is up"
             ) from e
         self._opened = True
+        if address and "://" not in address and ray.is_initialized():
+            self._watch = HeadWatch(ray.get_runtime_context().gcs_address)
         closed = self._is_ours or ON_THIS_MACHINE in os.environ
         wait_for_nodes(0.0 if closed else self._config.wait_for_nodes_s)
         stopping.check()
