@@ -94,7 +94,7 @@ mutants: .venv/.installed-mutants .venv/.ops-built ## the share of MUTANTS (200)
 lint: .venv/.installed-dev ## ruff, pyright, import-linter, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --threads 2
 	$(BIN)/lint-imports
 	$(BIN)/hadolint deploy/image/Dockerfile
 
