@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from gmp_atl_dist.store.filesystem import Store
 
-_DATA = ("parts", "files")
+_DATA = (["parts"], ["files"])
 _FLIPPED = 3
 
 
 def altered(uri: str, rng: random.Random) -> str:
     """Flip a bit in each of three bytes of an object; its path, or empty if there is none yet."""
-    store = Store.open(uri)
-    places = _objects(store)
-    if not places:
-        return ""
-    place = rng.choice(places)
-    data = bytearray(store.read(place))
-    for at in rng.sample(range(len(data)), min(_FLIPPED, len(data))):
-        data[at] ^= 1 << rng.randrange(8)
-    store.put(place, bytes(data))
-    return place
+
+    def flip(data: bytes) -> bytes:
+        flipped = bytearray(data)
+        for at in rng.sample(range(len(data)), min(_FLIPPED, len(data))):
+            flipped[at] ^= 1 << rng.randrange(8)
+        return bytes(flipped)
+
+    return _changed(uri, rng, flip)
 
 
 def truncated(uri: str, rng: random.Random) -> str:
     """Cut an object off somewhere; its path, or empty if there is none yet."""
-    store = Store.open(uri)
-    places = _objects(store)
-    if not places:
-        return ""
-    place = rng.choice(places)
-    data = store.read(place)
-    store.put(place, data[: rng.randrange(len(data))])
-    return place
+    return _changed(uri, rng, lambda data: data[: rng.randrange(len(data))])
 
 
 def swapped(uri: str, rng: random.Random) -> str:
@@ -52,11 +44,21 @@ def swapped(uri: str, rng: random.Random) -> str:
     return first if a != b else ""
 
 
+def _changed(uri: str, rng: random.Random, change: Callable[[bytes], bytes]) -> str:
+    store = Store.open(uri)
+    places = _objects(store)
+    if not places:
+        return ""
+    place = rng.choice(places)
+    store.put(place, change(store.read(place)))
+    return place
+
+
 def _objects(store: Store) -> list[str]:
     """Parts and files of artefacts, finished or not, that have a byte."""
     return sorted(
         entry.path
         for entry in store.list("artifacts")
         # Not the receipts, which a finished artefact does not need.
-        if entry.size and entry.path.split("/")[3] in _DATA
+        if entry.size and entry.path.split("/")[3:4] in _DATA
     )

@@ -12,6 +12,7 @@ import psutil
 
 from benchmarks.subjects.fault_damage import altered, swapped, truncated
 from benchmarks.subjects.fault_stage import CORES, Stage
+from gmp_atl_dist.errors import ArtifactError
 
 _MAPPED = ("MapProcess", "ComputeProcess", "ReadProcess", "MapWorker", "_MapWorker")
 _KMEANS = ("PoolProcess",)
@@ -77,7 +78,7 @@ def _cut(stage: Stage, rng: random.Random) -> bool:
 def _damage(damage: Callable[[str, random.Random], str], stage: Stage, rng: random.Random) -> bool:
     """Behind the back of the run. A store that does not answer at the moment is left alone."""
     place = ""
-    with suppress(Exception):
+    with suppress(ArtifactError):
         place = damage(stage.root, rng)
     stage.damaged += [place] if place else []
     return bool(place)

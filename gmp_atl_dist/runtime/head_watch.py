@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from gmp_atl_dist import stopping
 from gmp_atl_dist.errors import WorkerError
@@ -67,6 +68,8 @@ def end_run(text: str) -> None:
     """Say it on the terminal and in the log, and end this process with the exit code of lost workers."""
     log = current_log()
     for stream in (sys.stderr,) if log is None else (log.err, sys.stderr):
-        say_error(f"{_SHOW_CURSOR if stream.isatty() else ''}error: {text}", stream)
+        # A terminal that has hung up takes no line, and the run ends all the same.
+        with suppress(OSError, ValueError):
+            say_error(f"{_SHOW_CURSOR if stream.isatty() else ''}error: {text}", stream)
     stopping.kill_children()
     stopping.leave(WorkerError.exit_code)
