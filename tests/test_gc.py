@@ -117,7 +117,7 @@ def test_what_a_live_run_uses_is_kept(store: Store) -> None:
 
     assert {item.key.kind for item in plan.unreached} == {"retrain", "report"}
     assert {key.kind for key in plan.in_use} == {"warmup", "extract", "label"}
-    assert set(plan.in_use.values()) == {"other"}
+    assert set(plan.in_use.values()) == {"run other"}
     collect(store, plan, nothing)
     left = set(list_artifacts(store))
     assert left == {a.key for a in wanted.values()} | {

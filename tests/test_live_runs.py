@@ -111,7 +111,7 @@ def test_repair_holds_what_a_driver_with_a_late_clock_uses(store: Store) -> None
     record = run_of(store, made, LATE_S)
     flip(store, f"{made['warmup'].key.prefix}/files/model.safetensors")
     with driver(store, record, LATE_S):
-        assert set(plan_repair(store, find_faults(store)).held) == {"working"}
+        assert set(plan_repair(store, find_faults(store)).held) == {"run working"}
     assert not plan_repair(store, find_faults(store)).held
 
 

@@ -240,8 +240,10 @@ def test_nothing_is_moved_that_a_live_run_uses(folder: Store, gmp_atl: Run) -> N
     note_run(folder, "working", {"retrain": made["retrain"].key}, lives=True)
     flip(folder, weights(made["warmup"]))
     plan = plan_repair(folder, find_faults(folder))
-    assert set(plan.held) == {"working"}
-    with pytest.raises(ConfigError, match=r"nothing was moved, .*: working uses \w+ \w{12}; stop"):
+    assert set(plan.held) == {"run working"}
+    with pytest.raises(
+        ConfigError, match=r"nothing was moved, .*: run working uses \w+ \w{12}; stop"
+    ):
         set_aside(folder, plan)
     code, out, err = gmp_atl("repair", "--root", folder.uri, "--yes")
     assert code == 2

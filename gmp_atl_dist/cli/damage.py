@@ -141,8 +141,8 @@ def _about(plan: Repair, root: str) -> Iterator[str]:
         yield f"set aside {place}"
     if len(plan.places) > _SHOWN_PLACES:
         yield f"set aside {len(plan.places) - _SHOWN_PLACES} more objects"
-    for run, what in sorted(plan.held.items()):
-        yield f"run {run} works now and uses {what}: stop it first"
+    for user, what in sorted(plan.held.items()):
+        yield f"{user} works now and uses {what}: stop it first"
     if not plan.faults:
         yield f"nothing is wrong below {root}"
     elif plan.is_empty:

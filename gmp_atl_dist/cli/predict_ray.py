@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,12 @@ from gmp_atl_dist.errors import ConfigError
 if TYPE_CHECKING:
     from gmp_atl_dist.prediction.results import RecordingPrediction
     from gmp_atl_dist.records import Channel
+    from gmp_atl_dist.stages.base import Stage
     from gmp_atl_dist.stages.ingest import Ingest
     from gmp_atl_dist.store.artifact import Artifact
     from gmp_atl_dist.store.filesystem import Store
+
+_COMMAND = "predict --ray"
 
 
 def predict_on_ray(
@@ -41,20 +44,32 @@ def predict_on_ray(
     from gmp_atl_dist.stages.base import find_or_run
     from gmp_atl_dist.stages.predict import Predict, channel_of, emotions_of, finetuned_at
     from gmp_atl_dist.store.layout import claim_layout
+    from gmp_atl_dist.store.leases import lease
 
     experiment = _experiment(paths, root, config, overrides)
-    with run_context(experiment) as context:
+    with run_context(experiment) as context, ExitStack() as held:
         context.store.check_writable()
         claim_layout(context.store)
         finetuned = finetuned_at(model_uri)
+        # No record of a run names what is used here, so gc would take it for free.
+        used = held.enter_context(lease(context.store, _COMMAND))
+        if finetuned.store.uri == context.store.uri:
+            used.add(finetuned.key.fingerprint)
+        else:
+            held.enter_context(lease(finetuned.store, _COMMAND)).add(finetuned.key.fingerprint)
+
+        def made(stage: Stage) -> Artifact:
+            used.add(stage.key.fingerprint)
+            return find_or_run(stage, context)
+
         emotions = emotions_of(finetuned)
         corpus = (
-            find_or_run(_ingest_of_recordings(context.source, channel_of(finetuned)), context)
+            made(_ingest_of_recordings(context.source, channel_of(finetuned)))
             if paths
             # Read as ``run`` reads it, so both share one artefact; with [[corpora]], every source.
-            else ingested(experiment, context.source, lambda stage: find_or_run(stage, context))
+            else ingested(experiment, context.source, made)
         )
-        predicted = find_or_run(Predict(corpus, finetuned, emotions), context)
+        predicted = made(Predict(corpus, finetuned, emotions))
     Reporter().line(f"predictions: {predicted.store.uri}/{predicted.key.prefix}/parts")
     total = sum(receipt.rows for receipt in predicted.manifest.receipts)
     with stoppable_results(), closing(_collected(predicted, corpus, emotions)) as results:

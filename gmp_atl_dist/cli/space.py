@@ -122,9 +122,9 @@ def _show(plan: Collection) -> None:
     ):
         if number:
             print(f"kept, though not reached: {number} {why}")
-    for run in sorted(set(plan.in_use.values())):
-        number = sum(name == run for name in plan.in_use.values())
-        print(f"kept, though not reached: {number} that run {run} uses, which works now")
+    for user in sorted(set(plan.in_use.values())):
+        number = sum(name == user for name in plan.in_use.values())
+        print(f"kept, though not reached: {number} that {user} uses, which works now")
 
 
 def _bytes(items: Sequence[Unreached]) -> int:
@@ -150,7 +150,7 @@ def _as_json(plan: Collection, *, deleted: bool) -> dict[str, object]:
         "reached": plan.num_kept,
         "young": plan.num_young,
         "imported": plan.num_imported,
-        "in_use": {f"{key.kind}/{key.fingerprint}": run for key, run in plan.in_use.items()},
+        "in_use": {f"{key.kind}/{key.fingerprint}": user for key, user in plan.in_use.items()},
     }
 
 

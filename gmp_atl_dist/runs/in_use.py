@@ -1,7 +1,8 @@
 """Which artefacts a run reaches, and which ones a run uses that works now.
 
 A driver writes into its record every 15 s that it lives (``store/run_state.py``). That is its lease: while it
-is renewed, nothing that the run reaches is moved or deleted (``runs/live.py``).
+is renewed, nothing that the run reaches is moved or deleted (``runs/live.py``). Commands that are no run,
+such as ``predict --ray``, have a lease of their own (``store/leases.py``).
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import GmpAtlError
 from gmp_atl_dist.execution import open_context, survey
 from gmp_atl_dist.outside_inputs import OutsideInputs
-from gmp_atl_dist.runs.live import CLOCKS_DIFFER_S, LiveRuns
+from gmp_atl_dist.runs.live import LiveRuns
 from gmp_atl_dist.runs.names import config_of
 from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.graph import ArtifactGraph
-from gmp_atl_dist.store.run_state import LOST_AFTER_S, run_state
+from gmp_atl_dist.store.leases import live_leases
+from gmp_atl_dist.store.run_state import CLOCKS_DIFFER_S, LOST_AFTER_S, run_state
 from gmp_atl_dist.store.runs import RunRecord
 
 BY_PRODUCTS = ("codebook", "frontend")
@@ -65,23 +67,19 @@ def keys_planned(
 
 @dataclass(frozen=True)
 class InUse:
-    """What runs use that work now, by the fingerprint of the artefact: the names of the runs."""
+    """What is used now, by the fingerprint of the artefact: who uses it, as ``run NAME`` or a command."""
 
     by_fingerprint: dict[str, tuple[str, ...]]
 
     def by(self, fingerprint: str) -> tuple[str, ...]:
         return self.by_fingerprint.get(fingerprint, ())
 
-    @property
-    def runs(self) -> tuple[str, ...]:
-        return tuple(sorted({name for names in self.by_fingerprint.values() for name in names}))
-
 
 def find_in_use(store: Store, graph: ArtifactGraph, live: LiveRuns | None = None) -> InUse:
-    """Everything that live runs have reached, will reach, or have read.
+    """Everything that live runs have reached, will reach, or have read, and what leases name.
 
     Raises:
-        ArtifactError: a record is damaged, so it is not known whether its run works.
+        ArtifactError: a record or a lease is damaged, so it is not known what is used.
     """
     found: dict[str, tuple[str, ...]] = {}
     for record in (live or LiveRuns(store)).find():
@@ -89,8 +87,28 @@ def find_in_use(store: Store, graph: ArtifactGraph, live: LiveRuns | None = None
         fingerprints = {key.fingerprint for key in graph.with_sources(keys)}
         fingerprints |= fingerprints_planned(record, store)
         for fingerprint in fingerprints:
-            found[fingerprint] = (*found.get(fingerprint, ()), record.name)
+            found[fingerprint] = (*found.get(fingerprint, ()), called(record))
+    for lease in live_leases(store):
+        keys = {key for key in graph.sealed if key.fingerprint in lease.fingerprints}
+        fingerprints = {key.fingerprint for key in graph.with_sources(keys)}
+        for fingerprint in fingerprints.union(lease.fingerprints):
+            found[fingerprint] = (*found.get(fingerprint, ()), lease.holder)
     return InUse(found)
+
+
+def who_works(store: Store, live: LiveRuns) -> frozenset[str]:
+    """The runs and the other commands that work now, as :class:`InUse` calls them.
+
+    Raises:
+        ArtifactError: a record or a lease is damaged.
+    """
+    runs = {called(record) for record in live.find()}
+    return frozenset(runs | {lease.holder for lease in live_leases(store)})
+
+
+def called(record: RunRecord) -> str:
+    """A run, beside commands that are none."""
+    return f"run {record.name}"
 
 
 def is_written_now(changed_s: Iterable[float], now_s: float | None = None) -> bool:

@@ -14,11 +14,9 @@ import time
 from collections.abc import Sequence
 
 from gmp_atl_dist.store.filesystem import Store
-from gmp_atl_dist.store.run_state import LOST_AFTER_S, run_state
+from gmp_atl_dist.store.run_state import CLOCKS_DIFFER_S, LOST_AFTER_S, run_state
 from gmp_atl_dist.store.runs import RunRecord, read_run, run_names
 
-CLOCKS_DIFFER_S = 900.0
-"""What the clocks of two machines may differ by: object stores refuse requests that are 15 minutes off."""
 _LOOK_EVERY_S = 5.0
 _log = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ from gmp_atl_dist.store.artifact import (
 from gmp_atl_dist.store.checkpoints import RAY_RUNS
 from gmp_atl_dist.store.checkpoints import ROOT as CHECKPOINTS
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.leases import live_leases
 from gmp_atl_dist.store.runs import RUNS, RunRecord, read_run, run_names
 
 _THREADS = 16
@@ -55,8 +56,9 @@ def plan_removal(store: Store, name: str) -> Removal:
     """What ``remove`` would delete. Deletes nothing.
 
     Raises:
-        ConfigError: there is no such run, or it is running.
-        ArtifactError: the record of this or of another run is damaged, so it is not known what is used.
+        ConfigError: there is no such run, it is running, or another command uses its artefacts.
+        ArtifactError: the record of this or of another run is damaged, or a lease is, so it is not known
+            what is used.
     """
     record = get_run(store, name)
     if LiveRuns(store).find([name]):
@@ -75,6 +77,7 @@ def plan_removal(store: Store, name: str) -> Removal:
     used = _with_inputs(used | unnamed, sealed)
     deleted = mine - used
     deleted |= _by_products_of(deleted, used, sealed)
+    _check_unleased(store, name, deleted)
     in_order = _consumers_first(deleted, sealed)
     prefixes = [prefix for key in in_order for prefix in _prefixes_of(key)]
     prefixes += _logs_of(deleted, store)
@@ -89,6 +92,18 @@ def plan_removal(store: Store, name: str) -> Removal:
         num_bytes=sum(size for _, size in entries),
         num_objects=len(entries),
     )
+
+
+def _check_unleased(store: Store, name: str, keys: Iterable[ArtifactKey]) -> None:
+    of_fingerprint = {key.fingerprint: key for key in keys}
+    for lease in live_leases(store):
+        for fingerprint in lease.fingerprints:
+            key = of_fingerprint.get(fingerprint)
+            if key is not None:
+                raise ConfigError(
+                    f"{lease.holder} uses {key.kind} {fingerprint[:_SHORT]} of run {name}; stop it first, or "
+                    f"wait until it is done"
+                )
 
 
 def remove(store: Store, removal: Removal) -> None:

@@ -38,7 +38,7 @@ class Repair:
         places: single objects and folders that are moved beside them: orphans, damaged checkpoints, damaged
             objects of artefacts that are not sealed.
         in_order: the artefacts to be moved: each before what it was made from.
-        held: runs that work now and use some of it, with an artefact that they use.
+        held: runs and other commands that work now and use some of it, with an artefact that they use.
     """
 
     faults: tuple[Fault, ...]
@@ -179,12 +179,12 @@ def set_aside(store: Store, repair: Repair, now: datetime | None = None) -> str:
     one finds, and never a dependant without the artefact that it was made from.
 
     Raises:
-        ConfigError: a run that works now uses some of it.
+        ConfigError: a run or another command that works now uses some of it.
         ArtifactError: the store cannot be written.
     """
     if repair.held:
         names = "; ".join(f"{run} uses {what}" for run, what in sorted(repair.held.items()))
-        raise ConfigError(f"nothing was moved, because runs work now: {names}; stop them first")
+        raise ConfigError(f"nothing was moved, because this is used now: {names}; stop them first")
     moment = now or datetime.now(UTC)
     folder = f"{QUARANTINE}/{moment:%Y%m%dT%H%M%S%f}Z"
     store.put(f"{folder}/{WHY_NAME}", json.dumps(_why(repair), indent=1).encode())

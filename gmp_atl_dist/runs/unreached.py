@@ -17,6 +17,7 @@ from gmp_atl_dist.runs.in_use import (
     fingerprints_planned,
     is_written_now,
     named_by,
+    who_works,
 )
 from gmp_atl_dist.runs.live import LiveRuns
 from gmp_atl_dist.runs.names import find_record, known_runs
@@ -25,6 +26,7 @@ from gmp_atl_dist.store.checkpoints import RAY_RUNS
 from gmp_atl_dist.store.checkpoints import ROOT as CHECKPOINTS
 from gmp_atl_dist.store.filesystem import Entry, Store
 from gmp_atl_dist.store.graph import ArtifactGraph
+from gmp_atl_dist.store.leases import drop_dead_leases
 from gmp_atl_dist.store.runs import check_run_name, read_run, run_names
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{4,64}")
@@ -64,11 +66,11 @@ class Collection:
         unreached: to be deleted.
         num_kept: artefacts that are reached.
         num_young: artefacts that nothing reaches, and that are too young or an input of a young one.
-        in_use: artefacts that only a run reaches that works now, with its name.
+        in_use: artefacts that only a run or another command reaches that works now, with who it is.
         num_imported: imported artefacts, and what was made from them, that nothing reaches. They are kept:
             no run can make them again.
         live: tells which runs work now.
-        working: the runs that worked when this was planned.
+        working: the runs and other commands that worked when this was planned.
     """
 
     unreached: tuple[Unreached, ...]
@@ -154,7 +156,7 @@ def plan_collection(
         in_use={key: run for key, run in in_use.items() if key not in kept},
         num_imported=len(imported - kept - in_use.keys()),
         live=live,
-        working=frozenset(record.name for record in live.find()),
+        working=who_works(store, live),
     )
 
 
@@ -165,16 +167,17 @@ def collect(store: Store, plan: Collection, tell: Callable[[int, int], object]) 
     deletion that is killed leaves no artefact that is half there, and none without its inputs.
 
     Raises:
-        ConfigError: a run has started meanwhile.
+        ConfigError: a run, or a command with a lease, has started meanwhile.
     """
+    drop_dead_leases(store)
     looked_s = float("-inf")
     for number, item in enumerate(plan.unreached):
         if time.monotonic() - looked_s > _LOOK_EVERY_S:
             looked_s = time.monotonic()
-            started = {record.name for record in plan.live.find()} - plan.working
+            started = who_works(store, plan.live) - plan.working
             if started:
                 raise ConfigError(
-                    f"run {', '.join(sorted(started))} has started meanwhile, and may use what was to be "
+                    f"{', '.join(sorted(started))} has started meanwhile, and may use what was to be "
                     f"deleted; {number} of {len(plan.unreached)} folders are deleted: give the command again"
                 )
         if item.is_sealed:

@@ -18,6 +18,8 @@ SEEN_EVERY_S = 15.0
 """How often a driver writes that it is alive."""
 LOST_AFTER_S = 90.0
 """A driver that was not seen for so long counts as killed."""
+CLOCKS_DIFFER_S = 900.0
+"""What the clocks of two machines may differ by: object stores refuse requests that are 15 minutes off."""
 _CLOCK_S = 5.0
 """What the start of a process and of its attempt may differ by."""
 
@@ -34,7 +36,7 @@ def attempt_state(attempt: Attempt, now_s: float | None = None) -> State:
     if attempt.state != "running":
         return attempt.state
     if attempt.pid and attempt.machine.host == socket.gethostname():
-        return "running" if _lives(attempt.pid, attempt.started_s) else "killed"
+        return "running" if process_lives(attempt.pid, attempt.started_s) else "killed"
     now_s = time.time() if now_s is None else now_s
     return "running" if now_s - attempt.seen_s < LOST_AFTER_S else "killed"
 
@@ -76,8 +78,11 @@ def duration_s(record: RunRecord, now_s: float | None = None) -> float:
     return total_s
 
 
-def _lives(pid: int, started_s: float) -> bool:
-    """Whether the process that started an attempt lives. The number may be another process's by now."""
+def process_lives(pid: int, started_s: float) -> bool:
+    """Whether the process of this machine that began something at ``started_s`` lives.
+
+    The number may be another process's by now.
+    """
     try:
         process = psutil.Process(pid)
         is_older = process.create_time() <= started_s + _CLOCK_S

@@ -29,7 +29,7 @@ def test_a_run_on_s3_makes_the_bytes_of_one_on_a_folder(
     output = finished(*reference.command("run", root=root), log=tmp_path / "log", limit_s=RUN_S)
     verified = finished("verify", "--root", root, log=tmp_path / "verify")
 
-    assert f"report: {root}/artifacts/report/" in output
+    assert f"report: {root}/runs/" in output
     assert f"12 artefacts below {root} are intact" in verified
     store = Store.open(root)
     found = {key.kind: find_artifact(store, key) for key in list_artifacts(store)}

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.classifiers import EMOTIONS, put_classifier, write_noise
 from support.one_process import FOLD, Tiny, finish, no_ray
+from support.roots import make
 
 from gmp_atl_dist import Predictor, execution
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.runs.unreached import collect, plan_collection
+from gmp_atl_dist.stages.base import Context, Seal
 from gmp_atl_dist.stages.evaluate import Evaluate, read_predictions
 from gmp_atl_dist.stages.predict import Predict, emotions_of, finetuned_at, read_prediction_part
-from gmp_atl_dist.store.artifact import list_artifacts
+from gmp_atl_dist.store.artifact import ArtifactWriter, list_artifacts
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.leases import LEASES
 from gmp_atl_dist.store.readers import audio_part_names, read_utterances
 
 pytest_plugins = ["support.one_process"]
@@ -90,6 +96,31 @@ def test_a_folder_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[s
         stored = [float(rows[name][f"p_{emotion}"]) for emotion in EMOTIONS]
         np.testing.assert_allclose(stored, list(here.values()), atol=1e-5)
     assert float(rows["long.wav"]["end_s"]) == 61
+
+
+def test_gc_keeps_what_is_used_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, root = tmp_path / "calls", tmp_path / "root"
+    write_noise(folder / "a.wav", 0.6, seed=1)
+    finetuned = put_classifier(root)
+    store = Store.open(str(root))
+    kept = make(store, "ingest")
+    found: list[tuple[set[str], set[str]]] = []
+    run = Predict.run
+
+    def run_beside_gc(self: Predict, context: Context, out: ArtifactWriter) -> Seal:
+        plan = plan_collection(store, {}, [kept.key.fingerprint])
+        found.append(({key.kind for key in plan.in_use}, set(plan.in_use.values())))
+        collect(store, plan, lambda *_: None)
+        return run(self, context, out)
+
+    monkeypatch.setattr(Predict, "run", run_beside_gc)
+    model = f"{root}/{finetuned.key.prefix}/files"
+    with no_ray():
+        assert main(["predict", model, str(folder), "--ray", "--root", str(root)]) == 0
+
+    holder = f"predict --ray on {socket.gethostname()} (process {os.getpid()})"
+    assert found == [({"ingest", "finetune"}, {holder})]
+    assert not store.list(LEASES)
 
 
 def test_every_source_of_several_corpora(tmp_path: Path) -> None:
