@@ -81,7 +81,7 @@ class LeaseKeeper:
             names = tuple(dict.fromkeys((*self._lease.fingerprints, *fingerprints)))
             self._lease = self._lease.model_copy(update={"fingerprints": names})
             self._put()
-        if not self._thread.is_alive():
+        if self._thread.ident is None:
             self._thread.start()
 
     def end(self) -> None:
