@@ -18,18 +18,9 @@ from gmp_atl_dist.store.artifact import Artifact, list_artifacts
 from gmp_atl_dist.store.faults import find_faults
 from gmp_atl_dist.store.filesystem import Store
 
+pytest_plugins = ["support.roots"]
 OWN = {"warmup", "extract", "label", "retrain", "report"}
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def store(store_uri: str) -> Store:
-    return Store.open(store_uri)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path / "root"))
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from support.roots import OTHER_HOST, chain, flip, note_run
@@ -20,17 +19,8 @@ from gmp_atl_dist.store.faults import find_faults
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.leases import LEASES, Lease, LeaseKeeper, lease, live_leases, read_leases
 
+pytest_plugins = ["support.roots"]
 HOUR_S = 3600.0
-
-
-@pytest.fixture
-def store(store_uri: str) -> Store:
-    return Store.open(store_uri)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path / "root"))
 
 
 def put(store: Store, *fingerprints: str, host: str = OTHER_HOST, seen_s: float = 0.0) -> Lease:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from gmp_atl_dist.config import Json, canonical_json
 from gmp_atl_dist.records import CURVE_SCHEMA
@@ -17,6 +18,18 @@ from gmp_atl_dist.store.layout import claim_layout
 from gmp_atl_dist.store.runs import Attempt, Machine, RunRecord, StageRun, write_run
 
 OTHER_HOST = "another-host"
+
+
+@pytest.fixture
+def store(store_uri: str) -> Store:
+    """A new root, in a folder and on S3."""
+    return Store.open(store_uri)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Store:
+    """A new root in a folder."""
+    return Store.open(str(tmp_path / "root"))
 
 
 def make(
