@@ -98,6 +98,7 @@ def test_the_head_of_a_ray_answers(log: RunLog) -> None:
     await_answer(ray.get_runtime_context().gcs_address, wait_s=0.0)
 
 
+@pytest.mark.nightly
 def test_a_worker_that_is_stopped_does_not_stop_the_run_for_ever(
     log: RunLog, root: str, tmp_path: Path
 ) -> None:
