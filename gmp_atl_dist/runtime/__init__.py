@@ -14,6 +14,7 @@ from gmp_atl_dist.runtime.nodes import cluster_nodes
 from gmp_atl_dist.runtime.tasks import map_tasks, number_of_readers, stream_tasks
 from gmp_atl_dist.runtime.work import (
     DeviceWork,
+    FindStored,
     Gang,
     PoolWorker,
     StoringWorker,
@@ -26,6 +27,7 @@ from gmp_atl_dist.runtime.work import (
 
 __all__ = [
     "DeviceWork",
+    "FindStored",
     "Gang",
     "Pool",
     "PoolWorker",

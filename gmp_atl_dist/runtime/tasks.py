@@ -14,7 +14,14 @@ from gmp_atl_dist.runtime.attempts import TaskAttempts
 from gmp_atl_dist.runtime.metrics import StageMetrics
 from gmp_atl_dist.runtime.ray_errors import short_message
 from gmp_atl_dist.runtime.room import await_room, demand_of
-from gmp_atl_dist.runtime.work import StreamWorker, Task, TaskReader, TaskResult, TaskWorker
+from gmp_atl_dist.runtime.work import (
+    FindStored,
+    StreamWorker,
+    Task,
+    TaskReader,
+    TaskResult,
+    TaskWorker,
+)
 from gmp_atl_dist.runtime.worker_processes import (
     ComputeProcess,
     MapProcess,
@@ -44,12 +51,14 @@ def map_tasks(
     retries: int,
     tags: Tags = _NO_TAGS,
     stalled_after_s: float = _STALLED_AFTER_S,
+    stored: FindStored | None = None,
 ) -> Iterator[TaskResult]:
     """Run every task on a pool of workers and yield the results, in the order in which they finish.
 
     A worker that dies is replaced, and its task is tried again, at most ``retries`` times. A
     :class:`StoringWorker` stores a result while it computes the next task. ``tags`` are the tags of the
-    metrics.
+    metrics. ``stored`` is asked before each task is computed: another run may have stored its result
+    meanwhile, or this one before Ray lost what it knew of it with a node.
 
     Raises:
         GmpAtlError: raised by the worker's own code, unchanged.
@@ -60,7 +69,7 @@ def map_tasks(
         return
     await_room(demand_of(workers), tags.label or "map_tasks")
     dataset, attempts = _as_rows(tasks, stalled_after_s), TaskAttempts()
-    process = ProcessSettings(workers.cpus, tags, attempts, workers.gpus)
+    process = ProcessSettings(workers.cpus, tags, attempts, workers.gpus, stored)
     # One task is computed and one is stored.
     threads = 2 if hasattr(worker, "begin") else 1
     with warnings.catch_warnings():
@@ -91,13 +100,15 @@ def stream_tasks(
     retries: int,
     tags: Tags = _NO_TAGS,
     stalled_after_s: float = _STALLED_AFTER_S,
+    stored: FindStored | None = None,
 ) -> Iterator[TaskResult]:
     """Read the tasks' tables in one pool of processes and compute in another.
 
     Readers work ahead until their tables fill their share of Ray's object store. A computing process
     holds the next task's table while it computes, and stores the previous result in the background, so
     that it does not wait for either. A process that dies is replaced; its tasks are read and computed
-    again, at most ``retries`` times.
+    again, at most ``retries`` times. ``stored`` is asked before a task is read, and again before it is
+    computed; see :func:`map_tasks`.
 
     Raises:
         GmpAtlError: raised by the reader's or the worker's own code, unchanged.
@@ -111,12 +122,12 @@ def stream_tasks(
     await_room({"CPU": workers.reader_cpus, **workers.reader_resources}, f"{what}, reading")
     await_room(demand_of(workers), what)
     dataset, attempts = _as_rows(tasks, stalled_after_s), TaskAttempts()
-    process = ProcessSettings(workers.cpus, tags, attempts, workers.gpus)
+    process = ProcessSettings(workers.cpus, tags, attempts, workers.gpus, stored)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = dataset.map_batches(
             ReadProcess,  # pyright: ignore[reportArgumentType]
-            fn_constructor_args=(reader, ProcessSettings(1, tags, attempts)),
+            fn_constructor_args=(reader, ProcessSettings(1, tags, attempts, stored=stored)),
             batch_size=None,
             batch_format="pyarrow",
             # Readers without cores of their own can all start. Others start as far as cores are free.
@@ -201,7 +212,7 @@ def _results(
                 if error := row.pop("error"):
                     raise pickle.loads(error)
                 unfinished.discard(row["name"])
-                metrics.finish(row["result"])
+                metrics.finish("" if row["found"] else row["result"])
                 yield TaskResult(**row)
         if unfinished:
             raise WorkerError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import pyarrow as pa
 
@@ -30,7 +30,7 @@ class TaskResult:
 
     ``worker`` is the id of the process, ``busy_s`` the time that it has computed so far, and ``alive_s``
     the time since the start of its first task. ``read_s`` is the time that a reader took for this task, 0
-    without one.
+    without one. ``found``: the result was stored when the turn of the task came, so nothing was computed.
     """
 
     name: str
@@ -39,6 +39,11 @@ class TaskResult:
     busy_s: float
     alive_s: float
     read_s: float = 0.0
+    found: bool = False
+
+
+FindStored: TypeAlias = Callable[[Task], str | None]
+"""The result of a task if it is stored already, by any process; None if it must be computed."""
 
 
 class TaskWorker(Protocol):

@@ -20,6 +20,7 @@ from gmp_atl_dist.runtime.attempts import TaskAttempts
 from gmp_atl_dist.runtime.metrics import Clock, WorkerMetrics
 from gmp_atl_dist.runtime.work import (
     DeviceWork,
+    FindStored,
     PoolWorker,
     StoringWorker,
     StreamWorker,
@@ -45,6 +46,11 @@ class ProcessSettings:
     tags: Tags
     attempts: TaskAttempts
     gpus: float = 0.0
+    stored: FindStored | None = None
+
+    def found(self, task: Task) -> str | GmpAtlError | None:
+        """The result of ``task`` if it is stored now, or the error of looking it up."""
+        return None if self.stored is None else _attempt(task.name, self.stored, task)
 
 
 class MapProcess:
@@ -63,11 +69,15 @@ class MapProcess:
         use_gpus(settings.gpus)
         pin_threads(settings.threads)
         self._worker = _attempt(_START, worker, argument)
+        self._settings = settings
         self._results = _ResultRows(settings)
         self._computing = Lock()
 
     def __call__(self, row: dict[str, str]) -> dict[str, object]:
         task = Task(row["name"], row["payload"])
+        found = self._settings.found(task)
+        if found is not None:
+            return self._results.row(task, found, found=True)
         return self._results.row(task, _attempt(task.name, self._work, task))
 
     def _work(self, task: Task) -> str:
@@ -82,7 +92,7 @@ class MapProcess:
 class ReadProcess:
     """A reading process of ``stream_tasks``: one row per task in; out, the same row with its table.
 
-    The table is serialised as an Arrow IPC stream.
+    The table is serialised as an Arrow IPC stream. A result that is stored already takes its place.
     """
 
     def __init__(self, reader: Callable[[], TaskReader], settings: ProcessSettings) -> None:
@@ -90,21 +100,24 @@ class ReadProcess:
         use_gpus(settings.gpus)
         self._reader = _attempt(_START, reader)
         pin_threads(settings.threads)
+        self._settings = settings
         self._attempts = settings.attempts
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         task = _task_of(rows)
         self._attempts.start(task.name)
         started_s = time.monotonic()
-        read = _attempt(task.name, self._read, task)
+        found = self._settings.found(task)
+        read = _attempt(task.name, self._read, task) if found is None else found
         read_s = time.monotonic() - started_s
         self._attempts.finish(task.name)
         work_done()
         error = pickle.dumps(read) if isinstance(read, GmpAtlError) else b""
-        table = pa.py_buffer(b"") if isinstance(read, GmpAtlError) else read
+        stored = read if isinstance(read, str) else ""
+        table = read if isinstance(read, pa.Buffer) else pa.py_buffer(b"")
         columns = [pa.array([task.name]), pa.array([task.payload]), _one_value(table)]
-        columns += [pa.array([error]), pa.array([read_s])]
-        return pa.table(columns, names=["name", "payload", "table", "error", "read_s"])
+        columns += [pa.array([stored]), pa.array([error]), pa.array([read_s])]
+        return pa.table(columns, names=["name", "payload", "table", "stored", "error", "read_s"])
 
     def _read(self, task: Task) -> pa.Buffer:
         table = _value(self._reader)(task)
@@ -131,11 +144,19 @@ class ComputeProcess:
         use_gpus(settings.gpus)
         self._device = ThreadPoolExecutor(1, initializer=pin_threads, initargs=(settings.threads,))
         self._worker = self._device.submit(_attempt, _START, worker, argument).result()
+        self._settings = settings
         self._results = _ResultRows(settings)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         task = _task_of(rows)
-        row = self._results.row(task, _attempt(task.name, self._work, task, rows))
+        found = rows["stored"][0].as_py() or None
+        if found is None and not rows["error"][0].as_py():
+            # It may have been stored while its table waited here.
+            found = self._settings.found(task)
+        if found is None:
+            row = self._results.row(task, _attempt(task.name, self._work, task, rows))
+        else:
+            row = self._results.row(task, found, found=True)
         return pa.Table.from_pylist([row | {"read_s": rows["read_s"][0].as_py()}])
 
     def _work(self, task: Task, rows: pa.Table) -> str:
@@ -206,8 +227,10 @@ class _ResultRows:
         self._attempts.start(task.name)
         return self.clock
 
-    def row(self, task: Task, result: str | GmpAtlError) -> dict[str, object]:
-        """The row that goes to the driver. The task is finished."""
+    def row(
+        self, task: Task, result: str | GmpAtlError, *, found: bool = False
+    ) -> dict[str, object]:
+        """The row that goes to the driver. The task is finished; ``found``: nothing was computed."""
         self._attempts.finish(task.name)
         work_done()
         failed = isinstance(result, GmpAtlError)
@@ -220,6 +243,7 @@ class _ResultRows:
             "worker": self._worker,
             "busy_s": busy_s,
             "alive_s": alive_s,
+            "found": found,
             "error": pickle.dumps(result) if failed else b"",
         }
 

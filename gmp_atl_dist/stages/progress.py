@@ -33,9 +33,9 @@ class Pace:
 class PartsProgress:
     """Adds up what the workers of a mapped stage report.
 
-    Rates are those of this run: parts that were done before count as done, and not for the rate. The
-    total amount of audio is estimated from the tasks' costs. The estimate is exact where the cost of a
-    task is proportional to its audio.
+    Rates are those of this run: parts that were done before, or that another run has stored meanwhile,
+    count as done, and not for the rate. The total amount of audio is estimated from the tasks' costs. The
+    estimate is exact where the cost of a task is proportional to its audio.
     """
 
     def __init__(
@@ -61,6 +61,9 @@ class PartsProgress:
         self._cost += self._costs.pop(result.name)
         if not self._costs:
             self._cost = self._total_cost  # exact, without rounding
+        if result.found:
+            self._audio_before_s += counts.audio_s
+            return
         self._audio_s += counts.audio_s
         self._utterances += counts.utterances
         before = self._workers.get(result.worker)

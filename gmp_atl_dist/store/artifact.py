@@ -156,6 +156,16 @@ class ArtifactWriter:
         receipts = (self._seen[name] for name in paths if name in self._seen)
         return {r.name: r for r in receipts if sizes.get(r.name) == r.bytes}
 
+    def stored_part(self, name: str) -> Receipt | None:
+        """The receipt of part ``name`` if it is stored now, whoever stored it; None as in :meth:`done`."""
+        path = f"{self.key.prefix}/{_receipt_path(part_path(name))}"
+        if not self.store.exists(path):
+            return None
+        receipt = _parse_receipt(self.store.read(path))
+        if receipt is None or self.store.size(f"{self.key.prefix}/{receipt.name}") != receipt.bytes:
+            return None
+        return receipt
+
     def put_part(
         self,
         name: str,

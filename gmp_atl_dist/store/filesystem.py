@@ -130,9 +130,13 @@ class Store:
             return bool(self.filesystem.get_file_info(selector))
 
     def exists(self, path: str) -> bool:
+        return self.size(path) is not None
+
+    def size(self, path: str) -> int | None:
+        """Bytes of an object; None if there is none."""
         with self._explained("look up", path):
             info = self.filesystem.get_file_info(self.absolute(path))
-        return info.type == pafs.FileType.File
+        return int(info.size or 0) if info.type == pafs.FileType.File else None
 
     def read(self, path: str, admit: Callable[[int], None] = lambda _: None) -> bytes:
         """The whole object. ``admit`` gets its size before its bytes are read; it may block until they fit.

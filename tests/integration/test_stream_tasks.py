@@ -151,6 +151,21 @@ class Maps:
         return json.dumps([{"name": task.name}])
 
 
+@dataclass(frozen=True)
+class Found:
+    """What another run has stored: ``at_first`` from the start, ``later`` after they were read here."""
+
+    plan: Plan
+    at_first: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+
+    def __call__(self, task: Task) -> str | None:
+        read = {name for _, name, _ in self.plan.notes("read")}
+        if task.name in self.at_first or (task.name in self.later and task.name in read):
+            return json.dumps([{"name": task.name, "rows": 1, "audio_s": 9.0, "of": "another run"}])
+        return None
+
+
 class CannotStart(Maps):
     def __init__(self, plan: Plan) -> None:
         raise ModelError("cannot be loaded")
@@ -263,6 +278,34 @@ def test_a_worker_has_its_audio_when_it_needs_it_and_readers_do_not_run_away(pla
     overlapping = [read_at[task] < e and b < put_at[of] for e, of, b, task in pairs]
     # A busy machine may be late for some of them.
     assert sum(overlapping) > 0.75 * len(pairs), overlapping
+
+
+def test_what_another_run_has_stored_is_neither_read_nor_computed(plan: Plan) -> None:
+    plan.note("begin", Task("-"))
+    found = Found(plan, at_first=("t1", "t4"), later=("t2",))
+    config = StreamWorkersConfig(workers=1, readers=1)
+    results = list(
+        stream_tasks(
+            *(tasks(6), partial(Reads, plan), Computes, plan),
+            **{"workers": config, "retries": 0, "stored": found},
+        )
+    )
+    assert {r.name for r in results if r.found} == {"t1", "t2", "t4"}
+    of = {name: receipt["of"] for name, receipt in receipts(results).items()}
+    assert of == {f"t{i}": "another run" if i in (1, 2, 4) else f"t{i}" for i in range(6)}
+    assert {name for _, name, _ in plan.notes("read")} == {"t0", "t2", "t3", "t5"}
+    assert {name for _, name, _ in plan.notes("compute")} == {"t0", "t3", "t5"}
+
+    mapped = map_tasks(
+        tasks(3),
+        Maps,
+        plan,
+        workers=WorkersConfig(),
+        retries=0,
+        stored=Found(plan, at_first=("t1",)),
+    )
+    assert {r.name: r.found for r in mapped} == {"t0": False, "t1": True, "t2": False}
+    assert {name for _, name, _ in plan.notes("map")} == {"t0", "t2"}
 
 
 class MapsAndStores:

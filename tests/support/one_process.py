@@ -27,7 +27,15 @@ from gmp_atl_dist.config.file import parse_config
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.records import Fold
-from gmp_atl_dist.runtime import PoolWorker, StreamWorker, Task, TaskReader, TaskResult, TaskWorker
+from gmp_atl_dist.runtime import (
+    FindStored,
+    PoolWorker,
+    StreamWorker,
+    Task,
+    TaskReader,
+    TaskResult,
+    TaskWorker,
+)
 from gmp_atl_dist.stages.backbone import Backbone
 from gmp_atl_dist.stages.base import Context, Stage, run_and_seal
 from gmp_atl_dist.stages.ingest import Ingest
@@ -97,11 +105,14 @@ def map_here(
     tasks: Sequence[Task],
     worker: Callable[[ArgumentT], TaskWorker],
     argument: ArgumentT,
+    stored: FindStored = lambda _: None,
     **_: object,
 ) -> Iterator[TaskResult]:
     made = worker(argument)
     for task in tasks:
-        yield TaskResult(task.name, made(task), "here", 1.0, 1.0)
+        found = stored(task)
+        result = made(task) if found is None else found
+        yield TaskResult(task.name, result, "here", 1.0, 1.0, found=found is not None)
 
 
 def stream_here(
@@ -109,12 +120,14 @@ def stream_here(
     reader: Callable[[], TaskReader],
     worker: Callable[[ArgumentT], StreamWorker],
     argument: ArgumentT,
+    stored: FindStored = lambda _: None,
     **_: object,
 ) -> Iterator[TaskResult]:
     read, made = reader(), worker(argument)
     for task in tasks:
-        put = made.compute(task, read(task))
-        yield TaskResult(task.name, put(), "here", 1.0, 1.0)
+        found = stored(task)
+        result = made.compute(task, read(task))() if found is None else found
+        yield TaskResult(task.name, result, "here", 1.0, 1.0, found=found is not None)
 
 
 class PoolHere:
