@@ -111,6 +111,16 @@ class Lanes:
             if stopping.requested() is not None:
                 self._stop()
 
+    @property
+    def knows_nodes(self) -> bool:
+        """Whether the cluster was open when it was asked last what it offers."""
+        return self._opened and self._asked_s > float("-inf")
+
+    @property
+    def offers(self) -> Offers | None:
+        """What the cluster offered when it was asked last."""
+        return self._offers
+
     # Called by the threads of lanes.
 
     def once(
@@ -221,6 +231,8 @@ class Lanes:
         if not self._opened and any(lane.demands for lane in waiting):
             self._opened = True
             self.open_cluster()
+            # What was asked before may not have been the cluster.
+            self._asked_s = float("-inf")
         if time.monotonic() - self._asked_s >= _NODES_EVERY_S:
             self._offers, self._asked_s = self.nodes(), time.monotonic()
         if self._offers is None:

@@ -15,7 +15,8 @@ from gmp_atl_dist.metrics import confusion_matrix, scores_from_confusion
 from gmp_atl_dist.progress_rows import about
 from gmp_atl_dist.redaction import without_secrets
 from gmp_atl_dist.runs.facts import this_command, this_machine, versions
-from gmp_atl_dist.scheduling.lanes import Lane, NotRunError
+from gmp_atl_dist.scheduling.lanes import Lane, Lanes, NotRunError
+from gmp_atl_dist.scheduling.room import Offers
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.evaluate import read_predictions
 from gmp_atl_dist.stages.report import JSON_NAME
@@ -48,6 +49,8 @@ class SweepKeeper:
         self._sweep, self._context, self._grid = sweep, context, grid
         self._folds = folds
         self._plan: SweepPlan | None = None
+        self._lanes: Lanes | None = None
+        self._side_by_side: tuple[Offers | None, float] | None = None
         self._scores: dict[str, tuple[int, dict[str, float]]] = {}
         self._pooled: dict[str, dict[str, float]] = {}
         self._said: dict[str, CellState] = {}
@@ -97,9 +100,9 @@ class SweepKeeper:
         self._attempt = self._attempt.model_copy(update=update)
         self._put()
 
-    def planned(self, plan: SweepPlan) -> None:
-        """All stages are known: say how many are left."""
-        self._plan = plan
+    def planned(self, plan: SweepPlan, lanes: Lanes) -> None:
+        """All stages are known: say how many are left. ``lanes`` will run them."""
+        self._plan, self._lanes = plan, lanes
         done = len(plan.stages) - len(plan.to_run)
         self._context.reporter.line(
             f"sweep {self._sweep.name}: {len(self._now().cells)} cells; {len(plan.stages)} unique stages of "
@@ -181,16 +184,19 @@ class SweepKeeper:
         return hours
 
     def _ends_s(self) -> float | None:
-        """Expected end, by the durations of this sweep's stages and of earlier ones."""
-        plan = self._plan
-        if plan is None:
+        """Expected end, by the durations of this sweep's stages and of earlier ones.
+
+        None before the nodes are known: how many stages run at a time follows from them, as in a dry run.
+        """
+        plan, lanes = self._plan, self._lanes
+        if plan is None or lanes is None or not lanes.knows_nodes:
             return None
         measured: dict[str, float] = {}
         made: set[str] = set()
         for member in self._grid:
             measured |= member.made.seconds
             made |= {a.key.fingerprint for a in list(member.made.by_stage.values())}
-        left_s, now = 0.0, 0
+        left_s = 0.0
         for stage in plan.to_run:
             if stage.key.fingerprint in made:
                 continue
@@ -198,9 +204,11 @@ class SweepKeeper:
             if seconds is None:
                 return None
             left_s += seconds
-        for member in self._grid:
-            now += sum(lane.state == "running" for lane in member.cells.values())
-        return time.time() + left_s / max(1, now)
+        offers = lanes.offers
+        # Once for each set of nodes, because the stages are many.
+        if self._side_by_side is None or self._side_by_side[0] != offers:
+            self._side_by_side = offers, plan.side_by_side(offers)
+        return time.time() + left_s / self._side_by_side[1]
 
     def _cell(self, member: GridRun, fold: str) -> GridCell:
         run, lane = member.sweep_run, member.cells.get(fold)

@@ -73,6 +73,11 @@ class SweepPlan:
                 found[device] += (stage.seconds or 0.0) * number / 3600
         return found
 
+    def side_by_side(self, offers: Offers | None) -> float:
+        """How many stages run at a time on a cluster, on average, as far as stages have an estimate."""
+        wall_s = self.wall_s(offers)
+        return sum(s.seconds or 0.0 for s in self.to_run) / wall_s if wall_s else 1.0
+
     def wall_s(self, offers: Offers | None) -> float:
         """Seconds until all is done on a cluster, as far as stages have an estimate.
 

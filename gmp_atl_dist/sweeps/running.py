@@ -69,7 +69,7 @@ def run_sweep(
                 names = [fold.name for fold in member.run.folds]
                 member.cells = dict(zip(names, cells, strict=True))
                 every += [*cells, member.report]
-        keeper.planned(plan_stages([m.run for m in grid if m.error is None]))
+        keeper.planned(plan_stages([m.run for m in grid if m.error is None]), lanes)
         lanes.run(every)
     record = keeper.record
     _say_defects(grid, context)
