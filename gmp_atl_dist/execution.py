@@ -18,9 +18,9 @@ from gmp_atl_dist import pipeline, stopping
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import ArtifactError, ConfigError
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.models.head_registry import check_head
 from gmp_atl_dist.outside_inputs import OutsideInputs
-from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.scheduling.demands import demands_of_stage, held_by
 from gmp_atl_dist.scheduling.preloaded import preloaded

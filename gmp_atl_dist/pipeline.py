@@ -17,7 +17,7 @@ from typing import TypeAlias
 from gmp_atl_dist.config import ClusterConfig, ExtractConfig, LabelConfig, RunConfig
 from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.corpora.sources import cut_of, reader_of, store_of
-from gmp_atl_dist.records import Fold
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.stages.backbone import Backbone, check_layers
 from gmp_atl_dist.stages.base import Handle, Pending, Stage, sealed
 from gmp_atl_dist.stages.cluster import Cluster

@@ -11,9 +11,10 @@ import pyarrow as pa
 from benchmarks.inputs.stages import sealed_of_kind
 from benchmarks.inputs.stand_in import stand_in
 from gmp_atl_dist.config import StreamWorkersConfig
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.inference.audio_slices import AudioSelection
 from gmp_atl_dist.inference.extractor import ExtractorArgument, ForwardArgument
-from gmp_atl_dist.records import AUDIO_SCHEMA, UTTERANCE_SCHEMA, Fold
+from gmp_atl_dist.records import AUDIO_SCHEMA, UTTERANCE_SCHEMA
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store

@@ -22,7 +22,8 @@ from gmp_atl_dist.config import CorpusConfig, ModelConfig, RuntimeConfig
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
-from gmp_atl_dist.records import Fold, Utterance
+from gmp_atl_dist.fold import Fold
+from gmp_atl_dist.records import Utterance
 from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.scheduling.preloaded import preloaded
 from gmp_atl_dist.stages.backbone import Backbone

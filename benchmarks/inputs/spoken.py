@@ -17,9 +17,10 @@ import pyarrow as pa
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ, num_frames
 from gmp_atl_dist.corpora.voices import MANNERS, act, draw_speaker, speak
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.source import model_to_files
-from gmp_atl_dist.records import AUDIO_SCHEMA, UTTERANCE_SCHEMA, Fold
+from gmp_atl_dist.records import AUDIO_SCHEMA, UTTERANCE_SCHEMA
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.codebooks import Codebook
 from gmp_atl_dist.store.filesystem import Store

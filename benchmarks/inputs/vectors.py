@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, MIN_SAMPLES
-from gmp_atl_dist.records import Fold, StoredUtterance, utterances_to_table
+from gmp_atl_dist.fold import Fold
+from gmp_atl_dist.records import StoredUtterance, utterances_to_table
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.features import UtteranceFrames, put_features
 from gmp_atl_dist.store.filesystem import Store

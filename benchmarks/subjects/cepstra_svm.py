@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.harness.rounds import MeasurementError
-from gmp_atl_dist.records import Fold
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import IndexRow, Utterances, training_utterances
 from gmp_atl_dist.store.readers import AudioReader

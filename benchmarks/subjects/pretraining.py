@@ -11,8 +11,8 @@ from benchmarks.subjects.arms import Arms
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.corpora.folds import plan_folds
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.pipeline import pretrain
-from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.backbone import Backbone
 from gmp_atl_dist.stages.base import Context, Stage

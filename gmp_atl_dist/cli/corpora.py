@@ -17,7 +17,8 @@ from gmp_atl_dist.wording import counted
 
 if TYPE_CHECKING:
     from gmp_atl_dist.config import RunConfig
-    from gmp_atl_dist.records import Fold, Utterance
+    from gmp_atl_dist.fold import Fold
+    from gmp_atl_dist.records import Utterance
 
 _SHOWN_FOLDS = 20
 _SHOWN_SPEAKERS = 6

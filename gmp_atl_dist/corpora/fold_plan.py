@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gmp_atl_dist.records import Fold, Split, Utterance
+from gmp_atl_dist.fold import Fold
+from gmp_atl_dist.records import Split, Utterance
 from gmp_atl_dist.wording import counted
 
 _SECONDS_AN_HOUR = 3600.0

@@ -2,7 +2,7 @@
 
 A group is a session, a speaker, one of several corpora, or one of ``folds.k`` groups of these. Each fold
 tests on one held-out group, or on one list of groups, and trains on all others.
-:class:`~gmp_atl_dist.records.Fold` refuses a speaker in two sets of one fold, so two sessions that share a
+:class:`~gmp_atl_dist.fold.Fold` refuses a speaker in two sets of one fold, so two sessions that share a
 speaker cannot leak. A plan depends on what the utterances are, never on their order.
 """
 
@@ -20,7 +20,8 @@ from gmp_atl_dist.corpora.splits.partners import partners
 from gmp_atl_dist.corpora.splits.stratified import stratified_groups
 from gmp_atl_dist.corpora.splits.validation import other_speakers, with_share
 from gmp_atl_dist.errors import ConfigError, CorpusError
-from gmp_atl_dist.records import Fold, Split, Utterance, UtteranceGroup, source_of
+from gmp_atl_dist.fold import Fold
+from gmp_atl_dist.records import Split, Utterance, UtteranceGroup, source_of
 
 
 class Grouped(Protocol):

@@ -17,7 +17,7 @@ from gmp_atl_dist.doctor.deadline import BackgroundCall
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning
 from gmp_atl_dist.doctor.storage_errors import explain
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError, GmpAtlError, ModelError
-from gmp_atl_dist.records import Fold
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.stages.backbone import Backbone
 from gmp_atl_dist.stages.base import Handle, Stage
 from gmp_atl_dist.stages.before_fitting import (

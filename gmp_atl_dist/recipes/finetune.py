@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gmp_atl_dist.config import FinetuneConfig
+from gmp_atl_dist.fold import TrainingSpeakers
 from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.head_registry import WITH_MARGIN
@@ -20,7 +21,7 @@ from gmp_atl_dist.models.source import backbone_from_files, model_to_files
 from gmp_atl_dist.models.warmed_up import HEADS_NAME
 from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
 from gmp_atl_dist.recipes.options import augmentation_masks, dropout_seeds, prepare_backbone
-from gmp_atl_dist.records import Channel, TrainingSpeakers
+from gmp_atl_dist.records import Channel
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import Utterances, training_utterances
 from gmp_atl_dist.store.readers import read_channel, read_emotions

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gmp_atl_dist.config import WarmupConfig
+from gmp_atl_dist.fold import TrainingSpeakers
 from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.models.losses import weighted_cross_entropy_sum
 from gmp_atl_dist.models.multitask import WarmupModel, WarmupOutput
@@ -16,7 +17,7 @@ from gmp_atl_dist.models.source import backbone_from_files, model_to_files
 from gmp_atl_dist.models.warmed_up import HEADS_NAME, heads_to_bytes
 from gmp_atl_dist.recipes.class_weights import check_emotions, class_weights
 from gmp_atl_dist.recipes.options import augmentation_masks, dropout_seeds, prepare_backbone
-from gmp_atl_dist.records import GENDERS, TrainingSpeakers
+from gmp_atl_dist.records import GENDERS
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import training_utterances
 from gmp_atl_dist.store.readers import read_emotions

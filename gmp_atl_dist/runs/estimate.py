@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import OptimConfig, RunConfig
 from gmp_atl_dist.errors import GmpAtlError
-from gmp_atl_dist.records import Fold, TrainingSpeakers
+from gmp_atl_dist.fold import Fold, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import Utterances

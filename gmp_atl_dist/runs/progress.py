@@ -10,8 +10,8 @@ from gmp_atl_dist import pipeline
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.execution import planned_stages
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.progress_rows import about, duration, run_wordings
-from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runs.estimate import Planned, Rates, earlier_rates, plan_of
 from gmp_atl_dist.runs.expected import OF_CORES, expectation, rate_of, training_flops
 from gmp_atl_dist.runtime import cluster_nodes

@@ -13,7 +13,7 @@ import numpy as np
 
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import OptimConfig
-from gmp_atl_dist.records import Fold
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.stages.base import Stage, sealed
 from gmp_atl_dist.stages.trained import TrainedStage
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from gmp_atl_dist import pipeline, stopping
 from gmp_atl_dist.config import RunConfig, digest
-from gmp_atl_dist.records import Fold
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.scheduling.demands import (
     Held,
     demands_of_stage,

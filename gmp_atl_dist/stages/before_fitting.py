@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.cards import card_title
 from gmp_atl_dist.errors import CorpusError, ModelError
-from gmp_atl_dist.records import GENDERS, UNKNOWN_GENDER, Fold, Split
+from gmp_atl_dist.fold import Fold
+from gmp_atl_dist.records import GENDERS, UNKNOWN_GENDER, Split
 from gmp_atl_dist.stages.codebook_origin import CODEBOOK, EXTRACTORS, declaration_of
 from gmp_atl_dist.stages.lineage import (
     adapter_of,

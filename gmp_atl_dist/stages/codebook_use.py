@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from gmp_atl_dist.errors import ConfigError, CorpusError
-from gmp_atl_dist.records import FEATURE_SCHEMA, Fold
+from gmp_atl_dist.fold import Fold
+from gmp_atl_dist.records import FEATURE_SCHEMA
 from gmp_atl_dist.stages.base import Handle
 from gmp_atl_dist.stages.codebook_origin import (
     Declaration,

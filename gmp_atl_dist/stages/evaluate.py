@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from gmp_atl_dist.config import Json
-from gmp_atl_dist.records import PREDICTION_SCHEMA, Fold
+from gmp_atl_dist.fold import Fold
+from gmp_atl_dist.records import PREDICTION_SCHEMA
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
 from gmp_atl_dist.stages.mapped import map_parts

@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from gmp_atl_dist.config import RANDOM_SOURCE, ModelConfig
 from gmp_atl_dist.errors import ArtifactError, ModelError
-from gmp_atl_dist.records import UTTERANCE_SCHEMA, Fold, Split
+from gmp_atl_dist.fold import Fold
+from gmp_atl_dist.records import UTTERANCE_SCHEMA, Split
 from gmp_atl_dist.stages.codebook_origin import CODEBOOK, declaration_of
 from gmp_atl_dist.store.artifact import (
     Artifact,

@@ -9,7 +9,8 @@ from dataclasses import replace
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.folds import Grouped, names_utterances, plan_folds, read_fold_lists
 from gmp_atl_dist.corpora.splits.one_gender import one_gender
-from gmp_atl_dist.records import Fold, source_of
+from gmp_atl_dist.fold import Fold
+from gmp_atl_dist.records import source_of
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.audio_paths import read_audio_paths
 from gmp_atl_dist.store.filesystem import Store

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from cachetools import LRUCache, cached
 
 from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist.fold import TrainingSpeakers
 from gmp_atl_dist.records import (
     UTTERANCE_SCHEMA,
     StoredUtterance,
-    TrainingSpeakers,
     UtteranceGroup,
     utterances_from_table,
 )

@@ -8,7 +8,7 @@ from typing import Protocol
 import pyarrow.compute as pc
 
 from gmp_atl_dist.errors import ArtifactError, CorpusError
-from gmp_atl_dist.records import Fold, TrainingSpeakers
+from gmp_atl_dist.fold import Fold, TrainingSpeakers
 from gmp_atl_dist.store.artifact import Artifact
 
 

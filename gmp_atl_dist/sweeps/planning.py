@@ -14,8 +14,8 @@ from gmp_atl_dist import pipeline
 from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample
 from gmp_atl_dist.config import digest
 from gmp_atl_dist.execution import planned_stages
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.outside_inputs import OutsideInputs
-from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runs.estimate import Planned, Rates, earlier_rates, plan_of
 from gmp_atl_dist.scheduling.demands import Demand, demands_of_stage, held_by
 from gmp_atl_dist.scheduling.room import Grant, Offers, Room

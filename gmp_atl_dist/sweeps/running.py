@@ -15,8 +15,8 @@ from dataclasses import replace
 from gmp_atl_dist import stopping
 from gmp_atl_dist.config.sweep import Sweep, SweepRun
 from gmp_atl_dist.errors import GmpAtlError, PartlyFailedError, StoppedError
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.models.head_registry import check_head
-from gmp_atl_dist.records import Fold
 from gmp_atl_dist.runs.facts import memory_of_family
 from gmp_atl_dist.runs.names import named
 from gmp_atl_dist.runs.recorder import RunRecorder

@@ -12,7 +12,8 @@ from gmp_atl_dist.config import RunConfig, digest, hashed
 from gmp_atl_dist.config.sweep import Sweep
 from gmp_atl_dist.corpora.base import read_corpus
 from gmp_atl_dist.errors import ConfigError
-from gmp_atl_dist.records import Fold, StoredUtterance, Utterance
+from gmp_atl_dist.fold import Fold
+from gmp_atl_dist.records import StoredUtterance, Utterance
 from gmp_atl_dist.scheduling.walks import MethodRun
 from gmp_atl_dist.stages.planned_folds import folds_of_listing
 from gmp_atl_dist.store.filesystem import Store

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from gmp_atl_dist.config import FoldsConfig
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.errors import ConfigError, CorpusError
-from gmp_atl_dist.records import Fold, StoredUtterance, TrainingSpeakers
+from gmp_atl_dist.fold import Fold, TrainingSpeakers
+from gmp_atl_dist.records import StoredUtterance
 
 
 def said(name: str, speaker: str, session: str = "", split: str = "") -> StoredUtterance:

@@ -13,7 +13,8 @@ import pytest
 from gmp_atl_dist.config import FoldsConfig
 from gmp_atl_dist.corpora.folds import plan_folds, read_fold_lists
 from gmp_atl_dist.errors import ConfigError, CorpusError
-from gmp_atl_dist.records import Fold, StoredUtterance, Utterance, UtteranceGroup
+from gmp_atl_dist.fold import Fold
+from gmp_atl_dist.records import StoredUtterance, Utterance, UtteranceGroup
 
 DATA = Path(
     os.environ.get("GMP_ATL_TEST_DATA", Path(__file__).resolve().parents[2] / "../shared/data")

@@ -23,8 +23,8 @@ from gmp_atl_dist.config import ClusterConfig, ClusterWorkersConfig, RuntimeConf
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError, GmpAtlError, ModelError
 from gmp_atl_dist.exchange.codebooks import import_codebook
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.inference.stored_frames import FrameSelection, SelectedFrameReader
-from gmp_atl_dist.records import Fold
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.cluster import Cluster, FitSize, pieces
 from gmp_atl_dist.stages.frame_index import frame_index

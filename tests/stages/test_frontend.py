@@ -23,6 +23,7 @@ from gmp_atl_dist.config import (
     WarmupConfig,
 )
 from gmp_atl_dist.errors import ArtifactError
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.inference.frontend import FrontendArgument, FrontendWorker
 from gmp_atl_dist.models.flops import frame_flops
 from gmp_atl_dist.models.hubert import Hubert
@@ -30,7 +31,7 @@ from gmp_atl_dist.models.sizes import NAMED_SIZES
 from gmp_atl_dist.models.slot_conv import SlotConv
 from gmp_atl_dist.models.source import backbone_from_files
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
-from gmp_atl_dist.records import Fold, StoredUtterance
+from gmp_atl_dist.records import StoredUtterance
 from gmp_atl_dist.stages.base import Context, find_or_run
 from gmp_atl_dist.stages.finetune import Finetune
 from gmp_atl_dist.stages.frontend import Frontend, encoder_digest

@@ -18,8 +18,9 @@ from gmp_atl_dist import execution, pipeline
 from gmp_atl_dist.config import CorpusConfig, PretrainConfig, RunConfig
 from gmp_atl_dist.corpora.sources import list_sources
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
+from gmp_atl_dist.fold import Fold, TrainingSpeakers
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
-from gmp_atl_dist.records import Fold, StoredUtterance, TrainingSpeakers, source_of
+from gmp_atl_dist.records import StoredUtterance, source_of
 from gmp_atl_dist.report.content import ReportContent
 from gmp_atl_dist.report.html import render_html
 from gmp_atl_dist.scheduling.demands import Held

@@ -18,9 +18,10 @@ from support.stored_features import put_features_of, spoken
 
 from gmp_atl_dist.config import FinetuneConfig, RunConfig, WarmupConfig
 from gmp_atl_dist.errors import CorpusError
+from gmp_atl_dist.fold import Fold, FoldUtterances
 from gmp_atl_dist.inference.audio_slices import AudioSelection, AudioSlices
 from gmp_atl_dist.inference.stored_frames import FrameSelection, SelectedFrameReader
-from gmp_atl_dist.records import Fold, FoldUtterances, Split, StoredUtterance
+from gmp_atl_dist.records import Split, StoredUtterance
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.before_fitting import check_start_model
 from gmp_atl_dist.stages.cluster import pieces

@@ -28,7 +28,8 @@ from gmp_atl_dist.config import (
 )
 from gmp_atl_dist.config.file import load_config
 from gmp_atl_dist.corpora.base import CorpusListing
-from gmp_atl_dist.records import Fold, StoredUtterance, utterances_to_table
+from gmp_atl_dist.fold import Fold
+from gmp_atl_dist.records import StoredUtterance, utterances_to_table
 from gmp_atl_dist.stages.base import Handle, Pending, Stage
 from gmp_atl_dist.stages.ingest import Ingest
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter

@@ -26,7 +26,7 @@ from gmp_atl_dist.config import CorpusConfig, Json, ModelConfig, RunConfig
 from gmp_atl_dist.config.file import parse_config
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
-from gmp_atl_dist.records import Fold
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.runtime import (
     FindStored,
     PoolWorker,

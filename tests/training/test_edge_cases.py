@@ -26,10 +26,10 @@ from gmp_atl_dist.config import (
     WarmupConfig,
 )
 from gmp_atl_dist.errors import CorpusError, ModelError
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.recipes.finetune import FinetuneRecipe
 from gmp_atl_dist.recipes.retrain import RetrainRecipe
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
-from gmp_atl_dist.records import Fold
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.codebooks import Codebook
 from gmp_atl_dist.store.filesystem import Store

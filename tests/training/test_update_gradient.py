@@ -29,6 +29,7 @@ from gmp_atl_dist.config import (
     TrainWorkersConfig,
     WarmupConfig,
 )
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.heads import FrameHead
 from gmp_atl_dist.models.hubert import pad_waves
@@ -38,7 +39,6 @@ from gmp_atl_dist.models.multitask import RetrainModel, WarmupModel
 from gmp_atl_dist.recipes.finetune import FinetuneRecipe
 from gmp_atl_dist.recipes.retrain import RetrainRecipe
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
-from gmp_atl_dist.records import Fold
 from gmp_atl_dist.seeding import keyed_rng
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.codebooks import Codebook

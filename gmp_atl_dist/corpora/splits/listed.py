@@ -15,7 +15,8 @@ from gmp_atl_dist.corpora.splits.forms import ListedRow
 from gmp_atl_dist.corpora.splits.lists import ListedFold
 from gmp_atl_dist.corpora.splits.naming import Naming
 from gmp_atl_dist.errors import ConfigError, CorpusError
-from gmp_atl_dist.records import Fold, FoldUtterances, Split
+from gmp_atl_dist.fold import Fold, FoldUtterances
+from gmp_atl_dist.records import Split
 from gmp_atl_dist.wording import counted
 
 _SIDES: tuple[Split, ...] = ("train", "valid", "test")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from gmp_atl_dist.records import GENDERS, Fold
+from gmp_atl_dist.fold import Fold
+from gmp_atl_dist.records import GENDERS
 
 
 class OfGender(Protocol):

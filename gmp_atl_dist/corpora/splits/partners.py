@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from gmp_atl_dist.records import Fold, Split
+from gmp_atl_dist.fold import Fold
+from gmp_atl_dist.records import Split
 
 _SHOWN = 3
 _DOES: dict[Split, str] = {"train": "trains", "valid": "validates", "test": "is tested"}

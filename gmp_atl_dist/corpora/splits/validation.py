@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gmp_atl_dist.config import FoldsConfig
 from gmp_atl_dist.errors import ConfigError, CorpusError
-from gmp_atl_dist.records import Fold
+from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.seeding import keyed_seed
 
 
