@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from gmp_atl_dist import execution
+from gmp_atl_dist import stage_order
 from gmp_atl_dist.stages.base import Stage
 
 PAGE = Path(__file__).resolve().parent / "stages.md"
@@ -32,7 +32,7 @@ frames are grouped by gender.
 
 def page() -> str:
     """The whole page."""
-    return _HEAD + "".join(_row(stage) for stage in execution.stages_of_all_configurations())
+    return _HEAD + "".join(_row(stage) for stage in stage_order.stages_of_all_configurations())
 
 
 def _row(stage: Stage) -> str:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from gmp_atl_dist.config.file import load_config
     from gmp_atl_dist.corpora.base import Corpus, CorpusListing, read_corpus
     from gmp_atl_dist.errors import GmpAtlError
-    from gmp_atl_dist.execution import StageStatus, open_context, run_pipeline, run_stage, survey
+    from gmp_atl_dist.execution import open_context, run_pipeline, run_stage
     from gmp_atl_dist.predict import Predictor
     from gmp_atl_dist.runs.models import resolve_model
+    from gmp_atl_dist.stage_survey import StageStatus, survey
 
 __version__ = "0.6.0"
 
@@ -45,14 +46,14 @@ _HOMES = {
     "GmpAtlError": "errors",
     "Predictor": "predict",
     "RunConfig": "config",
-    "StageStatus": "execution",
+    "StageStatus": "stage_survey",
     "load_config": "config.file",
     "open_context": "execution",
     "read_corpus": "corpora.base",
     "resolve_model": "runs.models",
     "run_pipeline": "execution",
     "run_stage": "execution",
-    "survey": "execution",
+    "survey": "stage_survey",
 }
 
 

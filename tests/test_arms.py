@@ -11,8 +11,8 @@ from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.config.file import load_config, load_with_notes
 from gmp_atl_dist.errors import ConfigError
-from gmp_atl_dist.execution import stage_names
 from gmp_atl_dist.shipped import shipped_configs
+from gmp_atl_dist.stage_order import stage_names
 
 SHARED, END = ("ingest", "backbone"), ("finetune", "evaluate", "report")
 LABELS = ("extract", "cluster", "label", "retrain")

@@ -19,8 +19,8 @@ from support.one_process import Tiny, no_ray, tiny_experiment
 from gmp_atl_dist import __version__, errors
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.corpora.synth import MARKER
-from gmp_atl_dist.execution import all_stage_names
 from gmp_atl_dist.shipped import shipped_configs
+from gmp_atl_dist.stage_order import all_stage_names
 
 pytest_plugins = ["support.one_process"]
 

@@ -24,7 +24,7 @@ from support.one_process import context_of, finish, no_ray, tiny_experiment
 from support.toml_files import toml_of
 from transformers import HubertConfig
 
-from gmp_atl_dist import execution, pipeline
+from gmp_atl_dist import pipeline, stage_survey
 from gmp_atl_dist.audio import pcm16_to_float
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import ModelConfig, RunConfig
@@ -191,7 +191,7 @@ def ran(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
         backbone = finish(Backbone(config.model), context)
         (fold,) = plan_folds(read_utterances(corpus), config.folds)
         pipeline.one_fold(config, corpus, backbone, fold, lambda stage: finish(stage, context))
-    corpus, backbone, made = execution.find_fold(config, context.store, context.source, 1)
+    corpus, backbone, made = stage_survey.find_fold(config, context.store, context.source, 1)
     reader = AudioReader(corpus)
     utterances = sorted(read_utterances(corpus), key=lambda u: u.num_samples)
     chosen = [*utterances[::9], utterances[-1]]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from gmp_atl_dist import execution
+from gmp_atl_dist import stage_order
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
@@ -143,4 +143,4 @@ def test_the_documented_stages_are_those_of_the_method_in_its_order() -> None:
     of_stages = [column for column in columns if "ingest" in column]
 
     assert len(of_stages) == 1, "docs/architecture.md has no table of stages, or several"
-    assert of_stages[0] == [stage.name for stage in execution.stages_of_all_configurations()]
+    assert of_stages[0] == [stage.name for stage in stage_order.stages_of_all_configurations()]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from support.one_process import FOLD, Tiny, context_of, tiny_experiment
 
-from gmp_atl_dist import execution
+from gmp_atl_dist import execution, stage_survey
 from gmp_atl_dist.config import RunConfig, WarmupConfig
 from gmp_atl_dist.errors import ArtifactError, ConfigError, ModelError
 from gmp_atl_dist.runtime import Task
@@ -38,11 +38,11 @@ def context(tiny: Tiny, experiment: RunConfig, in_process: None) -> Context:
 
 
 def states(experiment: RunConfig, context: Context) -> dict[str, str]:
-    return {s.label: s.state for s in execution.survey(experiment, context)}
+    return {s.label: s.state for s in stage_survey.survey(experiment, context)}
 
 
 def test_an_empty_root_waits_for_its_corpus(experiment: RunConfig, context: Context) -> None:
-    (row,) = execution.survey(experiment, context)
+    (row,) = stage_survey.survey(experiment, context)
     assert (row.label, row.state, row.detail) == ("ingest", "waiting", "")
     assert len(row.fingerprint) == 64
     assert context.store.list() == [], "looking writes nothing"
@@ -58,7 +58,7 @@ def test_half_done(experiment: RunConfig, context: Context) -> None:
         **dict.fromkeys(waiting, "waiting"),
         **dict.fromkeys(done, "done"),
     }
-    rows = {s.label: s for s in execution.survey(experiment, context)}
+    rows = {s.label: s for s in stage_survey.survey(experiment, context)}
     assert rows["warmup fold1"].detail.endswith(" MB")
     assert rows["warmup fold1"].fingerprint != rows["warmup fold2"].fingerprint
     # A progress file that was written just now is of a stage that runs; parts alone are not.
@@ -73,7 +73,7 @@ def test_half_done(experiment: RunConfig, context: Context) -> None:
     )
     writer = ArtifactWriter(context.store, ArtifactKey("extract", label.fingerprint))
     writer.put_file("anything", b"half of it")
-    rows = {s.label: s for s in execution.survey(experiment, context)}
+    rows = {s.label: s for s in stage_survey.survey(experiment, context)}
 
     assert (rows["retrain fold1"].state, rows["retrain fold1"].detail) == (
         "running",
@@ -86,7 +86,7 @@ def test_half_done(experiment: RunConfig, context: Context) -> None:
     context.store.put(
         f"checkpoints/{fingerprint}/step-7/_record.json", saved.model_dump_json().encode()
     )
-    rows = {s.label: s for s in execution.survey(experiment, context)}
+    rows = {s.label: s for s in stage_survey.survey(experiment, context)}
     assert (rows["finetune fold2"].state, rows["finetune fold2"].detail) == (
         "stopped",
         "checkpoint at update 7",
@@ -172,7 +172,7 @@ def test_what_is_not_there_cannot_be_read(tiny: Tiny) -> None:
 
 def test_a_damaged_manifest_is_told(experiment: RunConfig, context: Context) -> None:
     execution.run_stage(experiment, context, "ingest")
-    (row, *_) = execution.survey(experiment, context)
+    (row, *_) = stage_survey.survey(experiment, context)
     context.store.put(f"artifacts/ingest/{row.fingerprint}/_manifest.json", b"{")
     with pytest.raises(ArtifactError, match="is not a manifest"):
-        execution.survey(experiment, context)
+        stage_survey.survey(experiment, context)

@@ -7,7 +7,8 @@ from benchmarks.subjects.arms import Arms
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import ConfigError
-from gmp_atl_dist.execution import FoundFold, find_fold, open_context, run_pipeline
+from gmp_atl_dist.execution import open_context, run_pipeline
+from gmp_atl_dist.stage_survey import FoundFold, find_fold
 from gmp_atl_dist.stages.evaluate import Evaluate, read_predictions
 from gmp_atl_dist.store.readers import read_emotions
 

@@ -9,8 +9,8 @@ from benchmarks.harness.rounds import MeasurementError
 from benchmarks.subjects.cepstra_svm import predictions_of
 from gmp_atl_dist.comparison.references import resolve
 from gmp_atl_dist.config import RunConfig
-from gmp_atl_dist.execution import find_fold
 from gmp_atl_dist.pipeline import configured_folds
+from gmp_atl_dist.stage_survey import find_fold
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.statistics.arms import Cell
 from gmp_atl_dist.store.readers import read_emotions

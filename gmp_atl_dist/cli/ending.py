@@ -18,7 +18,7 @@ _A_RECORDING = "YOUR.wav"
 
 
 class Models:
-    """Observes a run (``execution.RunObserver``) and keeps its classifiers, one per fold."""
+    """Observes a run (``scheduling.walks.RunObserver``) and keeps its classifiers, one per fold."""
 
     def __init__(self) -> None:
         self.by_fold: dict[str, Artifact] = {}

@@ -51,7 +51,7 @@ def export(
     """Write a model, its feature extractor and a model card; loads without this package."""
     from gmp_atl_dist.errors import ConfigError
     from gmp_atl_dist.exchange.models import export_model
-    from gmp_atl_dist.execution import find_fold
+    from gmp_atl_dist.stage_survey import find_fold
     from gmp_atl_dist.store.filesystem import Store
 
     if what == "classifier" and stage is not None:

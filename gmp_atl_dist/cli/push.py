@@ -63,7 +63,7 @@ def _exported(model: str, root: str | None, fold: int | None) -> Iterator[Path]:
         return
     from gmp_atl_dist.cli.chosen import choose_run
     from gmp_atl_dist.exchange.models import export_model
-    from gmp_atl_dist.execution import find_fold
+    from gmp_atl_dist.stage_survey import find_fold
     from gmp_atl_dist.store.filesystem import Store
 
     chosen = choose_run(model, None, None, root)

@@ -170,7 +170,7 @@ class StageCommand(TyperCommand):
     """``gmp-atl stage``, whose help lists the stages of the method."""
 
     def get_help(self, ctx: Any) -> str:
-        from gmp_atl_dist.execution import all_stage_names
+        from gmp_atl_dist.stage_order import all_stage_names
 
         for parameter in self.params:
             if isinstance(parameter, TyperArgument) and parameter.name == "name":

@@ -17,7 +17,7 @@ from gmp_atl_dist.cli.tables import print_table
 from gmp_atl_dist.cli.words import how_long, when
 
 if TYPE_CHECKING:
-    from gmp_atl_dist.execution import StageStatus
+    from gmp_atl_dist.stage_survey import StageStatus
     from gmp_atl_dist.store.runs import RunRecord
 
 _HEADINGS = ("stage", "state", "started", "took", "expected end", "artefact", "detail")
@@ -36,7 +36,8 @@ def status(
     """
     from gmp_atl_dist.cli.sweep_status import find_sweep, show_sweep
     from gmp_atl_dist.console import Reporter
-    from gmp_atl_dist.execution import open_context, survey
+    from gmp_atl_dist.execution import open_context
+    from gmp_atl_dist.stage_survey import survey
     from gmp_atl_dist.store.run_state import run_state
 
     sweep = find_sweep(run, config, set_, root)

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import GmpAtlError
-from gmp_atl_dist.execution import open_context, survey
+from gmp_atl_dist.execution import open_context
 from gmp_atl_dist.outside_inputs import OutsideInputs
 from gmp_atl_dist.runs.live import LiveRuns
 from gmp_atl_dist.runs.names import config_of
+from gmp_atl_dist.stage_survey import survey
 from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.graph import ArtifactGraph

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from gmp_atl_dist import pipeline
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.console import Reporter
-from gmp_atl_dist.execution import planned_stages
 from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.progress_rows import about, duration, run_wordings
 from gmp_atl_dist.runs.estimate import Planned, Rates, earlier_rates, plan_of
 from gmp_atl_dist.runs.expected import OF_CORES, expectation, rate_of, training_flops
 from gmp_atl_dist.runtime import cluster_nodes
 from gmp_atl_dist.scheduling.demands import Held
+from gmp_atl_dist.stage_order import planned_stages
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage
 from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, find_artifact
 from gmp_atl_dist.store.checkpoints import Checkpoints
@@ -36,7 +36,7 @@ class _Running:
 
 
 class RunProgress:
-    """Observes a run (``execution.RunObserver``), and describes it (``board.WholeRun``)."""
+    """Observes a run (``scheduling.walks.RunObserver``), and describes it (``board.WholeRun``)."""
 
     def __init__(self, config: RunConfig, context: Context, clock: Clock = time.monotonic) -> None:
         self._config = config

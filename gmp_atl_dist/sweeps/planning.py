@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from gmp_atl_dist import pipeline
 from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample
 from gmp_atl_dist.config import digest
-from gmp_atl_dist.execution import planned_stages
 from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.outside_inputs import OutsideInputs
 from gmp_atl_dist.runs.estimate import Planned, Rates, earlier_rates, plan_of
 from gmp_atl_dist.scheduling.demands import Demand, demands_of_stage, held_by
 from gmp_atl_dist.scheduling.room import Grant, Offers, Room
 from gmp_atl_dist.scheduling.walks import MethodRun
+from gmp_atl_dist.stage_order import planned_stages
 from gmp_atl_dist.stages.base import Handle, Pending, Stage
 from gmp_atl_dist.stages.extract import Extract
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, Manifest, find_artifact

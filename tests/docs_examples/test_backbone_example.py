@@ -15,7 +15,7 @@ import torch
 from support.one_process import context_of, no_ray, tiny_experiment
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from gmp_atl_dist import execution
+from gmp_atl_dist import execution, stage_order
 from gmp_atl_dist.config import ModelConfig
 from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.backbone import SpeechBackbone
@@ -164,7 +164,7 @@ def test_the_pipeline_runs_with_it_to_the_report(
         artifact = find_artifact(context.store, key)
         assert artifact is not None
         made[key.kind] = artifact
-    assert set(made) >= {*execution.stage_names(config), "frontend"}
+    assert set(made) >= {*stage_order.stage_names(config), "frontend"}
     for kind in ("backbone", "warmup", "retrain"):
         values = json.loads(made[kind].read_file("config.json"))
         assert values["model_type"] == "wav2vec2"

@@ -16,7 +16,7 @@ import torch
 from support.one_process import context_of, no_ray, tiny_experiment
 from support.plugins import install_example
 
-from gmp_atl_dist import execution
+from gmp_atl_dist import execution, stage_survey
 from gmp_atl_dist.config import FinetuneConfig
 from gmp_atl_dist.errors import ConfigError, ModelError
 from gmp_atl_dist.exchange.models import export_model
@@ -119,7 +119,7 @@ class Ran:
 
     execution_root: Path
     report: Artifact
-    fold: execution.FoundFold
+    fold: stage_survey.FoundFold
 
     @property
     def finetuned(self) -> Artifact:
@@ -133,7 +133,7 @@ def ran(packages: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFact
     context = context_of(root, tiny_corpus, config)
     with no_ray():
         report = execution.run_pipeline(config, context)
-    fold = execution.find_fold(config, context.store, context.source, 1)
+    fold = stage_survey.find_fold(config, context.store, context.source, 1)
     return Ran(root, report, fold)
 
 

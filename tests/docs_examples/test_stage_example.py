@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from support.one_process import Tiny, context_of, tiny_experiment
 
-from gmp_atl_dist import execution, pipeline
+from gmp_atl_dist import execution, pipeline, stage_order, stage_survey
 from gmp_atl_dist.audio import pcm16_to_float
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import RunConfig
@@ -54,7 +54,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     )
     changed = ModuleType("changed_pipeline")
     exec(compile(source, "changed_pipeline.py", "exec"), changed.__dict__)
-    for user in (execution, walks):
+    for user in (execution, stage_order, stage_survey, walks):
         monkeypatch.setattr(user, "pipeline", changed)
     yield module
     del sys.modules["stage_example"]
@@ -71,9 +71,9 @@ def context(tiny: Tiny, experiment: RunConfig, in_process: None) -> Context:
 
 
 def test_its_place_in_the_order_is_that_of_its_line(example: ModuleType) -> None:
-    names = execution.stage_names(RunConfig())
+    names = stage_order.stage_names(RunConfig())
     assert names[names.index("warmup") + 1] == "loudness"
-    assert "loudness" in execution.all_stage_names()
+    assert "loudness" in stage_order.all_stage_names()
 
 
 def test_the_list_of_the_documentation_has_it(example: ModuleType) -> None:
@@ -87,7 +87,7 @@ def test_status_stage_run_and_report_know_it(
 ) -> None:
     for name in ("ingest", "backbone", "warmup", "loudness"):
         execution.run_stage(experiment, context, name)
-    states = {row.label: row.state for row in execution.survey(experiment, context)}
+    states = {row.label: row.state for row in stage_survey.survey(experiment, context)}
     assert states["loudness fold1"] == "done"
     assert states["extract fold1"] == "waiting"
 
@@ -98,7 +98,7 @@ def test_status_stage_run_and_report_know_it(
     assert fingerprint in report.read_file(HTML_NAME).decode()
     assert report.manifest.inputs["fold1/loudness"] == fingerprint
 
-    found = execution.find_fold(experiment, context.store, context.source, 1)
+    found = stage_survey.find_fold(experiment, context.store, context.source, 1)
     artifact = found.artifacts.artifact("loudness")
     assert find_artifact(context.store, artifact.key) is not None
     levels = example.read_loudness(artifact)

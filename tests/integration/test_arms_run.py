@@ -17,7 +17,7 @@ import pytest
 from support.local_ray import local_ray
 from support.one_process import no_ray
 
-from gmp_atl_dist import execution
+from gmp_atl_dist import execution, stage_order, stage_survey
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.config.file import load_config
 from gmp_atl_dist.console import Reporter
@@ -108,7 +108,7 @@ def test_an_arm_runs_to_its_report_and_its_model_predicts(
 ) -> None:
     report = bench.run(arm)
     config = bench.config(arm)
-    stages = execution.stage_names(config)
+    stages = stage_order.stage_names(config)
     assert set(bench.ran[arm]) <= set(stages)
     assert {"finetune", "report"} & set(bench.ran[arm]), "its own part was not there before"
     content = json.loads(report.read_file("report.json"))
@@ -121,7 +121,7 @@ def test_an_arm_runs_to_its_report_and_its_model_predicts(
     assert sorted(content["folds"][0]["curves"]) == sorted(config.trained_sections)
 
     store, source = Store.open(config.runtime.root), Store.open(config.runtime.corpus)
-    corpus, backbone, made = execution.find_fold(config, store, source, 1)
+    corpus, backbone, made = stage_survey.find_fold(config, store, source, 1)
     finetuned = made.artifact("finetune")
     wave = np.sin(np.arange(9000) / 9).astype(np.float32)
     (ours,) = Classifier.load(f"{store.uri}/{finetuned.key.prefix}/files")([wave])

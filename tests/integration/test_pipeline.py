@@ -13,8 +13,9 @@ from gmp_atl_dist.audio import pcm16_to_float
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.config.file import load_config
 from gmp_atl_dist.console import Reporter
-from gmp_atl_dist.execution import StageStatus, stage_names, survey
 from gmp_atl_dist.runtime import RayConnection
+from gmp_atl_dist.stage_order import stage_names
+from gmp_atl_dist.stage_survey import StageStatus, survey
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact

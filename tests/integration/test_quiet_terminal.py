@@ -14,8 +14,8 @@ from support.pipeline_runs import CONFIG
 
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
-from gmp_atl_dist.execution import stage_names
 from gmp_atl_dist.run_log import FOLDER
+from gmp_atl_dist.stage_order import stage_names
 
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.nightly]
 

@@ -8,10 +8,10 @@ import pytest
 
 from gmp_atl_dist.config import RunConfig, canonical_json
 from gmp_atl_dist.config.file import parse_config
-from gmp_atl_dist.execution import all_stage_names, stage_names
 from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.pipeline import one_fold
 from gmp_atl_dist.records import StoredUtterance, utterances_to_table
+from gmp_atl_dist.stage_order import all_stage_names, stage_names
 from gmp_atl_dist.stages.base import Pending, Stage
 from gmp_atl_dist.stages.report import Report
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.one_process import context_of, no_ray, tiny_experiment
 
-from gmp_atl_dist import execution, pipeline
+from gmp_atl_dist import execution, pipeline, stage_survey
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.errors import CorpusError
@@ -182,7 +182,7 @@ def test_estimates_and_cards_count_the_training_utterances_alone(leaking: Ran) -
     work = work_of(finetune, leaking.made["fold1", "finetune"])
     assert work.audio_s == pytest.approx(2 * 16 * 0.35)
     context = context_of(config.runtime.root, Path(config.runtime.corpus), config)
-    found = execution.find_fold(config, context.store, context.source, 1)
+    found = stage_survey.find_fold(config, context.store, context.source, 1)
     facts = CardFacts.of(
         config,
         found.corpus,
@@ -204,7 +204,7 @@ def test_lists_that_keep_speakers_apart_make_the_artefacts_of_other_plans(
         with no_ray():
             execution.run_stage(config, context, "ingest")
             execution.run_stage(config, context, "backbone")
-        return {s.label: s.fingerprint for s in execution.survey(config, context)}
+        return {s.label: s.fingerprint for s in stage_survey.survey(config, context)}
 
     listed = keys(lists="apart")
     grouped = keys(by="speaker", held_out=[["p00", "p02"], ["p01", "p03"]])

@@ -14,7 +14,7 @@ import soundfile as sf
 from support.mixed import NAMES, mixed_config, write_corpora
 from support.one_process import context_of, finish, no_ray
 
-from gmp_atl_dist import execution, pipeline
+from gmp_atl_dist import execution, pipeline, stage_survey
 from gmp_atl_dist.config import CorpusConfig, PretrainConfig, RunConfig
 from gmp_atl_dist.corpora.sources import list_sources
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError
@@ -473,7 +473,7 @@ def test_audio_that_is_gone_is_named(mixed: Mixed, tmp_path: Path) -> None:
 
 
 def test_status_knows_every_source(mixed: Mixed) -> None:
-    states = execution.survey(mixed.config, mixed.context)
+    states = stage_survey.survey(mixed.config, mixed.context)
     assert [s.label for s in states[:5]] == [
         *(f"ingest-{name}" for name in NAMES),
         "combine",

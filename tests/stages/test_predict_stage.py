@@ -14,7 +14,7 @@ from support.classifiers import EMOTIONS, put_classifier, write_noise
 from support.one_process import FOLD, Tiny, finish, no_ray
 from support.roots import make
 
-from gmp_atl_dist import Predictor, execution
+from gmp_atl_dist import Predictor, stage_order
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.runs.unreached import collect, plan_collection
@@ -51,7 +51,7 @@ def test_every_utterance_has_the_probabilities_of_evaluate(tiny: Tiny, tmp_path:
 
 
 def test_it_is_no_part_of_the_method() -> None:
-    assert "predict" not in execution.all_stage_names()
+    assert "predict" not in stage_order.all_stage_names()
 
 
 def test_what_is_no_finetune_artefact(tiny: Tiny, tmp_path: Path) -> None:

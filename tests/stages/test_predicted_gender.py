@@ -13,7 +13,7 @@ import pytest
 from support.mixed import mixed_config, mixed_document, write_corpora
 from support.one_process import FOLD, Tiny, context_of, finish, no_ray, one_rank
 
-from gmp_atl_dist import execution, pipeline, runtime
+from gmp_atl_dist import execution, pipeline, runtime, stage_order, stage_survey
 from gmp_atl_dist.config import ClusterConfig, LabelConfig, RunConfig, WarmupConfig
 from gmp_atl_dist.config.file import parse_config
 from gmp_atl_dist.corpora.sources import list_sources
@@ -243,16 +243,18 @@ def test_every_stage_has_a_state_before_gender_is_predicted(
         cluster={**cluster, "sample_frames": 300},
         label={"fused": fused},
     )
-    states = execution.survey(config, ran.context)
+    states = stage_survey.survey(config, ran.context)
     of_fold = [s.label.split()[0] for s in states if s.label.endswith("fold2")]
     assert of_fold[:3] == ["warmup", "gender", "extract"]
     assert states[-1].label == "report"
-    assert tuple(dict.fromkeys(s.label.split()[0] for s in states)) == execution.stage_names(config)
+    assert tuple(dict.fromkeys(s.label.split()[0] for s in states)) == stage_order.stage_names(
+        config
+    )
 
 
 def test_where_gender_groups_nothing_no_stage_changes(ran: Ran) -> None:
     plain = mixed_config(ran.folder, ran.context.store.uri, folds={"run": [1]}, warmup=LEARNS)
-    states = {s.label: s for s in execution.survey(plain, ran.context)}
+    states = {s.label: s for s in stage_survey.survey(plain, ran.context)}
     assert not any(label.startswith("gender") for label in states)
     assert {label for label, s in states.items() if s.state == "done"} >= {
         "combine",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.one_process import FOLD, Tiny, context_of, finish, no_ray, tiny_experiment
 
-from gmp_atl_dist import execution
+from gmp_atl_dist import execution, stage_order, stage_survey
 from gmp_atl_dist.config import ExtractConfig, LabelConfig, PretrainConfig, RunConfig
 from gmp_atl_dist.errors import ArtifactError, ConfigError, CorpusError, ModelError
 from gmp_atl_dist.inference.device_mfcc import MFCC_LAYER
@@ -83,8 +83,8 @@ def ran(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Ran:
 def test_both_iterations_are_whole_and_come_first(ran: Ran) -> None:
     for name in NAMES:
         assert ran.made(name).verify() == [], name
-    rows = execution.survey(ran.config, ran.context)
-    assert [row.label.split()[0] for row in rows] == list(execution.all_stage_names())
+    rows = stage_survey.survey(ran.config, ran.context)
+    assert [row.label.split()[0] for row in rows] == list(stage_order.all_stage_names())
     assert {row.state for row in rows} == {"done"}
     for name in ("warmup", "retrain"):
         assert ran.made(name).manifest.inputs["backbone"] == ran.made("pretrain2").identity
@@ -220,7 +220,7 @@ def test_a_stage_of_pretraining_runs_by_its_name(tiny: Tiny, tmp_path: Path) -> 
     context = context_of(tmp_path, tiny.folder, config)
     for name in ("ingest", "backbone", "mfcc"):
         execution.run_stage(config, context, name)
-    states = {row.label: row.state for row in execution.survey(config, context)}
+    states = {row.label: row.state for row in stage_survey.survey(config, context)}
     assert (states["mfcc fold1"], states["cluster1 fold1"]) == ("done", "waiting")
     assert states["pretrain1 fold1"] == "waiting"
     assert "extract2 fold1" not in states

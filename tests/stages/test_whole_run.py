@@ -18,7 +18,7 @@ import soundfile as sf
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 from support.one_process import context_of, no_ray, tiny_experiment
 
-from gmp_atl_dist import execution, pipeline
+from gmp_atl_dist import execution, pipeline, stage_order
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.records import GENDERS
 from gmp_atl_dist.report.content import ReportContent
@@ -113,7 +113,7 @@ def peek(folder: Path, transductive: Ran) -> Ran:
 
 
 def test_every_stage_left_one_artefact(clean: Ran, transductive: Ran) -> None:
-    assert set(clean.made) == set(execution.stage_names(clean.config)) - {"report"}
+    assert set(clean.made) == set(stage_order.stage_names(clean.config)) - {"report"}
     for artifact in clean.made.values():
         assert artifact.verify() == []
 
@@ -243,7 +243,7 @@ def test_leaky_arms_are_other_artefacts_and_say_so(clean: Ran, leaky: Ran) -> No
 
 def test_arms_share_only_what_is_the_same(transductive: Ran, peek: Ran) -> None:
     same = {k for k in peek.made if peek.made[k].key == transductive.made[k].key}
-    assert same == set(execution.stage_names(peek.config)) - {"finetune", "evaluate", "report"}
+    assert same == set(stage_order.stage_names(peek.config)) - {"finetune", "evaluate", "report"}
     (fold,) = peek.json["folds"]
     assert fold["selection"]["rule"] == "test"
     assert fold["selection"]["measure"] == "UAR"

@@ -14,8 +14,9 @@ from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import CorpusConfig, RunConfig, RuntimeConfig
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import ArtifactError
-from gmp_atl_dist.execution import find_fold, run_pipeline, run_stage, survey
+from gmp_atl_dist.execution import run_pipeline, run_stage
 from gmp_atl_dist.runtime import RayConnection
+from gmp_atl_dist.stage_survey import find_fold, survey
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
