@@ -4,7 +4,8 @@ Paper: Pan et al., *GMP-ATL: Gender-augmented Multi-scale Pseudo-label Enhanced 
 Learning for Speech Emotion Recognition via HuBERT*, arXiv 2405.02151.
 
 The method is written once, here. ``execution.py`` walks it to run stages, ``stage_survey.py`` to show where
-they stand, ``stage_order.py`` to learn their names and order. A new stage is one module in ``stages/`` and one ``ensure(...)`` here.
+they stand, ``stage_order.py`` to learn their names and order. A new stage is one module in ``stages/`` and
+one ``ensure(...)`` here.
 """
 
 from __future__ import annotations

@@ -179,6 +179,8 @@ def test_the_same_command_again_runs_only_what_failed(
     said = capsys.readouterr()
     assert said.out.count(": running, ") == 1
     assert "many seed 0: cluster fold2: running" in said.out
+    assert "sweep s: 6 cells, 5 of them done before; 33 unique stages of 51, " in said.out
+    assert ": UAR " not in said.out, "a cell that was done before was announced again"
     assert "1 of 6 cells failed, 5 are done" in said.err
     assert "many fold2 seed 0, cluster: " in said.err
     assert ran.sealed() == before

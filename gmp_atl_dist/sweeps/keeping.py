@@ -50,6 +50,7 @@ class SweepKeeper:
         self._folds = folds
         self._plan: SweepPlan | None = None
         self._lanes: Lanes | None = None
+        self._evaluated_before: frozenset[str] = frozenset()
         self._side_by_side: tuple[Offers | None, float] | None = None
         self._scores: dict[str, tuple[int, dict[str, float]]] = {}
         self._pooled: dict[str, dict[str, float]] = {}
@@ -103,10 +104,12 @@ class SweepKeeper:
     def planned(self, plan: SweepPlan, lanes: Lanes) -> None:
         """All stages are known: say how many are left. ``lanes`` will run them."""
         self._plan, self._lanes = plan, lanes
-        done = len(plan.stages) - len(plan.to_run)
+        self._evaluated_before = plan.evaluated
+        done, cells = len(plan.stages) - len(plan.to_run), len(plan.evaluated)
         self._context.reporter.line(
-            f"sweep {self._sweep.name}: {len(self._now().cells)} cells; {len(plan.stages)} unique stages of "
-            f"{plan.asked}, {done} of them done before, {len(plan.to_run)} to run"
+            f"sweep {self._sweep.name}: {len(self._now().cells)} cells, {cells} of them done before; "
+            f"{len(plan.stages)} unique stages of {plan.asked}, {done} of them done before, "
+            f"{len(plan.to_run)} to run"
         )
 
     def _watch(self) -> None:
@@ -137,6 +140,8 @@ class SweepKeeper:
         if cell.state == self._said.get(cell.name) or cell.state not in ("done", "failed"):
             return
         self._said[cell.name] = cell.state
+        if cell.evaluate in self._evaluated_before:
+            return
         done, total = self.record.count("done"), len(self.record.cells)
         if cell.state == "failed":
             self._context.reporter.warning(

@@ -21,6 +21,7 @@ from gmp_atl_dist.scheduling.room import Grant, Offers, Room
 from gmp_atl_dist.scheduling.walks import MethodRun
 from gmp_atl_dist.stage_order import planned_stages
 from gmp_atl_dist.stages.base import Handle, Pending, Stage
+from gmp_atl_dist.stages.evaluate import Evaluate
 from gmp_atl_dist.stages.extract import Extract
 from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, Manifest, find_artifact
 from gmp_atl_dist.store.filesystem import Store
@@ -52,6 +53,12 @@ class SweepPlan:
     @property
     def to_run(self) -> tuple[PlannedStage, ...]:
         return tuple(stage for stage in self.stages if not stage.is_done)
+
+    @property
+    def evaluated(self) -> frozenset[str]:
+        """Fingerprints of the evaluations that are there. A cell ends with its evaluation."""
+        done = (stage.key for stage in self.stages if stage.is_done)
+        return frozenset(key.fingerprint for key in done if key.kind == Evaluate.kind)
 
     @property
     def unknown(self) -> tuple[str, ...]:
