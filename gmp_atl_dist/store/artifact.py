@@ -157,7 +157,10 @@ class ArtifactWriter:
         return {r.name: r for r in receipts if sizes.get(r.name) == r.bytes}
 
     def stored_part(self, name: str) -> Receipt | None:
-        """The receipt of part ``name`` if it is stored now, whoever stored it; None as in :meth:`done`."""
+        """The receipt of part ``name``, of any run. None: the part is not stored, or it is not whole.
+
+        It is looked up in the store at each call. A part is whole as :meth:`done` defines it.
+        """
         path = f"{self.key.prefix}/{_receipt_path(part_path(name))}"
         if not self.store.exists(path):
             return None

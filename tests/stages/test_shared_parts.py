@@ -144,5 +144,5 @@ def test_what_another_run_stored_does_not_count_for_the_rate() -> None:
     assert snapshot.audio_s == 7200.0
     assert snapshot.audio_h_per_h == 1.0
     assert snapshot.busy_share == 0.9
-    # Another run goes on to take its share.
+    # Half of the parts were done in an hour by both runs together, so the other half takes one more.
     assert snapshot.ends_in_s == 3600.0
