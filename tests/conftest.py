@@ -45,10 +45,12 @@ _LONGEST_FIRST = (
     "test_rayjob",
     "test_train_on_nodes",
     "test_stream_tasks",
-    "test_submit_job",
+    "test_serve",
+    "test_observability",
     "test_fit_on_ray",
     "test_extract_on_nodes",
-    "test_observability",
+    "test_gpus_on_ray",
+    "test_submit_job",
     "test_local_ray",
 )
 """Modules of ``_LAST``, so that no process of several is left with a long one at the end."""

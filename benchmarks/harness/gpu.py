@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 DeviceName = Literal["cpu", "cuda"]
-_MATMUL_SIZE = {"cuda": 8192, "cpu": 768}
+_MATMUL_SIZE = {"cuda": 8192, "cpu": 256}
 _ROUNDS = 7
 _SAMPLE_S = 0.05
 

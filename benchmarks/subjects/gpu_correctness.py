@@ -35,7 +35,7 @@ def measure(place: Place, rows: Rows) -> None:
     """Frames, labels, the gradients of an update, and the curve of a training."""
     device = place.choose()
     on_gpu = place.on_gpu
-    size, audio_s = ("base", 900.0) if on_gpu else ("tiny", 20.0)
+    size, audio_s = ("base", 900.0) if on_gpu else ("tiny", 8.0)
     ks = (50, 500) if on_gpu else (5, 20)
     with tempfile.TemporaryDirectory(prefix="gmp-atl-bench-") as name:
         folder = Path(name)

@@ -85,7 +85,7 @@ def test_other_numbers_of_ranks_go_on_with_it(
     again.check_samples()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_from_one_to_two_and_from_zero_1_to_2_and_back(undisturbed: Case, again: Case) -> None:
     assert again.by(1, Fault(0, 18), 1) == [-9]
     assert 0 not in again.by(2, Fault(0, 33), 2)
@@ -111,15 +111,8 @@ def with_options(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return made
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("zero_stage", "kill"),
-    [
-        pytest.param(1, 13, marks=pytest.mark.nightly),
-        pytest.param(2, 38, marks=pytest.mark.nightly),
-        (3, 25),
-    ],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize(("zero_stage", "kill"), [(1, 13), (2, 38), (3, 25)])
 def test_the_options_of_training_survive_a_kill(
     with_options: Case, tiny: Tiny, tmp_path: Path, zero_stage: int, kill: int
 ) -> None:

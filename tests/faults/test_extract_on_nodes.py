@@ -140,7 +140,7 @@ def test_a_killed_actor_changes_no_byte(
     assert killed[0] < len(expected)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_removed_node_changes_no_byte(
     nodes: Cluster, tiny: Tiny, expected: dict[str, str], tmp_path: Path
 ) -> None:

@@ -132,7 +132,7 @@ def test_a_killed_worker_changes_no_byte(
     assert killed[0] < UPDATES
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_torch_engine_writes_the_same_bytes_also_when_workers_and_the_fit_are_killed(
     cores: None, tiny: Tiny, tmp_path: Path
 ) -> None:

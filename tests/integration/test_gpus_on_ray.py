@@ -114,6 +114,7 @@ def test_a_pool_without_gpus_sees_none() -> None:
     assert json.loads(said) == [HIDDEN]
 
 
+@pytest.mark.nightly
 def test_a_gang_without_gpus_is_one_of_gloo_on_cpus(tmp_path: Path) -> None:
     """Else rank 1 of such a gang takes a second GPU, which may not be there."""
     store = Store.open(str(tmp_path / "root"))

@@ -33,7 +33,7 @@ OBSERVABILITY = REPOSITORY / "deploy" / "observability"
 ONLY_WITH_GPUS = {"ray_node_gpus_utilization", "ray_node_gram_used"}
 SERIES = re.compile(r"\bray_[a-z0-9_]*[a-z0-9]\b")
 RUN = {"run": "watched"}
-UPDATES = 300
+UPDATES = 120
 """Some seconds of training: what lives shorter than an export is never seen."""
 
 

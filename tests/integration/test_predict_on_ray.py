@@ -38,6 +38,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.nightly
 def test_any_number_of_workers_and_a_kill(corpus: Path, ray_folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "corpus.toml"
     config.write_text(CONFIG.replace("CORPUS", str(corpus)))

@@ -143,6 +143,7 @@ def test_sigterm_in_a_mapped_stage_ends_with_its_code(
         print(f"{stage}: {time.monotonic() - at_s:.1f} s")
 
 
+@pytest.mark.nightly
 def test_a_second_ctrl_c_leaves_no_ray_behind(reference: Reference, tmp_path: Path) -> None:
     root = reference.root.copy_to(tmp_path / "root", "ingest", "backbone")
     command = ("-m", "gmp_atl_dist.cli", *reference.command("run", *LONG, root=root))
@@ -170,6 +171,7 @@ def test_a_stop_while_ray_starts_leaves_nothing(reference: Reference, tmp_path: 
         assert terminal.family() == []
 
 
+@pytest.mark.nightly
 def test_a_stop_while_the_gang_restarts(reference: Reference, tmp_path: Path) -> None:
     """What the old gang had not saved is lost already; the new one ends before it loads anything."""
     root = reference.root.copy_to(tmp_path / "root", "ingest", "backbone")

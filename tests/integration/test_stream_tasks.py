@@ -244,7 +244,7 @@ def test_work_of_a_device_is_counted_and_so_is_reading(plan: Plan) -> None:
     assert receipts(results).keys() == {"t0", "t1", "t2", "t3"}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_any_number_of_workers_gives_the_same(plan: Plan) -> None:
     one = streamed(plan, tasks(12, t7="tells its threads"))
     # More than there are cores for: those that cannot start do not keep the others from working.
@@ -343,7 +343,7 @@ def test_a_mapped_worker_computes_while_it_stores(plan: Plan) -> None:
     assert sorted(receipts(results)) == [f"t{i}" for i in range(6)]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_workers_with_gpus_are_given_them(plan: Plan) -> None:
     streams = StreamWorkersConfig(workers=2, gpus=1, readers=1)
     reads = partial(Reads, plan)
@@ -409,7 +409,7 @@ def test_what_always_kills_its_worker_is_named(plan: Plan) -> None:
     assert Counter(name for _, name, _ in plan.notes("map"))["t1"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_pools_grow_to_their_maximum_and_no_further(plan: Plan) -> None:
     work = [Task(f"t{i}", "waits for another worker") for i in range(12)]
     assert len({r.worker for r in streamed(plan, work, workers=(1, 2))}) == 2
@@ -500,7 +500,7 @@ def test_custom_resources_choose_who_reads_and_who_computes(plan: Plan) -> None:
     assert json.loads(result.result) == [["decode"], ["gang"]]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_custom_resources_of_a_pool_and_of_a_gang(plan: Plan) -> None:
     workers = WorkersConfig(resources={"decode": 1})
     with open_pool(Answers, plan, workers=workers, most=1, retries=0, stalled_after_s=60.0) as pool:
