@@ -1,6 +1,7 @@
 # Everything runs from the project's own environment, .venv, and asks nothing.
 #   make setup PYTHON=python3.11          another interpreter (3.11 is what the pins were tested with)
-#   make setup PIP_ARGS="--index-url ..." where pip looks for packages, e.g. PyTorch's CPU index
+#   make setup PIP_ARGS="--index-url ..." where pip looks for packages, e.g. a mirror
+#   make setup TORCH_INDEX=URL            where it looks for PyTorch; empty: where it looks for all others
 #   make test PYTEST_ARGS="-k store"      what pytest gets besides
 #   make test TEST_PROCESSES=0            in one process; more than two need more than two cores
 
@@ -13,8 +14,9 @@ DEMO_ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --no-input --disable-pip-version-check --progress-bar off $(PIP_ARGS)
-# Named beside its pin, so that pip takes the CPU build and nothing of CUDA.
 TORCH := torch==2.13.0
+# PyPI has the build for CUDA alone, which is gigabytes larger.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -26,6 +28,10 @@ help: ## this list
 
 .venv/.installed-cpu: pyproject.toml constraints-cpu.txt
 	test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+ifneq ($(TORCH_INDEX),)
+	$(PIP) --no-deps --retries 1 --index-url $(TORCH_INDEX) $(TORCH) \
+		|| echo "No PyTorch from $(TORCH_INDEX): taking that of the package index. PyPI's is for CUDA and gigabytes larger."
+endif
 	$(PIP) -c constraints-cpu.txt $(TORCH) -e '.[cpu]'
 	touch $@
 
