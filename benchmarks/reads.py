@@ -23,9 +23,11 @@ from benchmarks.harness.command import Benchmark, positive
 from benchmarks.harness.rounds import Spread, interleaved
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.records import AUDIO_SCHEMA
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import read_audio_part
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 KEYS = {
     "part_cpu_s_per_h": "CPU seconds to open and read an audio part the second time, per hour of audio",

@@ -39,10 +39,7 @@ from gmp_atl_dist.stages.base import (
     told_of_other_inputs,
 )
 from gmp_atl_dist.stages.gender import PredictGender
-from gmp_atl_dist.store.artifact import (
-    Artifact,
-    find_artifact,
-)
+from gmp_atl_dist.store.artifact import Artifact, find_artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.layout import claim_layout
 

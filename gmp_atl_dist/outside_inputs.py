@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from gmp_atl_dist.errors import ArtifactError, GmpAtlError
 from gmp_atl_dist.stages.base import Stage
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact, list_artifacts
+from gmp_atl_dist.store.artifact import Artifact, find_artifact, list_artifacts
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.runs import RunRecord
 
 _OF_FILES = "listing"

@@ -14,12 +14,9 @@ from gmp_atl_dist.stages.base import (
     Stage,
 )
 from gmp_atl_dist.stages.gender import PredictGender
-from gmp_atl_dist.store.artifact import (
-    Artifact,
-    ArtifactKey,
-    Manifest,
-)
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey, Manifest
 
 EVERY_STAGE = RunConfig.model_validate(
     {"model": {"source": "random:base"}, "pretrain": {"iterations": 2}}

@@ -21,19 +21,16 @@ from gmp_atl_dist.stages.base import (
 )
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.stages.report import Report
-from gmp_atl_dist.store.artifact import (
-    Artifact,
-    ArtifactKey,
-    ArtifactWriter,
-    find_artifact,
-)
+from gmp_atl_dist.store.artifact import Artifact, find_artifact
 from gmp_atl_dist.store.checkpoints import ROOT as CHECKPOINTS
 from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.layout import check_layout
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.progress import ProgressSnapshot, read_progress
 from gmp_atl_dist.store.run_state import stage_state
 from gmp_atl_dist.store.runs import StageRun
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 
 def survey(

@@ -19,7 +19,7 @@ from gmp_atl_dist.exchange.exporting import export_features, export_labels
 from gmp_atl_dist.exchange.importing import Imported, import_features
 from gmp_atl_dist.exchange.layout import FairseqFiles, fewest_samples, npy_header
 from gmp_atl_dist.store import features as features_module
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, list_artifacts
+from gmp_atl_dist.store.artifact import Artifact, list_artifacts
 from gmp_atl_dist.store.features import (
     FeatureReader,
     UtteranceFrames,
@@ -29,6 +29,8 @@ from gmp_atl_dist.store.features import (
 )
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.labels import UtteranceLabels, put_labels, read_labels
+from gmp_atl_dist.store.manifest import ArtifactKey
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 LAYER = 9
 IDS = ("b/2.wav", "a/1.wav", "a/0.wav")

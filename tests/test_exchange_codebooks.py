@@ -24,10 +24,11 @@ from gmp_atl_dist.exchange.codebooks import (
     import_codebook,
 )
 from gmp_atl_dist.exchange.kmeans_files import read_centroids, write_centroids
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.codebooks import Codebook, FitRecord, put_codebooks, read_codebooks
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.layout import claim_layout
+from gmp_atl_dist.store.manifest import ArtifactKey
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 RNG = np.random.default_rng(0)
 X_MD = RNG.normal(size=(300, 5)).astype(np.float32)

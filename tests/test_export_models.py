@@ -46,10 +46,12 @@ from gmp_atl_dist.stages.evaluate import Evaluate, read_predictions
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.stages.ingest import Ingest
 from gmp_atl_dist.stages.report import outcome_of
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.layout import claim_layout
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import AudioReader, read_emotions, read_utterances
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 pytest_plugins = ["support.one_process"]
 

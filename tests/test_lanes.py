@@ -17,8 +17,9 @@ from gmp_atl_dist.ray_api.facts import ClusterFacts, Node, NodeGroup
 from gmp_atl_dist.scheduling.demands import Demand
 from gmp_atl_dist.scheduling.lanes import Lane, Lanes, NotRunError
 from gmp_atl_dist.scheduling.room import Grant, Offers, Room, with_autoscaler
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.sweeps.planning import PlannedStage, SweepPlan
 
 ONE = Demand("runtime.extract", 1, 1, 1.0, 0.0)

@@ -17,9 +17,10 @@ from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Pending, sealed
 from gmp_atl_dist.stages.mapped import map_parts
 from gmp_atl_dist.stages.warmup import Warmup
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter, Receipt, receipts_json
 from gmp_atl_dist.store.checkpoints import CheckpointRecord
+from gmp_atl_dist.store.manifest import ArtifactKey, Receipt, receipts_json
 from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot, read_progress
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.tags import Tags
 
 pytest_plugins = ["support.one_process"]

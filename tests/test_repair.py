@@ -13,9 +13,11 @@ from support.roots import chain, checkpoint, flip, make, note_run
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.runs.repair import plan_repair, set_aside
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, list_artifacts
+from gmp_atl_dist.store.artifact import Artifact, list_artifacts
 from gmp_atl_dist.store.faults import find_faults
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 pytest_plugins = ["support.roots"]
 AFTER_WARMUP = {"extract", "label", "retrain", "report"}

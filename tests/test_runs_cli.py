@@ -23,9 +23,10 @@ from gmp_atl_dist.predict import Predictor
 from gmp_atl_dist.runs.models import resolve_model
 from gmp_atl_dist.runs.names import named
 from gmp_atl_dist.runs.recorder import RunRecorder
-from gmp_atl_dist.store.artifact import ArtifactKey, find_artifact, list_artifacts
+from gmp_atl_dist.store.artifact import find_artifact, list_artifacts
 from gmp_atl_dist.store.faults import find_faults
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.progress import ProgressSnapshot
 from gmp_atl_dist.store.runs import Attempt, Machine, RunRecord, StageRun, read_run, write_run
 

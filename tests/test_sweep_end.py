@@ -14,7 +14,8 @@ from gmp_atl_dist.execution import open_context
 from gmp_atl_dist.scheduling.demands import Demand
 from gmp_atl_dist.scheduling.lanes import Lane, Lanes
 from gmp_atl_dist.scheduling.room import Grant, Offers
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.sweeps.keeping import SweepKeeper
 from gmp_atl_dist.sweeps.planning import PlannedStage, SweepPlan
 

@@ -16,10 +16,12 @@ from gmp_atl_dist.inference.audio_slices import AudioSelection
 from gmp_atl_dist.inference.extractor import ExtractorArgument, ForwardArgument
 from gmp_atl_dist.records import AUDIO_SCHEMA, UTTERANCE_SCHEMA
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import INDEX_PART
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 PART_UTTERANCES = 120
 LAYERS = (6, 9)

@@ -31,8 +31,9 @@ from gmp_atl_dist.corpora.sources import reader_of, store_of
 from gmp_atl_dist.records import AUDIO_SCHEMA
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.ingest import Ingest, plan_parts
-from gmp_atl_dist.store.artifact import ArtifactWriter, list_artifacts
+from gmp_atl_dist.store.artifact import list_artifacts
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 LABELLED = ("acted", "podcast")
 UNLABELLED = "talks"

@@ -21,12 +21,14 @@ from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.models.hubert import Hubert
 from gmp_atl_dist.models.source import model_to_files
 from gmp_atl_dist.records import AUDIO_SCHEMA, UTTERANCE_SCHEMA
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import Codebook
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import INDEX_PART
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 Lengths = Literal["iemocap", "librispeech"]
 FOLD = Fold("gpu", train_speakers=("a", "b"), test_speakers=("test",))

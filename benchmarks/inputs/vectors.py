@@ -9,10 +9,12 @@ import numpy as np
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, MIN_SAMPLES
 from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.records import StoredUtterance, utterances_to_table
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import UtteranceFrames, put_features
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import INDEX_PART
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 DIM = 768
 STORED_LAYER = 9

@@ -36,7 +36,7 @@ from gmp_atl_dist.models.packed import PackedHubert
 from gmp_atl_dist.stages.extract import forward_argument
 from gmp_atl_dist.stages.frame_index import frame_index
 from gmp_atl_dist.stages.part_plan import plan_parts
-from gmp_atl_dist.store.artifact import ArtifactKey
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.training_set import TrainingSet
 
 _PADDED_BATCH = 16

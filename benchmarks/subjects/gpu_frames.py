@@ -27,7 +27,7 @@ from gmp_atl_dist.models.flops import frame_flops
 from gmp_atl_dist.models.hubert import Hubert, pad_waves
 from gmp_atl_dist.models.sizes import NAMED_SIZES
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.store.artifact import ArtifactKey
+from gmp_atl_dist.store.manifest import ArtifactKey
 
 WINDOW_FRAMES = 3000
 CONTEXT_FRAMES = 250

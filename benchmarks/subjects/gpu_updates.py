@@ -26,9 +26,10 @@ from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.config import RetrainConfig, TrainWorkersConfig
 from gmp_atl_dist.device import collective_backend
 from gmp_atl_dist.models.flops import frame_flops
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import read_curves
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.training.loop import TrainJob, run_training
 
 _FRAMES_PER_S = SAMPLE_RATE_HZ / FRAME_HOP_SAMPLES

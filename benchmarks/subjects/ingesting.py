@@ -24,8 +24,8 @@ from gmp_atl_dist.console import Bar, Reporter
 from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stages.base import Context, run_and_seal
 from gmp_atl_dist.stages.ingest import Ingest
-from gmp_atl_dist.store.artifact import part_path
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import part_path
 from gmp_atl_dist.tags import Tags
 
 _WHAT = "hours of audio per hour and core"

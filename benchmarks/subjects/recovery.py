@@ -17,8 +17,8 @@ from benchmarks.subjects.training_inputs import RANKS, retrain_recipe
 from benchmarks.subjects.updates import Note, read_notes
 from gmp_atl_dist import runtime
 from gmp_atl_dist.config import TrainWorkersConfig
-from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.training.loop import TrainJob, run_training
 
 CHECKPOINT_EVERY = 5

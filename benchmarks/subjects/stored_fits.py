@@ -37,9 +37,10 @@ from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.cluster import Cluster as ClusterStage
 from gmp_atl_dist.stages.cluster import pieces
 from gmp_atl_dist.stages.label_plan import LabelPlan
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import read_codebooks
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 BUDGET_GIB = 0.5
 """The least that a worker can be given."""

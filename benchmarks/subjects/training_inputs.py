@@ -14,11 +14,13 @@ from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.config import FinetuneConfig, RetrainConfig
 from gmp_atl_dist.stages.base import find_or_run
 from gmp_atl_dist.stages.frontend import Frontend
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import Codebook
 from gmp_atl_dist.store.index import Utterances
 from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 RANKS = 2
 K = 500

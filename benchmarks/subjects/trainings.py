@@ -30,9 +30,10 @@ from benchmarks.subjects.updates import Updates, read_notes, updates_between
 from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.config import TrainWorkersConfig
 from gmp_atl_dist.models.flops import frame_flops
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import Utterances
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.training.loop import TrainJob, run_training
 from gmp_atl_dist.training.recipe import Recipe
 

@@ -18,10 +18,12 @@ from gmp_atl_dist.config import Json
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage
 from gmp_atl_dist.stages.mapped import map_parts
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey, receipts_json
 from gmp_atl_dist.store.readers import audio_part_names, read_audio_part
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 LOUDNESS_SCHEMA = pa.schema(
     [

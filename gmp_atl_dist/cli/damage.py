@@ -15,9 +15,9 @@ from gmp_atl_dist.tags import Tags
 
 if TYPE_CHECKING:
     from gmp_atl_dist.runs.repair import Repair
-    from gmp_atl_dist.store.artifact import ArtifactKey
     from gmp_atl_dist.store.faults import Fault, Findings
     from gmp_atl_dist.store.filesystem import Store
+    from gmp_atl_dist.store.manifest import ArtifactKey
 
 _DAMAGED = 4
 _SHOWN_PLACES = 20

@@ -17,9 +17,10 @@ from gmp_atl_dist.shipped import shipped_path
 from gmp_atl_dist.stages.evaluate import Evaluate, read_predictions
 from gmp_atl_dist.stages.report import JSON_NAME, PREDICTIONS_NAME, Report
 from gmp_atl_dist.statistics.arms import PredictedUtterance
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact, list_artifacts
+from gmp_atl_dist.store.artifact import Artifact, find_artifact, list_artifacts
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.layout import open_root
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import read_emotions
 from gmp_atl_dist.store.run_state import stage_state
 from gmp_atl_dist.store.runs import RECORD_NAME, RUNS, RunRecord, check_run_name, read_run

@@ -17,17 +17,12 @@ from gmp_atl_dist.exchange.kmeans_files import read_centroids, write_centroids
 from gmp_atl_dist.exchange.layout import sha256_of
 from gmp_atl_dist.records import EVERYBODY
 from gmp_atl_dist.stages.codebook_origin import EXTRACTORS, Declaration
-from gmp_atl_dist.store.artifact import (
-    Artifact,
-    ArtifactKey,
-    ArtifactWriter,
-    artifact_of,
-    find_artifact,
-    list_artifacts,
-)
+from gmp_atl_dist.store.artifact import Artifact, artifact_of, find_artifact, list_artifacts
 from gmp_atl_dist.store.codebooks import Codebook, put_codebooks, read_codebooks
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.layout import claim_layout
+from gmp_atl_dist.store.manifest import ArtifactKey
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 KINDS = ("codebook", "cluster")
 """Artefacts with the codebooks of one scale, and of all scales of a run."""

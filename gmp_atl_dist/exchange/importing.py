@@ -26,11 +26,13 @@ from gmp_atl_dist.exchange.layout import (
     sha256_of,
 )
 from gmp_atl_dist.partition import greedy_batches
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, find_artifact
+from gmp_atl_dist.store.artifact import Artifact, find_artifact
 from gmp_atl_dist.store.features import UtteranceFrames, put_features
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.labels import IMPORTED, UtteranceLabels, narrow, put_labels
 from gmp_atl_dist.store.layout import claim_layout
+from gmp_atl_dist.store.manifest import ArtifactKey
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 _VERSION = 2
 _PART_FRAMES = 30_000

@@ -11,9 +11,11 @@ from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.inference.audio_slices import AudioSelection
 from gmp_atl_dist.inference.forward import Forward, Loader
 from gmp_atl_dist.runtime import DeviceWork, Task
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import put_features
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey, receipts_json
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,13 @@ from gmp_atl_dist.inference.sending import as_waves, send_clips
 from gmp_atl_dist.models.slot_conv import SlotConv
 from gmp_atl_dist.models.source import backbone_from_files
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import UtteranceFrames
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.frontend import put_frontend
+from gmp_atl_dist.store.manifest import ArtifactKey, receipts_json
 from gmp_atl_dist.store.readers import read_audio_part
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.transfers import current_lane
 
 _BATCH_SAMPLES = 300 * SAMPLE_RATE_HZ

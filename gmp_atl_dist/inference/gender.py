@@ -20,11 +20,13 @@ from gmp_atl_dist.models.padding import pad_waves
 from gmp_atl_dist.models.warmed_up import warmup_model_from_files
 from gmp_atl_dist.records import GENDERS, UNKNOWN_GENDER
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.genders import put_genders
+from gmp_atl_dist.store.manifest import ArtifactKey, receipts_json
 from gmp_atl_dist.store.readers import read_audio_part
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 _BATCH_SAMPLES = 60 * SAMPLE_RATE_HZ
 

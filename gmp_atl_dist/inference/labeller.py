@@ -23,14 +23,16 @@ from gmp_atl_dist.inference.device_labels import DeviceLabels, LabelledLayer, St
 from gmp_atl_dist.inference.extractor import ForwardArgument, audio_seconds
 from gmp_atl_dist.partition import greedy_batches
 from gmp_atl_dist.runtime import DeviceWork, Task
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import Codebook, read_codebooks
 from gmp_atl_dist.store.features import UtteranceFrames, read_features
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.genders import training_index
 from gmp_atl_dist.store.index import index_rows
 from gmp_atl_dist.store.labels import UtteranceLabels, narrow, put_labels
+from gmp_atl_dist.store.manifest import ArtifactKey, receipts_json
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 
 class Codebooks:

@@ -18,9 +18,10 @@ from gmp_atl_dist.inference.forward import Forward, stored_wave
 from gmp_atl_dist.inference.mfcc import mfcc
 from gmp_atl_dist.inference.started import to_fp16
 from gmp_atl_dist.runtime import DeviceWork, Task
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter, receipts_json
 from gmp_atl_dist.store.features import UtteranceFrames, put_features
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey, receipts_json
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 _BATCH_S = 600.0
 """On a GPU: 20 MB of samples, 40 MB of values in float64."""

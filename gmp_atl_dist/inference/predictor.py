@@ -20,9 +20,11 @@ from gmp_atl_dist.models.padding import pad_waves
 from gmp_atl_dist.models.stored import emotion_model_from_files
 from gmp_atl_dist.records import PREDICTION_SCHEMA, StoredUtterance
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, receipts_json
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey, receipts_json
 from gmp_atl_dist.store.readers import AudioPart, read_audio_part
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 _BATCH_SAMPLES = 60 * SAMPLE_RATE_HZ
 _GPU_BATCH_SAMPLES = 600 * SAMPLE_RATE_HZ

@@ -11,8 +11,9 @@ from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.report.content import ReportContent
 from gmp_atl_dist.report.sweep_input import ArmReports, CellReport, SeedReports, StageCost
 from gmp_atl_dist.statistics.arms import PredictedUtterance
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact
+from gmp_atl_dist.store.artifact import Artifact, find_artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.runs import PAGE_NAME, RUNS, RunRecord, StageRun, read_run
 
 _JSON, _CSV = "report.json", "predictions.csv"

@@ -20,10 +20,10 @@ from gmp_atl_dist.outside_inputs import OutsideInputs
 from gmp_atl_dist.runs.live import LiveRuns
 from gmp_atl_dist.runs.names import config_of
 from gmp_atl_dist.stage_survey import survey
-from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.graph import ArtifactGraph
 from gmp_atl_dist.store.leases import live_leases
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.run_state import CLOCKS_DIFFER_S, LOST_AFTER_S, run_state
 from gmp_atl_dist.store.runs import RunRecord
 

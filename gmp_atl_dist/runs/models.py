@@ -10,9 +10,10 @@ from pathlib import Path
 from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.errors import ArtifactError, ConfigError
 from gmp_atl_dist.runs.names import known_runs, read_runs
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact, list_artifacts
+from gmp_atl_dist.store.artifact import Artifact, find_artifact, list_artifacts
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.layout import open_root
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.run_state import stage_state
 from gmp_atl_dist.store.runs import RunRecord, StageRun, check_run_name, read_run
 

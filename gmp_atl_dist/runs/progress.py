@@ -17,8 +17,9 @@ from gmp_atl_dist.runtime import cluster_nodes
 from gmp_atl_dist.scheduling.demands import Held
 from gmp_atl_dist.stage_order import planned_stages
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, find_artifact
+from gmp_atl_dist.store.artifact import Artifact, find_artifact
 from gmp_atl_dist.store.checkpoints import Checkpoints
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 Clock = Callable[[], float]
 

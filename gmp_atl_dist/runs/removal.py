@@ -15,16 +15,12 @@ from gmp_atl_dist.run_log import FOLDER as LOGS_OF_LIBRARIES
 from gmp_atl_dist.runs.in_use import BY_PRODUCTS, keys_planned, named_by
 from gmp_atl_dist.runs.live import LiveRuns
 from gmp_atl_dist.runs.names import get_run
-from gmp_atl_dist.store.artifact import (
-    Artifact,
-    ArtifactKey,
-    find_artifact,
-    list_artifacts,
-)
+from gmp_atl_dist.store.artifact import Artifact, find_artifact, list_artifacts
 from gmp_atl_dist.store.checkpoints import RAY_RUNS
 from gmp_atl_dist.store.checkpoints import ROOT as CHECKPOINTS
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.leases import live_leases
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.runs import RUNS, RunRecord, read_run, run_names
 
 _THREADS = 16

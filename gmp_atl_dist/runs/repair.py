@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 
 from gmp_atl_dist.errors import ArtifactError, ConfigError
 from gmp_atl_dist.runs.in_use import InUse, find_in_use
-from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.checkpoints import RAY_RUNS
 from gmp_atl_dist.store.checkpoints import ROOT as CHECKPOINTS
 from gmp_atl_dist.store.faults import Fault, Findings
 from gmp_atl_dist.store.filesystem import Entry, Store
 from gmp_atl_dist.store.graph import ArtifactGraph
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.runs import read_run, run_names
 
 QUARANTINE = "quarantine"

@@ -21,12 +21,12 @@ from gmp_atl_dist.runs.in_use import (
 )
 from gmp_atl_dist.runs.live import LiveRuns
 from gmp_atl_dist.runs.names import find_record, known_runs
-from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.checkpoints import RAY_RUNS
 from gmp_atl_dist.store.checkpoints import ROOT as CHECKPOINTS
 from gmp_atl_dist.store.filesystem import Entry, Store
 from gmp_atl_dist.store.graph import ArtifactGraph
 from gmp_atl_dist.store.leases import drop_dead_leases
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.runs import check_run_name, read_run, run_names
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{4,64}")

@@ -16,11 +16,12 @@ from gmp_atl_dist.config import OptimConfig
 from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.stages.base import Stage, sealed
 from gmp_atl_dist.stages.trained import TrainedStage
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import Utterances
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 SUMMARY = "training.json"
 

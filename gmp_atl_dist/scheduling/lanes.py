@@ -22,7 +22,8 @@ from gmp_atl_dist import runtime, stopping
 from gmp_atl_dist.errors import StoppedError, WorkerError
 from gmp_atl_dist.scheduling.demands import Demand
 from gmp_atl_dist.scheduling.room import Grant, Offers, Room
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.manifest import ArtifactKey
 
 State = Literal["not_started", "thinking", "waiting", "blocked", "running", "over"]
 

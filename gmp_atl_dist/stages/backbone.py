@@ -16,9 +16,10 @@ from gmp_atl_dist.errors import ModelError
 from gmp_atl_dist.models.sizes import SIZE_VERSIONS
 from gmp_atl_dist.stages.base import Context, Seal, Stage
 from gmp_atl_dist.stages.lineage import lineage_in_store
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.lineage import LINEAGE_KEY, LINEAGE_NAME, Lineage
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,10 @@ from gmp_atl_dist.config import Json, RuntimeConfig, canonical_json
 from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import Problem
-from gmp_atl_dist.store.artifact import (
-    MADE_FROM_NOTE,
-    Artifact,
-    ArtifactKey,
-    ArtifactWriter,
-    find_artifact,
-)
+from gmp_atl_dist.store.artifact import MADE_FROM_NOTE, Artifact, find_artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.tags import Tags
 
 

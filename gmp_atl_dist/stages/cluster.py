@@ -28,17 +28,13 @@ from gmp_atl_dist.stages.frame_index import sampled_frames
 from gmp_atl_dist.stages.gender import gender_inputs
 from gmp_atl_dist.stages.label_plan import LabelPlan
 from gmp_atl_dist.stages.layer_fit import KIND, LayerFit, ScaleFit
-from gmp_atl_dist.store.artifact import (
-    Artifact,
-    ArtifactWriter,
-    artifact_of,
-    find_artifact,
-)
+from gmp_atl_dist.store.artifact import Artifact, artifact_of, find_artifact
 from gmp_atl_dist.store.codebooks import Codebook, at_scale, put_codebooks, read_codebooks
 from gmp_atl_dist.store.features import feature_receipts
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.progress import forget_progress
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 if TYPE_CHECKING:
     from gmp_atl_dist.inference.fitter import Answer, Order

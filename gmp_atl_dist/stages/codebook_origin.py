@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.stages.base import Handle, Pending
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact
+from gmp_atl_dist.store.artifact import Artifact, find_artifact
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.training_set import TrainingSet
 
 if TYPE_CHECKING:

@@ -21,9 +21,10 @@ from gmp_atl_dist.corpora.sources import refuse_empty_classes, refuse_shared_nam
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import UTTERANCE_SCHEMA, Problem
 from gmp_atl_dist.stages.base import Context, Seal, Stage
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import INDEX_PART, read_channel
 from gmp_atl_dist.store.sources import SOURCES_NOTE, LinkedSource, sources_note
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.wording import counted
 
 

@@ -15,8 +15,9 @@ from gmp_atl_dist.records import PREDICTION_SCHEMA
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
 from gmp_atl_dist.stages.mapped import map_parts
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import read_utterances
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 
 @dataclass(frozen=True)

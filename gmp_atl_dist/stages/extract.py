@@ -21,9 +21,10 @@ from gmp_atl_dist.stages.gender import gender_inputs
 from gmp_atl_dist.stages.label_plan import LabelPlan
 from gmp_atl_dist.stages.mapped import map_parts
 from gmp_atl_dist.stages.part_plan import plan_parts
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import feature_part_name
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 if TYPE_CHECKING:
     from gmp_atl_dist.clustering.sample import UtteranceSample

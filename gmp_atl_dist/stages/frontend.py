@@ -25,10 +25,11 @@ from gmp_atl_dist.config import Json, canonical_json
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Seal, Stage, find_or_run
 from gmp_atl_dist.stages.mapped import map_parts
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.frontend import frontend_part_name
 from gmp_atl_dist.store.index import read_index
 from gmp_atl_dist.store.readers import audio_part_names
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 if TYPE_CHECKING:
     from gmp_atl_dist.training.recipe import Recipe

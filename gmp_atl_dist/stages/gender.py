@@ -18,9 +18,9 @@ from gmp_atl_dist.records import UNKNOWN_GENDER
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
 from gmp_atl_dist.stages.mapped import map_parts
-from gmp_atl_dist.store.artifact import ArtifactWriter
 from gmp_atl_dist.store.index import read_index
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 
 @dataclass(frozen=True)

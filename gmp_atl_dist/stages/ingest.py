@@ -35,17 +35,15 @@ from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Seal, Stage
 from gmp_atl_dist.stages.ingest_worker import PartDecoder, PartDecoderArgument
 from gmp_atl_dist.stages.mapped import map_parts
-from gmp_atl_dist.store.artifact import (
-    Artifact,
-    ArtifactWriter,
-    Receipt,
-)
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.audio_paths import put_audio_paths
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import Receipt
 from gmp_atl_dist.store.readers import (
     INDEX_PART,
     read_part_utterances,
 )
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 _BYTES_A_SECOND = SAMPLE_RATE_HZ * 2
 _FIELDS = tuple(field.name for field in fields(Utterance))

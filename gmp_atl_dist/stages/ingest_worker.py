@@ -18,9 +18,10 @@ from gmp_atl_dist.corpora.recordings import CANNOT_BE_USED, Recording, Recording
 from gmp_atl_dist.corpora.vad import LONGEST_S, SpeechCut, segment_id
 from gmp_atl_dist.records import AUDIO_SCHEMA, UTTERANCE_SCHEMA, Problem, Utterance
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter, receipts_json
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey, receipts_json
 from gmp_atl_dist.store.readers import audio_measures_name, pcm16_sha256
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 _ROW_GROUP_ROWS = 64
 """Small enough that readers can fetch some rows of a part without the others."""

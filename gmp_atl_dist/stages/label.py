@@ -23,11 +23,12 @@ from gmp_atl_dist.stages.frame_index import frame_index
 from gmp_atl_dist.stages.gender import gender_inputs
 from gmp_atl_dist.stages.mapped import map_parts
 from gmp_atl_dist.stages.part_plan import plan_parts
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import read_codebooks
 from gmp_atl_dist.store.features import feature_receipts
 from gmp_atl_dist.store.labels import LabelCheck, stream_labels
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 HISTOGRAM_NAME = "histogram.json"
 

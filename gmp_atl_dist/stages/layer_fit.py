@@ -20,9 +20,11 @@ from gmp_atl_dist.records import EVERYBODY, GENDERS
 from gmp_atl_dist.runtime import Pool, Task
 from gmp_atl_dist.stages.base import Context, Stage
 from gmp_atl_dist.stages.codebook_origin import CODEBOOK
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import Codebook, FitRecord, put_codebooks
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 if TYPE_CHECKING:
     from gmp_atl_dist.clustering.engines import Engine

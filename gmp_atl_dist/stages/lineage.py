@@ -21,15 +21,10 @@ from gmp_atl_dist.errors import ArtifactError, ModelError
 from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.records import UTTERANCE_SCHEMA, Split
 from gmp_atl_dist.stages.codebook_origin import CODEBOOK, declaration_of
-from gmp_atl_dist.store.artifact import (
-    Artifact,
-    ArtifactKey,
-    artifact_of,
-    find_artifact,
-    list_artifacts,
-)
+from gmp_atl_dist.store.artifact import Artifact, artifact_of, find_artifact, list_artifacts
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.lineage import LINEAGE_KEY, LINEAGE_NAME, Lineage, TrainedOn, rows_of
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import INDEX_PART
 
 _CORPORA = ("ingest", "combine")

@@ -13,9 +13,10 @@ from gmp_atl_dist.config import StreamWorkersConfig, WorkersConfig
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.feeding import FeedRates, fed, remember
 from gmp_atl_dist.stages.progress import PartsProgress
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter, Receipt, receipts_json
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey, Receipt, receipts_json
 from gmp_atl_dist.store.progress import ProgressFile, forget_progress, read_progress
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.tags import Tags
 
 ArgumentT = TypeVar("ArgumentT")

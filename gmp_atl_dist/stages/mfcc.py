@@ -16,9 +16,9 @@ from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage
 from gmp_atl_dist.stages.frame_index import frame_index
 from gmp_atl_dist.stages.mapped import map_parts
 from gmp_atl_dist.stages.part_plan import plan_parts
-from gmp_atl_dist.store.artifact import ArtifactWriter
 from gmp_atl_dist.store.features import feature_part_name
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,11 @@ from gmp_atl_dist.records import DEFAULT_CHANNEL, PREDICTION_SCHEMA, Channel
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context, Seal, Stage
 from gmp_atl_dist.stages.mapped import map_parts
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, find_artifact
+from gmp_atl_dist.store.artifact import Artifact, find_artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import audio_part_names
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 _KIND_OF_MODEL = "finetune"
 

@@ -17,9 +17,10 @@ from gmp_atl_dist.config import FramePredictionConfig, Json, hashed
 from gmp_atl_dist.stages.base import Context, Handle, Seal, sealed
 from gmp_atl_dist.stages.label import HISTOGRAM_NAME
 from gmp_atl_dist.stages.trained import TrainedStage
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import read_codebooks
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 if TYPE_CHECKING:
     from gmp_atl_dist.training.recipe import Recipe

@@ -54,9 +54,10 @@ from gmp_atl_dist.stages.report_errors import (
     predictions_of,
 )
 from gmp_atl_dist.stages.report_genders import genders_content
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, artifact_of
+from gmp_atl_dist.store.artifact import Artifact, artifact_of
 from gmp_atl_dist.store.codebooks import read_codebooks
 from gmp_atl_dist.store.readers import read_curves, read_emotions, read_utterances
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.wording import counted
 
 HTML_NAME = "report.html"

@@ -17,8 +17,9 @@ from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.report.content import ReportContent
 from gmp_atl_dist.stages.report import JSON_NAME
 from gmp_atl_dist.stages.report_errors import SHOWN_S, read_samples
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact
+from gmp_atl_dist.store.artifact import Artifact, find_artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import read_utterances
 from gmp_atl_dist.store.runs import RunRecord
 

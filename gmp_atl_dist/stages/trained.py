@@ -12,8 +12,8 @@ from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.stages.base import Context, Seal, Stage, sealed
 from gmp_atl_dist.stages.frontend import frontend_of
 from gmp_atl_dist.stages.progress import Pace
-from gmp_atl_dist.store.artifact import ArtifactWriter
 from gmp_atl_dist.store.progress import ProgressSnapshot, forget_progress, read_progress
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 if TYPE_CHECKING:
     from gmp_atl_dist.training.alive import StallWatch

@@ -8,9 +8,8 @@ tells what is done. The reason: an interrupted Parquet writer leaves a *valid* f
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +17,10 @@ from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from gmp_atl_dist.config import Json, canonical_json, digest
+from gmp_atl_dist.config import digest
 from gmp_atl_dist.errors import ArtifactError
-from gmp_atl_dist.records import Problem
 from gmp_atl_dist.store.checked import (
     FETCHED_WHOLE_BYTES,
     check_bytes,
@@ -31,237 +29,13 @@ from gmp_atl_dist.store.checked import (
     difference,
 )
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey, Manifest, Receipt, part_path
 
 _READ_THREADS = 16
 _STORY = "files/training.json"
 """It tells where a training was resumed, so it may differ where the weights do not."""
 MADE_FROM_NOTE = "made_from"
 """The note of a manifest that holds :attr:`Artifact.made_from` as JSON."""
-
-
-class Receipt(BaseModel):
-    """Proof that an object was written completely. ``rows`` is 0 for files that are not tables.
-
-    ``first`` and ``last`` are the first and last key of a part whose rows are sorted by key, so that a row
-    is found without opening other parts. They are empty for other objects.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    rows: int = Field(ge=0)
-    bytes: int = Field(ge=0)
-    sha256: str
-    frames: int = Field(default=0, ge=0)
-    audio_s: float = Field(default=0.0, ge=0)
-    first: str = ""
-    last: str = ""
-    problems: tuple[Problem, ...] = ()
-
-
-class Manifest(BaseModel):
-    """The objects and the inputs of an artefact. Dependent stages hash ``identity``.
-
-    It is the fingerprint, except if the inputs lie outside the store (recordings, a model). Then the
-    fingerprint tells whether to read them again, and ``identity`` is the digest of what was read.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: str
-    version: int
-    fingerprint: str
-    identity: str
-    science: dict[str, object]
-    inputs: dict[str, str]
-    receipts: tuple[Receipt, ...]
-    problems: tuple[Problem, ...] = ()
-    notes: dict[str, str] = Field(default_factory=dict)
-
-
-def receipts_json(receipts: Iterable[Receipt]) -> str:
-    """The receipts as a task worker returns them."""
-    return json.dumps([r.model_dump(mode="json") for r in receipts])
-
-
-@dataclass(frozen=True)
-class ArtifactKey:
-    """The place of an artefact: its kind, and the digest of everything that determines it."""
-
-    kind: str
-    fingerprint: str
-
-    @classmethod
-    def of(
-        cls, kind: str, version: int, science: Mapping[str, Json], inputs: Mapping[str, str]
-    ) -> ArtifactKey:
-        """sha256 over kind, version, the science slice and the identities of the inputs."""
-        document: dict[str, Json] = {
-            "kind": kind,
-            "version": version,
-            "science": dict(science),
-            "inputs": dict(inputs),
-        }
-        return cls(kind, digest(document))
-
-    @property
-    def prefix(self) -> str:
-        return f"artifacts/{self.kind}/{self.fingerprint}"
-
-    @property
-    def manifest_path(self) -> str:
-        return f"{self.prefix}/_manifest.json"
-
-
-def _parse_receipt(data: bytes) -> Receipt | None:
-    try:
-        return Receipt.model_validate_json(data)
-    except ValidationError:
-        return None
-
-
-def _receipt_path(name: str) -> str:
-    return f"receipts/{name}.json"
-
-
-def part_path(name: str) -> str:
-    return f"parts/{name}.parquet"
-
-
-class ArtifactWriter:
-    """Writes one artefact. Any number of processes may write parts of the same artefact."""
-
-    def __init__(self, store: Store, key: ArtifactKey) -> None:
-        self.store = store
-        self.key = key
-        self._seen: dict[str, Receipt] = {}
-
-    def remember(self, receipts: Iterable[Receipt]) -> None:
-        """Keep receipts that workers returned, so that they are not read from the store."""
-        self._seen.update((_receipt_path(r.name), r) for r in receipts)
-
-    def done(self) -> dict[str, Receipt]:
-        """Receipts by object name (``parts/...`` or ``files/...``), from one listing.
-
-        A receipt that is damaged, or whose object is missing or has another size, is left out: the work
-        is done again.
-        """
-        prefix = self.key.prefix + "/"
-        sizes = {e.path.removeprefix(prefix): e.size for e in self.store.list(self.key.prefix)}
-        paths = [name for name in sizes if name.startswith("receipts/")]
-        unread = [name for name in paths if name not in self._seen]
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
-            raw = list(pool.map(lambda name: self.store.read(prefix + name), unread))
-        self.remember(receipt for data in raw if (receipt := _parse_receipt(data)))
-        receipts = (self._seen[name] for name in paths if name in self._seen)
-        return {r.name: r for r in receipts if sizes.get(r.name) == r.bytes}
-
-    def stored_part(self, name: str) -> Receipt | None:
-        """The receipt of part ``name``, of any run. None: the part is not stored, or it is not whole.
-
-        It is looked up in the store at each call. A part is whole as :meth:`done` defines it.
-        """
-        path = f"{self.key.prefix}/{_receipt_path(part_path(name))}"
-        if not self.store.exists(path):
-            return None
-        receipt = _parse_receipt(self.store.read(path))
-        if receipt is None or self.store.size(f"{self.key.prefix}/{receipt.name}") != receipt.bytes:
-            return None
-        return receipt
-
-    def put_part(
-        self,
-        name: str,
-        table: pa.Table,
-        *,
-        frames: int = 0,
-        audio_s: float = 0.0,
-        problems: Sequence[Problem] = (),
-        compression: str = "none",
-        row_group_rows: int | None = None,
-        first: str = "",
-        last: str = "",
-    ) -> Receipt:
-        """Serialise ``table``, put it as part ``name``, and then put its receipt."""
-        # A stream of Arrow, because one of Python copies everything once more.
-        stream = pa.BufferOutputStream()
-        pq.write_table(
-            table,
-            stream,
-            row_group_size=row_group_rows,
-            compression=compression,
-            use_dictionary=False,
-            write_statistics=False,
-            store_schema=False,
-        )
-        data = memoryview(stream.getvalue())
-        receipt = self._receipt(part_path(name), data, table.num_rows)
-        receipt = receipt.model_copy(
-            update={
-                "frames": frames,
-                "audio_s": audio_s,
-                "first": first,
-                "last": last,
-                "problems": tuple(problems),
-            }
-        )
-        return self._put(receipt, data)
-
-    def put_file(self, name: str, data: bytes) -> Receipt:
-        """Put ``data`` as file ``name``, and then its receipt."""
-        return self._put(self._receipt(f"files/{name}", data, 0), data)
-
-    def _receipt(self, name: str, data: bytes | memoryview, rows: int) -> Receipt:
-        return Receipt(
-            name=name, rows=rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
-        )
-
-    def _put(self, receipt: Receipt, data: bytes | memoryview) -> Receipt:
-        self.store.put(f"{self.key.prefix}/{receipt.name}", data)
-        text = receipt.model_dump_json().encode()
-        self.store.put(f"{self.key.prefix}/{_receipt_path(receipt.name)}", text)
-        return receipt
-
-    def written(self) -> Artifact:
-        """The artefact as far as it is written, to check it before the seal. It has no manifest yet."""
-        receipts = self.done()
-        manifest = Manifest(
-            kind=self.key.kind,
-            version=0,
-            fingerprint=self.key.fingerprint,
-            identity=self.key.fingerprint,
-            science={},
-            inputs={},
-            receipts=tuple(receipts[name] for name in sorted(receipts)),
-        )
-        return Artifact(self.store, self.key, manifest)
-
-    def seal(
-        self,
-        *,
-        version: int,
-        science: Mapping[str, Json],
-        inputs: Mapping[str, str],
-        identity: str | None = None,
-        problems: Sequence[Problem] = (),
-        notes: Mapping[str, str] | None = None,
-    ) -> Artifact:
-        """Write the manifest of all objects that have a receipt. From now on the artefact exists."""
-        receipts = self.done()
-        manifest = Manifest(
-            kind=self.key.kind,
-            version=version,
-            fingerprint=self.key.fingerprint,
-            identity=identity or self.key.fingerprint,
-            science=dict(science),
-            inputs=dict(inputs),
-            receipts=tuple(receipts[name] for name in sorted(receipts)),
-            problems=tuple(problems),
-            notes=dict(notes or {}),
-        )
-        text = canonical_json(manifest.model_dump(mode="json")).encode()
-        self.store.put(self.key.manifest_path, text)
-        return Artifact(self.store, self.key, manifest)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import Utterance
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 _FILE = "paths.parquet"
 _SCHEMA = pa.schema(

@@ -15,7 +15,9 @@ import pyarrow as pa
 
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import CODEBOOK_SCHEMA, EVERYBODY
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, Receipt
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.manifest import Receipt
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 FITTED = "fitted"
 PART = "codebooks"

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from gmp_atl_dist.errors import ArtifactError
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, Receipt
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.checked import SHORT, difference
 from gmp_atl_dist.store.checkpoints import RAY_RUNS, CheckpointRecord, Checkpoints
 from gmp_atl_dist.store.checkpoints import ROOT as CHECKPOINTS
 from gmp_atl_dist.store.filesystem import Entry, Store, UnreadableError
 from gmp_atl_dist.store.graph import ArtifactGraph
+from gmp_atl_dist.store.manifest import ArtifactKey, Receipt
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 _THREADS = 16
 _ARTIFACTS = "artifacts"

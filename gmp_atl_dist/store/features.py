@@ -20,8 +20,10 @@ import pyarrow.parquet as pq
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.partition import greedy_batches
 from gmp_atl_dist.records import FEATURE_SCHEMA
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, Receipt, part_path
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.cache import LoadingCache
+from gmp_atl_dist.store.manifest import Receipt, part_path
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 _ROW_GROUP_BYTES = 4 << 20
 _DTYPES = ("<f2", "<f4")

@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import FEATURE_SCHEMA
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, Receipt
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.cache import LoadingCache
 from gmp_atl_dist.store.features import UtteranceFrames, feature_part_name, put_features
+from gmp_atl_dist.store.manifest import Receipt
 from gmp_atl_dist.store.readers import InPart
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 _LAYER = 0
 """The input of layer 1."""

@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 from cachetools import LRUCache, cached
 
 from gmp_atl_dist.records import GENDER_SCHEMA
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, Receipt
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import read_index
+from gmp_atl_dist.store.manifest import Receipt
 from gmp_atl_dist.store.readers import artifact_id
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 _TABLES = 4
 

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 from gmp_atl_dist.errors import ArtifactError
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact, list_artifacts
+from gmp_atl_dist.store.artifact import Artifact, find_artifact, list_artifacts
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 
 _THREADS = 16
 _IN_STORE = re.compile(r"/artifacts/([^/]+)/([0-9a-f]{64})(?:/|$)")

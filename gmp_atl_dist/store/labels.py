@@ -14,9 +14,11 @@ import pyarrow as pa
 
 from gmp_atl_dist.errors import ArtifactError, ModelError
 from gmp_atl_dist.records import LABEL_SCHEMA
-from gmp_atl_dist.store.artifact import Artifact, ArtifactWriter, Receipt, part_path
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.cache import LoadingCache
 from gmp_atl_dist.store.codebooks import Codebook, books_by_scale
+from gmp_atl_dist.store.manifest import Receipt, part_path
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 _MAX_INT16 = 2**15 - 1
 _COMPRESSION = "zstd"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gmp_atl_dist.store.artifact import ArtifactKey, find_artifact
+from gmp_atl_dist.store.artifact import find_artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 
 _IN_ARTIFACT = re.compile(
     r"(?P<root>.+)/artifacts/(?P<kind>[^/]+)/(?P<fingerprint>[0-9a-f]{64})/files"

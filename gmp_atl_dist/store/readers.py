@@ -29,9 +29,10 @@ from gmp_atl_dist.records import (
     StoredUtterance,
     utterances_from_table,
 )
-from gmp_atl_dist.store.artifact import Artifact, part_path
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.cache import LoadingCache
 from gmp_atl_dist.store.checked import SHORT, damaged
+from gmp_atl_dist.store.manifest import part_path
 from gmp_atl_dist.store.sources import locate, part_names
 
 INDEX_PART = "utterances"

@@ -18,7 +18,8 @@ from cachetools import LRUCache, cached
 
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import qualified
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact
+from gmp_atl_dist.store.artifact import Artifact, find_artifact
+from gmp_atl_dist.store.manifest import ArtifactKey
 
 SOURCES_NOTE = "sources"
 _QUALIFIED = ("utterance_id", "speaker", "session")

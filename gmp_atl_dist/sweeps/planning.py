@@ -23,8 +23,9 @@ from gmp_atl_dist.stage_order import planned_stages
 from gmp_atl_dist.stages.base import Handle, Pending, Stage
 from gmp_atl_dist.stages.evaluate import Evaluate
 from gmp_atl_dist.stages.extract import Extract
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, Manifest, find_artifact
+from gmp_atl_dist.store.artifact import Artifact, find_artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey, Manifest
 
 
 @dataclass(frozen=True)

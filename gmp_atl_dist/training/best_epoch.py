@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pydantic import TypeAdapter, ValidationError
 
 from gmp_atl_dist.errors import CheckpointError
-from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.checkpoints import CheckpointFile
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 
 _RECORD = "_files.json"
 _Files = TypeAdapter(list[CheckpointFile])

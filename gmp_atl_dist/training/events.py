@@ -23,8 +23,8 @@ from tensorboardX.proto.event_pb2 import (  # made when it is imported, out of p
 from tensorboardX.summary import scalar
 
 from gmp_atl_dist.errors import ConfigError
-from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.runs import check_run_name
 from gmp_atl_dist.tags import NO_TAGS, Tags
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gmp_atl_dist.config import TrainWorkersConfig
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.tags import NO_TAGS, Tags
 from gmp_atl_dist.training.recipe import Recipe
 

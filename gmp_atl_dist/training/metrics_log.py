@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from gmp_atl_dist.config import TrainWorkersConfig
-from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.tags import NO_TAGS, Tags
 
 _log = logging.getLogger(__name__)

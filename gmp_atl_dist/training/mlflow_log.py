@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from gmp_atl_dist.errors import ConfigError
-from gmp_atl_dist.store.artifact import ArtifactKey
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.tags import NO_TAGS, Tags
 
 _log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from gmp_atl_dist.config import canonical_json
 from gmp_atl_dist.errors import CheckpointError
 from gmp_atl_dist.records import CURVE_SCHEMA
 from gmp_atl_dist.runtime.work import Gang
-from gmp_atl_dist.store.artifact import ArtifactWriter
 from gmp_atl_dist.store.checkpoints import CheckpointRecord
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.training.batches import BatchLoader
 from gmp_atl_dist.training.best_epoch import BestEpoch
 from gmp_atl_dist.training.checkpoint import (

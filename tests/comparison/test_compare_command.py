@@ -29,9 +29,10 @@ from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.runs.names import named
 from gmp_atl_dist.runs.recorder import RunRecorder
 from gmp_atl_dist.stages.evaluate import read_predictions
-from gmp_atl_dist.store.artifact import ArtifactKey, find_artifact
+from gmp_atl_dist.store.artifact import find_artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.layout import LAYOUT_PATH
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.runs import RunRecord, read_run, write_run
 
 pytest_plugins = ["support.one_process"]

@@ -15,9 +15,10 @@ from support.retrain_case import EVERY, OTHER_ORDER_OF_SUMS, SAME, STEPS, Case, 
 
 from gmp_atl_dist.config import Json, TrainWorkersConfig, WarmupConfig
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import read_curves
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.training.loop import TrainJob
 
 pytest_plugins = ["support.one_process"]

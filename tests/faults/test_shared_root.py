@@ -18,8 +18,9 @@ from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.runtime import Task
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.mapped import map_parts
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter, receipts_json
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey, receipts_json
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.tags import Tags
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]

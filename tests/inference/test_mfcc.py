@@ -23,9 +23,10 @@ from gmp_atl_dist.inference.mfcc import MFCC_DIM, differences, mfcc
 from gmp_atl_dist.inference.mfcc_extractor import MfccArgument, MfccExtractor
 from gmp_atl_dist.models.slots import SlotLayout
 from gmp_atl_dist.runtime import Task
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.features import UtteranceFrames, read_features
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.transfers import HostLane
 
 RATE_HZ = 16000

@@ -18,8 +18,9 @@ from gmp_atl_dist.stage_order import stage_names
 from gmp_atl_dist.stage_survey import StageStatus, survey
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact
+from gmp_atl_dist.store.artifact import Artifact, find_artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import read_audio_part, read_utterances
 
 pytest_plugins = ["support.pipeline_runs"]

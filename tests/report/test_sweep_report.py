@@ -50,9 +50,10 @@ from gmp_atl_dist.report.sweep_tables import tables_of
 from gmp_atl_dist.report.tables import stored_predictions_csv
 from gmp_atl_dist.statistics.arms import NotComparableError
 from gmp_atl_dist.statistics.bootstrap import Resampling
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.runs import StageRun
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 HOW = Resampling(samples=200)
 SMALL: dict[str, Any] = {"per_speaker": 12}

@@ -30,13 +30,7 @@ from gmp_atl_dist.stages.cluster import Cluster, FitSize, pieces
 from gmp_atl_dist.stages.frame_index import frame_index
 from gmp_atl_dist.stages.label import HISTOGRAM_NAME, Label
 from gmp_atl_dist.stages.layer_fit import LayerFit
-from gmp_atl_dist.store.artifact import (
-    Artifact,
-    ArtifactKey,
-    ArtifactWriter,
-    find_artifact,
-    list_artifacts,
-)
+from gmp_atl_dist.store.artifact import Artifact, find_artifact, list_artifacts
 from gmp_atl_dist.store.codebooks import Codebook, FitRecord, read_codebooks
 from gmp_atl_dist.store.labels import (
     UtteranceLabels,
@@ -46,8 +40,10 @@ from gmp_atl_dist.store.labels import (
     stream_labels,
 )
 from gmp_atl_dist.store.layout import claim_layout
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import AudioReader, read_utterances
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 pytest_plugins = ["support.one_process"]
 

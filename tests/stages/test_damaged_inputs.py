@@ -19,8 +19,10 @@ from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, told_of_other_inputs
 from gmp_atl_dist.stages.extract import Extract
 from gmp_atl_dist.stages.finetune import Finetune
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 pytest_plugins = ["support.one_process"]
 

@@ -29,14 +29,16 @@ from gmp_atl_dist.stages.extract import Extract
 from gmp_atl_dist.stages.frame_index import frame_index
 from gmp_atl_dist.stages.label_plan import LabelPlan
 from gmp_atl_dist.stages.part_plan import plan_parts
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import feature_part_name, feature_source_parts, read_features
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import (
     AudioReader,
     audio_part_names,
     read_utterances,
 )
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 pytest_plugins = ["support.one_process"]
 

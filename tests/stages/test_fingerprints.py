@@ -14,9 +14,11 @@ from gmp_atl_dist.records import StoredUtterance, utterances_to_table
 from gmp_atl_dist.stage_order import all_stage_names, stage_names
 from gmp_atl_dist.stages.base import Pending, Stage
 from gmp_atl_dist.stages.report import Report
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import INDEX_PART
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 FOLD = Fold("fold1", train_speakers=("c", "d"), test_speakers=("a",), valid_speakers=("b",))
 UTTERANCES = [

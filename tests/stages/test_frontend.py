@@ -38,12 +38,14 @@ from gmp_atl_dist.stages.frontend import Frontend, encoder_digest
 from gmp_atl_dist.stages.retrain import Retrain
 from gmp_atl_dist.stages.warmup import Warmup
 from gmp_atl_dist.store import frontend as store_frontend
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, list_artifacts
+from gmp_atl_dist.store.artifact import Artifact, list_artifacts
 from gmp_atl_dist.store.codebooks import Codebook, put_codebooks
 from gmp_atl_dist.store.frontend import FrontendReader
 from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import AudioReader, read_curves, read_utterances
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.training.loop import TrainJob
 
 pytest_plugins = ["support.one_process"]

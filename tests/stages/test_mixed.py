@@ -26,9 +26,10 @@ from gmp_atl_dist.report.html import render_html
 from gmp_atl_dist.scheduling.demands import Held
 from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage
 from gmp_atl_dist.stages.evaluate import read_predictions
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, Manifest
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import Utterances, index_rows, read_index
+from gmp_atl_dist.store.manifest import ArtifactKey, Manifest
 from gmp_atl_dist.store.readers import (
     AudioReader,
     audio_part_names,

@@ -31,10 +31,12 @@ from gmp_atl_dist.stages.finetune import Finetune
 from gmp_atl_dist.stages.frame_index import frame_index
 from gmp_atl_dist.stages.lineage import read_recordings
 from gmp_atl_dist.stages.warmup import Warmup
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.lineage import LINEAGE_NAME, Lineage, TrainedOn, rows_of
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import read_utterances
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 pytest_plugins = ["support.one_process"]
 

@@ -32,9 +32,11 @@ from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.records import StoredUtterance, utterances_to_table
 from gmp_atl_dist.stages.base import Handle, Pending, Stage
 from gmp_atl_dist.stages.ingest import Ingest
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import INDEX_PART
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGURATIONS = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.toml"))

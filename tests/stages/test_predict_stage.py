@@ -21,10 +21,11 @@ from gmp_atl_dist.runs.unreached import collect, plan_collection
 from gmp_atl_dist.stages.base import Context, Seal
 from gmp_atl_dist.stages.evaluate import Evaluate, read_predictions
 from gmp_atl_dist.stages.predict import Predict, emotions_of, finetuned_at, read_prediction_part
-from gmp_atl_dist.store.artifact import ArtifactWriter, list_artifacts
+from gmp_atl_dist.store.artifact import list_artifacts
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.leases import LEASES
 from gmp_atl_dist.store.readers import audio_part_names, read_utterances
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 pytest_plugins = ["support.one_process"]
 

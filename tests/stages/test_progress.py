@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from gmp_atl_dist.runtime import Task, TaskResult, count_result
 from gmp_atl_dist.runtime.metrics import Clock, TaskCounts
 from gmp_atl_dist.stages.progress import Pace, PartsProgress
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.progress import (
     ProgressFile,
     ProgressSnapshot,
     forget_progress,
     read_progress,
 )
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 KEY = ArtifactKey("extract", "f" * 64)
 

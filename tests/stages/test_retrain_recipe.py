@@ -21,12 +21,14 @@ from gmp_atl_dist.models.multitask import RetrainOutput
 from gmp_atl_dist.recipes.retrain import RetrainRecipe
 from gmp_atl_dist.records import StoredUtterance
 from gmp_atl_dist.stages.retrain import Retrain
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.store.codebooks import Codebook, put_codebooks
 from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import AudioReader, read_curves, read_utterances
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan
 from gmp_atl_dist.training.loop import TrainJob
 

@@ -15,9 +15,10 @@ from gmp_atl_dist.runtime import Task, TaskResult
 from gmp_atl_dist.stages.base import Context
 from gmp_atl_dist.stages.mapped import StoredParts, map_parts
 from gmp_atl_dist.stages.progress import PartsProgress
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter, Receipt, receipts_json
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey, Receipt, receipts_json
 from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.tags import Tags
 
 pytest_plugins = ["support.one_process"]

@@ -34,9 +34,10 @@ from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
 from gmp_atl_dist.stages.report_errors import read_samples
 from gmp_atl_dist.stages.report_page import run_page
 from gmp_atl_dist.statistics.bootstrap import Resampling
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, find_artifact, list_artifacts
+from gmp_atl_dist.store.artifact import Artifact, find_artifact, list_artifacts
 from gmp_atl_dist.store.features import feature_source_parts, read_features
 from gmp_atl_dist.store.labels import read_labels
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import (
     read_emotions,
     read_utterances,

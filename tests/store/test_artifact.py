@@ -13,14 +13,14 @@ from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import FEATURE_SCHEMA, PREDICTION_SCHEMA
 from gmp_atl_dist.store.artifact import (
     Artifact,
-    ArtifactKey,
-    ArtifactWriter,
     Problem,
     artifact_of,
     find_artifact,
     list_artifacts,
 )
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 SCIENCE = {"layers": [6, 9]}
 INPUTS = {"ingest": "ab" * 32}

@@ -12,9 +12,11 @@ from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import AUDIO_SCHEMA, CURVE_SCHEMA
 from gmp_atl_dist.store import artifact as artifact_module
 from gmp_atl_dist.store import checked
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter, find_artifact
+from gmp_atl_dist.store.artifact import Artifact, find_artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import pcm16_sha256, read_audio_rows
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 KEY = ArtifactKey("warmup", "c" * 64)
 COLUMNS = [None, ["value"]]

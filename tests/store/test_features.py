@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.records import FEATURE_SCHEMA
 from gmp_atl_dist.store import features as module
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import (
     FeatureReader,
     UtteranceFrames,
@@ -31,6 +31,8 @@ from gmp_atl_dist.store.features import (
     stream_batches,
 )
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 KEY = ArtifactKey("extract", "0" * 64)
 LAYER = 9

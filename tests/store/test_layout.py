@@ -18,7 +18,6 @@ from gmp_atl_dist.execution import run_pipeline, run_stage
 from gmp_atl_dist.runtime import RayConnection
 from gmp_atl_dist.stage_survey import find_fold, survey
 from gmp_atl_dist.stages.base import Context
-from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.layout import (
     LAYOUT_PATH,
@@ -28,6 +27,7 @@ from gmp_atl_dist.store.layout import (
     open_root,
     read_layout,
 )
+from gmp_atl_dist.store.manifest import ArtifactKey
 
 OLD = r"has layout 0, written by release 0\.1 of gmp_atl_dist; .* use a new root, or the release"
 NEWER = r"has layout 99, written by another release of gmp_atl_dist; .* upgrade gmp_atl_dist"

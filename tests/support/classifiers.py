@@ -11,9 +11,11 @@ from gmp_atl_dist.models.emotion import EmotionModel
 from gmp_atl_dist.models.hubert import build_random
 from gmp_atl_dist.models.seeded import seeded
 from gmp_atl_dist.models.source import model_to_files
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.layout import claim_layout
+from gmp_atl_dist.store.manifest import ArtifactKey
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 EMOTIONS = ("calm", "cross", "glad")
 

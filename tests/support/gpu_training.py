@@ -11,9 +11,10 @@ from benchmarks.harness.gpu import DeviceName, Place
 from benchmarks.subjects.gpu_updates import Alone, Training, training_recipe
 from gmp_atl_dist.config import TrainWorkersConfig
 from gmp_atl_dist.device import collective_backend
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import read_curves
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.training.loop import TrainJob, run_training
 
 TRAINING = Training("tiny", batch_s=4.0, updates=12, audio_s=12.0, dropout=0.0)

@@ -12,12 +12,14 @@ import pytest
 
 from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.config import Json, RetrainConfig, TrainWorkersConfig
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import Codebook
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import read_curves, read_utterances
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.training.loop import TrainJob
 from support.gangs import Fault, Witnessed, train_by
 from support.one_process import FOLD, Tiny

@@ -11,11 +11,13 @@ import pytest
 
 from gmp_atl_dist.config import Json, canonical_json
 from gmp_atl_dist.records import CURVE_SCHEMA
-from gmp_atl_dist.store.artifact import MADE_FROM_NOTE, Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import MADE_FROM_NOTE, Artifact
 from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.layout import claim_layout
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.runs import Attempt, Machine, RunRecord, StageRun, write_run
+from gmp_atl_dist.store.writer import ArtifactWriter
 
 OTHER_HOST = "another-host"
 

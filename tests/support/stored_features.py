@@ -10,9 +10,11 @@ import pyarrow as pa
 from gmp_atl_dist.audio import num_frames
 from gmp_atl_dist.records import FEATURE_SCHEMA
 from gmp_atl_dist.stages.base import Context
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import feature_part_name
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import read_utterances
+from gmp_atl_dist.store.writer import ArtifactWriter
 from support.one_process import Tiny
 
 DIM = 6

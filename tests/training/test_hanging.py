@@ -26,9 +26,9 @@ from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.stages import trained
 from gmp_atl_dist.stages.base import run_and_seal
 from gmp_atl_dist.stages.warmup import Warmup
-from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.checkpoints import Checkpoints
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.training import mlflow_log, ops
 from gmp_atl_dist.training.alive import SignsOfLife, StallWatch
 from gmp_atl_dist.training.loop import TrainJob

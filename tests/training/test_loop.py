@@ -30,11 +30,13 @@ from gmp_atl_dist.models.stored import emotion_model_from_files
 from gmp_atl_dist.recipes.finetune import FinetuneRecipe
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.records import CURVE_SCHEMA
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.checkpoints import CheckpointFile, CheckpointRecord
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.progress import ProgressFile, ProgressSnapshot, read_progress
 from gmp_atl_dist.store.readers import AudioReader, read_curves, read_emotions
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.training import deepspeed_start, engine
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.loop import TrainJob

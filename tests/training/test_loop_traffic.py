@@ -13,8 +13,8 @@ from support.traffic import DeviceTraffic
 
 from gmp_atl_dist.config import TrainWorkersConfig, WarmupConfig
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
-from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.training import loop, reporting
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.engine import Engine

@@ -24,9 +24,11 @@ from gmp_atl_dist.config.file import parse_config
 from gmp_atl_dist.errors import ArtifactError, ConfigError
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.stages.warmup import Warmup
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import read_curves
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.tags import Tags
 from gmp_atl_dist.training import events, mlflow_log
 from gmp_atl_dist.training.events import EventLog, event_prefix

@@ -37,9 +37,10 @@ from gmp_atl_dist.models.multitask import WarmupModel
 from gmp_atl_dist.recipes.finetune import FinetuneRecipe
 from gmp_atl_dist.recipes.options import augmentation_masks
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
-from gmp_atl_dist.store.artifact import ArtifactKey, ArtifactWriter
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import AudioReader, read_curves
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.training.batches import Batch, BatchLoader, max_crop_samples
 from gmp_atl_dist.training.engine import Engine
 from gmp_atl_dist.training.groups import parameter_groups

@@ -22,9 +22,11 @@ from gmp_atl_dist.config import Json, TrainWorkersConfig, WarmupConfig
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.stages.warmup import Warmup
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import read_curves
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.loop import TrainJob
 from gmp_atl_dist.training.memory import halves

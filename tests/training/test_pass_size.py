@@ -18,9 +18,11 @@ from torch import nn
 
 from gmp_atl_dist.config import Json, TrainWorkersConfig, WarmupConfig
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import read_curves
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.training import pass_size
 from gmp_atl_dist.training.batches import BatchLoader
 from gmp_atl_dist.training.loop import TrainJob

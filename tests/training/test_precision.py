@@ -12,8 +12,8 @@ from support.one_process import FOLD, OneRank, Tiny, train_here
 from gmp_atl_dist import device
 from gmp_atl_dist.config import TrainWorkersConfig, WarmupConfig
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
-from gmp_atl_dist.store.artifact import ArtifactKey
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.training.batches import Batch
 from gmp_atl_dist.training.deepspeed_start import deepspeed_config
 from gmp_atl_dist.training.loop import TrainJob

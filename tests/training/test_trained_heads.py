@@ -22,9 +22,11 @@ from gmp_atl_dist.recipes.finetune import FinetuneRecipe
 from gmp_atl_dist.serving.app import build_app
 from gmp_atl_dist.serving.limits import Limits
 from gmp_atl_dist.serving.runner import ModelRunner
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import read_curves
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.training.loop import TrainJob
 
 pytest_plugins = ["support.one_process"]

@@ -40,13 +40,15 @@ from gmp_atl_dist.recipes.finetune import FinetuneRecipe
 from gmp_atl_dist.recipes.retrain import RetrainRecipe
 from gmp_atl_dist.recipes.warmup import WarmupRecipe
 from gmp_atl_dist.seeding import keyed_rng
-from gmp_atl_dist.store.artifact import Artifact, ArtifactKey, ArtifactWriter
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import Codebook
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.index import IndexRow, Utterances
 from gmp_atl_dist.store.labels import UtteranceLabels, put_labels
+from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import AudioReader, read_emotions
 from gmp_atl_dist.store.training_set import TrainingSet
+from gmp_atl_dist.store.writer import ArtifactWriter
 from gmp_atl_dist.training.loop import TrainJob
 from gmp_atl_dist.training.recipe import Recipe
 from gmp_atl_dist.training.universal import TAG, make_universal
