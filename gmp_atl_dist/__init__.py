@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from gmp_atl_dist import metrics
     from gmp_atl_dist.config import RunConfig
     from gmp_atl_dist.config.file import load_config
-    from gmp_atl_dist.corpora.base import Corpus, CorpusListing, read_corpus
+    from gmp_atl_dist.corpora.base import Corpus
+    from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
     from gmp_atl_dist.errors import GmpAtlError
     from gmp_atl_dist.execution import open_context, run_pipeline, run_stage
     from gmp_atl_dist.predict import Predictor

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TypeAlias
 
 from gmp_atl_dist.config import ClusterConfig, ExtractConfig, LabelConfig, RunConfig
-from gmp_atl_dist.corpora.base import read_corpus
+from gmp_atl_dist.corpora.reading import read_corpus
 from gmp_atl_dist.corpora.sources import cut_of, reader_of, store_of
 from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.stages.backbone import Backbone, check_layers

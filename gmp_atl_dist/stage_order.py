@@ -8,11 +8,7 @@ from itertools import pairwise
 from gmp_atl_dist import pipeline
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.fold import Fold
-from gmp_atl_dist.stages.base import (
-    Handle,
-    Pending,
-    Stage,
-)
+from gmp_atl_dist.stages.base import Handle, Pending, Stage
 from gmp_atl_dist.stages.gender import PredictGender
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.filesystem import Store

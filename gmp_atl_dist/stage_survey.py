@@ -13,12 +13,7 @@ from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.errors import ArtifactError, ConfigError
 from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.outside_inputs import OutsideInputs
-from gmp_atl_dist.stages.base import (
-    Context,
-    Handle,
-    Pending,
-    Stage,
-)
+from gmp_atl_dist.stages.base import Context, Handle, Pending, Stage
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
 from gmp_atl_dist.stages.report import Report
 from gmp_atl_dist.store.artifact import Artifact, find_artifact

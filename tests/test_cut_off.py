@@ -20,7 +20,7 @@ from support.silent import (
 
 from gmp_atl_dist.config import RuntimeConfig
 from gmp_atl_dist.errors import ArtifactError, WorkerError
-from gmp_atl_dist.ray_api import job_client, jobs
+from gmp_atl_dist.ray_api import job_client, job_output, jobs
 from gmp_atl_dist.ray_api.jobs import JobExistsError, Jobs
 from gmp_atl_dist.runtime import RayConnection, connection
 from gmp_atl_dist.runtime.answering import await_answer
@@ -143,7 +143,7 @@ def test_a_store_that_fails_is_asked_so_often(
 def test_a_dashboard_that_stops_answering_while_a_job_is_followed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(jobs, "_SILENT_S", 0.3)
+    monkeypatch.setattr(job_output, "_SILENT_S", 0.3)
     monkeypatch.setattr(jobs, "_REACHED_S", 0.5)
     monkeypatch.setattr(jobs, "_LOST_S", 1.0)
     monkeypatch.setattr(jobs, "_AGAIN_S", 0.1)

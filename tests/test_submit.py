@@ -10,7 +10,8 @@ import pytest
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.config.sweep import load_sweep
 from gmp_atl_dist.errors import ConfigError, WorkerError
-from gmp_atl_dist.ray_api.jobs import Job, Jobs, _JobLines
+from gmp_atl_dist.ray_api.job_output import JobLines
+from gmp_atl_dist.ray_api.jobs import Job, Jobs
 from gmp_atl_dist.submit import Order, exit_code_of, name_of, order_of, place, sweep_order_of
 
 
@@ -140,7 +141,7 @@ RAYS_LINES = (
 def test_lines_that_ray_puts_before_a_jobs_own_are_left_out(size: int) -> None:
     text = RAYS_LINES + "ingest: running\nRunning entrypoint for job of ours\n\nno end"
     written: list[str] = []
-    lines = _JobLines(written.append)
+    lines = JobLines(written.append)
     for start in range(0, len(text), size):
         lines.add(text[start : start + size])
     lines.end()
@@ -150,7 +151,7 @@ def test_lines_that_ray_puts_before_a_jobs_own_are_left_out(size: int) -> None:
 
 def test_a_job_without_lines_of_ray_loses_nothing() -> None:
     written: list[str] = []
-    lines = _JobLines(written.append)
+    lines = JobLines(written.append)
     lines.add("error: no corpus\n")
     lines.end()
 

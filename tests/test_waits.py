@@ -43,7 +43,7 @@ ALLOWED = {
     ("gmp_atl_dist/prediction/reading.py", "pool.shutdown(cancel_futures=True)"): IN_PROCESS,
     ("gmp_atl_dist/prediction/stream.py", "future.result()"): IN_PROCESS,
     ("gmp_atl_dist/prediction/stream.py", "pool.shutdown(cancel_futures=True)"): IN_PROCESS,
-    ("gmp_atl_dist/ray_api/jobs.py", "coming.result()"): "it is done",
+    ("gmp_atl_dist/ray_api/job_output.py", "coming.result()"): "it is done",
     ("gmp_atl_dist/runs/recorder.py", "self._thread.join()"): THREAD,
     ("gmp_atl_dist/store/leases.py", "self._thread.join()"): THREAD,
     ("gmp_atl_dist/runtime/answering.py", "connection.recv(9)"): "the socket has a time limit",

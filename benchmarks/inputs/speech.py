@@ -20,7 +20,7 @@ from benchmarks.inputs.stages import finish, sealed_of_kind
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ, pcm16_to_float
 from gmp_atl_dist.config import CorpusConfig, ModelConfig, RuntimeConfig
 from gmp_atl_dist.console import Reporter
-from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
+from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.records import Utterance

@@ -23,7 +23,8 @@ from gmp_atl_dist.clustering.assignment import make_assigner, nearest_ids
 from gmp_atl_dist.clustering.assignment_step import fit_in_memory
 from gmp_atl_dist.clustering.state import Fit
 from gmp_atl_dist.store.readers import AudioReader
-from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan
+from gmp_atl_dist.training.batch_plan import BatchPlan
+from gmp_atl_dist.training.batches import Batch, BatchLoader
 
 _LAYER = {"base": 9, "tiny": 2}
 _ITERATIONS = 10

@@ -17,7 +17,8 @@ from benchmarks.subjects.updates import NotedRetrain, write_note
 from gmp_atl_dist.audio import pcm16_to_float
 from gmp_atl_dist.models.backbone import SpeechBackbone
 from gmp_atl_dist.store.readers import AudioReader
-from gmp_atl_dist.training.batches import BatchLoader, BatchPlan, max_crop_samples
+from gmp_atl_dist.training.batch_plan import BatchPlan
+from gmp_atl_dist.training.batches import BatchLoader, max_crop_samples
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,13 +16,7 @@ import psutil
 from benchmarks.harness.local_ray import local_ray
 from benchmarks.harness.processes import GIB, cpu_seconds, descendants, peak_bytes
 from benchmarks.harness.rounds import Spread, interleaved, ratios
-from benchmarks.inputs.vectors import (
-    DIM,
-    STORED_FOLD,
-    STORED_LAYER,
-    store_structured,
-    structured,
-)
+from benchmarks.inputs.vectors import DIM, STORED_FOLD, STORED_LAYER, store_structured, structured
 from gmp_atl_dist.clustering.initialization import initial_centroids
 from gmp_atl_dist.clustering.lloyd import run_fits
 from gmp_atl_dist.clustering.sample import FrameSample, UtteranceSample

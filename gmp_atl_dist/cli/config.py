@@ -82,7 +82,7 @@ def init(
     Trains models of random weights for some seconds to measure how fast this machine is.
     """
     from gmp_atl_dist.config.file import load_config
-    from gmp_atl_dist.corpora.base import read_corpus
+    from gmp_atl_dist.corpora.reading import read_corpus
     from gmp_atl_dist.starter.find_corpus import Hints, find_corpus
     from gmp_atl_dist.starter.machine import measured_rate, this_machine
     from gmp_atl_dist.starter.plan import make_plan

@@ -50,7 +50,7 @@ def check(
     ] = False,
 ) -> int:
     """List a corpus and its folds; every bad item at once. Reads audio only with --audio."""
-    from gmp_atl_dist.corpora.base import read_corpus
+    from gmp_atl_dist.corpora.reading import read_corpus
     from gmp_atl_dist.records import GENDERS, UNKNOWN_GENDER
     from gmp_atl_dist.stages.planned_folds import cost_warning, folds_of_listing
     from gmp_atl_dist.store.filesystem import Store

@@ -12,7 +12,7 @@ from gmp_atl_dist.tags import Tags
 
 if TYPE_CHECKING:
     from gmp_atl_dist.config import RunConfig
-    from gmp_atl_dist.corpora.base import CorpusListing
+    from gmp_atl_dist.corpora.reading import CorpusListing
     from gmp_atl_dist.report.audio_content import AudioContent
     from gmp_atl_dist.store.filesystem import Store
 

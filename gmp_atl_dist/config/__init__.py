@@ -8,40 +8,27 @@ configuration is checked in well under a second.
 from gmp_atl_dist.config.corpus import MAX_UTTERANCE_S, AuditConfig, CorpusConfig
 from gmp_atl_dist.config.evaluation import EvaluateConfig
 from gmp_atl_dist.config.folds import FoldsConfig
-from gmp_atl_dist.config.hashing import (
-    Added,
-    Json,
-    canonical_json,
-    digest,
-)
+from gmp_atl_dist.config.hashing import Added, Json, canonical_json, digest
 from gmp_atl_dist.config.model import RANDOM_SOURCE, ModelConfig
+from gmp_atl_dist.config.optim import AdaptedConfig, AugmentedConfig, OptimConfig
 from gmp_atl_dist.config.pseudo_labels import ClusterConfig, ExtractConfig, LabelConfig, Scale
 from gmp_atl_dist.config.run import RunConfig
-from gmp_atl_dist.config.runtime import (
-    ClusterWorkersConfig,
-    ProcessConfig,
-    RuntimeConfig,
-    StreamWorkersConfig,
-    TrainWorkersConfig,
-    WorkersConfig,
-)
-from gmp_atl_dist.config.sections import (
-    Fraction,
-    PositiveFloat,
-    PositiveInt,
-    Section,
-    hashed,
-)
+from gmp_atl_dist.config.runtime import RuntimeConfig
+from gmp_atl_dist.config.sections import Fraction, PositiveFloat, PositiveInt, Section, hashed
 from gmp_atl_dist.config.sources import AUDIO_FILES, NOBODY, SourceConfig
 from gmp_atl_dist.config.trained import (
-    AdaptedConfig,
-    AugmentedConfig,
     FinetuneConfig,
     FramePredictionConfig,
-    OptimConfig,
     PretrainConfig,
     RetrainConfig,
     WarmupConfig,
+)
+from gmp_atl_dist.config.workers import (
+    ClusterWorkersConfig,
+    ProcessConfig,
+    StreamWorkersConfig,
+    TrainWorkersConfig,
+    WorkersConfig,
 )
 
 __all__ = [

@@ -18,17 +18,12 @@ from gmp_atl_dist.config.evaluation import EvaluateConfig
 from gmp_atl_dist.config.folds import FoldsConfig
 from gmp_atl_dist.config.hashing import Added, Json
 from gmp_atl_dist.config.model import RANDOM_SOURCE, ModelConfig
+from gmp_atl_dist.config.optim import OptimConfig
 from gmp_atl_dist.config.pseudo_labels import ClusterConfig, ExtractConfig, LabelConfig
 from gmp_atl_dist.config.runtime import RuntimeConfig
 from gmp_atl_dist.config.sections import Section, hashed
 from gmp_atl_dist.config.sources import AUDIO_FILES, SourceConfig, problems_of_sources
-from gmp_atl_dist.config.trained import (
-    FinetuneConfig,
-    OptimConfig,
-    PretrainConfig,
-    RetrainConfig,
-    WarmupConfig,
-)
+from gmp_atl_dist.config.trained import FinetuneConfig, PretrainConfig, RetrainConfig, WarmupConfig
 
 SEEDED = ("model", "pretrain", "warmup", "cluster", "retrain", "finetune")
 """Sections of fitted stages, whose seeds follow ``seed``."""

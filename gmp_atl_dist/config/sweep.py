@@ -17,13 +17,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import Field, JsonValue, ValidationError, field_validator
 
-from gmp_atl_dist.config.file import (
-    apply_override,
-    load_config,
-    parse_config,
-    read_values,
-    set_key,
-)
+from gmp_atl_dist.config.file import apply_override, load_config, parse_config, read_values, set_key
 from gmp_atl_dist.config.hashing import digest
 from gmp_atl_dist.config.inherited import read_toml
 from gmp_atl_dist.config.problems import mistyped, problems_of

@@ -15,7 +15,7 @@ from itertools import islice
 
 from gmp_atl_dist.audio_measures import AudioTable, measures_of
 from gmp_atl_dist.config import CorpusConfig
-from gmp_atl_dist.corpora.base import CorpusListing
+from gmp_atl_dist.corpora.reading import CorpusListing
 from gmp_atl_dist.corpora.recordings import CANNOT_BE_USED, Recordings, problem_of
 from gmp_atl_dist.corpora.same_audio import SameAudio, same_samples
 from gmp_atl_dist.records import Problem, Utterance

@@ -1,6 +1,6 @@
 """The checks of an utterance, the same for all corpora.
 
-Each function is pure. :func:`gmp_atl_dist.corpora.base.read_corpus` combines them.
+Each function is pure. :func:`gmp_atl_dist.corpora.reading.read_corpus` combines them.
 """
 
 from __future__ import annotations

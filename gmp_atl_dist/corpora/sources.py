@@ -12,7 +12,8 @@ from functools import partial
 from typing import TypeAlias, cast
 
 from gmp_atl_dist.config import AUDIO_FILES, NOBODY, CorpusConfig, RunConfig, SourceConfig
-from gmp_atl_dist.corpora.base import Corpus, CorpusListing, Listed, find_adapter, read_corpus
+from gmp_atl_dist.corpora.base import Corpus, Listed, find_adapter
+from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.unlabelled import AudioFiles
 from gmp_atl_dist.corpora.vad import SpeechCut
 from gmp_atl_dist.errors import ConfigError, CorpusError

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection
 from typing import cast
 
 from gmp_atl_dist.config import CorpusConfig
-from gmp_atl_dist.corpora.base import CorpusListing, Listed
+from gmp_atl_dist.corpora.base import Listed
 from gmp_atl_dist.corpora.checks import stamp_of
+from gmp_atl_dist.corpora.reading import CorpusListing
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import Gender, Problem, Utterance
 from gmp_atl_dist.store.filesystem import Entry, Store

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.addresses import file_of
 from gmp_atl_dist.corpora.audio_paths import below_corpus, is_absolute
-from gmp_atl_dist.corpora.base import Labels, read_labels
 from gmp_atl_dist.corpora.checks import refuse_too_many_bad
 from gmp_atl_dist.corpora.fold_plan import count_folds
+from gmp_atl_dist.corpora.reading import Labels, read_labels
 from gmp_atl_dist.corpora.speakers import speaker_notes
 from gmp_atl_dist.doctor.deadline import BackgroundCall
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gmp_atl_dist import pipeline
 from gmp_atl_dist.config import RANDOM_SOURCE, RunConfig
-from gmp_atl_dist.corpora.base import read_corpus
+from gmp_atl_dist.corpora.reading import read_corpus
 from gmp_atl_dist.corpora.sources import list_sources
 from gmp_atl_dist.doctor.deadline import BackgroundCall
 from gmp_atl_dist.doctor.findings import Finding, fatal, warning

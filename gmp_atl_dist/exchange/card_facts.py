@@ -14,12 +14,15 @@ from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.names import corpus_name
 from gmp_atl_dist.models.head_registry import AM_SOFTMAX, ATTENTIVE
 from gmp_atl_dist.records import Channel, StoredUtterance
-from gmp_atl_dist.report.content import CorpusContent, Outcome
+from gmp_atl_dist.report.content import Outcome
+from gmp_atl_dist.report.corpus_content import CorpusContent
 from gmp_atl_dist.report.protocol import Protocol
 from gmp_atl_dist.stages.base import Pending
 from gmp_atl_dist.stages.evaluate import read_predictions
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
-from gmp_atl_dist.stages.report import corpus_content, outcome_of, protocol_of
+from gmp_atl_dist.stages.report import outcome_of
+from gmp_atl_dist.stages.report_corpus import corpus_content
+from gmp_atl_dist.stages.report_protocol import protocol_of
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.readers import read_channel, read_emotions, read_utterances
 from gmp_atl_dist.store.runs import RunRecord

@@ -11,7 +11,7 @@ import json
 from gmp_atl_dist.audio import MIN_SAMPLES, SAMPLE_RATE_HZ
 from gmp_atl_dist.exchange.card_facts import CardFacts
 from gmp_atl_dist.records import DEFAULT_CHANNEL, Channel
-from gmp_atl_dist.report.content import CorpusContent
+from gmp_atl_dist.report.corpus_content import CorpusContent
 from gmp_atl_dist.wording import counted
 
 _POOLINGS = {
@@ -27,12 +27,13 @@ _LOSSES = {
 }
 _COSINES = "cosines times `am_scale`, without the margin of the training loss"
 _LINEAR = "those of a linear layer"
-_LOGITS = {
+LOGITS = {
     "am_softmax": _COSINES,
     "aam_softmax": _COSINES,
     "cross_entropy": _LINEAR,
     "focal": _LINEAR,
 }
+"""What the logits of a classifier are, by its loss."""
 
 _IDENTITY = (
     "That of `ingest` and of `backbone` is the digest of what was read: samples and labels of the corpus, "
@@ -40,10 +41,11 @@ _IDENTITY = (
     "`gmp-atl runs show` prints."
 )
 
-_READ = (
+READ_SAMPLES = (
     'samples, rate = soundfile.read("speech.wav", dtype="float32", always_2d=True)\n'
     "wave = soxr.resample(samples.mean(axis=1), rate, 16000)  # mono, 16 kHz\n"
 )
+"""Lines of an example that read a recording as the model needs it."""
 
 
 def render_card(facts: CardFacts) -> str:
@@ -95,39 +97,6 @@ def _of_stock(facts: CardFacts) -> str:
     return " of the first model's features" if facts.lineage.label_model == "backbone" else ""
 
 
-def render_onnx_card(facts: CardFacts, opset: int) -> str:
-    """The text of ``README.md`` beside ``model.onnx``."""
-    text = render_card(facts)
-    before, _, rest = text.partition("## Use\n\n")
-    _, mark, after = rest.partition("\n\n## ")
-    before = before.replace('library_name: "transformers"', 'library_name: "onnx"', 1)
-    return f"{before}{_onnx_use(facts, opset)}{mark}{after}"
-
-
-def _onnx_use(facts: CardFacts, opset: int) -> str:
-    return (
-        "## Use\n\n"
-        "```python\n"
-        "import json\n\n"
-        "import numpy as np\n"
-        "import onnxruntime\n"
-        "import soundfile\n"
-        "import soxr\n\n"
-        'session = onnxruntime.InferenceSession("FOLDER/model.onnx")\n'
-        f"{_READ}"
-        'inputs = {"wave": wave[None], "num_samples": np.array([len(wave)])}\n'
-        "logits, probabilities = session.run(None, inputs)\n"
-        'emotions = json.loads(session.get_modelmeta().custom_metadata_map["emotions"])\n'
-        "print(dict(zip(emotions, probabilities[0])))\n"
-        "```\n\n"
-        f"Classes: {', '.join(facts.emotions)}. The file has opset {opset}. It needs neither torch nor "
-        "transformers. Both axes of `wave` are dynamic. Clips of different lengths may be padded: "
-        "`num_samples` has the length of each clip, and what lies behind is not read. The waveform is "
-        f"normalised inside where the model needs it. Logits are {_LOGITS[facts.loss]}. The export compared "
-        "all of this with torch."
-    )
-
-
 def _header(facts: CardFacts) -> str:
     classifier = facts.stage == "finetune"
     header: dict[str, object] = {
@@ -175,13 +144,13 @@ def _use(facts: CardFacts) -> str:
             "import soxr\n"
             "from transformers import pipeline\n\n"
             'classify = pipeline("audio-classification", model=FOLDER, trust_remote_code=True)\n'
-            f"{_READ}"
+            f"{READ_SAMPLES}"
             'print(classify({"raw": wave, "sampling_rate": 16000}, top_k=None))\n'
             "```\n\n"
             "The pipeline itself resamples only with torchaudio. soxr does it here. "
             f"Classes: {', '.join(facts.emotions)}. `trust_remote_code` runs `modeling_gmp_atl.py` from "
             "this folder. That file imports torch and transformers only; read it first. Logits are "
-            f"{_LOGITS[facts.loss]}. Batches may be padded "
+            f"{LOGITS[facts.loss]}. Batches may be padded "
             "if the model gets the attention mask that the feature extractor returns."
         )
     exact = (

@@ -18,7 +18,8 @@ from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.errors import ArtifactError, ConfigError, ModelError
 from gmp_atl_dist.exchange.card_facts import CardFacts
 from gmp_atl_dist.exchange.folders import check_folder, write_folder
-from gmp_atl_dist.exchange.model_card import render_card, render_onnx_card
+from gmp_atl_dist.exchange.model_card import render_card
+from gmp_atl_dist.exchange.onnx_card import render_onnx_card
 from gmp_atl_dist.models.head_registry import LOSSES, POOLINGS
 from gmp_atl_dist.models.stored import EXPORTED_TYPE, emotion_model_from_files
 from gmp_atl_dist.stages.base import Pending

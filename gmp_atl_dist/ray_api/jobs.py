@@ -9,18 +9,19 @@ import asyncio
 import atexit
 import logging
 import os
-import re
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gmp_atl_dist.errors import ConfigError, WorkerError
+from gmp_atl_dist.ray_api.job_output import Cut, JobLines, next_of
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -29,12 +30,8 @@ _REACHED_S = 10.0
 _LOST_S = 120.0
 _AGAIN_S = 2.0
 _SUBMITS = 3
-_SILENT_S = 30.0
-"""A connection that says nothing for so long is not believed: the dashboard is asked."""
 _ADDRESS = "RAY_API_SERVER_ADDRESS"
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-_LAST_BEFORE_THE_JOB = "Running entrypoint for job "
-_BEFORE_THE_JOB = re.compile(rf"{_LAST_BEFORE_THE_JOB}|\S+ \S+\s+INFO job_manager\.py:\d+ -- |\s*$")
 
 
 @dataclass(frozen=True)
@@ -187,7 +184,7 @@ class Jobs:
         Raises:
             WorkerError: the cluster has not answered for two minutes; the job may still be running.
         """
-        lines = _JobLines(write)
+        lines = JobLines(write)
         read = 0
         answered_s = time.monotonic()
         while True:
@@ -198,7 +195,7 @@ class Jobs:
                     lines.end()
                     return state
                 answered_s = time.monotonic()
-            except _Cut as e:
+            except Cut as e:
                 read = e.read
                 # The connection worked until now, so the time without an answer starts again.
                 answered_s = time.monotonic() if e.progressed else answered_s
@@ -224,14 +221,14 @@ class Jobs:
         sent, before = 0, read
         try:
             output = self._client.tail_job_logs(job)
-            while (text := await _next_of(output, self.address)) is not None:
+            while (text := await next_of(output, partial(_reach, self.address))) is not None:
                 fresh = text[max(0, read - sent) :]
                 sent += len(text)
                 if fresh:
                     write(fresh)
                     read = sent
         except (RuntimeError, OSError, aiohttp.ClientError) as e:
-            raise _Cut(read, read > before) from e
+            raise Cut(read, read > before) from e
         return read
 
     @contextmanager
@@ -247,62 +244,6 @@ class Jobs:
             raise WorkerError(
                 f"{self.address}: {e}; check --address, and that the head is running"
             ) from e
-
-
-async def _next_of(output: AsyncIterator[str], address: str) -> str | None:
-    """The next text; None at the end. A job may be silent for days, so silence alone means nothing.
-
-    Raises:
-        OSError: the connection is silent, and the dashboard does not answer either.
-    """
-    coming = asyncio.ensure_future(anext(output, None))
-    try:
-        while not (await asyncio.wait([coming], timeout=_SILENT_S))[0]:
-            try:
-                await asyncio.to_thread(_reach, address)
-            except WorkerError as e:
-                raise ConnectionError(e.message) from e
-    except BaseException:
-        coming.cancel()
-        raise
-    return coming.result()
-
-
-class _Cut(Exception):
-    """The connection broke after ``read`` characters of the output."""
-
-    def __init__(self, read: int, progressed: bool) -> None:
-        super().__init__()
-        self.read = read
-        self.progressed = progressed
-
-
-class _JobLines:
-    """A job's output line by line, without the lines that Ray writes before those of the job."""
-
-    def __init__(self, write: Callable[[str], object]) -> None:
-        self._write = write
-        self._rest = ""
-        self._started = False
-
-    def add(self, text: str) -> None:
-        whole, end, self._rest = (self._rest + text).rpartition("\n")
-        self._pass_on(whole + end)
-
-    def end(self) -> None:
-        """The output is complete; its last line may have no end."""
-        self._pass_on(self._rest)
-        self._rest = ""
-
-    def _pass_on(self, text: str) -> None:
-        lines = text.splitlines(keepends=True)
-        while lines and not self._started:
-            if _BEFORE_THE_JOB.match(lines[0]):
-                self._started = lines.pop(0).startswith(_LAST_BEFORE_THE_JOB)
-            else:
-                self._started = True
-        if lines:
-            self._write("".join(lines))
 
 
 def _reach(address: str) -> None:

@@ -24,6 +24,7 @@ from gmp_atl_dist.metrics import Spread
 from gmp_atl_dist.report.audio_content import AudioContent
 from gmp_atl_dist.report.calibration import Calibration
 from gmp_atl_dist.report.codebook_content import CodebookContent, Count, TimelineContent
+from gmp_atl_dist.report.corpus_content import CorpusContent
 from gmp_atl_dist.report.groups import GroupContent, GroupsContent
 from gmp_atl_dist.report.outcome import TOLERANCE, Outcome
 from gmp_atl_dist.report.predictions import ErrorContent, PredictionsContent
@@ -151,48 +152,6 @@ class PooledContent(Content):
             if any(fold.scores.absent_classes for fold in folds)
             else None,
         )
-
-
-class DroppedItem(Content):
-    """A recording that was left out, and the reason."""
-
-    item: str
-    reason: str
-
-
-class SourceContent(Content):
-    """One of several corpora: what it holds, and what its configuration says of it."""
-
-    name: str
-    role: str
-    language: str = ""
-    licence: str = ""
-    weight: float = 1.0
-    num_utterances: Count
-    hours: float
-    num_speakers: Count
-
-
-class CorpusContent(Content):
-    """The corpus after classes were merged and bad recordings were dropped.
-
-    Of several corpora, it counts the labelled ones together. ``sources`` has each one, the unlabelled ones
-    included; it is left out of the JSON if there is one corpus only.
-    """
-
-    adapter: str
-    num_utterances: Count
-    hours: float
-    num_speakers: Count
-    per_class: dict[str, Count]
-    per_gender: dict[str, Count]
-    dropped: tuple[DroppedItem, ...] = ()
-    sources: tuple[SourceContent, ...] = ()
-
-    @model_serializer(mode="wrap")
-    def _without_no_sources(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values = handler(self)
-        return values if self.sources else {k: v for k, v in values.items() if k != "sources"}
 
 
 class ReportContent(Content):

@@ -7,22 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from gmp_atl_dist.report.content import FoldContent, ReportContent
 from gmp_atl_dist.report.protocol import Protocol
 from gmp_atl_dist.report.rows import codebook_rows, ordered, sections
-from gmp_atl_dist.report.sweep_content import (
-    SettingContent,
-    SweepArm,
-    SweepCell,
-    SweepContent,
-)
+from gmp_atl_dist.report.sweep_content import SettingContent, SweepArm, SweepCell, SweepContent
 from gmp_atl_dist.report.sweep_cost import Prices, arm_costs, total_cost
 from gmp_atl_dist.report.sweep_curves import curves_of
 from gmp_atl_dist.report.sweep_figures import Figures, common_errors, figures_of
 from gmp_atl_dist.report.sweep_gaps import about_gaps, folds_of, gaps_of, with_seeds
-from gmp_atl_dist.report.sweep_input import (
-    ArmReports,
-    CellReport,
-    MissingCell,
-    cells_of,
-)
+from gmp_atl_dist.report.sweep_input import ArmReports, CellReport, MissingCell, cells_of
 from gmp_atl_dist.report.sweep_references import references_for
 from gmp_atl_dist.statistics.arms import NotComparableError
 from gmp_atl_dist.statistics.bootstrap import Resampling

@@ -15,12 +15,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from gmp_atl_dist import stopping
 from gmp_atl_dist.config import RunConfig, digest
 from gmp_atl_dist.corpora.names import corpus_name
-from gmp_atl_dist.errors import ArtifactError, GmpAtlError, StoppedError
+from gmp_atl_dist.errors import ArtifactError, GmpAtlError
 from gmp_atl_dist.redaction import without_secrets
 from gmp_atl_dist.run_log import FOLDER, current_log
+from gmp_atl_dist.runs.attempts import end_of, spent_s, stage_run, with_attempt
 from gmp_atl_dist.runs.facts import (
     git_commit,
     memory_of_family,
@@ -42,7 +42,6 @@ from gmp_atl_dist.store.runs import (
     PAGE_NAME,
     RUNS,
     Attempt,
-    AttemptState,
     RunRecord,
     Score,
     StageRun,
@@ -52,7 +51,6 @@ from gmp_atl_dist.store.runs import (
 )
 
 _SAMPLE_EVERY_S = 2.0
-_LONGEST_MESSAGE = 2000
 _KEPT = ("attempts", "stages", "report", "scores", "chance", "verdict")
 """What an attempt takes over from those before it."""
 
@@ -143,7 +141,7 @@ class RunRecorder:
         self._over.set()
         self._wake.set()
         self._thread.join()
-        state, message = _end_of(error)
+        state, message = end_of(error)
         now_s = time.time()
         with self._lock:
             for label in list(self._current):
@@ -168,7 +166,7 @@ class RunRecorder:
         # What an earlier attempt measured is worth more than that this one found the result.
         if not (is_known and known is not None and known.state in ("done", "found")):
             with self._lock:
-                self._mine[stage.label] = _stage_run(stage, "found", duration_s=0.0)
+                self._mine[stage.label] = stage_run(stage, "found", duration_s=0.0)
             self._wake.set()
         self._note_report(stage, artifact)
 
@@ -177,9 +175,9 @@ class RunRecorder:
         again = known is not None and known.fingerprint == stage.key.fingerprint
         self._guarded(lambda: self._note_before(stage, again))
         with self._lock:
-            started = _stage_run(stage, "running").model_copy(update={"held": dict(held)})
+            started = stage_run(stage, "running").model_copy(update={"held": dict(held)})
             if known is not None and again:
-                started = started.model_copy(update={"earlier_s": _spent_s(self._record, known)})
+                started = started.model_copy(update={"earlier_s": spent_s(self._record, known)})
             self._current[stage.label] = self._mine[stage.label] = started
             self._sample()
         self._wake.set()
@@ -307,7 +305,7 @@ class RunRecorder:
                 record = record.model_copy(update={name: getattr(stored, name) for name in _KEPT})
         with self._lock:
             record = record.model_copy(update=self._outcome)
-            return _with_attempt(record, self._attempt, self._mine)
+            return with_attempt(record, self._attempt, self._mine)
 
     def _log_place(self, *, ended: bool) -> str:
         log = current_log()
@@ -329,61 +327,3 @@ class RunRecorder:
                     f"on: {without_secrets(f'{type(e).__name__}: {e}')}"
                 )
             self._warned = True
-
-
-def _with_attempt(record: RunRecord, attempt: Attempt, mine: dict[str, StageRun]) -> RunRecord:
-    """``record`` with this attempt and the stages that it reached."""
-    attempts = list(record.attempts)
-    same = [
-        number
-        for number, known in enumerate(attempts)
-        if (known.started_s, known.pid) == (attempt.started_s, attempt.pid)
-    ]
-    number = same[0] if same else len(attempts)
-    attempts[number : number + 1] = [attempt]
-    stages = {stage.label: stage for stage in record.stages}
-    for label, stage in list(mine.items()):
-        stages[label] = stage.model_copy(update={"attempt": number})
-    update = {"attempts": tuple(attempts), "stages": tuple(stages.values())}
-    return record.model_copy(update=update)
-
-
-def _stage_run(stage: Stage, state: StageState, duration_s: float | None = None) -> StageRun:
-    return StageRun(
-        label=stage.label,
-        name=stage.name,
-        fold=stage.fold_name,
-        kind=stage.kind,
-        fingerprint=stage.key.fingerprint,
-        state=state,
-        attempt=0,
-        started_s=time.time(),
-        duration_s=duration_s,
-    )
-
-
-def _spent_s(record: RunRecord, stage: StageRun) -> float:
-    """Seconds that the attempts at a stage took so far; of a killed one until it was last seen."""
-    took_s = stage.duration_s
-    if took_s is None and 0 <= stage.attempt < len(record.attempts):
-        took_s = max(0.0, record.attempts[stage.attempt].seen_s - stage.started_s)
-    return stage.earlier_s + (took_s or 0.0)
-
-
-def _end_of(error: BaseException | None) -> tuple[AttemptState, str]:
-    """The state and the message of an attempt that ended with ``error``."""
-    if error is None:
-        return "done", ""
-    signum = stopping.requested()
-    if isinstance(error, GmpAtlError):
-        text = error.message
-    elif signum is not None:
-        text = f"stopped by {stopping.called(signum)}"
-    else:
-        text = f"{type(error).__name__}: {error}"
-    message = without_secrets(text)[:_LONGEST_MESSAGE]
-    # Everything that is no Exception is a request to stop: KeyboardInterrupt, SystemExit.
-    is_stop = (
-        isinstance(error, StoppedError) or not isinstance(error, Exception) or signum is not None
-    )
-    return ("stopped" if is_stop else "failed"), message

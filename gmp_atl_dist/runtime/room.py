@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from itertools import count as numbers
 
 from gmp_atl_dist import stopping
-from gmp_atl_dist.config.runtime import ProcessConfig, RuntimeConfig
+from gmp_atl_dist.config.runtime import RuntimeConfig
+from gmp_atl_dist.config.workers import ProcessConfig
 from gmp_atl_dist.errors import WorkerError
 from gmp_atl_dist.runtime.nodes import cluster_nodes
 

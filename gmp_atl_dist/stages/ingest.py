@@ -19,8 +19,8 @@ from typing import ClassVar
 from gmp_atl_dist.audio import SAMPLE_RATE_HZ
 from gmp_atl_dist.config import CorpusConfig, Json, canonical_json, hashed
 from gmp_atl_dist.corpora.addresses import in_reading_order
-from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.checks import refuse_too_many_bad
+from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.same_audio import same_samples
 from gmp_atl_dist.corpora.vad import SpeechCut
 from gmp_atl_dist.errors import CorpusError
@@ -39,10 +39,7 @@ from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.audio_paths import put_audio_paths
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.manifest import Receipt
-from gmp_atl_dist.store.readers import (
-    INDEX_PART,
-    read_part_utterances,
-)
+from gmp_atl_dist.store.readers import INDEX_PART, read_part_utterances
 from gmp_atl_dist.store.writer import ArtifactWriter
 
 _BYTES_A_SECOND = SAMPLE_RATE_HZ * 2

@@ -6,47 +6,34 @@ Everything is computed from the artefacts, so a report can be made again at any 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, ClassVar
 
 from gmp_atl_dist import __version__
-from gmp_atl_dist.audio import SAMPLE_RATE_HZ
-from gmp_atl_dist.config import EvaluateConfig, Json, RunConfig, SourceConfig
-from gmp_atl_dist.records import (
-    GENDERS,
-    UNKNOWN_GENDER,
-    Split,
-    StoredUtterance,
-    source_of,
-)
+from gmp_atl_dist.config import EvaluateConfig, Json, RunConfig
+from gmp_atl_dist.records import StoredUtterance, source_of
 from gmp_atl_dist.report.calibration import Calibration
 from gmp_atl_dist.report.content import (
     LARGEST_CLUSTER_SHARE,
-    CorpusContent,
-    DroppedItem,
     FoldContent,
     Outcome,
     Point,
     PooledContent,
     ReportContent,
     Selection,
-    SourceContent,
 )
 from gmp_atl_dist.report.groups import GroupsContent
-from gmp_atl_dist.report.protocol import FITTED, Protocol, SelectionRule, UnlabelledUse
 from gmp_atl_dist.report.tables import PredictionRow, predictions_csv
 from gmp_atl_dist.stages.base import Context, Handle, Seal, Stage, sealed
-from gmp_atl_dist.stages.codebook_origin import CODEBOOK, origin_sentence
 from gmp_atl_dist.stages.evaluate import Prediction, read_predictions
 from gmp_atl_dist.stages.finetune import selection_side
 from gmp_atl_dist.stages.fold_artifacts import FoldArtifacts
-from gmp_atl_dist.stages.lineage import start_sentence
 from gmp_atl_dist.stages.pretrain import LARGEST_CLUSTER_NOTE
 from gmp_atl_dist.stages.report_audio import audio_content
 from gmp_atl_dist.stages.report_codebooks import codebook_contents, timelines
+from gmp_atl_dist.stages.report_corpus import corpus_content, counts_by_name, per_gender
 from gmp_atl_dist.stages.report_errors import (
     FoldPredictions,
     error_contents,
@@ -54,7 +41,8 @@ from gmp_atl_dist.stages.report_errors import (
     predictions_of,
 )
 from gmp_atl_dist.stages.report_genders import genders_content
-from gmp_atl_dist.store.artifact import Artifact, artifact_of
+from gmp_atl_dist.stages.report_protocol import method_name, protocol_of, rule_of
+from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.codebooks import read_codebooks
 from gmp_atl_dist.store.readers import read_curves, read_emotions, read_utterances
 from gmp_atl_dist.store.writer import ArtifactWriter
@@ -111,7 +99,7 @@ class Report(Stage):
         leaky = config.folds.trains_on_test_audio and config.makes_labels
         return ReportContent(
             # The corpus has no name here: a name is no science, and the same run gives the same bytes.
-            title=f"{_method(config)} on a corpus of {len(classes)} classes and "
+            title=f"{method_name(config)} on a corpus of {len(classes)} classes and "
             f"{counted(corpus.num_speakers, 'speaker')}",
             protocol=protocol_of(config, self.backbone),
             classes=classes,
@@ -158,8 +146,8 @@ class Report(Stage):
             num_test=len(predictions),
             outcome=self._outcome(predictions),
             selection=self._selection(artifacts.artifact("finetune")),
-            train_per_class=_counts(read_emotions(self.corpus), [u.emotion for u in train]),
-            train_per_gender=_per_gender(train),
+            train_per_class=counts_by_name(read_emotions(self.corpus), [u.emotion for u in train]),
+            train_per_gender=per_gender(train),
             curves={name: _curves(model) for name, model in artifacts.trained().items()},
             **self._pseudo_labels(artifacts),
             artefacts={n: sealed(h).key.fingerprint for n, h in artifacts.handles.items()},
@@ -192,7 +180,7 @@ class Report(Stage):
         num_epochs = summary["epochs"]
         best = summary["best_epoch"]
         return Selection(
-            rule=_rule(side),
+            rule=rule_of(side),
             epoch=best or num_epochs,
             num_epochs=num_epochs,
             measure="UAR" if points else None,
@@ -213,58 +201,6 @@ def outcome_of(
         confidence=config.confidence,
         seed=config.seed,
     )
-
-
-def corpus_content(config: RunConfig, corpus: Artifact) -> CorpusContent:
-    """Counts of a corpus: of several, those of the labelled ones together, and of each one."""
-    utterances = read_utterances(corpus)
-    adapters = [config.corpus.adapter]
-    sources: list[SourceContent] = []
-    if config.corpora:
-        of_source: dict[str, list[StoredUtterance]] = {s.name: [] for s in config.corpora}
-        for u in utterances:
-            of_source[source_of(u.utterance_id)].append(u)
-        sources = [_source_content(s, of_source[s.name]) for s in config.corpora]
-        labelled = [s for s in config.corpora if s.is_labelled]
-        adapters = list(dict.fromkeys(s.adapter for s in labelled))
-        names = {s.name for s in labelled}
-        utterances = tuple(u for u in utterances if source_of(u.utterance_id) in names)
-    return CorpusContent(
-        adapter=", ".join(adapters),
-        num_utterances=len(utterances),
-        hours=sum(u.num_samples for u in utterances) / SAMPLE_RATE_HZ / 3600,
-        num_speakers=len({u.speaker for u in utterances}),
-        per_class=_counts(read_emotions(corpus), [u.emotion for u in utterances]),
-        per_gender=_per_gender(utterances),
-        dropped=tuple(DroppedItem(item=p.item, reason=p.reason) for p in corpus.manifest.problems),
-        sources=tuple(sources),
-    )
-
-
-def _source_content(config: SourceConfig, utterances: Sequence[StoredUtterance]) -> SourceContent:
-    return SourceContent(
-        name=config.name,
-        role=config.role,
-        language=config.language,
-        licence=config.licence,
-        weight=config.weight,
-        num_utterances=len(utterances),
-        hours=sum(u.num_samples for u in utterances) / SAMPLE_RATE_HZ / 3600,
-        num_speakers=len({u.speaker for u in utterances}),
-    )
-
-
-def _per_gender(utterances: Sequence[StoredUtterance]) -> dict[str, int]:
-    """Utterances of each gender; those without one are counted where there are some."""
-    genders = [u.gender for u in utterances]
-    names = (*GENDERS, UNKNOWN_GENDER) if UNKNOWN_GENDER in genders else GENDERS
-    return _counts(names, genders)
-
-
-def _counts(names: Sequence[str], values: Sequence[str]) -> dict[str, int]:
-    """How often each name occurs."""
-    counted = Counter(values)
-    return {name: counted[name] for name in names}
 
 
 def _calibration(predictions: Sequence[Prediction], classes: Sequence[str]) -> Calibration:
@@ -301,44 +237,6 @@ def _csv_rows(found: FoldPredictions) -> Iterator[PredictionRow]:
         )
 
 
-def protocol_of(config: RunConfig, backbone: Artifact) -> Protocol:
-    """The protocol of a configuration, with what is known of the start model and of named codebooks."""
-    side = selection_side(config.finetune, config.folds)
-    pretrained = config.pretrain.iterations > 0
-    named = [s.codebook for s in config.cluster.scales if s.codebook is not None]
-    return Protocol.of(
-        config.folds.protocol,
-        _rule(side),
-        fitted=fitted_stages(config),
-        pretrained=pretrained,
-        unlabelled=_unlabelled_use(config),
-        start=start_sentence(backbone, transductive=config.folds.trains_on_test_audio),
-        codebooks=[
-            origin_sentence(artifact_of(backbone.store, CODEBOOK, name))
-            for name in named
-            if config.makes_labels
-        ],
-    )
-
-
-def _unlabelled_use(config: RunConfig) -> UnlabelledUse | None:
-    """What the arm uses speech of unlabelled sources for."""
-    uses = {source.use for source in config.corpora if not source.is_labelled}
-    if config.makes_labels and "pseudo_labels" in uses:
-        return "pseudo_labels"
-    return "pretrain" if uses and config.pretrain.iterations > 0 else None
-
-
-def fitted_stages(config: RunConfig) -> tuple[str, ...]:
-    """What a configuration fits beside pretraining, in words; see ``report/protocol.py``."""
-    runs = (config.warms_up, config.makes_labels, config.makes_labels, True)
-    return tuple(name for name, is_run in zip(FITTED, runs, strict=True) if is_run)
-
-
-def _method(config: RunConfig) -> str:
-    return "GMP-ATL" if config.makes_labels else "Fine-tuning without pseudo-labels"
-
-
 def _curves(trained: Artifact) -> dict[str, tuple[Point, ...]]:
     """Learning curves. Pretraining also has the share of the commonest label, a lower bound for the
     accuracy: at every point of the accuracy, the score of always predicting that label."""
@@ -348,7 +246,3 @@ def _curves(trained: Artifact) -> dict[str, tuple[Point, ...]]:
         return curves
     chance = tuple((step, float(share)) for step, _ in curves["accuracy_scale0"])
     return {**curves, LARGEST_CLUSTER_SHARE: chance}
-
-
-def _rule(side: Split | None) -> SelectionRule:
-    return "last" if side is None or side == "train" else side

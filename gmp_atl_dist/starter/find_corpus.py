@@ -15,8 +15,8 @@ from gmp_atl_dist.audio import read_header
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.audio_files import AudioBytes
 from gmp_atl_dist.corpora.audio_paths import is_absolute
-from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.delimited import column_names, find_delimiter
+from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.table import NEEDED, read_outside
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.starter.find_layout import find_release, find_shards

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gmp_atl_dist.config import RunConfig, digest, hashed
 from gmp_atl_dist.config.sweep import Sweep
-from gmp_atl_dist.corpora.base import read_corpus
+from gmp_atl_dist.corpora.reading import read_corpus
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.records import StoredUtterance, Utterance

@@ -21,7 +21,7 @@ from gmp_atl_dist.seeding import keyed_rng
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.index import Utterances
 from gmp_atl_dist.store.sources import LinkedSource, read_sources
-from gmp_atl_dist.training.batches import WINDOW_S, BatchPlan, UpdatePlan
+from gmp_atl_dist.training.batch_plan import WINDOW_S, BatchPlan, UpdatePlan
 
 
 class SourceStream:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.harness.rounds import MeasurementError
 from benchmarks.inputs.speech import choose_recordings, corpus_listing
-from gmp_atl_dist.corpora.base import CorpusListing
+from gmp_atl_dist.corpora.reading import CorpusListing
 from gmp_atl_dist.records import Utterance
 
 

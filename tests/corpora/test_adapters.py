@@ -9,8 +9,8 @@ from support.releases import MSP, MSP_AUDIO, TREES
 from support.trees import write_tree
 
 from gmp_atl_dist.config import CorpusConfig
-from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.cards import all_cards
+from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.store.filesystem import Store
 

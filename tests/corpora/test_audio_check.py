@@ -13,7 +13,7 @@ import soxr
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import AuditConfig, CorpusConfig
 from gmp_atl_dist.corpora.audio_check import AudioCheck, check_audio
-from gmp_atl_dist.corpora.base import read_corpus
+from gmp_atl_dist.corpora.reading import read_corpus
 from gmp_atl_dist.report.audio_content import audit_of
 from gmp_atl_dist.store.filesystem import Store
 

@@ -33,7 +33,7 @@ from gmp_atl_dist.audio import decode_pcm16
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.addresses import Address, file_of, find_address
 from gmp_atl_dist.corpora.audio_files import AudioBytes, read_audio_bytes
-from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
+from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.stages.ingest import plan_parts
 from gmp_atl_dist.store.filesystem import Store

@@ -11,15 +11,9 @@ import pytest
 
 from gmp_atl_dist import plugins
 from gmp_atl_dist.config import CorpusConfig
-from gmp_atl_dist.corpora import base
-from gmp_atl_dist.corpora.base import (
-    Corpus,
-    Listed,
-    Problem,
-    adapter_names,
-    find_adapter,
-    read_corpus,
-)
+from gmp_atl_dist.corpora import reading
+from gmp_atl_dist.corpora.base import Corpus, Listed, Problem, adapter_names, find_adapter
+from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.records import Utterance
 from gmp_atl_dist.store.filesystem import Store
@@ -53,9 +47,9 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def read(
         *utterances: Utterance, problems: tuple[Problem, ...] = (), **config: object
-    ) -> base.CorpusListing:
+    ) -> CorpusListing:
         planted = Planted(list(utterances), list(problems))
-        monkeypatch.setattr(base, "find_adapter", lambda _: planted)
+        monkeypatch.setattr(reading, "find_adapter", lambda _: planted)
         return read_corpus(CorpusConfig.model_validate(config), Store.open(str(tmp_path)))
 
     return read

@@ -13,7 +13,7 @@ from support.shards import SAMPLES, SHARDS, parquet_bytes, put_parquet
 
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.audio_files import AudioBytes
-from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
+from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
 from gmp_atl_dist.errors import ArtifactError
 from gmp_atl_dist.store import hub as hub_module
 from gmp_atl_dist.store.filesystem import Store

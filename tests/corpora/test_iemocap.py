@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gmp_atl_dist.config import CorpusConfig, FoldsConfig
-from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.folds import plan_folds
+from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import StoredUtterance, Utterance
 from gmp_atl_dist.store.filesystem import Store

@@ -10,7 +10,7 @@ from support.handed import handed_case
 
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import CorpusConfig
-from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
+from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.synth import MARKER
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.store.filesystem import Store

@@ -13,9 +13,9 @@ from support.handed import handed_case
 
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import CorpusConfig, FoldsConfig
-from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.canonical import canonical_text
 from gmp_atl_dist.corpora.folds import plan_folds
+from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.store.filesystem import Store
 

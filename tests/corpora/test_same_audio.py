@@ -15,7 +15,7 @@ import soundfile as sf
 from support.one_process import context_of, ingest
 
 from gmp_atl_dist.config import CorpusConfig
-from gmp_atl_dist.corpora.base import read_corpus
+from gmp_atl_dist.corpora.reading import read_corpus
 from gmp_atl_dist.corpora.same_audio import same_samples
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.store.filesystem import Store

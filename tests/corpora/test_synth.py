@@ -12,7 +12,7 @@ import pytest
 
 from gmp_atl_dist.audio import decode_pcm16, pcm16_to_float
 from gmp_atl_dist.config import CorpusConfig
-from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
+from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
 from gmp_atl_dist.corpora.synth import MARKER, write_synthetic_corpus
 from gmp_atl_dist.corpora.voices import MANNERS, Speaker, speak
 from gmp_atl_dist.errors import ConfigError, CorpusError

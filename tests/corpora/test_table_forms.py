@@ -14,7 +14,7 @@ from gmp_atl_dist.audio import decode_pcm16
 from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import CorpusConfig, RunConfig, hashed
 from gmp_atl_dist.config.file import parse_config
-from gmp_atl_dist.corpora.base import CorpusListing, read_corpus
+from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
 from gmp_atl_dist.doctor.corpus import check_corpus
 from gmp_atl_dist.errors import ConfigError, CorpusError
 from gmp_atl_dist.store.filesystem import Store

@@ -13,8 +13,9 @@ from support.one_process import context_of, ingest
 from support.plugins import install_example
 
 from gmp_atl_dist.config import CorpusConfig, FoldsConfig
-from gmp_atl_dist.corpora.base import adapter_names, read_corpus
+from gmp_atl_dist.corpora.base import adapter_names
 from gmp_atl_dist.corpora.folds import plan_folds
+from gmp_atl_dist.corpora.reading import read_corpus
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.readers import AudioReader, read_emotions, read_utterances

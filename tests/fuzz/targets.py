@@ -17,8 +17,8 @@ import soundfile as sf
 from gmp_atl_dist.audio import decode_pcm16
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.config.file import apply_override, load_config, parse_config
-from gmp_atl_dist.corpora.base import read_labels
 from gmp_atl_dist.corpora.iemocap_votes import read_votes
+from gmp_atl_dist.corpora.reading import read_labels
 from gmp_atl_dist.store.artifact import find_artifact
 from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.manifest import ArtifactKey

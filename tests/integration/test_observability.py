@@ -20,7 +20,7 @@ from support.one_process import FOLD, Tiny, context_of, finish
 
 from gmp_atl_dist.config import RuntimeConfig, WarmupConfig
 from gmp_atl_dist.config.file import parse_config
-from gmp_atl_dist.corpora.base import read_corpus
+from gmp_atl_dist.corpora.reading import read_corpus
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.stages.ingest import Ingest
 from gmp_atl_dist.stages.warmup import Warmup

@@ -32,11 +32,7 @@ from gmp_atl_dist.stages.part_plan import plan_parts
 from gmp_atl_dist.store.artifact import Artifact
 from gmp_atl_dist.store.features import feature_part_name, feature_source_parts, read_features
 from gmp_atl_dist.store.manifest import ArtifactKey
-from gmp_atl_dist.store.readers import (
-    AudioReader,
-    audio_part_names,
-    read_utterances,
-)
+from gmp_atl_dist.store.readers import AudioReader, audio_part_names, read_utterances
 from gmp_atl_dist.store.training_set import TrainingSet
 from gmp_atl_dist.store.writer import ArtifactWriter
 

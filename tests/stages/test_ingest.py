@@ -20,7 +20,7 @@ from support.one_process import Tiny, context_of, ingest
 from gmp_atl_dist.audio import decode_pcm16
 from gmp_atl_dist.audio_measures import AudioTable
 from gmp_atl_dist.config import AuditConfig, CorpusConfig, Json, RunConfig, digest
-from gmp_atl_dist.corpora.base import CorpusListing
+from gmp_atl_dist.corpora.reading import CorpusListing
 from gmp_atl_dist.errors import CorpusError
 from gmp_atl_dist.records import (
     AUDIO_SCHEMA,

@@ -27,7 +27,7 @@ from gmp_atl_dist.config import (
     hashed,
 )
 from gmp_atl_dist.config.file import load_config
-from gmp_atl_dist.corpora.base import CorpusListing
+from gmp_atl_dist.corpora.reading import CorpusListing
 from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.records import StoredUtterance, utterances_to_table
 from gmp_atl_dist.stages.base import Handle, Pending, Stage

@@ -29,7 +29,8 @@ from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.readers import AudioReader, read_curves, read_utterances
 from gmp_atl_dist.store.training_set import TrainingSet
 from gmp_atl_dist.store.writer import ArtifactWriter
-from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan
+from gmp_atl_dist.training.batch_plan import BatchPlan
+from gmp_atl_dist.training.batches import Batch, BatchLoader
 from gmp_atl_dist.training.loop import TrainJob
 
 pytest_plugins = ["support.one_process"]

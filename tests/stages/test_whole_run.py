@@ -38,10 +38,7 @@ from gmp_atl_dist.store.artifact import Artifact, find_artifact, list_artifacts
 from gmp_atl_dist.store.features import feature_source_parts, read_features
 from gmp_atl_dist.store.labels import read_labels
 from gmp_atl_dist.store.manifest import ArtifactKey
-from gmp_atl_dist.store.readers import (
-    read_emotions,
-    read_utterances,
-)
+from gmp_atl_dist.store.readers import read_emotions, read_utterances
 from gmp_atl_dist.store.runs import RunRecord, StageRun
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmp_atl_dist.errors import ArtifactError
-from gmp_atl_dist.records import FEATURE_SCHEMA, PREDICTION_SCHEMA
+from gmp_atl_dist.records import FEATURE_SCHEMA, PREDICTION_SCHEMA, Problem
 from gmp_atl_dist.store.artifact import (
     Artifact,
-    Problem,
     artifact_of,
     find_artifact,
     list_artifacts,

@@ -20,14 +20,13 @@ from gmp_atl_dist.report.codebook_content import (
     TimelineScale,
 )
 from gmp_atl_dist.report.content import (
-    CorpusContent,
-    DroppedItem,
     FoldContent,
     Outcome,
     PooledContent,
     ReportContent,
     Selection,
 )
+from gmp_atl_dist.report.corpus_content import CorpusContent, DroppedItem
 from gmp_atl_dist.report.groups import GroupsContent
 from gmp_atl_dist.report.predictions import ErrorContent, PredictionsContent
 from gmp_atl_dist.report.protocol import Protocol, ProtocolName

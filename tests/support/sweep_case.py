@@ -11,13 +11,13 @@ import numpy as np
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.report.codebook_content import CodebookContent, TimelineScale
 from gmp_atl_dist.report.content import (
-    CorpusContent,
     FoldContent,
     Outcome,
     PooledContent,
     ReportContent,
     Selection,
 )
+from gmp_atl_dist.report.corpus_content import CorpusContent
 from gmp_atl_dist.report.groups import GroupsContent
 from gmp_atl_dist.report.predictions import ErrorContent, PredictionsContent
 from gmp_atl_dist.report.protocol import Protocol, ProtocolName

@@ -16,8 +16,9 @@ from gmp_atl_dist.audio import FRAME_HOP_SAMPLES, num_frames
 from gmp_atl_dist.seeding import keyed_rng, keyed_seed
 from gmp_atl_dist.store.index import IndexRow, Utterances
 from gmp_atl_dist.store.readers import AudioReader, InPart
-from gmp_atl_dist.training import batches
-from gmp_atl_dist.training.batches import Batch, BatchLoader, BatchPlan, max_crop_samples
+from gmp_atl_dist.training import batch_plan
+from gmp_atl_dist.training.batch_plan import BatchPlan
+from gmp_atl_dist.training.batches import Batch, BatchLoader, max_crop_samples
 
 pytest_plugins = ["support.one_process"]
 
@@ -113,7 +114,7 @@ def test_an_epoch_has_every_utterance_once_in_batches_of_equal_audio(
 ) -> None:
     utterances = some(n, parts)
     lengths = np.array([u.num_samples for u in utterances])
-    with mock.patch.object(batches, "WINDOW_S", window_s):
+    with mock.patch.object(batch_plan, "WINDOW_S", window_s):
         plan = plan_of(utterances, batch_s, seed)
         mean = lengths.sum() / plan.batches_per_epoch
         assert plan.batches_per_epoch == 1 or mean >= batch_s * 16_000
@@ -172,7 +173,7 @@ def test_epochs_and_seeds_differ() -> None:
 def test_a_part_is_read_once_an_epoch() -> None:
     utterances = some(80, parts=8)
     a_part_s = sum(u.num_samples for u in utterances) / 16_000 / 8
-    with mock.patch.object(batches, "WINDOW_S", 2 * a_part_s):
+    with mock.patch.object(batch_plan, "WINDOW_S", 2 * a_part_s):
         plan = plan_of(utterances, a_part_s / 2)
         steps = range(plan.batches_per_epoch)
         order = [utterances[i].part for step in steps for i in plan.batch(step)]
