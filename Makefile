@@ -112,6 +112,7 @@ format: .venv/.installed-dev ## let ruff mend what it can
 docs: .venv/.installed-docs ## the documentation as a site, in site/; a broken link is an error
 	$(BIN)/python docs/generate_configuration.py
 	$(BIN)/python docs/generate_corpora.py
+	$(BIN)/python docs/generate_modules.py
 	$(BIN)/python docs/generate_stages.py
 	$(BIN)/python docs/generate_screens.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -43,14 +43,14 @@ __all__ = [
 
 _HOMES = {
     "Corpus": "corpora.base",
-    "CorpusListing": "corpora.base",
+    "CorpusListing": "corpora.reading",
     "GmpAtlError": "errors",
     "Predictor": "predict",
     "RunConfig": "config",
     "StageStatus": "stage_survey",
     "load_config": "config.file",
     "open_context": "execution",
-    "read_corpus": "corpora.base",
+    "read_corpus": "corpora.reading",
     "resolve_model": "runs.models",
     "run_pipeline": "execution",
     "run_stage": "execution",

@@ -131,30 +131,15 @@ def test_pictures_are_small():
     assert (DOCS / "images" / "report.png").stat().st_size < 200_000
 
 
-def test_configuration_page_is_up_to_date():
-    generator = _module(DOCS / "generate_configuration.py")
-    assert generator.PAGE.read_text(encoding="utf-8") == generator.page(), (
-        f"run {generator.COMMAND}"
-    )
-
-
-def test_list_of_stages_is_up_to_date():
-    generator = _module(DOCS / "generate_stages.py")
-    assert generator.PAGE.read_text(encoding="utf-8") == generator.page(), (
-        f"run {generator.COMMAND}"
-    )
-
-
-def test_table_of_adapters_is_up_to_date():
-    generator = _module(DOCS / "generate_corpora.py")
-    assert generator.PAGE.read_text(encoding="utf-8") == generator.page(), (
-        f"run {generator.COMMAND}"
-    )
-
-
-@pytest.mark.nightly
-def test_screens_are_up_to_date():
-    generator = _module(DOCS / "generate_screens.py")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("configuration", "corpora", "modules", "stages"),
+        pytest.param("screens", marks=pytest.mark.nightly),
+    ],
+)
+def test_generated_pages_are_up_to_date(name: str):
+    generator = _module(DOCS / f"generate_{name}.py")
     assert generator.PAGE.read_text(encoding="utf-8") == generator.page(), (
         f"run {generator.COMMAND}"
     )
