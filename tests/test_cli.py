@@ -8,12 +8,12 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
+from support.command_line import Run
 from support.one_process import Tiny, no_ray, tiny_experiment
 
 from gmp_atl_dist import __version__, errors
@@ -22,24 +22,7 @@ from gmp_atl_dist.corpora.synth import MARKER
 from gmp_atl_dist.shipped import shipped_configs
 from gmp_atl_dist.stage_order import all_stage_names
 
-pytest_plugins = ["support.one_process"]
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def gmp_atl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command: exit code, standard output, standard error."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return call
+pytest_plugins = ["support.command_line", "support.one_process"]
 
 
 def write_config(path: Path, corpus: Path, root: Path) -> Path:

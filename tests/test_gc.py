@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
 import pytest
+from support.command_line import Run
 from support.roots import chain, checkpoint, flip, make, note_run
 
-from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.errors import ArtifactError, ConfigError
 from gmp_atl_dist.runs.unreached import collect, plan_collection
 from gmp_atl_dist.store.artifact import Artifact, list_artifacts
 from gmp_atl_dist.store.faults import find_faults
 from gmp_atl_dist.store.filesystem import Store
 
-pytest_plugins = ["support.roots"]
+pytest_plugins = ["support.command_line", "support.roots"]
 OWN = {"warmup", "extract", "label", "retrain", "report"}
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def gmp_atl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command: exit code, standard output, standard error."""
-    monkeypatch.setenv("COLUMNS", "220")
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def nothing(*_: object) -> None:

@@ -12,20 +12,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from support.classifiers import EMOTIONS, write_classifier, write_noise
+from support.command_line import Run
 
 from gmp_atl_dist import Predictor
-from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.cli.predict_lines import Columns
 from gmp_atl_dist.prediction.results import EmotionSpan, RecordingPrediction
 
-Run = Callable[..., tuple[int, str, str]]
+pytest_plugins = ["support.command_line"]
 
 
 @pytest.fixture(scope="module")
@@ -41,22 +41,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def gmp_atl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command: exit code, standard output, standard error."""
-    # The command sets these for its process, which here is that of the tests.
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    for name in ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+@pytest.fixture(autouse=True)
+def threads_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command sets these for its process, which here is that of the tests."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.setenv(name, "2")
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return call
 
 
 def probabilities(model: Path, paths: list[Path]) -> list[dict[str, float]]:

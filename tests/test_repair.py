@@ -8,9 +8,9 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from support.command_line import Run
 from support.roots import chain, checkpoint, flip, make, note_run
 
-from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.errors import ConfigError
 from gmp_atl_dist.runs.repair import plan_repair, set_aside
 from gmp_atl_dist.store.artifact import Artifact, list_artifacts
@@ -19,22 +19,8 @@ from gmp_atl_dist.store.filesystem import Store
 from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.writer import ArtifactWriter
 
-pytest_plugins = ["support.roots"]
+pytest_plugins = ["support.command_line", "support.roots"]
 AFTER_WARMUP = {"extract", "label", "retrain", "report"}
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def gmp_atl(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command: exit code, standard output, standard error."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def kinds(store: Store) -> set[str]:

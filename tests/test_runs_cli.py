@@ -6,16 +6,15 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.command_line import Run
 from support.one_process import context_of, no_ray, tiny_experiment
 from support.toml_files import toml_of
 
 from gmp_atl_dist import execution
-from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.errors import ArtifactError, ConfigError
@@ -30,24 +29,7 @@ from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.progress import ProgressSnapshot
 from gmp_atl_dist.store.runs import Attempt, Machine, RunRecord, StageRun, read_run, write_run
 
-pytest_plugins = ["support.one_process"]
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def gmp_atl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command: exit code, standard output, standard error."""
-    monkeypatch.setenv("COLUMNS", "220")
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return call
+pytest_plugins = ["support.command_line", "support.one_process"]
 
 
 @dataclass(frozen=True)

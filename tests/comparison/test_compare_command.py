@@ -9,13 +9,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import recall_score
+from support.command_line import Run
 from support.latex import read_latex_table
 from support.one_process import context_of, no_ray, tiny_experiment
 from support.s3_server import S3Server
@@ -23,7 +23,6 @@ from support.terminal import on_a_terminal
 from support.toml_files import toml_of
 
 from gmp_atl_dist import execution
-from gmp_atl_dist.cli.main import main
 from gmp_atl_dist.config import RunConfig
 from gmp_atl_dist.corpora.synth import write_synthetic_corpus
 from gmp_atl_dist.runs.names import named
@@ -35,24 +34,7 @@ from gmp_atl_dist.store.layout import LAYOUT_PATH
 from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.runs import RunRecord, read_run, write_run
 
-pytest_plugins = ["support.one_process"]
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def gmp_atl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command: exit code, standard output, standard error."""
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return call
+pytest_plugins = ["support.command_line", "support.one_process"]
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+from support.listings import stored_utterances
 
 from gmp_atl_dist.config import CorpusConfig, FoldsConfig
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
 from gmp_atl_dist.errors import CorpusError
-from gmp_atl_dist.records import StoredUtterance, Utterance
+from gmp_atl_dist.records import Utterance
 from gmp_atl_dist.store.filesystem import Store
 
 DATA = Path(
@@ -189,21 +190,7 @@ def test_the_published_set_is_read_whole(listing: CorpusListing) -> None:
 def test_folds_by_session_are_the_published_lists(listing: CorpusListing) -> None:
     codes = {name: code for code, name in NAMES.items()}
     by_id = {u.utterance_id: (u.path, codes[u.emotion]) for u in listing.utterances}
-    stored = [
-        StoredUtterance(
-            utterance_id=u.utterance_id,
-            speaker=u.speaker,
-            gender=u.gender,
-            emotion=u.emotion,
-            session=u.session,
-            split=u.split,
-            num_samples=16000,
-            audio_sha256="0" * 64,
-            part="p",
-            row=0,
-        )
-        for u in listing.utterances
-    ]
+    stored = stored_utterances(listing)
     folds = plan_folds(stored, FoldsConfig.model_validate({"by": "session"}))
     assert len(folds) == 5
     for session, fold in enumerate(folds, 1):

@@ -9,12 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.listings import stored_utterances
 
 from gmp_atl_dist.config import CorpusConfig, FoldsConfig
 from gmp_atl_dist.corpora.folds import plan_folds
 from gmp_atl_dist.corpora.reading import CorpusListing, read_corpus
 from gmp_atl_dist.errors import ConfigError, CorpusError
-from gmp_atl_dist.records import StoredUtterance
 from gmp_atl_dist.store.filesystem import Store
 
 DATA = Path(
@@ -191,21 +191,7 @@ def test_real_tables(corpus: str) -> None:
     assert len(listing.sizes) == rows
     assert min(listing.sizes.values()) > 1000
     assert Counter(u.gender for u in listing.utterances) == genders
-    stored = [
-        StoredUtterance(
-            utterance_id=u.utterance_id,
-            speaker=u.speaker,
-            gender=u.gender,
-            emotion=u.emotion,
-            session=u.session,
-            split=u.split,
-            num_samples=16000,
-            audio_sha256="0" * 64,
-            part="p",
-            row=0,
-        )
-        for u in listing.utterances
-    ]
+    stored = stored_utterances(listing)
     folds = plan_folds(stored, FoldsConfig.model_validate({"by": "speaker"}))
     assert len(folds) == num_speakers
     tested = [u.utterance_id for fold in folds for u in fold.select(stored, "test")]
