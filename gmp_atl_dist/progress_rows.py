@@ -55,7 +55,8 @@ def run_wordings(
     ``stage`` and ``fold`` are (number, of how many). ``ends_in_s`` is an estimate, of the known part of the
     run alone where ``at_least``; None where there is none.
     """
-    if ends_in_s is None:
+    # The known part may be at its end while the rest has no estimate.
+    if ends_in_s is None or (at_least and ends_in_s < 1):
         end, brief, least = "no estimate yet for the whole run", "end not known yet", "end ?"
     else:
         # A lower bound is not rounded up: "more than 1 min" would be wrong 20 s before the end.

@@ -14,7 +14,7 @@ from gmp_atl_dist.execution import run_pipeline
 from gmp_atl_dist.models.backbone_registry import read_config
 from gmp_atl_dist.runs import progress as progress_module
 from gmp_atl_dist.runs.estimate import ExpectedWork, Planned
-from gmp_atl_dist.runs.expected import OF_CORES, Rate, expectation, rate_of, training_flops
+from gmp_atl_dist.runs.expected import Rate, expectation, rate_of, training_flops
 from gmp_atl_dist.runs.progress import RunProgress
 from gmp_atl_dist.store.index import read_index
 from gmp_atl_dist.store.runs import write_run
@@ -43,14 +43,19 @@ def test_what_is_not_known_is_said() -> None:
         "below this root"
     )
     said = expectation("warmup", 600.0, held, PriceConfig(), flops=1.0, rate=rate_of([{"GPU": 1}]))
-    assert "cost not known, because runtime.price is not set" in said
+    assert said.startswith(
+        "warmup: expected to take about 10 min, 0.167 core-hours, 0.167 GPU-hours, share"
+    )
     assert (
         "share of the device's rate not known, because the cluster does not say which GPUs it has"
         in said
     )
     assert "number of workers may change" in expectation("warmup", 600.0, {}, EUR)
-    said = expectation("warmup", 600.0, {"CPU": 2.0}, EUR, rate=OF_CORES)
-    assert "share of the device's rate not known, because no nominal rate of these cores" in said
+    of_cores = expectation("warmup", 5.0, {"CPU": 2.0}, PriceConfig())
+    assert of_cores == (
+        "warmup: expected to take less than a minute, less than 0.01 core-hours; by what stages took before"
+    )
+    assert "rate" not in expectation("warmup", 600.0, {"CPU": 2.0}, EUR, rate=Rate(None, "no GPU"))
     assert "rate" not in expectation("extract", 600.0, held, EUR)
     other = expectation("warmup", 600.0, held, EUR, before={"CPU": 8.0, "GPU": 8.0})
     assert other.endswith("by what stages took before; it then had 8 cores and 8 GPUs")

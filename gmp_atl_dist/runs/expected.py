@@ -44,9 +44,6 @@ class Rate:
     said: str
 
 
-OF_CORES = Rate(None, "no nominal rate of these cores is known here")
-
-
 def rate_of(nodes: Offers | None) -> Rate:
     """The nominal rate of the GPUs of these nodes, where they are all of one known kind."""
     kinds = {
@@ -119,18 +116,16 @@ def expectation(
             f"{label}: how long it takes, and what it costs, is not known: nothing like it was measured "
             f"below this root"
         )
-    parts = [f"expected to take {about(seconds)}"]
+    took = "less than a minute" if seconds < _SHORT_S else about(seconds)
+    parts = [f"expected to take {took}"]
     hours = {device: number * seconds / _S_PER_H for device, number in held.items() if number}
+    cost = price_of(hours, price.per_hour)
     if not held:
-        parts.append("device-hours and cost not known, because the number of workers may change")
+        parts.append("device-hours not known, because the number of workers may change")
     else:
-        parts += [f"{spent:.3g} {_UNITS[device]}" for device, spent in hours.items()]
-        cost = price_of(hours, price.per_hour)
-        parts.append(
-            "cost not known, because runtime.price is not set"
-            if cost is None
-            else f"{cost:,.2f} {price.currency}".rstrip()
-        )
+        parts += [f"{_spent(spent)} {_UNITS[device]}" for device, spent in hours.items()]
+        # A price that nobody set is not worth a word before each stage.
+        parts += [] if cost is None else [f"{cost:,.2f} {price.currency}".rstrip()]
     parts += _share(seconds, held, flops, rate)
     notes = [f"; it then had {_devices(before)}"] if before and held and before != held else []
     notes += [] if whole else ["; an earlier attempt has done a part of it"]
@@ -138,6 +133,12 @@ def expectation(
 
 
 _UNITS = {"CPU": "core-hours", "GPU": "GPU-hours"}
+_SHORT_S = 45.0
+_LEAST_HOURS = 0.01
+
+
+def _spent(hours: float) -> str:
+    return f"{hours:.3g}" if hours >= _LEAST_HOURS else f"less than {_LEAST_HOURS:g}"
 
 
 def _devices(held: Held) -> str:
@@ -149,9 +150,9 @@ def _devices(held: Held) -> str:
 
 def _share(seconds: float, held: Held, flops: float | None, rate: Rate | None) -> Sequence[str]:
     gpus = held.get("GPU", 0.0)
-    if rate is None or seconds <= 0:
+    if rate is None or seconds <= 0 or not gpus:
         return ()
-    if flops is None or rate.flops is None or not gpus:
+    if flops is None or rate.flops is None:
         return (f"share of the device's rate not known, because {rate.said}",)
     share = flops / (seconds * gpus * rate.flops)
     return (f"{100 * share:.2g} % of the nominal rate of {rate.said}",)

@@ -12,7 +12,7 @@ from gmp_atl_dist.console import Reporter
 from gmp_atl_dist.fold import Fold
 from gmp_atl_dist.progress_rows import about, duration, run_wordings
 from gmp_atl_dist.runs.estimate import Planned, Rates, earlier_rates, plan_of
-from gmp_atl_dist.runs.expected import OF_CORES, expectation, rate_of, training_flops
+from gmp_atl_dist.runs.expected import expectation, rate_of, training_flops
 from gmp_atl_dist.runtime import cluster_nodes
 from gmp_atl_dist.scheduling.demands import Held
 from gmp_atl_dist.stage_order import planned_stages
@@ -76,8 +76,7 @@ class RunProgress:
 
     def _expectation(self, planned: Planned, held: Held, *, whole: bool) -> str:
         """What is expected of a stage: hours, share of the GPU's rate, cost; or that it is not known."""
-        seconds, flops = self._rates.seconds(planned), None
-        rate = OF_CORES if planned.is_trained else None
+        seconds, flops, rate = self._rates.seconds(planned), None, None
         if seconds is not None and planned.is_trained and held.get("GPU"):
             corpus = next(self._shared[name] for name in _CORPUS if name in self._shared)
             backbone = self._shared[_LAST_SHARED]
