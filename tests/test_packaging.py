@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -319,8 +318,7 @@ def test_sdist_and_wheel_are_complete(tmp_path: Path) -> None:
 
     sdist = build("build_sdist", source, out)
     assert sdist.name == f"gmp_atl_dist-{__version__}.tar.gz"
-    with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(sdist, tmp_path)
     unpacked = tmp_path / f"gmp_atl_dist-{__version__}"
     constraints = [f"constraints-{kind}.txt" for kind in ("cpu", "gpu-cu12", "gpu-cu13")]
     for name in ("CITATION.cff", "CHANGELOG.md", "LICENSE", "README.md", *constraints):

@@ -39,7 +39,7 @@ from gmp_atl_dist.training.grad_norm import look_once
 from gmp_atl_dist.training.groups import adamw, parameter_groups, use_kernels
 from gmp_atl_dist.training.missing_shares import allow_missing_shares
 from gmp_atl_dist.training.schedule import backbone_is_frozen, dropped_layers, learning_rate
-from gmp_atl_dist.training.universal import TAG, loading
+from gmp_atl_dist.training.universal import TAG, loading, store_as_plain_values
 
 
 class Engine:
@@ -231,6 +231,7 @@ class Engine:
 
     def save(self, folder: Path) -> None:
         """Write this rank's share of the model and the optimiser."""
+        store_as_plain_values()
         self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
 
     def restore(self, folder: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import copyreg
 import io
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from enum import Enum
 from pathlib import Path
 
 import torch
@@ -38,8 +40,24 @@ def make_universal(folder: Path, out: Path) -> None:
         strict=True,
         inject_missing_state=True,
     )
+    store_as_plain_values()
     with loading(folder), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         ds_to_universal.main(options)
+
+
+def store_as_plain_values() -> None:
+    """Have DeepSpeed's enumerations pickled by their values, from now on and in this process.
+
+    Python before 3.11.4 pickles a member of an enumeration by ``getattr``, which no checkpoint may call when
+    it is loaded (https://docs.python.org/3/library/copyreg.html).
+    """
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    copyreg.pickle(ZeroStageEnum, _by_value)
+
+
+def _by_value(member: Enum) -> tuple[type[Enum], tuple[object]]:
+    return type(member), (member.value,)
 
 
 @contextmanager
