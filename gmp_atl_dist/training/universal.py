@@ -6,10 +6,11 @@ import argparse
 import copyreg
 import io
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -56,7 +57,7 @@ def store_as_plain_values() -> None:
     copyreg.pickle(ZeroStageEnum, _by_value)
 
 
-def _by_value(member: Enum) -> tuple[type[Enum], tuple[object]]:
+def _by_value(member: Enum) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     return type(member), (member.value,)
 
 
