@@ -1,4 +1,4 @@
-"""Starts a server on a Ray of its own or on a cluster, and keeps it until it is told to stop."""
+"""Starts a server on a private Ray or on a cluster. It runs until a signal stops it."""
 
 from __future__ import annotations
 
