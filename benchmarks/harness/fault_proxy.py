@@ -18,9 +18,12 @@ _PUT = re.compile(rb"PUT (/[^ ?]*)(?:\?[^ ]*)? HTTP/1\.1\r\n")
 _LONGEST_LINE = 4096
 _CHUNK = 1 << 14
 _POLL_S = 0.05
+_WRITES = (b"PUT ", b"POST ", b"DELETE ")
 _ANSWERS = {
-    503: (b"503 Slow Down", b"SlowDown"),
-    403: (b"403 Forbidden", b"InvalidAccessKeyId"),
+    "slow down": (b"503 Slow Down", b"SlowDown"),
+    "unknown key": (b"403 Forbidden", b"InvalidAccessKeyId"),
+    "read-only": (b"403 Forbidden", b"AccessDenied"),
+    "full": (b"507 Insufficient Storage", b"XMinioStorageFull"),
 }
 
 
@@ -31,7 +34,8 @@ class FaultProxy:
     Attributes:
         latency_s: added to each piece of data, in both directions.
         reset_after_bytes: a connection is reset when the client has sent so many; None: never.
-        answer: status that a client gets instead of the server's answer, 503 or 403; None: the server's.
+        answer: what a client gets instead of the server's answer, a key of ``_ANSWERS``; None: the server's.
+        writes_only: ``answer`` is for requests that write; others get the server's.
         blackhole: nothing is passed on, and nothing is closed.
         refuse: new connections are reset.
         puts: requests PUT so far by path, without the query.
@@ -40,7 +44,8 @@ class FaultProxy:
     upstream: int
     latency_s: float = 0.0
     reset_after_bytes: int | None = None
-    answer: int | None = None
+    answer: str | None = None
+    writes_only: bool = False
     blackhole: bool = False
     refuse: bool = False
     puts: Counter[str] = field(default_factory=Counter)
@@ -57,7 +62,7 @@ class FaultProxy:
     def heal(self) -> None:
         """No fault from now on."""
         self.latency_s, self.reset_after_bytes, self.answer = 0.0, None, None
-        self.blackhole = self.refuse = False
+        self.blackhole = self.refuse = self.writes_only = False
 
     def cut(self) -> None:
         """Reset every open connection."""
@@ -108,7 +113,9 @@ class FaultProxy:
                         _reset(source)
                         _reset(sink)
                         return
-                    if self.answer is not None:
+                    if self.answer is not None and (
+                        not self.writes_only or data.startswith(_WRITES)
+                    ):
                         source.sendall(_refusal(self.answer))
                         break
                 sink.sendall(data)
@@ -125,8 +132,8 @@ class FaultProxy:
         return seen[max(end, len(seen) - _LONGEST_LINE) :]
 
 
-def _refusal(status: int) -> bytes:
-    line, code = _ANSWERS[status]
+def _refusal(answer: str) -> bytes:
+    line, code = _ANSWERS[answer]
     body = b'<?xml version="1.0"?><Error><Code>%s</Code><Message>planted</Message></Error>' % code
     head = b"HTTP/1.1 %s\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n" % (
         line,

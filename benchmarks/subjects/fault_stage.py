@@ -23,6 +23,14 @@ NODES = 3
 CORES = 2
 _SHOWN_BYTES = 3000
 _COMMAND_S = 300.0
+_LATE_CLOCK = """
+import runpy, time
+now, now_ns = time.time, time.time_ns
+time.time = lambda: now() - {late_s}
+time.time_ns = lambda: now_ns() - int({late_s} * 1e9)
+runpy.run_module("gmp_atl_dist.cli", run_name="__main__", alter_sys=True)
+"""
+"""The clock of Python's ``time``, by which records and leases are dated. boto3 signs by ``datetime``."""
 
 
 class Driver(subprocess.Popen[bytes]):
@@ -43,6 +51,8 @@ class Stage:
         self.drivers: list[Driver] = []
         self.damaged: list[str] = []
         """Objects that were damaged and not found yet."""
+        self.late_s = 0.0
+        """By which the clock of the next driver is late."""
         self._corpus, self._folder = corpus, folder
         self._log = folder / "commands.log"
         self._logs: list[Path] = []
@@ -73,8 +83,8 @@ class Stage:
         with self._logs[-1].open("wb") as log:
             driver = Driver(
                 [
-                    *(sys.executable, "-m", "gmp_atl_dist.cli", "run", "--config", str(CONFIG)),
-                    *("--root", self.root, *options),
+                    *(sys.executable, "-c", _LATE_CLOCK.format(late_s=self.late_s)),
+                    *("run", "--config", str(CONFIG), "--root", self.root, *options),
                 ],
                 env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
                 stdin=subprocess.DEVNULL,
@@ -82,6 +92,7 @@ class Stage:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self.late_s = 0.0
         driver.log = self._logs[-1]
         self.drivers.append(driver)
         return driver

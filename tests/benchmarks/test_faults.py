@@ -31,6 +31,11 @@ class _Store(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
     def log_message(self, format: str, *args: object) -> None:
         return None
 
@@ -56,10 +61,21 @@ def test_requests_pass_and_are_counted(proxy: FaultProxy) -> None:
     assert proxy.puts == {"/bucket/a": 2}
 
 
-@pytest.mark.parametrize("status", [503, 403])
-def test_answers_in_the_place_of_the_server(proxy: FaultProxy, status: int) -> None:
-    proxy.answer = status
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [("slow down", 503), ("unknown key", 403), ("read-only", 403), ("full", 507)],
+)
+def test_answers_in_the_place_of_the_server(proxy: FaultProxy, answer: str, status: int) -> None:
+    proxy.answer = answer
     assert put(proxy) == status
+    proxy.heal()
+    assert put(proxy) == 200
+
+
+def test_a_store_that_cannot_be_written_is_read(proxy: FaultProxy) -> None:
+    proxy.answer, proxy.writes_only = "read-only", True
+    assert put(proxy) == 403
+    assert requests.get(f"{proxy.endpoint}/bucket/a", timeout=1.0).status_code == 200
     proxy.heal()
     assert put(proxy) == 200
 
@@ -119,7 +135,7 @@ def test_the_configuration_of_the_runs_is_usable() -> None:
 
     runtime = load_config(Path(CONFIG)).runtime
     assert runtime.train.min_workers == 2
-    assert len(FAULTS) == 19
+    assert len(FAULTS) == 23
 
 
 @pytest.mark.parametrize("damage", [altered, truncated, swapped])
