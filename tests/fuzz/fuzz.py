@@ -193,6 +193,9 @@ def main() -> int:
     given = parser.parse_args()
     limits = Limits(given.seconds, given.gib)
     chosen = [target for target in TARGETS if not given.only or target.name in given.only]
+    names = ", ".join(target.name for target in chosen)
+    together = len(chosen) * given.minutes
+    print(f"{names}: {given.minutes:g} min each, {together:g} min together", flush=True)
     held = [run(target, given.seed, given.minutes, limits, given.out) for target in chosen]
     return 0 if all(held) else 1
 
