@@ -241,6 +241,20 @@ def test_folds_are_in_natural_order(tmp_path: Path) -> None:
     assert names == ["fold1_*.csv", "fold9_*.csv", "fold10_*.csv"]
 
 
+def test_a_table_with_sides_and_folds_is_folds(tmp_path: Path) -> None:
+    rows = [
+        f"{fold}-{side}.wav,s{fold}{side},{side},{fold}\n"
+        for fold in (2, 10)
+        for side in ("train", "test")
+    ]
+    (tmp_path / "all.csv").write_text("path,speaker,split,fold\n" + "".join(rows))
+    folds = read_lists([str(tmp_path / "all.csv")]).folds
+    assert [fold.name for fold in folds] == ["all.csv, fold 2", "all.csv, fold 10"]
+    for number, fold in zip((2, 10), folds, strict=True):
+        speakers = {side: [row.speaker for row in rows] for side, rows in fold.sides.items()}
+        assert speakers == {"train": [f"s{number}train"], "test": [f"s{number}test"]}
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [

@@ -140,3 +140,18 @@ def test_the_level_of_a_voice_is_in_decibels(more_db: float) -> None:
         for one in (speaker, louder)
     ]
     assert 10 * np.log10(powers[1] / powers[0]) == pytest.approx(more_db, abs=0.02)
+
+
+def test_emotions_differ_in_the_cues_that_carry_them() -> None:
+    """Directions after Scherer (2003), Vocal communication of emotion, table 3."""
+    neutral, angry, sad = MANNERS["neu"], MANNERS["ang"], MANNERS["sad"]
+    for high in (angry, MANNERS["hap"], MANNERS["exc"], MANNERS["fru"]):
+        assert high.pitch > neutral.pitch > sad.pitch
+        assert high.pitch_range > neutral.pitch_range > sad.pitch_range
+        assert high.level_db > neutral.level_db > sad.level_db
+        assert high.syllables_per_s > neutral.syllables_per_s > sad.syllables_per_s
+        assert high.tilt < neutral.tilt < sad.tilt, "a lower pole is a brighter voice"
+    assert angry.level_db == max(manner.level_db for manner in MANNERS.values())
+    assert angry.breath < neutral.breath < sad.breath
+    assert angry.pitch_slope < neutral.pitch_slope < MANNERS["exc"].pitch_slope
+    assert len({*MANNERS.values()}) == len(MANNERS)
