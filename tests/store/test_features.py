@@ -31,6 +31,7 @@ from gmp_atl_dist.store.features import (
     stream_batches,
 )
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.frontend import frontend_part_name
 from gmp_atl_dist.store.manifest import ArtifactKey
 from gmp_atl_dist.store.writer import ArtifactWriter
 
@@ -100,6 +101,12 @@ def layers(draw: st.DrawFn) -> list[list[UtteranceFrames]]:
 
 
 @given(layers(), compressions, group_bytes)
+def test_names_of_parts_are_those_of_roots_that_exist() -> None:
+    """They are stored: another name would lose what earlier versions computed."""
+    assert feature_part_name("part-00001", 7) == "part-00001-layer07"
+    assert frontend_part_name("part-00001") == "part-00001-layer00"
+
+
 def test_what_is_written_is_streamed_back(parts: Parts, compression: str, size: int) -> None:
     with root() as uri, row_groups_of(size):
         artifact = write(uri, parts, compression)
