@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +28,7 @@ _OPTIONS = ("-q", "--no-header", "--tb=short", "-W", "ignore", "--hypothesis-see
 _PLUGINS = ("-p", "no:cacheprovider", "-p", "no:xdist")
 _LEAST_S = 5.0
 _MOST_S = 90.0
+_GRACE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -283,6 +287,24 @@ class _Runner:
         for at, item in kept:
             limit_s = self._chosen.limits[self._chosen.tests[at]]
             item.add_marker(pytest.mark.timeout(limit_s), append=False)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[object]:
+        """Hypothesis takes a failure of pytest-timeout for an example, and runs it again without a limit."""
+        at = _place({test: rank for rank, test in enumerate(self._chosen.tests)}, item.nodeid)
+        limit_s = self._chosen.limits[self._chosen.tests[at]] if at is not None else _MOST_S
+        timer = threading.Timer(limit_s + _GRACE_S, self._interrupt, (item.nodeid,))
+        timer.daemon = True
+        timer.start()
+        try:
+            return (yield)
+        finally:
+            timer.cancel()
+
+    def _interrupt(self, test: str) -> None:
+        self.failed.append(test)
+        self.timed_out, self.said = True, f"{test} did not end at its limit"
+        os.kill(os.getpid(), signal.SIGINT)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         self._note(report)

@@ -167,6 +167,34 @@ def test_a_module_of_tests_that_takes_too_long_runs_as_a_whole_and_last() -> Non
     assert chosen.whole == ["tests/test_long.py"]
 
 
+ENDLESS = """
+from hypothesis import given, strategies as st
+
+@given(st.integers())
+def test_that_never_ends(number):
+    while True:
+        pass
+"""
+
+
+def test_a_loop_that_hypothesis_runs_again_ends_at_its_limit(tmp_path: Path) -> None:
+    (tmp_path / "test_endless.py").write_text(ENDLESS)
+    test = "test_endless.py::test_that_never_ends"
+    program = f"""
+import json, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import mutant_tests
+mutant_tests._GRACE_S = 0.5
+chosen = mutant_tests.Chosen([{test!r}], {{{test!r}: 0.5}}, 1, True)
+print(json.dumps(mutant_tests.run_chosen(chosen)))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["timed_out"], found["failed"][0]) == (True, test), done.stdout + done.stderr
+    assert found["exit"] != 0
+
+
 def test_what_a_module_of_tests_imports_is_found_through_what_tests_share() -> None:
     found = choosing.imports(REPOSITORY, "tests/training/test_update_gradient.py")
     assert "gmp_atl_dist.training.engine" in found or "gmp_atl_dist.training.loop" in found

@@ -101,12 +101,6 @@ def layers(draw: st.DrawFn) -> list[list[UtteranceFrames]]:
 
 
 @given(layers(), compressions, group_bytes)
-def test_names_of_parts_are_those_of_roots_that_exist() -> None:
-    """They are stored: another name would lose what earlier versions computed."""
-    assert feature_part_name("part-00001", 7) == "part-00001-layer07"
-    assert frontend_part_name("part-00001") == "part-00001-layer00"
-
-
 def test_what_is_written_is_streamed_back(parts: Parts, compression: str, size: int) -> None:
     with root() as uri, row_groups_of(size):
         artifact = write(uri, parts, compression)
@@ -360,3 +354,9 @@ def test_a_folder_is_mapped_and_s3_is_asked_once(store_uri: str) -> None:
         assert kinds[0] is pa.BufferReader
     else:
         assert kinds == (pa.MemoryMappedFile, pa.MemoryMappedFile)
+
+
+def test_names_of_parts_are_those_of_roots_that_exist() -> None:
+    """They are stored: another name would lose what earlier versions computed."""
+    assert feature_part_name("part-00001", 7) == "part-00001-layer07"
+    assert frontend_part_name("part-00001") == "part-00001-layer00"
