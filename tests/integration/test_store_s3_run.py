@@ -9,6 +9,7 @@ from support.pipeline_runs import RUN_S, Reference, finished
 
 from gmp_atl_dist.store.artifact import find_artifact, list_artifacts
 from gmp_atl_dist.store.filesystem import Store
+from gmp_atl_dist.store.layout import LAYOUT_PATH
 
 if TYPE_CHECKING:
     from support.s3_server import S3Server
@@ -22,9 +23,9 @@ def test_a_run_on_s3_makes_the_bytes_of_one_on_a_folder(
 ) -> None:
     root = s3_server.new_uri()
     # One trained stage has its checkpoints there; the two others are put there, and found.
-    for path in reference.root.files("retrain", "finetune"):
-        name = path.relative_to(reference.root.folder).as_posix()
-        Store.open(root).put(name, path.read_bytes())
+    folder = reference.root.folder
+    for path in (folder / LAYOUT_PATH, *reference.root.files("retrain", "finetune")):
+        Store.open(root).put(path.relative_to(folder).as_posix(), path.read_bytes())
 
     output = finished(*reference.command("run", root=root), log=tmp_path / "log", limit_s=RUN_S)
     verified = finished("verify", "--root", root, log=tmp_path / "verify")
