@@ -25,9 +25,8 @@ _SHOWN_BYTES = 3000
 _COMMAND_S = 300.0
 _LATE_CLOCK = """
 import runpy, time
-now, now_ns = time.time, time.time_ns
-time.time = lambda: now() - {late_s}
-time.time_ns = lambda: now_ns() - int({late_s} * 1e9)
+time.time = lambda: time.clock_gettime(time.CLOCK_REALTIME) - {late_s}
+time.time_ns = lambda: time.clock_gettime_ns(time.CLOCK_REALTIME) - int({late_s} * 1e9)
 runpy.run_module("gmp_atl_dist.cli", run_name="__main__", alter_sys=True)
 """
 """The clock of Python's ``time``, by which records and leases are dated. boto3 signs by ``datetime``."""
@@ -79,13 +78,13 @@ class Stage:
     def start_driver(self) -> Driver:
         settings = [f"runtime.corpus={self._corpus}", f"runtime.ray_address={self.cluster.address}"]
         options = [word for setting in settings for word in ("--set", setting)]
+        program = [sys.executable, "-m", "gmp_atl_dist.cli"]
+        if self.late_s:
+            program[1:] = ["-c", _LATE_CLOCK.format(late_s=self.late_s)]
         self._logs.append(self._folder / f"driver-{len(self._logs) + 1}.log")
         with self._logs[-1].open("wb") as log:
             driver = Driver(
-                [
-                    *(sys.executable, "-c", _LATE_CLOCK.format(late_s=self.late_s)),
-                    *("run", "--config", str(CONFIG), "--root", self.root, *options),
-                ],
+                [*program, "run", "--config", str(CONFIG), "--root", self.root, *options],
                 env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -107,6 +107,13 @@ def test_all_of_balanced_groups_is_as_much_as_the_smallest_has() -> None:
         assert number == pytest.approx(min(sizes.values()), rel=0.1)
 
 
+def test_a_group_of_one_frame_gives_it() -> None:
+    ids, groups = ["a", "b", "c"], ["ang", "neu", "neu"]
+    frames = np.array([1, 500, 500])
+    config = ClusterConfig(sample_frames=100, sample_spread=20.0, balance="emotion")
+    assert taken(plan_sample(config, ids, groups, frames), ids, groups, frames)["a"] == [0]
+
+
 def test_every_utterance_gives_its_share_and_another_seed_takes_others() -> None:
     sample = FrameSample(UtteranceSample(1.0, 0), 0.1)
     rows = sample.rows("u", "", 1000)

@@ -88,8 +88,10 @@ def test_recordings_on_s3_are_those_of_the_folder_and_a_missing_one_is_named(
         remote.put(utterance.path, local.read(utterance.path))
     remote.delete("07.wav")
 
-    near, far = (Recordings(store, CorpusConfig(adapter="table")) for store in (local, remote))
+    noting = Noting(remote.uri)
+    near, far = (Recordings(store, CorpusConfig(adapter="table")) for store in (local, noting))
     with far.ahead(utterances):
+        noting.wait(5)
         for utterance in utterances:
             if utterance.path == "07.wav":
                 with pytest.raises(UnreadableError, match=r"07\.wav.*it is not there"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImp
 from support.hub_server import Dataset, Hub, running_hub
 from support.one_process import context_of, ingest
 from support.shards import SAMPLES, SHARDS, parquet_bytes, put_parquet
+from support.silent import silent_server
 
 from gmp_atl_dist.config import CorpusConfig
 from gmp_atl_dist.corpora.audio_files import AudioBytes
@@ -136,6 +138,16 @@ def test_a_hub_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ArtifactError, match=r"does not answer for dataset some/speech at 'main'"):
         Store.open("hf://datasets/some/speech", timeout_s=2)
+
+
+def test_a_silent_hub_is_waited_for_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub_module._commit_of.cache_clear()
+    with silent_server() as (host, port):
+        monkeypatch.setenv("HF_ENDPOINT", f"http://{host}:{port}")
+        began_s = time.monotonic()
+        with pytest.raises(ArtifactError, match="does not answer for dataset some/speech"):
+            Store.open("hf://datasets/some/speech", timeout_s=0.5)
+    assert time.monotonic() - began_s < 8, "its library waits for ten seconds unless told"
 
 
 def test_nothing_is_written_to_the_hub(hub: Hub) -> None:

@@ -154,4 +154,5 @@ def test_emotions_differ_in_the_cues_that_carry_them() -> None:
     assert angry.level_db == max(manner.level_db for manner in MANNERS.values())
     assert angry.breath < neutral.breath < sad.breath
     assert angry.pitch_slope < neutral.pitch_slope < MANNERS["exc"].pitch_slope
+    assert max(manner.breath for manner in MANNERS.values()) == sad.breath < 0.2
     assert len({*MANNERS.values()}) == len(MANNERS)

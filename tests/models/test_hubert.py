@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import HubertConfig, HubertModel
 from transformers.models.hubert.modeling_hubert import HubertAttention
 
@@ -341,13 +342,33 @@ def test_random_weights_follow_the_seed_and_leave_the_global_state_alone() -> No
 
 
 @pytest.mark.parametrize(
-    ("size", "millions"), [("tiny", 0.15), ("mini", 1.2), ("small", 10.4), ("base", 94.4)]
+    ("size", "count"),
+    [
+        ("tiny", 152_416),
+        ("mini", 1_198_656),
+        ("small", 10_370_496),
+        ("base", 94_371_712),
+        ("large", 315_438_720),
+    ],
 )
-def test_named_sizes_have_so_many_parameters(size: str, millions: float) -> None:
+def test_named_sizes_have_so_many_parameters(size: str, count: int) -> None:
     with torch.device("meta"):
         hubert = Hubert(HubertConfig.from_dict(dict(NAMED_SIZES[size])))
-    count = sum(p.numel() for p in hubert.parameters())
-    assert count / 1e6 == pytest.approx(millions, rel=0.02)
+    assert sum(p.numel() for p in hubert.parameters()) == count
+
+
+@pytest.mark.parametrize("size", ["tiny", "mini", "base"])
+def test_operations_of_a_frame_are_those_that_pytorch_counts(size: str) -> None:
+    config = HubertConfig.from_dict(dict(NAMED_SIZES[size]))
+    config._attn_implementation = "eager"
+    with torch.device("meta"):
+        stock = HubertModel(config).eval()
+        wave_BN = torch.empty(1, 320 * 2000 + 80)
+    with torch.no_grad(), FlopCounterMode(display=False) as counted:
+        num_frames = stock(wave_BN).last_hidden_state.shape[1]
+    expected = Hubert.flops(config, num_frames)
+    of_frame = counted.get_total_flops() / num_frames
+    assert expected.conv + expected.rest == pytest.approx(of_frame, rel=1e-4)
 
 
 @pytest.mark.parametrize("size", NAMED_SIZES)

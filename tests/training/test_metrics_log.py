@@ -199,6 +199,19 @@ def test_other_ranks_log_nothing(tmp_path: Path) -> None:
 # MLflow
 
 
+def test_metrics_go_to_mlflow_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_log, "find_spec", lambda _: object())
+    log = MlflowLog("https://mlflow.example.org", "e", KEY)
+    flushes: list[str] = []
+    monkeypatch.setattr(log, "flush", lambda: flushes.append("flush"))
+    monkeypatch.setattr(mlflow_log, "FLUSH_EVERY_S", 1e9)
+    log.log(1, {"loss": 2.0})
+    assert flushes == []
+    monkeypatch.setattr(mlflow_log, "FLUSH_EVERY_S", 0.0)
+    log.log(2, {"loss": 1.0})
+    assert flushes == ["flush"]
+
+
 def test_without_mlflow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlflow_log, "find_spec", lambda _: None)
     workers = TrainWorkersConfig(mlflow_uri="https://mlflow.example.org")
