@@ -22,7 +22,7 @@ from gmp_atl_dist.clustering.assignment import (
     unit_rows,
 )
 from gmp_atl_dist.clustering.assignment_step import AssignmentStep, Step, fit_in_memory, make_step
-from gmp_atl_dist.clustering.device import Copier
+from gmp_atl_dist.clustering.device import Copier, free_bytes
 from gmp_atl_dist.clustering.device_search import TorchSearch, tf32_halves
 from gmp_atl_dist.clustering.device_step import DeviceStep
 from gmp_atl_dist.clustering.engines import Engine, EngineChoice, chosen_engine, describe_engine
@@ -348,6 +348,39 @@ def test_what_auto_picks(
     monkeypatch.setattr("gmp_atl_dist.clustering.engines.faiss_gpus", lambda: visible)
     assert chosen_engine(choice, gpus) == engine
     assert describe_engine(choice, engine, gpus) == f"nearest centroids by {words}"
+
+
+def test_frames_take_a_share_of_a_gpu_and_leave_a_tenth_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, answer in (
+        ("mem_get_info", (60, 100)),
+        ("memory_reserved", 30),
+        ("memory_allocated", 20),
+    ):
+        monkeypatch.setattr(torch.cuda, name, lambda _, answer=answer: answer)
+    gpu = torch.device("cuda", 0)
+    assert free_bytes(gpu) == 70 - 10, "what is free, and what PyTorch holds and does not use"
+    assert free_bytes(gpu, share=0.5) == 50 - 20 - 5
+    assert free_bytes(CPU) == 0
+
+
+@pytest.mark.parametrize(("gpus", "share"), [(0.25, 0.25), (1, 1.0), (2, 1.0)])
+def test_several_gpus_are_used_whole_and_a_fraction_in_its_part(
+    gpus: float, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+
+    def noted(device: torch.device, share: float) -> int:
+        shares.append(share)
+        return 0
+
+    monkeypatch.setattr(device_step, "free_bytes", noted)
+    monkeypatch.setattr(device_step, "engine_devices", lambda _, count: [CPU] * count)
+    step = device_step.device_step("torch", gpus)
+    assert len(step.copiers) == math.ceil(gpus)
+    step._frames.room(CPU)
+    assert shares == [share]
 
 
 def test_missing_gpus_are_told_with_what_to_do() -> None:
