@@ -193,6 +193,35 @@ def test_checkpoints_are_looked_at(store: Store, gmp_atl: Run, tmp_path: Path) -
     assert store.exists(older)
 
 
+def test_checkpoints_without_a_readable_record_are_named(
+    store: Store, gmp_atl: Run, tmp_path: Path
+) -> None:
+    make(store, "ingest")
+    name = "e" * 64
+    sealed, damaged = (
+        checkpoint(store, name, step, tmp_path / "local").partition("/files/")[0]
+        for step in (10, 20)
+    )
+    store.put(f"{damaged}/_record.json", b'{"folder": ')
+    begun = f"checkpoints/{name}/00000030-a"
+    store.put(f"{begun}/files/shard.pt", b"state")
+
+    found = find_faults(store)
+    assert [(fault.place, fault.detail) for fault in found.of("damaged")] == [
+        (damaged, "its record cannot be read")
+    ]
+    assert [(fault.place, fault.detail) for fault in found.of("unsealed")] == [
+        (begun, "it has no record yet")
+    ]
+    code, _, err = gmp_atl("verify", "--root", store.uri)
+    assert code == 4
+    assert f"{damaged} is damaged: its record cannot be read" in err
+    assert gmp_atl("repair", "--root", store.uri, "--yes")[0] == 0
+    assert not store.list(damaged)
+    assert store.list(sealed)
+    assert store.list(begun), "a run may still write it"
+
+
 def test_leftovers_are_named_and_set_aside(folder: Store, tmp_path: Path) -> None:
     made = chain(folder)
     retrain = made["retrain"].key
