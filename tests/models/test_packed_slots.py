@@ -86,6 +86,16 @@ def test_the_same_features_as_one_clip_at_a_time(
                     assert float((ours[layer] - theirs[layer]).abs().max()) < 1e-4
 
 
+def test_a_pass_with_as_many_rows_and_windows_as_there_are_frames_and_clips() -> None:
+    """Two windows of the first clip, which share as many frames as the second clip has."""
+    model = build(**VARIANTS["base"])
+    extract = slots(model, window_frames=60, context_frames=10)
+    waves = clips([FRAME_HOP_SAMPLES * frames + 80 for frames in (80, 20)])
+    for found, expected in zip(extract(waves, 100), extract(waves, 10**6), strict=True):
+        for layer in LAYERS:
+            torch.testing.assert_close(found[layer], expected[layer], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("variant", ["base", "large"])
 def test_stored_samples_are_scaled_on_the_device(variant: str) -> None:
     model = slots(build(**VARIANTS[variant]))
