@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gmp_atl_dist.training.ops import own_copy, use_ops_folder
+from gmp_atl_dist import device
+from gmp_atl_dist.training.ops import build_ops, own_copy, use_ops_folder
 
 
 @pytest.fixture
@@ -54,3 +55,13 @@ def test_the_environments_own_folder_where_it_can_be_written(
 
     assert (use_ops_folder() == built) is can_write
     assert Path(os.environ["TORCH_EXTENSIONS_DIR"], "op/op.so").exists()
+
+
+def test_nothing_is_built_for_a_gpu_the_second_time_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "a" / "ops"))
+    monkeypatch.setattr(device, "accelerator", lambda: "cuda")
+    for _ in range(2):
+        assert "nothing to build" in build_ops()
+    assert (tmp_path / "a" / "ops").is_dir()
