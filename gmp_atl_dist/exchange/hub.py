@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gmp_atl_dist.errors import ArtifactError, ConfigError
 from gmp_atl_dist.exchange.models import EXPORTED_NAMES, ONNX_NAMES
+from gmp_atl_dist.store.hub import limit_waits
 
 _CARD = "README.md"
 _NAMES = EXPORTED_NAMES | ONNX_NAMES
@@ -80,6 +81,7 @@ def push(plan: PushPlan, repo_id: str, *, private: bool) -> str:
     if token is None:
         raise ConfigError("no token of the hub; run hf auth login, or set HF_TOKEN")
     api = HfApi(endpoint=os.environ.get(_ENDPOINT), token=token, library_name="gmp_atl_dist")
+    limit_waits()
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
         operations = [

@@ -36,6 +36,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DEFAULT_REVISION = "main"
 _CONVERTED = {"~parquet": "refs/convert/parquet"}
 _TIMEOUT_S = 30.0
+_SILENT_S = 60.0
 ACCESS = (
     "check the name; for a private or gated dataset accept its terms on the hub and set HF_TOKEN; without a "
     "network copy the shards (hf download --repo-type dataset) and set runtime.corpus to the copy"
@@ -117,11 +118,35 @@ class _File:
         return getattr(self._file, name)
 
 
+def limit_waits() -> None:
+    """From now on a request to the hub waits for its next byte for at most ``_SILENT_S``.
+
+    Its library asks for listings and commits without a limit, and makes its client anew in a forked process
+    (https://huggingface.co/docs/huggingface_hub/package_reference/utilities).
+    """
+    from huggingface_hub import get_session
+
+    client = get_session()
+    hooks = client.event_hooks
+    if _limit not in hooks["request"]:
+        client.event_hooks = {**hooks, "request": [*hooks["request"], _limit]}
+
+
+def _limit(request: Any) -> None:
+    """Called by the client of HTTP before it sends a request."""
+    asked = request.extensions.get("timeout", {})
+    request.extensions["timeout"] = {
+        wait: _SILENT_S if asked.get(wait) is None else asked[wait]
+        for wait in ("connect", "read", "write", "pool")
+    }
+
+
 @contextmanager
 def _as_file_errors() -> Iterator[None]:
     """``HTTPError`` of the client of HTTP is no ``OSError``, except where the hub has answered."""
     from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
+    limit_waits()
     try:
         yield
     except HTTPError as e:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
+from huggingface_hub.utils import _http as http
 from support.hub_server import Dataset, Hub, running_hub
 from support.one_process import context_of, ingest
 from support.shards import SAMPLES, SHARDS, parquet_bytes, put_parquet
@@ -140,6 +141,7 @@ def test_a_hub_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) ->
         Store.open("hf://datasets/some/speech", timeout_s=2)
 
 
+@pytest.mark.timeout(60)
 def test_a_silent_hub_is_waited_for_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     hub_module._commit_of.cache_clear()
     with silent_server() as (host, port):
@@ -147,7 +149,17 @@ def test_a_silent_hub_is_waited_for_as_long_as_asked(monkeypatch: pytest.MonkeyP
         began_s = time.monotonic()
         with pytest.raises(ArtifactError, match="does not answer for dataset some/speech"):
             Store.open("hf://datasets/some/speech", timeout_s=0.5)
-    assert time.monotonic() - began_s < 8, "its library waits for ten seconds unless told"
+    assert time.monotonic() - began_s < 8, "its library waits without an end unless told"
+
+
+@pytest.mark.timeout(60)
+def test_a_hub_that_falls_silent_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(f"hf://datasets/some/speech@{FIRST}")
+    monkeypatch.setattr(hub_module, "_SILENT_S", 0.2)
+    monkeypatch.setattr(http.time, "sleep", lambda _: None)
+    hub.silent = "/tree/"
+    with pytest.raises(ArtifactError, match=r"Timeout|timed out"):
+        store.list("data")
 
 
 def test_nothing_is_written_to_the_hub(hub: Hub) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ class Hub:
     datasets: dict[str, Dataset]
     requests: list[str] = field(default_factory=list)
     """Method and path of each request."""
+    silent: str = ""
+    """Requests whose path has this in it get no answer."""
 
 
 @contextmanager
@@ -50,6 +53,7 @@ def running_hub(datasets: dict[str, Dataset]) -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.silent = ""
         server.shutdown()
         server.server_close()
         thread.join()
@@ -84,6 +88,11 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         self._hub.requests.append(f"{self.command} {url.path}")
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self._hub.silent and self._hub.silent in url.path:
+            while self._hub.silent:
+                time.sleep(0.02)
+            self.close_connection = True
+            return
         try:
             if match := _API.fullmatch(url.path):
                 self._json(self._api(match, parse_qs(url.query), body))
