@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import HTTPError  # pyright: ignore[reportPrivateImportUsage]
-from huggingface_hub.utils import _http as http
 from support.hub_server import Dataset, Hub, running_hub
 from support.one_process import context_of, ingest
 from support.shards import SAMPLES, SHARDS, parquet_bytes, put_parquet
@@ -156,7 +155,7 @@ def test_a_silent_hub_is_waited_for_as_long_as_asked(monkeypatch: pytest.MonkeyP
 def test_a_hub_that_falls_silent_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(f"hf://datasets/some/speech@{FIRST}")
     monkeypatch.setattr(hub_module, "_SILENT_S", 0.2)
-    monkeypatch.setattr(http.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the tries of its library
     hub.silent = "/tree/"
     with pytest.raises(ArtifactError, match=r"Timeout|timed out"):
         store.list("data")

@@ -45,6 +45,8 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_run(store, record())
     write_run(store, record("a"))
     assert read_run(store, "demo-12ab34cd") == record()
+    store.put("runs/a/report.html", b"a page beside a record")
+    store.put("runs/begun/log.txt", b"no record yet")
     assert run_names(store) == ("a", "demo-12ab34cd")
     found = record().stage("warmup fold1")
     assert found is not None
