@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +39,7 @@ class Hub:
     """Method and path of each request."""
     silent: str = ""
     """Requests whose path has this in it get no answer."""
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def running_hub(datasets: dict[str, Dataset]) -> Iterator[Hub]:
     try:
         yield hub
     finally:
-        hub.silent = ""
+        hub.ended.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -89,8 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._hub.requests.append(f"{self.command} {url.path}")
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self._hub.silent and self._hub.silent in url.path:
-            while self._hub.silent:
-                time.sleep(0.02)
+            self._hub.ended.wait()
             self.close_connection = True
             return
         try:
